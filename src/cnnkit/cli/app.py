@@ -1,0 +1,66 @@
+"""The verbs and what leads out of them: one error line and the documented exit code."""
+
+import os
+import sys
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+from pydantic import ValidationError
+
+from cnnkit import __version__
+from cnnkit.core.errors import CnnkitError
+
+__all__ = ["main"]
+
+VERBS = {
+    "train": "Train a network and keep the best of it.",
+    "evaluate": "Measure a trained network on its whole test set.",
+    "predict": "Say what is in pictures.",
+    "nets": "List the networks of the zoo.",
+    "anatomy": "Show a network's shapes, parameters, MACs and receptive fields.",
+    "filter": "Slide a kernel over a picture and write the feature map.",
+}
+EPILOGUE = (
+    "Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 data missing or damaged, 130 interrupted."
+)
+
+app = App(
+    name="cnnkit",
+    version=__version__,
+    help="The classic convolutional networks as one kit.",
+    help_epilogue=EPILOGUE,
+    help_format="markdown",
+)
+for verb, text in VERBS.items():
+    app.command(f"cnnkit.cli.{verb}:{verb}", name=verb, help=text)
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    try:
+        app(exit_on_error=False, print_error=False, result_action="return_value")
+    except CnnkitError as error:
+        _leave(str(error), error.exit_code)
+    except CycloptsError as error:
+        _leave(_usage(error), 2)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+def _usage(error: CycloptsError) -> str:
+    if isinstance(error.__cause__, ValidationError):
+        from cnnkit.cli.settings import RunConfig
+        from cnnkit.train.config import explain
+
+        return str(explain(error.__cause__, RunConfig))
+    return " ".join(str(error).split())
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    print(f"cnnkit: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,28 @@
+"""What the verbs print with: tables for people, JSON for programs."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["console", "print_json", "table"]
+
+console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=120)  # a file or a pipe does not say how wide it is
+
+
+def table(columns: Sequence[str], *, text: int = 1) -> Table:
+    """Return an empty table; the first `text` columns are words (left), the others numbers (right)."""
+    result = Table(box=box.SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="left" if index < text else "right", overflow="fold")
+    return result
+
+
+def print_json(content: Any) -> None:
+    """Print `content` as JSON to standard output, and nothing else."""
+    print(json.dumps(content, indent=1, ensure_ascii=False))

@@ -1,0 +1,43 @@
+"""`cnnkit filter`: a kernel over a picture."""
+
+from pathlib import Path
+
+__all__ = ["filter"]
+
+
+def filter(
+    image: Path, *, kernel: str, output: Path | None = None, stride: int = 1, padding: str = "valid"
+) -> None:
+    """Slide a kernel over a picture, each channel on its own, and write the feature map as a picture.
+
+    A kernel whose weights sum to zero shows the strength of its answer, the strongest as white; any other is
+    clipped to 0-255.
+
+    Parameters
+    ----------
+    image
+        A picture, grey or in colour.
+    kernel
+        blur, edge, sharpen, sobel-x, sobel-y, or rows of numbers: "[[1, -1]]".
+    output
+        The file to write; without it, the picture's name with the kernel's behind it, in the current folder.
+    stride
+        Pixels that the window moves.
+    padding
+        valid, same, or zeros on each side.
+    """
+    from cnnkit.cli.console import console
+    from cnnkit.core.errors import UsageError
+    from cnnkit.core.shape import by
+    from cnnkit.data import read_image, write_image
+    from cnnkit.ops import filter_image, parse_kernel
+
+    weights = parse_kernel(kernel)
+    label = "kernel" if "[" in kernel else kernel
+    target = output or Path(f"{image.stem}-{label}.png")
+    if target.exists() and target.samefile(image):
+        raise UsageError(f"{target} is the picture itself; give another --output")
+    picture = read_image(image)
+    result = filter_image(picture, weights, stride, int(padding) if padding.isdecimal() else padding)  # type: ignore[arg-type]
+    write_image(target, result)
+    console.print(f"{target}: {by(*picture.shape)} to {by(*result.shape)}", markup=False, soft_wrap=True)

@@ -1,0 +1,68 @@
+"""All settings of `cnnkit train`: those of the training, the network and the data."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from pydantic import Field, ValidationError, field_validator
+
+from cnnkit.core.errors import UsageError
+from cnnkit.train.config import TrainConfig, explain
+from cnnkit.train.recipes import recipe
+
+__all__ = ["RunConfig", "resolve"]
+
+
+class RunConfig(TrainConfig):
+    """A run from start to end; saved as its config.toml."""
+
+    net: Annotated[str, Parameter(parse=False)] = ""
+    """A name from `cnnkit nets`."""
+    data: str = "digits"
+    """digits (in the package), fashion-mnist or mnist."""
+    data_dir: Path | None = None
+    """Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download."""
+    recipe: str = "default"
+    """The row of settings to start from: default or chapter."""
+    image_size: int | None = Field(None, ge=1)
+    """Pixels in height and width that the network sees; without it, its own size."""
+    standardize: bool = True
+    """Shift and scale pixels to mean 0 and deviation 1 over the training images; without it they are 0-1."""
+    raw_pixels: bool = False
+    """Feed pixels as 0-255 and nothing else, as the chapter's run does."""
+    model_kwargs: dict[str, bool | int | float | str] = {}
+    """Arguments of the network's builder: --model-kwargs.norm by_hand."""
+
+    @field_validator("model_kwargs", mode="before")
+    @classmethod
+    def _literal(cls, values: Any) -> Any:
+        """Read "0.9" as a number and "true" as a truth value; a word stays one."""
+        return {name: _parse(value) for name, value in values.items()} if isinstance(values, dict) else values
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """Make the saved settings mean the same from every folder."""
+        return path and path.resolve()
+
+
+def resolve(given: dict[str, Any]) -> RunConfig:
+    """Return the settings in full: what is given, on top of its recipe, on top of the defaults.
+
+    Raises UsageError that names each wrong setting and its value.
+    """
+    try:
+        config = RunConfig(**(recipe(str(given.get("recipe", "default"))) | given))
+    except ValidationError as error:
+        raise explain(error, RunConfig) from error
+    if not config.net:
+        raise UsageError("which network? write cnnkit train NET; `cnnkit nets` lists them")
+    return config
+
+
+def _parse(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

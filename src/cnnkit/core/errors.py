@@ -1,0 +1,42 @@
+"""The errors a user can cause or meet; each knows the exit code that the command line returns for it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "unknown"]
+
+
+class CnnkitError(Exception):
+    """Something failed while running; the message says what, which value, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(CnnkitError, ValueError):
+    """An argument cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(CnnkitError):
+    """A data set or an image is missing, damaged or inconsistent."""
+
+    exit_code = 3
+
+
+class Interrupted(CnnkitError):
+    """The user or the system asked to stop; what was done so far has been saved."""
+
+    exit_code = 130
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a wrong name, with the nearest right one.
+
+    >>> unknown("network", "lenett", ["lenet", "lenet_bn"])
+    UsageError("unknown network 'lenett'; did you mean 'lenet'? known: lenet, lenet_bn")
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UsageError(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")

@@ -1,0 +1,93 @@
+"""Files that are whole or not there: atomic writes, the cache folder, checksums."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from cnnkit.core.errors import CnnkitError
+
+__all__ = ["atomic_write", "cache_dir", "make_folder", "replace_folder", "sha256"]
+
+
+def cache_dir() -> Path:
+    """Return the folder for downloads: `$CNNKIT_CACHE`, else `cnnkit` in the user's cache folder."""
+    if own := os.environ.get("CNNKIT_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnkit"
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of the file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_folder(path: Path) -> Path:
+    """Create the folder and its parents; raises CnnkitError if that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return path
+
+
+def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Write `content` (bytes, text, or a function that writes to a file) to `path`, whole or not at all.
+
+    The bytes go to a neighbour, reach the disk (fsync) and take the name in one step, so that a crash or a
+    full disk leaves the earlier file as it was. Raises CnnkitError if the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if cause := _os_error(error):
+            raise _cannot_write(path, cause) from error
+        raise
+
+
+def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Put a folder that `fill` writes in the place of `path`; if `fill` fails, the old one stays.
+
+    Raises CnnkitError if the folder cannot be written.
+    """
+    new, old = (path.with_name(f".{path.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        fill(new)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """Find the operating system's reason: writers such as torch.save wrap it in errors of their own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _cannot_write(path: Path, error: OSError) -> CnnkitError:
+    kept = "; the earlier one is kept" if path.exists() else ""
+    return CnnkitError(
+        f"cannot write {path}: {error.strerror or error}{kept}; make room or choose another folder"
+    )

@@ -1,0 +1,95 @@
+"""The arithmetic of a sliding window: padding, stride and dilation to output sizes (chapter 5.2)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from cnnkit.core.errors import UsageError
+
+__all__ = ["Padding", "Pair", "Sides", "by", "output_size", "padding_sides", "pair"]
+
+Pair = int | tuple[int, int]
+Sides = tuple[int, int, int, int]
+Padding = Pair | Sides | Literal["valid", "same"]
+
+
+def pair(value: int | Sequence[int], name: str, minimum: int = 1) -> tuple[int, int]:
+    """Return `value` as (vertical, horizontal); an int counts for both.
+
+    Raises UsageError, naming the argument, for anything but one or two ints of at least `minimum`.
+    """
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(_is_int(v) and v >= minimum for v in values):
+        raise UsageError(f"{name} must be an int or a pair of ints >= {minimum}, not {value!r}")
+    return values[0], values[1]
+
+
+def padding_sides(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Sides:
+    """Return the rows and columns that `padding` adds: (top, bottom, left, right).
+
+    An int pads all sides, a pair is (vertical, horizontal), four ints are (top, bottom, left, right).
+    "valid" adds nothing. "same" makes the output ceil(size / stride) as TensorFlow does: where the total
+    is odd, the smaller half goes first.
+
+    >>> padding_sides("same", size=96, kernel=7, stride=2)
+    (2, 3, 2, 3)
+    """
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if padding == "same":
+        top, bottom = _same(0, size, kernel, stride, dilation)
+        left, right = _same(1, size, kernel, stride, dilation)
+        return top, bottom, left, right
+    if not isinstance(padding, str):
+        sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+        if len(sides) == 2:
+            sides = (sides[0], sides[0], sides[1], sides[1])
+        if len(sides) == 4 and all(_is_int(side) and side >= 0 for side in sides):
+            return sides
+    raise UsageError(
+        "padding must be 'valid', 'same', an int >= 0, a pair (vertical, horizontal) "
+        f"or four sides (top, bottom, left, right), not {padding!r}"
+    )
+
+
+def output_size(
+    size: Pair, kernel: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
+) -> tuple[int, int]:
+    """Return the height and width of what a window of size `kernel` produces (chapter 5.2).
+
+    Per axis: floor((n + p - d (k - 1) - 1) / s) + 1, where p counts both sides.
+    Raises UsageError if the window is larger than the padded input.
+
+    >>> output_size((3, 3), (2, 2)), output_size(8, 3, stride=2, padding="same")
+    ((2, 2), (4, 4))
+    """
+    size, kernel = pair(size, "size"), pair(kernel, "kernel")
+    stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
+    sides = padding_sides(padding, size, kernel, stride, dilation)
+    padded = size[0] + sides[0] + sides[1], size[1] + sides[2] + sides[3]
+    span = dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1
+    if span[0] > padded[0] or span[1] > padded[1]:
+        raise UsageError(
+            f"the window of {by(*span)} is larger than the padded input of {by(*padded)}; "
+            "use a smaller kernel or dilation, more padding or a larger input"
+        )
+    return (padded[0] - span[0]) // stride[0] + 1, (padded[1] - span[1]) // stride[1] + 1
+
+
+def by(*sizes: int) -> str:
+    """Write sizes as people do.
+
+    >>> by(64, 56, 56)
+    '64 x 56 x 56'
+    """
+    return " x ".join(map(str, sizes))
+
+
+def _same(axis: int, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[int, int]:
+    n, k = pair(size, "size")[axis], pair(kernel, "kernel")[axis]
+    s, d = pair(stride, "stride")[axis], pair(dilation, "dilation")[axis]
+    total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+    return total // 2, total - total // 2
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,25 @@
+"""Images to batches: the data sets by name, pictures from files, splits, preprocessing."""
+
+from cnnkit.data.batches import Batches
+from cnnkit.data.datasets import DATASETS, Dataset, ImageSet, load_dataset
+from cnnkit.data.fetch import fetch
+from cnnkit.data.idx import read_idx
+from cnnkit.data.images import read_image, write_image
+from cnnkit.data.preprocess import Preprocess, channel_statistics, resize_with_pad
+from cnnkit.data.split import stratified_split
+
+__all__ = [
+    "DATASETS",
+    "Batches",
+    "Dataset",
+    "ImageSet",
+    "Preprocess",
+    "channel_statistics",
+    "fetch",
+    "load_dataset",
+    "read_idx",
+    "read_image",
+    "resize_with_pad",
+    "stratified_split",
+    "write_image",
+]

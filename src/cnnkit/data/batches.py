@@ -1,0 +1,57 @@
+"""Batches out of memory: one permutation per epoch, one gather per batch, pixels to floats on the batch."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from cnnkit.core.errors import UsageError
+from cnnkit.data.datasets import ImageSet
+from cnnkit.data.preprocess import Preprocess
+
+__all__ = ["Batches"]
+
+
+class Batches:
+    """An image set as batches (x, y): floats N x C x H x W with channels-last strides, labels N.
+
+    `epoch(e)` gives every image once, shuffled by (seed, e) alone if a seed is given, so that an epoch can be
+    entered at any batch; iteration is in order. The last batch may be smaller.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int,
+        preprocess: Preprocess,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+    ):
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        self.images, self.labels = data.images.to(device), data.labels.to(device)
+        self.batch_size, self.preprocess, self.seed = batch_size, preprocess, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    @property
+    def num_images(self) -> int:
+        """How many images an epoch has."""
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, self.num_images, self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            yield self.preprocess(self.images[rows]), self.labels[rows]
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the shuffled batches of an epoch from batch number `first` on."""
+        if self.seed is None:
+            raise UsageError("these batches have no seed to shuffle by")
+        # two numbers make one seed: the low 32 bits count epochs, so that no two runs share a permutation
+        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
+        order = torch.randperm(self.num_images, generator=generator)
+        for rows in order.to(self.labels.device).split(self.batch_size)[first:]:
+            yield self.preprocess(self.images[rows]), self.labels[rows]

@@ -1,0 +1,184 @@
+"""The data sets by name: what they hold, where their files lie, and how they become tensors."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnkit.core.errors import DataError, unknown
+from cnnkit.core.files import cache_dir
+from cnnkit.data.fetch import fetch
+from cnnkit.data.idx import read_idx
+
+__all__ = ["DATASETS", "Dataset", "ImageSet", "Source", "load_dataset"]
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+SYSTEM = Path("/usr/share/datasets")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images, uint8, N x C x H x W in memory as N x H x W x C (channels-last strides), and labels, int64, N."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training set and a test set of the same classes, in the labels' order."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of a data set before it is read."""
+
+    classes: tuple[str, ...]
+    mirrors: tuple[str, ...]  # each holds FILES with ".gz" behind the name
+    sha256: tuple[str, ...]  # of the decompressed FILES
+    origin: str
+
+
+DIGITS = tuple("0123456789")
+DATASETS: dict[str, Source] = {
+    "digits": Source(DIGITS, (), (), "Alpaydin and Kaynak 1998, UCI; 8 x 8; ships with cnnkit, CC BY 4.0"),
+    "fashion-mnist": Source(
+        (
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        (
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        ),
+        (
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
+        "Xiao, Rasul, Vollgraf 2017; 28 x 28; MIT",
+    ),
+    "mnist": Source(
+        DIGITS,
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+        "LeCun, Cortes, Burges 1998; 28 x 28",
+    ),
+}
+
+
+def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
+    """Read a data set of DATASETS into memory.
+
+    Its IDX files are looked for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
+    /usr/share/datasets, plain or .gz, in the folder itself or in one of the set's name; if none has all four, they are downloaded
+    into the cache. Raises UsageError for an unknown name, DataError for files that are missing, damaged or at
+    odds with each other.
+    """
+    if name not in DATASETS:
+        raise unknown("data set", name, DATASETS)
+    source = DATASETS[name]
+    train_images, train_labels, test_images, test_labels = _locate(name, source, data_dir)
+    return Dataset(
+        name,
+        source.classes,
+        _read(train_images, train_labels, len(source.classes)),
+        _read(test_images, test_labels, len(source.classes)),
+    )
+
+
+def _locate(name: str, source: Source, data_dir: Path | None) -> list[Path]:
+    """Return the paths of the four files, downloading them if no folder has them."""
+    looked = list(_folders(name, data_dir))
+    partial = ""
+    for folder in looked:
+        found = {file: path for file in FILES if (path := _plain_or_gz(folder / file))}
+        if len(found) == len(FILES):
+            return list(found.values())
+        if found:
+            missing = ", ".join(file for file in FILES if file not in found)
+            partial = f"; {folder} lacks {missing}"
+    if data_dir is not None or not source.mirrors:
+        places = ", ".join(map(str, looked))
+        raise DataError(
+            f"{name}: no complete set of IDX files ({', '.join(FILES)}, plain or .gz) in {places}{partial}"
+        )
+    target = cache_dir() / name
+    try:
+        return [
+            fetch([f"{mirror}{file}.gz" for mirror in source.mirrors], target / file, digest)
+            for file, digest in zip(FILES, source.sha256, strict=True)
+        ]
+    except DataError as error:
+        hint = " (or install Debian's dataset-fashion-mnist)" if name == "fashion-mnist" else ""
+        raise DataError(
+            f"{name}: not in {', '.join(map(str, looked))}{partial}, and the download failed: {error}; "
+            f"put the IDX files into a folder and name it with --data-dir{hint}"
+        ) from error
+
+
+def _folders(name: str, data_dir: Path | None) -> Iterator[Path]:
+    if data_dir is not None:
+        yield from (data_dir, data_dir / name)
+    elif name == "digits":
+        yield Path(__file__).parent / name
+    else:
+        if own := os.environ.get("CNNKIT_DATA"):
+            yield from (Path(own), Path(own) / name)
+        yield from (cache_dir() / name, SYSTEM / name)
+
+
+def _plain_or_gz(path: Path) -> Path | None:
+    candidates = (path, path.with_name(path.name + ".gz"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _read(images_path: Path, labels_path: Path, num_classes: int) -> ImageSet:
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.ndim != 3 or images.dtype != "u1" or not images.size:
+        raise DataError(
+            f"{images_path}: images must be N x H x W bytes, at least one, not {images.shape} {images.dtype}"
+        )
+    if labels.ndim != 1 or labels.dtype != "u1":
+        raise DataError(f"{labels_path}: labels must be N bytes, not {labels.shape} {labels.dtype}")
+    if len(images) != len(labels):
+        raise DataError(
+            f"{images_path} has {len(images):,} images but {labels_path} has {len(labels):,} labels"
+        )
+    if labels.max() >= num_classes:
+        raise DataError(f"{labels_path}: label {labels.max()} is outside 0-{num_classes - 1}")
+    pixels = torch.from_numpy(images)[..., None].permute(0, 3, 1, 2)
+    return ImageSet(pixels, torch.from_numpy(labels).long())

@@ -1,0 +1,58 @@
+"""From stored images to what a network takes: resized with padding, scaled, normalised, on the batch."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkit.core.errors import UsageError
+
+__all__ = ["Preprocess", "channel_statistics", "resize_with_pad"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """uint8 images N x C x H x W to floats N x C x `image_size`: (x / 255 - mean) / std, on x's device.
+
+    `mean` and `std` have a value per channel, or one for all. The defaults scale to [0, 1]; a std of 1/255
+    leaves the raw pixels 0-255.
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the batch that the network takes."""
+        batch = images.to(torch.float32)
+        if batch.shape[-2:] != self.image_size:
+            batch = resize_with_pad(batch, self.image_size)
+        mean, std = (batch.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return batch.mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of each channel of uint8 images N x C x H x W, where 255 is 1."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in images.unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        means.append(float(share @ levels))
+        stds.append(float(share @ (levels - means[-1]) ** 2) ** 0.5)
+    return tuple(means), tuple(stds)
+
+
+def resize_with_pad(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize float images N x C x H x W to fit `size` with their aspect ratio kept, centred on zeros.
+
+    Bilinear, antialiased when shrinking (TensorFlow's function of this name is not). Raises UsageError for other ranks.
+    """
+    if images.ndim != 4:
+        raise UsageError(f"images must be N x C x H x W, not {tuple(images.shape)}")
+    height, width = images.shape[-2:]
+    scale = min(size[0] / height, size[1] / width)
+    inner = max(1, round(height * scale)), max(1, round(width * scale))
+    images = F.interpolate(images, inner, mode="bilinear", align_corners=False, antialias=True)
+    down, right = size[0] - inner[0], size[1] - inner[1]
+    return F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))

@@ -1,0 +1,28 @@
+"""Validation images out of the training set: stratified, seeded, the same on every machine."""
+
+import random
+
+import torch
+from torch import Tensor
+
+from cnnkit.core.errors import UsageError
+
+__all__ = ["stratified_split"]
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return sorted indices (training, validation): `fraction` of each class, rounded, is for validation.
+
+    Python's own generator draws them, whose numbers do not depend on torch's version or the device.
+    Raises UsageError unless 0 <= fraction < 1.
+    """
+    if not 0 <= fraction < 1:
+        raise UsageError(f"the validation fraction must be at least 0 and below 1, not {fraction!r}")
+    draw = random.Random(seed)
+    chosen: list[int] = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten().tolist()
+        chosen += draw.sample(members, round(len(members) * fraction))
+    is_validation = torch.zeros(len(labels), dtype=torch.bool)
+    is_validation[chosen] = True
+    return (~is_validation).nonzero().flatten(), is_validation.nonzero().flatten()

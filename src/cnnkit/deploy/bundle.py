@@ -1,0 +1,122 @@
+"""A trained net in a folder: `model.safetensors` and a `config.json` that says everything else. No pickle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from cnnkit import __version__
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.files import atomic_write, replace_folder, sha256
+from cnnkit.data.preprocess import Preprocess
+from cnnkit.nets import create
+
+__all__ = ["Bundle", "find_bundle", "load_bundle", "save_bundle"]
+
+MODEL, CONFIG = "model.safetensors", "config.json"
+
+
+class Bundle(BaseModel):
+    """What `config.json` says: enough to rebuild the net, feed it, and read its answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = 1
+    net: str
+    arguments: dict[str, Any]
+    """Of `cnnkit.create`, beyond the three below."""
+    in_channels: int
+    image_size: tuple[int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Pixels enter as (x / 255 - mean) / std, by channel."""
+    data: str
+    data_dir: str | None
+    split_sha256: str
+    """Of the run's split.json: which images were never trained on."""
+    metrics: dict[str, float | int | bool | None]
+    versions: dict[str, str]
+    model_sha256: str = ""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What turns images into the net's input."""
+        return Preprocess(self.image_size, self.mean, self.std)
+
+    @staticmethod
+    def current_versions() -> dict[str, str]:
+        """Return the versions of what a net is made with."""
+        return {"cnnkit": __version__, "torch": torch.__version__}
+
+
+def save_bundle(path: Path, net: nn.Module, bundle: Bundle) -> None:
+    """Write the bundle, in the place of an earlier one; raises CnnkitError, the earlier kept, if the disk does not take it."""
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+
+    def fill(folder: Path) -> None:
+        atomic_write(folder / MODEL, save(weights))
+        card = bundle.model_copy(update={"model_sha256": sha256(folder / MODEL)})
+        atomic_write(folder / CONFIG, card.model_dump_json(indent=1) + "\n")
+
+    replace_folder(path, fill)
+
+
+def find_bundle(path: Path) -> Path:
+    """Return the bundle in `path`: the folder itself, or `best/` of a run; raises UsageError if it is neither."""
+    for folder in (path, path / "best"):
+        if (folder / CONFIG).is_file():
+            return folder
+    if not path.exists():
+        raise UsageError(f"{path}: no such folder; give a run folder or a bundle")
+    reason = (
+        "the run has no best/ yet" if (path / "config.toml").is_file() else f"it has no {CONFIG} and no best/"
+    )
+    raise UsageError(f"{path} is not a run folder or a bundle: {reason}")
+
+
+def load_bundle(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Sequential, Bundle]:
+    """Return the net, in prediction mode, and what is known of it, from a bundle or a run folder.
+
+    Raises UsageError if `path` is neither, CnnkitError if its files are damaged or do not belong together.
+    """
+    folder = find_bundle(path)
+    try:
+        bundle = Bundle.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise CnnkitError(
+            f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})"
+        ) from error
+    model = folder / MODEL
+    try:
+        damaged = sha256(model) != bundle.model_sha256
+        weights: Mapping[str, torch.Tensor] = {} if damaged else load_file(model)
+    except (OSError, SafetensorError) as error:
+        raise CnnkitError(f"{model}: cannot be read ({_first(error)})") from error
+    if damaged:
+        raise CnnkitError(f"{model}: damaged: its sha256 is not the one in {CONFIG}")
+    net = create(
+        bundle.net,
+        in_channels=bundle.in_channels,
+        num_classes=len(bundle.classes),
+        image_size=bundle.image_size,
+        **bundle.arguments,
+    )
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CnnkitError(f"{model}: the weights are not those of {bundle.net} ({_first(error)})") from error
+    return net.eval().to(device), bundle
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        row = error.errors()[0]
+        return f"{'.'.join(map(str, row['loc']))}: {row['msg']}".removeprefix(": ")
+    return str(error).splitlines()[0]

@@ -1,0 +1,79 @@
+"""LeNet, as chapter 5.5 draws it, and with batch normalisation (chapter 5.10).
+
+LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998, figure 2. The chapter
+takes max pooling for the paper's trainable subsampling and a dense layer for its radial basis outputs.
+"""
+
+from collections import OrderedDict
+from itertools import pairwise
+
+from torch import nn
+
+from cnnkit.core.shape import Pair, output_size, pair
+from cnnkit.nets.blocks import Norm, batch_norms
+
+__all__ = ["lenet", "lenet_bn"]
+
+CONV, KERNEL, POOL = (6, 16), 5, 2
+DENSE = (120, 84)
+
+
+def lenet(in_channels: int = 1, num_classes: int = 10, image_size: Pair = 28) -> nn.Sequential:
+    """LeNet of chapter 5.5: two valid 5x5 convolutions, sigmoid, 2x2 max pooling, three dense layers.
+
+    stage   output        params
+    conv1   6 x 12 x 12      156
+    conv2   16 x 4 x 4     2,416
+    dense   84            41,004
+    head    10               850
+    total                 44,426
+    """
+    return _lenet(in_channels, num_classes, image_size)
+
+
+def lenet_bn(
+    in_channels: int = 1,
+    num_classes: int = 10,
+    image_size: Pair = 28,
+    norm: str = "torch",
+    decay: float = 0.9,
+    epsilon: float = 1e-5,
+) -> nn.Sequential:
+    """LeNet with batch normalisation before each sigmoid, of chapter 5.10.
+
+    `norm` is "torch" or "by_hand" (`cnnkit.ops.BatchNormalization`); decay and epsilon are those of 5.10.2;
+    for the Keras layers of 5.10.3 give 0.99 and 1e-3.
+
+    stage   output        params
+    conv1   6 x 12 x 12      168
+    conv2   16 x 4 x 4     2,448
+    dense   84            41,412
+    head    10               850
+    total                 44,878 + 452 moving statistics (45,330 as Keras counts)
+    """
+    return _lenet(in_channels, num_classes, image_size, *batch_norms(norm, decay, epsilon))
+
+
+def _lenet(
+    in_channels: int,
+    num_classes: int,
+    image_size: Pair,
+    conv_norm: Norm | None = None,
+    dense_norm: Norm | None = None,
+) -> nn.Sequential:
+    height, width = pair(image_size, "image_size")
+    stages = OrderedDict[str, nn.Module]()
+    for number, (channels, wider) in enumerate(pairwise((in_channels, *CONV)), start=1):
+        stages[f"conv{number}"] = nn.Sequential(
+            nn.Conv2d(channels, wider, KERNEL),
+            *([conv_norm(wider)] if conv_norm else []),
+            nn.Sigmoid(),
+            nn.MaxPool2d(POOL),
+        )
+        height, width = output_size(output_size((height, width), KERNEL), POOL, stride=POOL)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for features, fewer in pairwise((CONV[-1] * height * width, *DENSE)):
+        layers += [nn.Linear(features, fewer), *([dense_norm(fewer)] if dense_norm else []), nn.Sigmoid()]
+    return nn.Sequential(
+        OrderedDict(**stages, dense=nn.Sequential(*layers), head=nn.Linear(DENSE[-1], num_classes))
+    )

@@ -1,0 +1,34 @@
+"""The operators of chapter 5.1-5.4 and 5.10 by hand: torch tensors of any dtype and device, differentiable.
+
+One idea carries them all, the sliding window (`windows`). Integer input is computed in integers, exactly.
+The functions are the specification of the fast layers in `torch.nn`, not their replacement.
+"""
+
+from cnnkit.ops.batchnorm import batch_norm
+from cnnkit.ops.corr2d import conv2d, corr2d, corr2d_1x1, corr2d_multi_in, corr2d_multi_in_out
+from cnnkit.ops.filters import KERNELS, filter_image, parse_kernel
+from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
+from cnnkit.ops.learn import LearnedKernel, detect_edges, learn_kernel
+from cnnkit.ops.pool2d import pool2d
+from cnnkit.ops.window import pad, windows
+
+__all__ = [
+    "KERNELS",
+    "BatchNormalization",
+    "Conv2D",
+    "LearnedKernel",
+    "MultiChannelConv2D",
+    "batch_norm",
+    "conv2d",
+    "corr2d",
+    "corr2d_1x1",
+    "corr2d_multi_in",
+    "corr2d_multi_in_out",
+    "detect_edges",
+    "filter_image",
+    "learn_kernel",
+    "pad",
+    "parse_kernel",
+    "pool2d",
+    "windows",
+]

@@ -1,0 +1,49 @@
+"""The sliding window, the one idea under correlation, convolution and pooling (chapter 5.1.1, 5.2)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkit.core.errors import UsageError
+from cnnkit.core.shape import Padding, Pair, output_size, padding_sides, pair
+
+__all__ = ["exact", "pad", "require_rank", "windows"]
+
+
+def windows(X: Tensor, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Tensor:
+    """Return every window of X as the sliding window meets it; a view, nothing is copied.
+
+    X is (..., H, W), the result (..., h, w, kh, kw) with h x w = `output_size((H, W), kernel, ...)`.
+    Raises UsageError if the window is larger than X.
+    """
+    require_rank(X, "X", 2, None)
+    height, width = X.shape[-2:]
+    output_size((height, width), kernel, stride, 0, dilation)
+    (kh, kw), (sh, sw), (dh, dw) = pair(kernel, "kernel"), pair(stride, "stride"), pair(dilation, "dilation")
+    view = X.unfold(-2, dh * (kh - 1) + 1, sh)  # ..., h, W, span
+    view = view.unfold(-2, dw * (kw - 1) + 1, sw)  # ..., h, w, span, span
+    return view[..., ::dh, ::dw]
+
+
+def pad(
+    X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: Pair = 1, value: float = 0
+) -> Tensor:
+    """Return X (..., H, W) with `value` around it; `padding` as in `cnnkit.core.shape.padding_sides`.
+
+    Raises UsageError if the window does not fit the padded input.
+    """
+    height, width = X.shape[-2:]
+    output_size((height, width), kernel, stride, padding, dilation)
+    top, bottom, left, right = padding_sides(padding, (height, width), kernel, stride, dilation)
+    return F.pad(X, (left, right, top, bottom), value=value) if top + bottom + left + right else X
+
+
+def require_rank(tensor: Tensor, name: str, low: int, high: int | None) -> None:
+    """Raise UsageError unless `tensor` has between `low` and `high` dimensions."""
+    if tensor.ndim < low or (high is not None and tensor.ndim > high):
+        ranks = f"{low}" if high == low else f"at least {low}" if high is None else f"{low} or {high}"
+        raise UsageError(f"{name} must have {ranks} dimensions, not {tensor.ndim}: {tuple(tensor.shape)}")
+
+
+def exact(X: Tensor) -> Tensor:
+    """Return integers as int64, so that products and sums neither round nor overflow in a narrow type."""
+    return X if X.is_floating_point() or X.is_complex() else X.long()

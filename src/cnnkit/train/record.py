@@ -1,0 +1,111 @@
+"""The run folder: what was asked, what happened, and on which machine."""
+
+import json
+import platform
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from cnnkit import __version__
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.files import atomic_write, make_folder
+
+__all__ = ["Run", "read_toml"]
+
+
+class Run:
+    """A folder `<parent>/<stem>-<n>` of its own for each run; nothing in it is ever overwritten by another."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoint, self.best, self.config_file = path / "last.ckpt", path / "best", path / "config.toml"
+
+    @classmethod
+    def create(cls, parent: Path, stem: str, settings: dict[str, Any]) -> "Run":
+        """Make the next free folder and write config.toml and environment.json; raises CnnkitError if it cannot."""
+        make_folder(parent)
+        number = 1
+        while True:
+            path = parent / f"{stem}-{number}"
+            try:
+                path.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise CnnkitError(
+                    f"cannot make a run folder in {parent}: {error.strerror}; choose another with --output"
+                ) from error
+        run = cls(path)
+        present = {name: value for name, value in settings.items() if value is not None}
+        atomic_write(run.config_file, tomli_w.dumps(present))
+        run.write_json("environment.json", _environment())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Return the run in `path`; raises UsageError if it is none."""
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise UsageError(f"{path} is not a run folder: it has no config.toml")
+        return run
+
+    def settings(self) -> dict[str, Any]:
+        """Return config.toml; raises UsageError if it is damaged."""
+        return read_toml(self.config_file)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file into the folder, atomically."""
+        atomic_write(self.path / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def add_metrics(self, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl."""
+        self._append("metrics.jsonl", json.dumps(row))
+
+    def drop_metrics_from(self, epoch: int) -> None:
+        """Forget the rows of `epoch` and later, which a resumed run is about to repeat."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines()
+            kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
+            atomic_write(path, "".join(f"{line}\n" for line in kept))
+
+    def log(self, lines: Iterable[str]) -> None:
+        """Append lines to log.txt."""
+        for line in lines:
+            self._append("log.txt", line)
+
+    def _append(self, name: str, line: str) -> None:
+        try:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            raise CnnkitError(f"cannot write {self.path / name}: {error.strerror}; make room") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file; raises UsageError if it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file ({error})") from error
+
+
+def _environment() -> dict[str, Any]:
+    import torch
+
+    return {
+        "cnnkit": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
