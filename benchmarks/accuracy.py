@@ -46,9 +46,7 @@ def accuracy(arguments: list[str], folder: Path) -> float:
 
 def main() -> None:
     """Train every row from every seed and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--mnist-dir", help="folder with 5,000 MNIST digits as IDX files, for the last row")
@@ -68,11 +66,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 found.append(accuracy([*arguments, "--seed", str(seed)], Path(folder)))
             print(name, "seed", seed, found[-1], flush=True)
-        shown = [
-            "--data-dir DIR" if word == options.mnist_dir else word
-            for word in arguments
-            if word != "--data-dir"
-        ]
+        shown = ["--data-dir DIR" if word == options.mnist_dir else word for word in arguments if word != "--data-dir"]
         rows[name] = {"command": "cnnkit train " + " ".join(shown), "accuracy": found}
 
     day = date.today()
@@ -96,9 +90,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     stem = options.output / f"accuracy_cpu_{day:%Y%m}"
     stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    stem.with_suffix(".json").write_text(
-        json.dumps({"conditions": conditions, "rows": rows}, indent=1) + "\n"
-    )
+    stem.with_suffix(".json").write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=1) + "\n")
     print("\n".join(lines))
 
 

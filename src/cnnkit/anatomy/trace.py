@@ -161,6 +161,4 @@ def _layer(name: str, layer: nn.Module, output: tuple[int, ...], macs: int, rece
     def count(tensors: Iterator[Tensor]) -> int:
         return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
 
-    return Layer(
-        name, type(layer).__name__, output, count(layer.parameters()), count(layer.buffers()), macs, receptive
-    )
+    return Layer(name, type(layer).__name__, output, count(layer.parameters()), count(layer.buffers()), macs, receptive)

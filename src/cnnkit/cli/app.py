@@ -20,9 +20,7 @@ VERBS = {
     "anatomy": "Show a network's shapes, parameters, MACs and receptive fields.",
     "filter": "Slide a kernel over a picture and write the feature map.",
 }
-EPILOGUE = (
-    "Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 data missing or damaged, 130 interrupted."
-)
+EPILOGUE = "Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 data missing or damaged, 130 interrupted."
 
 app = App(
     name="cnnkit",

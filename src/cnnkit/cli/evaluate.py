@@ -45,9 +45,7 @@ def evaluate(
         data_dir = Path(bundle.data_dir)
     dataset = load_dataset(data or bundle.data, data_dir)
     if dataset.classes != bundle.classes:
-        raise DataError(
-            f"{dataset.name} has the classes {dataset.classes}, the network knows {bundle.classes}"
-        )
+        raise DataError(f"{dataset.name} has the classes {dataset.classes}, the network knows {bundle.classes}")
     if dataset.test.images.shape[1] != bundle.in_channels:
         raise DataError(
             f"{dataset.name} has {dataset.test.images.shape[1]} channels, the network takes {bundle.in_channels}"

@@ -5,9 +5,7 @@ from pathlib import Path
 __all__ = ["filter"]
 
 
-def filter(
-    image: Path, *, kernel: str, output: Path | None = None, stride: int = 1, padding: str = "valid"
-) -> None:
+def filter(image: Path, *, kernel: str, output: Path | None = None, stride: int = 1, padding: str = "valid") -> None:
     """Slide a kernel over a picture, each channel on its own, and write the feature map as a picture.
 
     A kernel whose weights sum to zero shows the strength of its answer, the strongest as white; any other is

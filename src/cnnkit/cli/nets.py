@@ -1,5 +1,7 @@
 """`cnnkit nets`: the zoo."""
 
+from typing import Any
+
 __all__ = ["nets"]
 
 
@@ -18,21 +20,21 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     from cnnkit.core.shape import by
     from cnnkit.nets import create, entry, list_networks
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in list_networks(pattern):
-        row = entry(name)
-        parts = trace(create(name), row.input)
+        facts = entry(name)
+        parts = trace(create(name), facts.input)
         rows.append(
             {
                 "net": name,
-                "input": by(*row.input),
-                "smallest": row.smallest,
+                "input": by(*facts.input),
+                "smallest": facts.smallest,
                 "parameters": parts.params,
                 "macs": parts.macs,
-                "year": row.year,
-                "section": row.section,
-                "paper": row.paper,
-                "source": row.source,
+                "year": facts.year,
+                "section": facts.section,
+                "paper": facts.paper,
+                "source": facts.source,
             }
         )
     if json:

@@ -50,9 +50,7 @@ def predict(run: Path, *images: Path, top: int = 3, device: str = "auto", json: 
             continue
         [prediction] = answer(net, bundle, [picture], top)
         pairs = [*zip(prediction.classes, prediction.probabilities, strict=True)]
-        rows.append(
-            {"image": str(path), "predictions": [{"class": name, "probability": p} for name, p in pairs]}
-        )
+        rows.append({"image": str(path), "predictions": [{"class": name, "probability": p} for name, p in pairs]})
         if not json:
             line = "   ".join(f"{name} {probability:.1%}" for name, probability in pairs)
             console.print(f"{path!s:{width}}  {line}", markup=False, soft_wrap=True)

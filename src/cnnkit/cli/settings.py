@@ -31,7 +31,7 @@ class RunConfig(TrainConfig):
     """Shift and scale pixels to mean 0 and deviation 1 over the training images; without it they are 0-1."""
     raw_pixels: bool = False
     """Feed pixels as 0-255 and nothing else, as the chapter's run does."""
-    model_kwargs: dict[str, bool | int | float | str] = {}
+    model_kwargs: dict[str, bool | int | float | str] = Field({})
     """Arguments of the network's builder: --model-kwargs.norm by_hand."""
 
     @field_validator("model_kwargs", mode="before")

@@ -101,7 +101,8 @@ def _prepare(config: RunConfig) -> _Job:
     rows = stratified_split(dataset.train.labels, config.validation, config.seed)
     training, validation = (ImageSet(dataset.train.images[r], dataset.train.labels[r]) for r in rows)
     split = {"seed": config.seed, "validation": rows[1].tolist()}
-    mean, std = (0.0,), (1.0,)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     if config.raw_pixels:
         std = (1 / 255,)
     elif config.standardize:
@@ -123,7 +124,7 @@ def _prepare(config: RunConfig) -> _Job:
     )
     return _Job(
         config,
-        net.to(device, memory_format=torch.channels_last),
+        net.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]  # a gap in torch's stubs
         Batches(training, config.batch_size, preprocess, device=device, seed=config.seed),
         Batches(validation, 500, preprocess, device=device) if len(validation) else None,
         split,
@@ -153,9 +154,7 @@ def _train(job: _Job, run: Run, resume: bool) -> None:
         if resume:
             trainer.resume()
             run.drop_metrics_from(trainer.epoch)
-        validation = (
-            f"{job.validation.num_images:,} to choose the best epoch by" if job.validation else "none aside"
-        )
+        validation = f"{job.validation.num_images:,} to choose the best epoch by" if job.validation else "none aside"
         display.say(
             f"{job.config.net} on {job.config.data}: {job.training.num_images:,} images to train on, {validation}, "
             f"on {job.training.labels.device}\nrun folder: {run.path}"

@@ -88,6 +88,4 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 def _cannot_write(path: Path, error: OSError) -> CnnkitError:
     kept = "; the earlier one is kept" if path.exists() else ""
-    return CnnkitError(
-        f"cannot write {path}: {error.strerror or error}{kept}; make room or choose another folder"
-    )
+    return CnnkitError(f"cannot write {path}: {error.strerror or error}{kept}; make room or choose another folder")

@@ -53,5 +53,5 @@ class Batches:
         # two numbers make one seed: the low 32 bits count epochs, so that no two runs share a permutation
         generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
         order = torch.randperm(self.num_images, generator=generator)
-        for rows in order.to(self.labels.device).split(self.batch_size)[first:]:
+        for rows in torch.split(order.to(self.labels.device), self.batch_size)[first:]:
             yield self.preprocess(self.images[rows]), self.labels[rows]

@@ -104,9 +104,9 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     """Read a data set of DATASETS into memory.
 
     Its IDX files are looked for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
-    /usr/share/datasets, plain or .gz, in the folder itself or in one of the set's name; if none has all four, they are downloaded
-    into the cache. Raises UsageError for an unknown name, DataError for files that are missing, damaged or at
-    odds with each other.
+    /usr/share/datasets, plain or .gz, in the folder itself or in one of the set's name; if none has all four,
+    they are downloaded into the cache. Raises UsageError for an unknown name, DataError for files that are
+    missing, damaged or at odds with each other.
     """
     if name not in DATASETS:
         raise unknown("data set", name, DATASETS)
@@ -133,9 +133,7 @@ def _locate(name: str, source: Source, data_dir: Path | None) -> list[Path]:
             partial = f"; {folder} lacks {missing}"
     if data_dir is not None or not source.mirrors:
         places = ", ".join(map(str, looked))
-        raise DataError(
-            f"{name}: no complete set of IDX files ({', '.join(FILES)}, plain or .gz) in {places}{partial}"
-        )
+        raise DataError(f"{name}: no complete set of IDX files ({', '.join(FILES)}, plain or .gz) in {places}{partial}")
     target = cache_dir() / name
     try:
         return [
@@ -175,9 +173,7 @@ def _read(images_path: Path, labels_path: Path, num_classes: int) -> ImageSet:
     if labels.ndim != 1 or labels.dtype != "u1":
         raise DataError(f"{labels_path}: labels must be N bytes, not {labels.shape} {labels.dtype}")
     if len(images) != len(labels):
-        raise DataError(
-            f"{images_path} has {len(images):,} images but {labels_path} has {len(labels):,} labels"
-        )
+        raise DataError(f"{images_path} has {len(images):,} images but {labels_path} has {len(labels):,} labels")
     if labels.max() >= num_classes:
         raise DataError(f"{labels_path}: label {labels.max()} is outside 0-{num_classes - 1}")
     pixels = torch.from_numpy(images)[..., None].permute(0, 3, 1, 2)

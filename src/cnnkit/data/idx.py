@@ -31,9 +31,7 @@ def read_payload(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: the gzip data is damaged or cut short ({error}); fetch the file again"
-        ) from error
+        raise DataError(f"{path}: the gzip data is damaged or cut short ({error}); fetch the file again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -41,9 +39,7 @@ def read_payload(path: Path) -> bytes:
 def parse_idx(payload: bytes, name: str) -> np.ndarray:
     """Return the array that an IDX payload holds; `name` is what the DataError for a malformed one says."""
     if len(payload) < 4 or payload[:2] != b"\0\0":
-        raise DataError(
-            f"{name}: not an IDX file: it starts with {payload[:4].hex(' ') or 'nothing'}, not 00 00"
-        )
+        raise DataError(f"{name}: not an IDX file: it starts with {payload[:4].hex(' ') or 'nothing'}, not 00 00")
     code, rank = payload[2], payload[3]
     if code not in TYPES:
         known = ", ".join(f"{code:02x}" for code in TYPES)

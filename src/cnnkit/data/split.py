@@ -20,7 +20,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
         raise UsageError(f"the validation fraction must be at least 0 and below 1, not {fraction!r}")
     draw = random.Random(seed)
     chosen: list[int] = []
-    for label in labels.unique().tolist():
+    for label in torch.unique(labels).tolist():
         members = (labels == label).nonzero().flatten().tolist()
         chosen += draw.sample(members, round(len(members) * fraction))
     is_validation = torch.zeros(len(labels), dtype=torch.bool)

@@ -56,7 +56,10 @@ class Bundle(BaseModel):
 
 
 def save_bundle(path: Path, net: nn.Module, bundle: Bundle) -> None:
-    """Write the bundle, in the place of an earlier one; raises CnnkitError, the earlier kept, if the disk does not take it."""
+    """Write the bundle in the place of an earlier one.
+
+    Raises CnnkitError, and keeps the earlier one, if the disk does not take it.
+    """
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
 
@@ -75,9 +78,7 @@ def find_bundle(path: Path) -> Path:
             return folder
     if not path.exists():
         raise UsageError(f"{path}: no such folder; give a run folder or a bundle")
-    reason = (
-        "the run has no best/ yet" if (path / "config.toml").is_file() else f"it has no {CONFIG} and no best/"
-    )
+    reason = "the run has no best/ yet" if (path / "config.toml").is_file() else f"it has no {CONFIG} and no best/"
     raise UsageError(f"{path} is not a run folder or a bundle: {reason}")
 
 
@@ -90,9 +91,7 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Sequ
     try:
         bundle = Bundle.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise CnnkitError(
-            f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})"
-        ) from error
+        raise CnnkitError(f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})") from error
     model = folder / MODEL
     try:
         damaged = sha256(model) != bundle.model_sha256

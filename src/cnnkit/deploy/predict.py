@@ -34,6 +34,4 @@ def predict(net: nn.Module, bundle: Bundle, images: Iterable[Tensor], top: int =
             raise UsageError(f"the net takes {bundle.in_channels} x H x W, not {tuple(image.shape)}")
         scores = net(bundle.preprocess(image[None].to(device))).softmax(1)[0]
         best = scores.topk(min(top, len(bundle.classes)))
-        yield Prediction(
-            tuple(bundle.classes[index] for index in best.indices.tolist()), tuple(best.values.tolist())
-        )
+        yield Prediction(tuple(bundle.classes[index] for index in best.indices.tolist()), tuple(best.values.tolist()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -26,5 +27,5 @@ def batch_norms(norm: str, decay: float, epsilon: float) -> tuple[Norm, Norm]:
         return by_hand, by_hand
     if norm != "torch":
         raise unknown("norm", norm, ("torch", "by_hand"))
-    constants = {"momentum": 1 - decay, "eps": epsilon}
+    constants: dict[str, Any] = {"momentum": 1 - decay, "eps": epsilon}
     return partial(nn.BatchNorm2d, **constants), partial(nn.BatchNorm1d, **constants)

@@ -74,6 +74,4 @@ def _lenet(
     layers: list[nn.Module] = [nn.Flatten()]
     for features, fewer in pairwise((CONV[-1] * height * width, *DENSE)):
         layers += [nn.Linear(features, fewer), *([dense_norm(fewer)] if dense_norm else []), nn.Sigmoid()]
-    return nn.Sequential(
-        OrderedDict(**stages, dense=nn.Sequential(*layers), head=nn.Linear(DENSE[-1], num_classes))
-    )
+    return nn.Sequential(OrderedDict(**stages, dense=nn.Sequential(*layers), head=nn.Linear(DENSE[-1], num_classes)))

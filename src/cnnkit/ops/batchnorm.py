@@ -32,9 +32,7 @@ def batch_norm(
         "gamma": gamma, "beta": beta, "moving_mean": moving_mean, "moving_variance": moving_variance
     }.items():  # fmt: skip
         if value.shape != X.shape[1:2]:
-            raise UsageError(
-                f"{name} must be ({X.shape[1]},) for X {tuple(X.shape)}, not {tuple(value.shape)}"
-            )
+            raise UsageError(f"{name} must be ({X.shape[1]},) for X {tuple(X.shape)}, not {tuple(value.shape)}")
     over = (0,) if X.ndim == 2 else (0, 2, 3)
 
     def spread(values: Tensor) -> Tensor:  # (C,) to the rank of X
@@ -42,9 +40,7 @@ def batch_norm(
 
     if training:
         if X.numel() == X.shape[1]:
-            raise UsageError(
-                f"a training batch needs more than one value per channel, not X {tuple(X.shape)}"
-            )
+            raise UsageError(f"a training batch needs more than one value per channel, not X {tuple(X.shape)}")
         mean = X.mean(over)
         variance = ((X - spread(mean)) ** 2).mean(over)
         moving_mean = decay * moving_mean + (1 - decay) * mean.detach()

@@ -32,9 +32,7 @@ def conv2d(X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding = 0, dilatio
     return corr2d(X, K.flip(-2, -1), stride, padding, dilation)
 
 
-def corr2d_multi_in(
-    X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
-) -> Tensor:
+def corr2d_multi_in(X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1) -> Tensor:
     """Correlate each channel of X (C, H, W) with its own kernel of K (C, kh, kw) and add up (chapter 5.3.1).
 
     X may carry a batch in front; returns (h, w) or (N, h, w). Raises UsageError also if the channels differ.
@@ -45,9 +43,7 @@ def corr2d_multi_in(
     return _slide(X, K, stride, padding, dilation).sum(-3)
 
 
-def corr2d_multi_in_out(
-    X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
-) -> Tensor:
+def corr2d_multi_in_out(X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1) -> Tensor:
     """Stack one `corr2d_multi_in` for each output channel of K (O, C, kh, kw) (chapter 5.3.2).
 
     X is (C, H, W) or (N, C, H, W); returns (O, h, w) or (N, O, h, w).
@@ -70,7 +66,7 @@ def corr2d_1x1(X: Tensor, K: Tensor) -> Tensor:
         raise UsageError(f"K must be (O, C, 1, 1), not {tuple(K.shape)}; use corr2d_multi_in_out")
     pixels = exact(X).flatten(-2)  # (N,) C, H * W
     mixed = exact(K).flatten(1) @ pixels  # (N,) O, H * W
-    return mixed.unflatten(-1, X.shape[-2:])
+    return mixed.reshape(*mixed.shape[:-1], *X.shape[-2:])
 
 
 def _slide(X: Tensor, K: Tensor, stride: Pair, padding: Padding, dilation: Pair) -> Tensor:

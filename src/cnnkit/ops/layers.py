@@ -92,7 +92,8 @@ class BatchNormalization(nn.Module):
         if not epsilon > 0:
             raise UsageError(f"epsilon must be above 0, not {epsilon!r}")
         self.decay, self.epsilon = decay, epsilon
-        self.gamma, self.beta = UninitializedParameter(), UninitializedParameter()
+        for name in ("gamma", "beta"):  # torch's stubs do not know that this is a Parameter too
+            self.register_parameter(name, UninitializedParameter())  # type: ignore[arg-type]
         self.register_buffer("moving_mean", torch.zeros(0))
         self.register_buffer("moving_variance", torch.ones(0))
         if num_features is not None:

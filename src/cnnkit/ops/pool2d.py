@@ -32,9 +32,7 @@ def pool2d(
     height, width = X.shape[-2:]
     sides, (kh, kw) = padding_sides(padding, (height, width), window, stride), pair(window, "window")
     if max(sides[:2]) >= kh or max(sides[2:]) >= kw:
-        raise UsageError(
-            f"padding {padding!r} must be smaller than the window {window!r}, which may see nothing else"
-        )
+        raise UsageError(f"padding {padding!r} must be smaller than the window {window!r}, which may see nothing else")
 
     def seen(X: Tensor, value: float) -> Tensor:  # ..., h, w, kh, kw
         return windows(pad(X, sides, window, stride, value=value), window, stride)

@@ -24,9 +24,7 @@ def windows(X: Tensor, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Te
     return view[..., ::dh, ::dw]
 
 
-def pad(
-    X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: Pair = 1, value: float = 0
-) -> Tensor:
+def pad(X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: Pair = 1, value: float = 0) -> Tensor:
     """Return X (..., H, W) with `value` around it; `padding` as in `cnnkit.core.shape.padding_sides`.
 
     Raises UsageError if the window does not fit the padded input.

@@ -14,7 +14,10 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings, lists, dicts) atomically; raises CnnkitError if the disk does not take it."""
+    """Write `state` (tensors, numbers, strings, lists, dicts), whole or not at all.
+
+    Raises CnnkitError, and keeps the earlier file, if the disk does not take it.
+    """
     content = {"format": FORMAT, **state}
     atomic_write(path, lambda file: torch.save(content, file))
 

@@ -102,9 +102,7 @@ class Trainer:
             torch.set_rng_state(state["rng"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
-            raise CnnkitError(
-                f"{self.checkpoint}: the checkpoint does not fit this run ({reason})"
-            ) from error
+            raise CnnkitError(f"{self.checkpoint}: the checkpoint does not fit this run ({reason})") from error
 
     def run(self) -> None:
         """Train to the last epoch.
@@ -148,9 +146,7 @@ class Trainer:
                 self._require_numbers()
                 self.seconds += time.monotonic() - entered
                 self._save()
-                raise Interrupted(
-                    f"stopped in epoch {self.epoch} at step {self.step}; saved in {self.checkpoint}"
-                )
+                raise Interrupted(f"stopped in epoch {self.epoch} at step {self.step}; saved in {self.checkpoint}")
         self._require_numbers()
         self.seconds += time.monotonic() - entered
         self.lr = lr
@@ -206,9 +202,7 @@ class Trainer:
 
     def _save(self) -> None:
         if not all(weights.isfinite().all() for weights in self.net.parameters()):
-            raise self._not_a_number(
-                "value of some weights", math.nan, f"in epoch {self.epoch} after step {self.step}"
-            )
+            raise self._not_a_number("value of some weights", math.nan, f"in epoch {self.epoch} after step {self.step}")
         save_checkpoint(
             self.checkpoint,
             {
@@ -228,9 +222,7 @@ class Trainer:
         wrong = (~self.losses[: self.step].isfinite()).nonzero()
         if len(wrong):
             step = int(wrong[0])
-            raise self._not_a_number(
-                "loss", self.losses[step].item(), f"in epoch {self.epoch} at step {step + 1}"
-            )
+            raise self._not_a_number("loss", self.losses[step].item(), f"in epoch {self.epoch} at step {step + 1}")
 
     def _not_a_number(self, what: str, value: float, where: str) -> CnnkitError:
         return CnnkitError(

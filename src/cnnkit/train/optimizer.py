@@ -1,5 +1,7 @@
 """Initial weights and the optimiser, as the settings name them."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -24,7 +26,8 @@ def initialise(net: nn.Module, init: str) -> None:
 
 def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimiser of `config`, with fused kernels where torch has them."""
-    parameters, common = net.parameters(), {"lr": config.lr, "weight_decay": config.weight_decay}
+    parameters = net.parameters()
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=config.momentum, fused=True, **common)
     if config.optimizer == "rmsprop":
