@@ -8,17 +8,15 @@ Every run is the plain command line; results go to benchmarks/results/ as Markdo
 
 import argparse
 import json
-import platform
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 
-import torch
+from report import RESULTS, earlier, write
 
-RESULTS = Path(__file__).parent / "results"
 FASHION = ["--data", "fashion-mnist"]
 BY_HAND = ["--model-kwargs.norm", "by_hand"]
 ROWS = {
@@ -27,7 +25,7 @@ ROWS = {
     "lenet": ["lenet", *FASHION],
     "lenet_bn": ["lenet_bn", *FASHION],
     "lenet_bn-by-hand": ["lenet_bn", *FASHION, *BY_HAND],
-    "lenet_bn-mnist-5k": ["lenet_bn", "--data", "mnist"],
+    "lenet_bn-mnist-4000": ["lenet_bn", "--data", "mnist"],
 }
 
 
@@ -49,49 +47,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--mnist-dir", help="folder with 5,000 MNIST digits as IDX files, for the last row")
+    parser.add_argument(
+        "--mnist-dir", help="folder with 5,000 MNIST digits as IDX files, for the last row (4,000 to train on)"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="more flags for every training")
     options = parser.parse_args()
 
-    rows = {}
+    figures = earlier(options.output, "accuracy")  # rows of this month that are not measured again stay
     for name in options.only:
-        arguments = [*ROWS[name], *options.extra]
-        if "mnist" in ROWS[name]:
+        arguments = shown = [*ROWS[name], *options.extra]
+        if "mnist" in arguments:
             if not options.mnist_dir:
                 continue
             arguments += ["--data-dir", options.mnist_dir]
-        found = []
+            shown = [*arguments[:-1], "DIR"]
+        found = {}
         for seed in options.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                found.append(accuracy([*arguments, "--seed", str(seed)], Path(folder)))
-            print(name, "seed", seed, found[-1], flush=True)
-        shown = ["--data-dir DIR" if word == options.mnist_dir else word for word in arguments if word != "--data-dir"]
-        rows[name] = {"command": "cnnkit train " + " ".join(shown), "accuracy": found}
+                found[seed] = accuracy([*arguments, "--seed", str(seed)], Path(folder))
+            print(name, "seed", seed, found[seed], flush=True)
+        figures[name] = {"command": " ".join(["cnnkit train", *shown]), "accuracy": found}
 
-    day = date.today()
-    conditions = {
-        "date": day.isoformat(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "seeds": options.seeds,
-    }
-    lines = [
-        f"# Test accuracy, {day:%B %Y}",
-        "",
-        *(f"- {key}: {value}" for key, value in conditions.items()),
-        "",
-    ]
-    lines += ["| command | mean | lowest | highest |", "|---|---|---|---|"]
-    for row in rows.values():
-        low, mean, high = min(row["accuracy"]), statistics.mean(row["accuracy"]), max(row["accuracy"])
-        lines.append(f"| `{row['command']}` | {mean:.4f} | {low:.4f} | {high:.4f} |")
-    options.output.mkdir(parents=True, exist_ok=True)
-    stem = options.output / f"accuracy_cpu_{day:%Y%m}"
-    stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    stem.with_suffix(".json").write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=1) + "\n")
-    print("\n".join(lines))
+    rows = []
+    for name in [name for name in ROWS if name in figures]:
+        found = list(figures[name]["accuracy"].values())
+        shown = [f"{value:.4f}" for value in (statistics.mean(found), min(found), max(found))]
+        rows.append([f"`{figures[name]['command']}`", *shown, str(len(found))])
+    write(
+        options.output,
+        "accuracy",
+        "Test accuracy",
+        "the best epoch by validation, measured on the whole test set; "
+        f"{os.environ.get('OMP_NUM_THREADS', 'the default number of')} threads",
+        ["command", "mean", "lowest", "highest", "seeds"],
+        rows,
+        figures,
+    )
 
 
 if __name__ == "__main__":

@@ -154,7 +154,16 @@ class _Recorder(fx.Interpreter):
         if result.ndim < 4 or isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
             return self.whole
         joined = join(before)
-        return joined if layer is None or joined == self.whole else through(joined, layer)
+        if joined == self.whole:
+            return joined
+        field = joined if layer is None else through(joined, layer)
+        if field == joined and any(size[-2:] != result.shape[-2:] for size in self._sizes(n)):
+            raise UsageError(f"the receptive field behind {n.name} is not known: it resizes without a window layer")
+        return field
+
+    def _sizes(self, n: fx.Node) -> list[torch.Size]:
+        values = (self.env.get(node) for node in n.all_input_nodes)
+        return [value.shape for value in values if isinstance(value, Tensor)]
 
 
 def _layer(name: str, layer: nn.Module, output: tuple[int, ...], macs: int, receptive: Receptive) -> Layer:

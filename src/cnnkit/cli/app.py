@@ -36,7 +36,7 @@ for verb, text in VERBS.items():
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     try:
-        app(exit_on_error=False, print_error=False, result_action="return_value")
+        app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
     except CnnkitError as error:
         _leave(str(error), error.exit_code)
     except CycloptsError as error:

@@ -9,7 +9,9 @@ from typing import BinaryIO
 
 from cnnkit.core.errors import CnnkitError
 
-__all__ = ["atomic_write", "cache_dir", "make_folder", "replace_folder", "sha256"]
+__all__ = ["atomic_write", "cache_dir", "make_folder", "replace_folder", "sha256", "write_through"]
+
+Content = bytes | str | Callable[[BinaryIO], object]
 
 
 def cache_dir() -> Path:
@@ -34,7 +36,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+def write_through(path: Path, content: Content) -> None:
+    """Write `content` to `path` and onto the disk (fsync); raises OSError."""
+    with path.open("wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def atomic_write(path: Path, content: Content) -> None:
     """Write `content` (bytes, text, or a function that writes to a file) to `path`, whole or not at all.
 
     The bytes go to a neighbour, reach the disk (fsync) and take the name in one step, so that a crash or a
@@ -42,13 +55,7 @@ def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_through(temporary, content)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -58,9 +65,9 @@ def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Put a folder that `fill` writes in the place of `path`; if `fill` fails, the old one stays.
+    """Put a folder that `fill` writes (with `write_through`) in the place of `path`.
 
-    Raises CnnkitError if the folder cannot be written.
+    If `fill` fails, the old one stays. Raises CnnkitError if the folder cannot be written.
     """
     new, old = (path.with_name(f".{path.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
     try:

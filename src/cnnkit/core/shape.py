@@ -17,7 +17,7 @@ def pair(value: int | Sequence[int], name: str, minimum: int = 1) -> tuple[int, 
 
     Raises UsageError, naming the argument, for anything but one or two ints of at least `minimum`.
     """
-    values = (value, value) if isinstance(value, int) else tuple(value)
+    values = (value, value) if isinstance(value, int) else _several(value)
     if len(values) != 2 or not all(_is_int(v) and v >= minimum for v in values):
         raise UsageError(f"{name} must be an int or a pair of ints >= {minimum}, not {value!r}")
     return values[0], values[1]
@@ -40,7 +40,7 @@ def padding_sides(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1, 
         left, right = _same(1, size, kernel, stride, dilation)
         return top, bottom, left, right
     if not isinstance(padding, str):
-        sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+        sides = (padding,) * 4 if isinstance(padding, int) else _several(padding)
         if len(sides) == 2:
             sides = (sides[0], sides[0], sides[1], sides[1])
         if len(sides) == 4 and all(_is_int(side) and side >= 0 for side in sides):
@@ -89,6 +89,10 @@ def _same(axis: int, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> 
     s, d = pair(stride, "stride")[axis], pair(dilation, "dilation")[axis]
     total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
     return total // 2, total - total // 2
+
+
+def _several(value: object) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
 def _is_int(value: object) -> bool:

@@ -2,7 +2,6 @@
 
 from cnnkit.data.batches import Batches
 from cnnkit.data.datasets import DATASETS, Dataset, ImageSet, load_dataset
-from cnnkit.data.fetch import fetch
 from cnnkit.data.idx import read_idx
 from cnnkit.data.images import read_image, write_image
 from cnnkit.data.preprocess import Preprocess, channel_statistics, resize_with_pad
@@ -15,7 +14,6 @@ __all__ = [
     "ImageSet",
     "Preprocess",
     "channel_statistics",
-    "fetch",
     "load_dataset",
     "read_idx",
     "read_image",

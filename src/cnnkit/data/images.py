@@ -30,6 +30,8 @@ def read_image(path: Path, channels: int | None = None) -> Tensor:
                 picture.load()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not a picture that can be read") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

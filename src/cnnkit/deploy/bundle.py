@@ -12,7 +12,7 @@ from torch import nn
 
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, replace_folder, sha256
+from cnnkit.core.files import replace_folder, sha256, write_through
 from cnnkit.data.preprocess import Preprocess
 from cnnkit.nets import create
 
@@ -64,9 +64,9 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
 
     def fill(folder: Path) -> None:
-        atomic_write(folder / MODEL, save(weights))
+        write_through(folder / MODEL, save(weights))
         card = bundle.model_copy(update={"model_sha256": sha256(folder / MODEL)})
-        atomic_write(folder / CONFIG, card.model_dump_json(indent=1) + "\n")
+        write_through(folder / CONFIG, card.model_dump_json(indent=1) + "\n")
 
     replace_folder(path, fill)
 

@@ -13,6 +13,8 @@ from cnnkit.ops.window import pad, require_rank
 
 __all__ = ["KERNELS", "filter_image", "parse_kernel"]
 
+STRIP = 1 << 24  # products that stand in memory at once
+
 KERNELS: dict[str, list[list[float]]] = {
     "blur": [[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]],
     "edge": [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]],
@@ -30,7 +32,7 @@ def parse_kernel(text: str) -> Tensor:
     if not text.lstrip().startswith("["):
         if text not in KERNELS:
             raise unknown("kernel", text, KERNELS)
-        return torch.tensor(KERNELS[text])
+        return torch.tensor(KERNELS[text], dtype=torch.float32)
     try:
         kernel = torch.tensor(json.loads(text), dtype=torch.float32)
     except (ValueError, TypeError) as error:
@@ -59,7 +61,7 @@ def _strips(channel: Tensor, K: Tensor, stride: Pair, padding: Padding) -> Itera
     (kh, kw), (step, _) = (K.shape[0], K.shape[1]), pair(stride, "stride")
     X = pad(channel, padding, (kh, kw), stride)
     height, width = output_size((X.shape[0], X.shape[1]), (kh, kw), stride)
-    rows = max(1, (1 << 24) // (width * kh * kw))
+    rows = max(1, STRIP // (width * kh * kw))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         yield corr2d(X[top * step : (bottom - 1) * step + kh].float(), K, stride)

@@ -70,9 +70,8 @@ class Run:
         """Forget the rows of `epoch` and later, which a resumed run is about to repeat."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
-            atomic_write(path, "".join(f"{line}\n" for line in kept))
+            rows = [row for line in path.read_text().splitlines() if (row := _parse(line)) and row["epoch"] < epoch]
+            atomic_write(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
     def log(self, lines: Iterable[str]) -> None:
         """Append lines to log.txt."""
@@ -95,6 +94,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a TOML file ({error})") from error
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """Return the row in a line, or None for one that a crash or a full disk tore."""
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return row
 
 
 def _environment() -> dict[str, Any]:

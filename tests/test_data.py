@@ -1,0 +1,248 @@
+"""Data sets: where they are looked for, what is wrong with them, splits, preprocessing, batches."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cnnkit.core.errors import DataError, UsageError
+from cnnkit.data import (
+    DATASETS,
+    Batches,
+    ImageSet,
+    Preprocess,
+    channel_statistics,
+    load_dataset,
+    resize_with_pad,
+    stratified_split,
+)
+from cnnkit.data.datasets import FILES, SYSTEM
+
+MNIST_5K = Path(os.environ.get("CNNKIT_TEST_MNIST", Path(__file__).resolve().parents[2] / "shared/data/mnist-5k"))
+
+
+def write_set(folder: Path, train: int = 6, test: int = 4, **replaced: np.ndarray | bytes) -> Path:
+    """Write a small data set as IDX files; `replaced` gives other content for a file, by its first two words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, np.ndarray | bytes] = {}
+    for part, count in {"train": train, "t10k": test}.items():
+        arrays[f"{part}_images"] = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2)
+        arrays[f"{part}_labels"] = np.arange(count, dtype=np.uint8) % 10
+    for file, array in zip(FILES, (arrays | replaced).values(), strict=True):
+        if isinstance(array, np.ndarray):
+            array = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+        (folder / file).write_bytes(array)
+    return folder
+
+
+def test_the_digits_ship_with_the_package() -> None:
+    digits = load_dataset("digits")
+    assert (len(digits.train), len(digits.test)) == (1437, 360)
+    assert digits.train.images.shape == (1437, 1, 8, 8)
+    assert digits.train.images.dtype == torch.uint8
+    assert digits.train.images.max() == 255
+    assert digits.train.labels[:10].tolist() == list(range(10))
+    assert digits.classes == tuple("0123456789")
+
+
+@pytest.mark.skipif(not SYSTEM.joinpath("fashion-mnist").is_dir(), reason="Debian's dataset-fashion-mnist is not here")
+def test_fashion_mnist_is_the_published_one() -> None:
+    fashion = load_dataset("fashion-mnist")
+    assert (len(fashion.train), len(fashion.test)) == (60_000, 10_000)
+    assert torch.bincount(fashion.train.labels).tolist() == [6000] * 10
+    for file, digest in zip(FILES, DATASETS["fashion-mnist"].sha256, strict=True):
+        assert hashlib.sha256(gzip.decompress((SYSTEM / f"fashion-mnist/{file}.gz").read_bytes())).hexdigest() == digest
+
+
+@pytest.mark.skipif(not MNIST_5K.is_dir(), reason="the 5,000 MNIST digits are not here (CNNKIT_TEST_MNIST)")
+def test_mnist_from_a_folder_of_ones_own() -> None:
+    mnist = load_dataset("mnist", MNIST_5K)
+    assert (len(mnist.train), len(mnist.test)) == (4000, 1000)
+    assert mnist.train.images.shape[1:] == (1, 28, 28)
+
+
+def test_the_order_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, named, cache = tmp_path / "own", tmp_path / "environment" / "mnist", tmp_path / "cache" / "mnist"
+    write_set(cache, train=1)
+    assert len(load_dataset("mnist").train) == 1
+    write_set(named, train=2)
+    monkeypatch.setenv("CNNKIT_DATA", str(named.parent))
+    assert len(load_dataset("mnist").train) == 2
+    write_set(own, train=3)
+    assert len(load_dataset("mnist", own).train) == 3
+
+
+def test_an_incomplete_place_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    incomplete = write_set(tmp_path / "environment")
+    (incomplete / FILES[3]).unlink()
+    monkeypatch.setenv("CNNKIT_DATA", str(incomplete))
+    write_set(tmp_path / "cache" / "mnist", train=5)
+    assert len(load_dataset("mnist").train) == 5
+
+
+def test_a_named_folder_is_the_only_place(tmp_path: Path) -> None:
+    write_set(tmp_path / "cache" / "mnist")
+    incomplete = write_set(tmp_path / "own")
+    (incomplete / FILES[3]).unlink()
+    with pytest.raises(DataError, match=f"{incomplete}.* lacks {FILES[3]}"):
+        load_dataset("mnist", incomplete)
+
+
+def test_a_failed_download_says_where_else_to_put_the_files() -> None:
+    with pytest.raises(DataError, match=r"mnist: not in .*cache.*, and the download failed: .*--data-dir"):
+        load_dataset("mnist")
+
+
+def test_a_download_ends_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The four files from a mirror on disk, the checksums of which we make known."""
+    import dataclasses
+
+    source = write_set(tmp_path / "mirror", train=9)
+    digests = tuple(hashlib.sha256((source / file).read_bytes()).hexdigest() for file in FILES)
+    for file in FILES:
+        (source / f"{file}.gz").write_bytes(gzip.compress((source / file).read_bytes()))
+    known = dataclasses.replace(DATASETS["mnist"], mirrors=(f"{source.as_uri()}/",), sha256=digests)
+    monkeypatch.setitem(DATASETS, "mnist", known)
+    assert len(load_dataset("mnist").train) == 9
+    shutil.rmtree(source)
+    assert len(load_dataset("mnist").train) == 9
+
+
+@pytest.mark.parametrize(
+    ("replaced", "reason"),
+    [
+        ({"train_labels": np.zeros(5, np.uint8)}, r"6 images but .*train-labels-idx1-ubyte has 5 labels"),
+        ({"t10k_labels": np.full(4, 10, np.uint8)}, r"t10k-labels-idx1-ubyte: label 10 is outside 0-9"),
+        ({"train_images": np.zeros((6, 4), np.uint8)}, r"train-images-idx3-ubyte: images must be N x H x W"),
+        ({"train_labels": np.zeros((6, 1), np.uint8)}, r"train-labels-idx1-ubyte: labels must be N bytes"),
+        ({"t10k_images": np.zeros((0, 2, 2), np.uint8)}, r"t10k-images-idx3-ubyte: images must be .* at least one"),
+        ({"t10k_images": b"<html>404</html>"}, r"t10k-images-idx3-ubyte: not an IDX file"),
+    ],
+)
+def test_files_at_odds_are_named(tmp_path: Path, replaced: dict[str, np.ndarray | bytes], reason: str) -> None:
+    write_set(tmp_path / "set", **replaced)
+    with pytest.raises(DataError, match=reason):
+        load_dataset("mnist", tmp_path / "set")
+
+
+def test_an_unknown_data_set() -> None:
+    with pytest.raises(UsageError, match="unknown data set 'fashion_mnist'; did you mean 'fashion-mnist'"):
+        load_dataset("fashion_mnist")
+
+
+# --- splits
+
+
+def test_a_split_is_stratified_seeded_and_complete() -> None:
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20).repeat(2)
+    training, validation = stratified_split(labels, 0.1, seed=7)
+    assert torch.bincount(labels[validation]).tolist() == [10, 6, 4]
+    assert sorted(torch.cat([training, validation]).tolist()) == list(range(200))
+    assert stratified_split(labels, 0.1, seed=7)[1].equal(validation)
+    assert not stratified_split(labels, 0.1, seed=8)[1].equal(validation)
+
+
+def test_a_split_is_the_same_on_every_machine() -> None:
+    labels = torch.arange(40) % 4
+    assert stratified_split(labels, 0.2, seed=0)[1].tolist() == GOLDEN_SPLIT
+
+
+GOLDEN_SPLIT = [1, 17, 19, 24, 27, 30, 34, 36]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 2])
+def test_a_bad_fraction(fraction: float) -> None:
+    with pytest.raises(UsageError, match="validation fraction"):
+        stratified_split(torch.zeros(4), fraction, 0)
+
+
+# --- preprocessing
+
+
+def test_pixels_are_scaled_normalised_or_raw() -> None:
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+    assert Preprocess((1, 3))(images).flatten().tolist() == pytest.approx([0, 0.2, 1])
+    assert Preprocess((1, 3), std=(1 / 255,))(images).flatten().tolist() == [0, 51, 255]
+    assert Preprocess((1, 3), (0.2,), (0.5,))(images).flatten().tolist() == pytest.approx([-0.4, 0, 1.6], abs=1e-6)
+    colour = images.expand(1, 3, 1, 3)
+    by_channel = Preprocess((1, 3), (0.0, 0.2, 1.0), (1.0, 0.5, 2.0))(colour)
+    torch.testing.assert_close(by_channel[0, :, 0, 1], torch.tensor([0.2, 0.0, -0.4]))
+    assert images.dtype == torch.uint8
+
+
+def test_channel_statistics() -> None:
+    images = torch.randint(0, 256, (50, 3, 7, 5), dtype=torch.uint8)
+    mean, std = channel_statistics(images)
+    values = images.double() / 255
+    assert mean == pytest.approx(values.mean((0, 2, 3)).tolist())
+    assert std == pytest.approx(values.std((0, 2, 3), correction=0).tolist())
+
+
+def test_resize_with_pad_keeps_the_aspect_ratio_centred() -> None:
+    images = torch.ones(2, 3, 10, 20)
+    result = resize_with_pad(images, (9, 8))
+    assert result.shape == (2, 3, 9, 8)
+    assert result[0, 0].sum(1).nonzero().flatten().tolist() == [2, 3, 4, 5]
+    torch.testing.assert_close(result[:, :, 2:6], torch.ones(2, 3, 4, 8))
+    torch.testing.assert_close(
+        resize_with_pad(torch.arange(64.0).view(1, 1, 8, 8), (28, 28)),
+        F.interpolate(torch.arange(64.0).view(1, 1, 8, 8), (28, 28), mode="bilinear"),
+    )
+    assert resize_with_pad(torch.ones(1, 1, 1, 1000), (4, 4)).sum().round() == 4
+
+
+# --- batches
+
+
+def numbered(count: int) -> ImageSet:
+    images = torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1).permute(0, 3, 1, 2)
+    return ImageSet(images.expand(-1, 1, 2, 2), torch.arange(count))
+
+
+def test_an_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
+    batches = Batches(numbered(10), 4, Preprocess((2, 2), std=(1 / 255,)), seed=3)
+    epochs = [list(batches.epoch(epoch)) for epoch in (1, 2, 1)]
+    orders = [torch.cat([y for _, y in epoch]).tolist() for epoch in epochs]
+    assert [len(y) for _, y in epochs[0]] == [4, 4, 2]
+    assert len(batches) == 3
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
+    assert orders[0] == orders[2] != orders[1]
+    for x, y in epochs[0]:
+        assert x[:, 0, 0, 0].equal(y.float())
+
+
+def test_an_epoch_can_be_entered_at_any_batch() -> None:
+    batches = Batches(numbered(10), 3, Preprocess((2, 2)), seed=0)
+    whole = [y.tolist() for _, y in batches.epoch(5)]
+    for first in range(5):
+        assert [y.tolist() for _, y in batches.epoch(5, first)] == whole[first:]
+
+
+def test_iteration_is_in_order_and_channels_last() -> None:
+    digits = load_dataset("digits").test
+    batches = Batches(digits, 100, Preprocess((8, 8)))
+    assert torch.cat([y for _, y in batches]).equal(digits.labels)
+    x, _ = next(iter(batches))
+    assert x.stride() == (64, 1, 8, 1)
+    with pytest.raises(UsageError, match="no seed"):
+        next(batches.epoch(1))
+    with pytest.raises(UsageError, match="batch_size must be at least 1, not 0"):
+        Batches(digits, 0, Preprocess((8, 8)))
+
+
+def test_the_example_images_are_the_last_of_the_test_set() -> None:
+    from cnnkit.data import read_image
+
+    digits = load_dataset("digits").test
+    examples = sorted((Path(__file__).resolve().parents[1] / "examples/digits").iterdir())
+    assert len(examples) == 5
+    for path, image, label in zip(examples, digits.images[-5:], digits.labels[-5:].tolist(), strict=True):
+        assert read_image(path).equal(image)
+        assert path.stem.endswith(f"is-{label}")

@@ -1,0 +1,107 @@
+"""Bundles: what is saved is what is loaded, and damage is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.deploy import Bundle, load_bundle, predict, save_bundle
+from cnnkit.nets import ZOO, create
+
+
+def bundle(name: str = "lenet", **changes: object) -> Bundle:
+    channels, height, width = ZOO[name].input
+    fields = {
+        "net": name, "arguments": {}, "in_channels": channels, "image_size": (height, width),
+        "classes": tuple("abcdefghij"), "mean": (0.2,), "std": (0.5,), "data": "digits", "data_dir": None,
+        "split_sha256": "", "metrics": {"epoch": 1}, "versions": Bundle.current_versions(),
+    }  # fmt: skip
+    return Bundle(**(fields | changes))
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_round_trip(name: str, tmp_path: Path) -> None:
+    net, x = create(name), torch.randn(4, *ZOO[name].input)
+    net(x)
+    save_bundle(tmp_path / "best", net.to(memory_format=torch.channels_last), bundle(name))
+    loaded, description = load_bundle(tmp_path / "best")
+    assert not loaded.training
+    assert all(net.state_dict()[key].equal(value) for key, value in loaded.state_dict().items())
+    torch.testing.assert_close(loaded(x), net.eval()(x))
+    assert description == bundle(name, model_sha256=description.model_sha256)
+    assert load_bundle(tmp_path)[1] == description  # a run folder will do
+
+
+def test_arguments_are_carried(tmp_path: Path) -> None:
+    arguments = {"norm": "by_hand", "decay": 0.5}
+    save_bundle(tmp_path / "b", create("lenet_bn", **arguments), bundle("lenet_bn", arguments=arguments))
+    net, _ = load_bundle(tmp_path / "b")
+    assert net.conv1[1].decay == 0.5
+
+
+def test_a_new_bundle_replaces_the_old_and_leaves_nothing_else(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": epoch}))
+    assert load_bundle(tmp_path / "best")[1].metrics == {"epoch": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert {path.name for path in (tmp_path / "best").iterdir()} == {"model.safetensors", "config.json"}
+
+
+def test_prediction_is_softmax_of_the_preprocessed_picture(tmp_path: Path) -> None:
+    net = create("lenet").eval()
+    picture = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8)
+    [answer] = predict(net, bundle(), [picture], top=2)
+    expected = net((picture[None] / 255 - 0.2) / 0.5).softmax(1)[0].topk(2)
+    assert answer.probabilities == pytest.approx(expected.values.tolist(), rel=1e-5)
+    assert answer.classes == tuple("abcdefghij"[i] for i in expected.indices.tolist())
+    [everything] = predict(net, bundle(), [picture], top=99)
+    assert sum(everything.probabilities) == pytest.approx(1)
+
+
+def test_wrong_pictures_and_top() -> None:
+    with pytest.raises(UsageError, match=r"the net takes 1 x H x W, not \(3, 4, 4\)"):
+        list(predict(create("lenet"), bundle(), [torch.zeros(3, 4, 4, dtype=torch.uint8)]))
+    with pytest.raises(UsageError, match="top must be at least 1, not 0"):
+        list(predict(create("lenet"), bundle(), [], top=0))
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        load_bundle(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"not a run folder or a bundle: it has no config\.json"):
+        load_bundle(tmp_path)
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(UsageError, match="the run has no best/ yet"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "reason"),
+    [
+        ("config.json", lambda text: text[:100], "description is damaged"),
+        ("config.json", lambda text: text.replace(b'"net"', b'"nets"'), "description is damaged"),
+        ("config.json", lambda text: text.replace(b'"mean"', b'"meme"'), "description is damaged"),
+        ("config.json", lambda _: b"\xff\xfe", "description is damaged"),
+        ("model.safetensors", lambda data: data[:-1], "its sha256 is not the one"),
+        ("model.safetensors", lambda data: data[:200] + b"!" + data[201:], "its sha256 is not the one"),
+        ("model.safetensors", None, "cannot be read"),
+    ],
+)
+def test_damage_is_one_clear_line(tmp_path: Path, file: str, spoil, reason: str) -> None:
+    save_bundle(tmp_path / "best", create("lenet"), bundle())
+    path = tmp_path / "best" / file
+    path.write_bytes(spoil(path.read_bytes())) if spoil else path.unlink()
+    with pytest.raises(CnnkitError, match=reason) as caught:
+        load_bundle(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_net(tmp_path: Path) -> None:
+    save_bundle(tmp_path / "best", create("lenet"), bundle())
+    config = tmp_path / "best" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"net": "lenet_bn"}))
+    with pytest.raises(CnnkitError, match="the weights are not those of lenet_bn"):
+        load_bundle(tmp_path)

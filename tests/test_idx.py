@@ -1,0 +1,82 @@
+"""The IDX reader: every value type, plain and compressed, and every way for a file to be wrong."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from cnnkit.core.errors import DataError
+from cnnkit.data.idx import TYPES, parse_idx, read_idx
+
+
+def idx(array: np.ndarray, code: int = 0x08) -> bytes:
+    """Return the array as an IDX payload."""
+    header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
+    return header + array.astype(TYPES[code]).tobytes()
+
+
+@given(
+    st.sampled_from(sorted(TYPES)).flatmap(
+        lambda code: st.tuples(
+            st.just(code),
+            arrays.arrays(np.dtype(TYPES[code]).newbyteorder("="), arrays.array_shapes(max_dims=4, max_side=4)),
+        )
+    )
+)
+def test_round_trip(case: tuple[int, np.ndarray]) -> None:
+    code, array = case
+    read = parse_idx(idx(array, code), "x")
+    assert read.dtype == array.dtype
+    assert read.dtype.isnative
+    np.testing.assert_array_equal(read, array)
+
+
+def test_big_endian_literal() -> None:
+    payload = bytes.fromhex("0000 0b02 00000001 00000002 0001 ff00")
+    np.testing.assert_array_equal(parse_idx(payload, "x"), [[1, -256]])
+
+
+def test_plain_and_gzip_are_told_by_content(tmp_path: Path) -> None:
+    array = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    for name, content in {"plain.gz": idx(array), "packed": gzip.compress(idx(array))}.items():
+        (tmp_path / name).write_bytes(content)
+        np.testing.assert_array_equal(read_idx(tmp_path / name), array)
+
+
+GOOD = idx(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "starts with nothing"),
+        (b"\0\0\x08", "starts with 00 00 08"),
+        (b"\x89PNG\r\n\x1a\n", "starts with 89 50 4e 47"),
+        (b"\0\0\x07\x01\0\0\0\0", "type code 07 is unknown"),
+        (b"\0\0\x08\0", "no dimensions"),
+        (GOOD[:10], "header is cut short"),
+        (GOOD[:-1], "cut short: 3 x 2 x 2 values take 12 bytes, there are 11"),
+        (GOOD + b"!", "left over: 3 x 2 x 2 values take 12 bytes, there are 13"),
+        (struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "cut short"),
+        (gzip.compress(GOOD, mtime=0)[:-4], "gzip data is damaged or cut short"),
+        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 20, "gzip data is damaged"),
+        (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "gzip data is damaged"),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        read_idx(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: cannot be read"):
+        read_idx(tmp_path / "nowhere")

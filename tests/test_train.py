@@ -1,0 +1,339 @@
+"""The trainer: it learns, it repeats and resumes to the bit, and it keeps the last good state whatever happens."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
+from cnnkit.data import Batches, ImageSet, Preprocess
+from cnnkit.nets import create
+from cnnkit.train import EpochRecord, Metrics, StepRecord, TrainConfig, Trainer, evaluate, initialise
+from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
+from cnnkit.train.recipes import RECIPES
+from cnnkit.train.schedule import learning_rate
+from conftest import Cli, start
+
+
+class Quiet:
+    """Remembers what the loop tells; can stop or break the run at a step."""
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochRecord] = []
+        self.steps: list[StepRecord] = []
+
+    def on_step(self, record: StepRecord) -> None:
+        self.steps.append(record)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        self.epochs.append(record)
+
+
+def stripes(count: int, seed: int) -> ImageSet:
+    """Images of 8 x 8 noise with a bright row (class 0) or column (class 1)."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 60, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % 2
+    images[labels == 0, :, 3] += 150
+    images[labels == 1, :, :, 4] += 150
+    return ImageSet(images, labels)
+
+
+class Noisy(nn.Module):
+    """A step that draws random numbers in training, as dropout does, and remembers its input's sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen.append(x.sum().item())
+        return F.dropout(x, 0.2, self.training)
+
+
+def trainer(folder: Path, config: TrainConfig, observer: Quiet | None = None, saved: list | None = None) -> Trainer:
+    torch.manual_seed(config.seed)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), Noisy(), nn.Linear(144, 2))
+    folder.mkdir(exist_ok=True)
+    return Trainer(
+        net,
+        Batches(stripes(101, 1), config.batch_size, Preprocess((8, 8)), seed=config.seed),
+        Batches(stripes(40, 2), 16, Preprocess((8, 8))),
+        config,
+        checkpoint=folder / "last.ckpt",
+        observer=observer or Quiet(),
+        save_best=lambda net, record: (saved if saved is not None else []).append(record.epoch),
+    )
+
+
+def config(**settings: object) -> TrainConfig:
+    return TrainConfig(**({"epochs": 3, "batch_size": 8, "lr": 0.01} | settings))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_it_learns(tmp_path: Path, optimizer: str, schedule: str) -> None:
+    seen, saved = Quiet(), []
+    trainer(tmp_path, config(optimizer=optimizer, schedule=schedule, momentum=0.5), seen, saved).run()
+    assert [record.epoch for record in seen.epochs] == [1, 2, 3]
+    assert seen.epochs[-1].val_accuracy == 1.0
+    assert seen.epochs[-1].train_loss < 0.5 * seen.epochs[0].train_loss
+    assert saved == [record.epoch for record in seen.epochs if record.best]
+
+
+def test_the_epochs_figures_are_exact(tmp_path: Path) -> None:
+    """With a learning rate near nothing, the epoch's loss is that of the whole set, its last small batch weighted."""
+    seen = Quiet()
+    run = trainer(tmp_path, config(epochs=1, lr=1e-12, weight_decay=0, optimizer="sgd", schedule="constant"), seen)
+    run.net[1], run.net[4] = nn.Identity(), nn.Identity()
+    run.run()
+    data = stripes(101, 1)
+    logits = run.net(data.images / 255)
+    assert seen.epochs[0].train_loss == pytest.approx(F.cross_entropy(logits, data.labels).item(), rel=1e-5)
+    assert seen.epochs[0].train_accuracy == pytest.approx((logits.argmax(1) == data.labels).float().mean().item())
+
+
+def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
+    saved: list[int] = []
+    run = trainer(tmp_path, config(), saved=saved)
+    run.validation = None
+    run.run()
+    assert saved == [1, 2, 3]
+
+
+def weights(run: Trainer) -> list[torch.Tensor]:
+    return [*run.net.state_dict().values(), *(v for s in run.optimizer.state.values() for v in s.values())]
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
+    runs = [trainer(tmp_path / str(i), config(seed=seed)) for i, seed in enumerate((5, 5, 6))]
+    for run in runs:
+        run.run()
+    assert all(a.equal(b) for a, b in zip(weights(runs[0]), weights(runs[1]), strict=True))
+    assert not all(a.equal(b) for a, b in zip(weights(runs[0]), weights(runs[2]), strict=True))
+
+
+@pytest.mark.parametrize("stop_at", [1, 12, 13, 14, 20, 39])
+def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, stop_at: int) -> None:
+    whole_seen, seen = Quiet(), Quiet()
+    whole = trainer(tmp_path / "whole", config(), whole_seen)
+    whole.run()
+
+    first = trainer(tmp_path / "stopped", config(), seen)
+    noisy = first.net[4]
+    forward = noisy.forward
+
+    def interrupting(x: torch.Tensor) -> torch.Tensor:
+        if noisy.training and len(noisy.seen) + 1 == stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return forward(x)
+
+    noisy.forward = interrupting  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="saved in") as caught:
+        first.run()
+    assert caught.value.exit_code == 130
+    second = trainer(tmp_path / "stopped", config(), seen)
+    second.resume()
+    second.run()
+    assert all(a.equal(b) for a, b in zip(weights(whole), weights(second), strict=True))
+    measured = [(r.epoch, r.train_loss, r.train_accuracy, r.val_loss, r.val_accuracy, r.lr) for r in whole_seen.epochs]
+    again = [(r.epoch, r.train_loss, r.train_accuracy, r.val_loss, r.val_accuracy, r.lr) for r in seen.epochs]
+    assert measured == again
+    assert noisy.seen + second.net[4].seen == whole.net[4].seen
+
+
+def test_sigterm_saves_too_and_the_handlers_are_put_back(tmp_path: Path) -> None:
+    run = trainer(tmp_path, config())
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    run.net.register_forward_hook(lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted, match="epoch 1 at step 1"):
+        run.run()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert load_checkpoint(tmp_path / "last.ckpt")["step"] == 1
+
+
+@pytest.mark.parametrize(("poisoned", "where"), [(3, "epoch 1 at step 3"), (18, "epoch 2 at step 5")])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
+    tmp_path: Path, poisoned: int, where: str
+) -> None:
+    saved: list[int] = []
+    run = trainer(tmp_path, config(), saved=saved)
+    steps = 0
+
+    def poison(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += module.training
+        return output * float("nan") if steps >= poisoned and module.training else output
+
+    run.net.register_forward_hook(poison)
+    with pytest.raises(CnnkitError, match=f"the loss is nan in {where}; .* try an lr below 0.01"):
+        run.run()
+    state = load_checkpoint(tmp_path / "last.ckpt")
+    assert (state["epoch"], state["step"]) == ((1, 0) if poisoned == 3 else (2, 0))
+    assert all(tensor.isfinite().all() for tensor in state["net"].values())
+    assert saved == ([] if poisoned == 3 else [1])
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
+    run = trainer(tmp_path, config(epochs=1))
+    run.validation = None
+    run.save_best = lambda net, record: net[0].weight.data.fill_(float("inf"))
+    with pytest.raises(CnnkitError, match="some weights is nan"):
+        run.run()
+    assert load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 1
+
+
+def test_no_image_to_train_on(tmp_path: Path) -> None:
+    run = trainer(tmp_path, config())
+    run.train = Batches(ImageSet(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0)), 8, Preprocess((8, 8)))
+    with pytest.raises(UsageError, match="no image to train on"):
+        run.run()
+
+
+# --- checkpoints
+
+
+def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    run = trainer(tmp_path, config(epochs=1))
+    run.run()
+    good = path.read_bytes()
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 0xFF
+    for content in (b"", b"nonsense", good[: len(good) // 2], good[:-100]):
+        path.write_bytes(content)
+        with pytest.raises(CnnkitError, match=r"last\.ckpt: the checkpoint is damaged \(.*\); best/ may still be good"):
+            trainer(tmp_path, config()).resume()
+    path.unlink()
+    with pytest.raises(CnnkitError, match="there is no checkpoint to continue from"):
+        trainer(tmp_path, config()).resume()
+
+
+def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
+    run = trainer(tmp_path, config())
+    torch.save({"weights": 1}, run.checkpoint)
+    with pytest.raises(CnnkitError, match="not a checkpoint of format 1"):
+        run.resume()
+    save_checkpoint(run.checkpoint, {"net": {}})
+    with pytest.raises(CnnkitError, match="does not fit this run"):
+        run.resume()
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (Path(tmp_path / "touched"),)  # type: ignore[return-value]
+
+    torch.save({"format": 1, "net": Evil()}, tmp_path / "last.ckpt")
+    with pytest.raises(CnnkitError, match="damaged"):
+        load_checkpoint(tmp_path / "last.ckpt")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    """The kernel refuses to let the file grow: the run ends with one line, the files from before are whole."""
+    import resource
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = start("train", "lenet", "--epochs", 1)
+    assert done.wait(120) == 0, done.stderr and done.stderr.read()
+    [run] = Path("runs").iterdir()
+    before = {path: path.read_bytes() for path in (run / "last.ckpt", *sorted((run / "best").iterdir()))}
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("epochs = 1", "epochs = 2"))
+    full = start("train", "--resume", run, preexec_fn=limit)
+    _, err = full.communicate(timeout=120)
+    assert full.returncode == 1
+    assert err.count("\n") == 1, err
+    assert "cannot write" in err
+    assert "the earlier one is kept" in err
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(run.glob(".*")), "no temporary file is left behind"
+
+
+def test_ctrl_c_in_a_real_process_then_resume(tmp_path: Path) -> None:
+    process = start("train", "lenet", "--epochs", 200)
+    log = Path("runs/lenet-digits-1/metrics.jsonl")
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert err.count("\n") == 1
+    assert "go on with: cnnkit train --resume runs/lenet-digits-1" in err
+    state = load_checkpoint(Path("runs/lenet-digits-1/last.ckpt"))
+    done = [json.loads(line)["epoch"] for line in log.read_text().splitlines()]
+    assert done == list(range(1, state["epoch"]))
+
+
+# --- settings, schedules, initial weights, metrics
+
+
+def test_the_chapters_recipe_is_the_chapters() -> None:
+    row = RECIPES["chapter"]
+    assert (row["optimizer"], row["lr"], row["batch_size"], row["epochs"], row["init"]) == ("sgd", 0.9, 32, 5, "glorot")
+    assert row["schedule"] == "constant"
+    assert row["weight_decay"] == 0
+
+
+def test_schedules() -> None:
+    assert {learning_rate("constant", 0.9, step, 10) for step in range(10)} == {0.9}
+    rates = [learning_rate("one-cycle", 1.0, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.04)
+    assert max(rates) == rates[25] == 1.0
+    assert rates[62] == pytest.approx(0.5, abs=0.02)
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_glorot_is_keras() -> None:
+    net = create("lenet")
+    initialise(net, "glorot")
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            area = layer.weight[0, 0].numel() if layer.weight.ndim == 4 else 1
+            limit = (6 / (area * (layer.weight.shape[0] + layer.weight.shape[1]))) ** 0.5
+            assert 0.9 * limit < layer.weight.abs().max() <= limit
+            assert layer.bias is not None
+            assert not layer.bias.any()
+
+
+def test_evaluation_is_exact_over_unequal_batches() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).train()
+    images, labels = torch.randint(0, 256, (23, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 3, (23,))
+    whole = net(images / 255)
+    for batch_size in (1, 5, 23, 100):
+        metrics = evaluate(net, Batches(ImageSet(images, labels), batch_size, Preprocess((8, 8))))
+        assert metrics.loss == pytest.approx(F.cross_entropy(whole, labels).item(), rel=1e-6)
+        assert metrics.accuracy == (whole.argmax(1) == labels).sum().item() / 23
+        assert metrics.confusion.sum(1).equal(torch.bincount(labels, minlength=3))
+    assert net.training
+    with pytest.raises(UsageError, match="no image to evaluate on"):
+        evaluate(net, [])
+
+
+def test_per_class_figures_by_hand() -> None:
+    metrics = Metrics(0.0, torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
+    assert metrics.accuracy == 0.7
+    assert metrics.num_images == 10
+    rows = metrics.per_class()
+    assert rows[0] == {"precision": 0.6, "recall": 0.75, "f1": pytest.approx(2 / 3), "support": 4}
+    assert rows[1] == {"precision": 0.8, "recall": pytest.approx(2 / 3), "f1": pytest.approx(8 / 11), "support": 6}
+    assert rows[2] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+
+
+def test_default_recipe_beats_chance_on_the_digits(cli: Cli) -> None:
+    assert cli("train", "lenet").code == 0
+    result = cli("evaluate", "runs/lenet-digits-1", "--json")
+    assert json.loads(result.out)["accuracy"] > 0.8
