@@ -114,7 +114,7 @@ def test_errors() -> None:
 
     with pytest.raises(UsageError, match="cannot take an image of 1 x 32 x 32"):
         trace(create("lenet"), (1, 32, 32))
-    with pytest.raises(UsageError, match="receptive field behind .* is not known"):
+    with pytest.raises(UsageError, match=r"receptive field behind .* is not known"):
         trace(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Upsample(scale_factor=2)), (1, 9, 9))
     with pytest.raises(UsageError, match="cannot be followed"):
         trace(nn.Sequential(nn.Sequential(Undecided(), nn.ReLU()), Wrapper(Undecided())), (1, 4, 4))

@@ -268,18 +268,23 @@ def test_resuming_a_finished_run_repeats_nothing(run: Path, cli: Cli) -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
-    listing = start("anatomy", "lenet")
-    head = subprocess.run(["head", "-n", "1"], stdin=listing.stdout, capture_output=True, text=True, check=True)
-    assert head.stdout.startswith("lenet, input")
-    assert listing.wait(60) == 0
+    with start("anatomy", "lenet") as listing:
+        head = subprocess.run(["head", "-n", "1"], stdin=listing.stdout, capture_output=True, text=True, check=True)
+        assert head.stdout.startswith("lenet, input")
+        assert listing.stdout
+        assert listing.stderr
+        listing.stdout.close()
+        assert listing.stderr.read() == ""
+    assert listing.returncode == 0
 
 
 def test_no_colour_in_a_pipe_and_a_bar_on_a_terminal() -> None:
     import os
     import pty
 
-    piped = start("nets")
-    assert "\x1b" not in piped.communicate(timeout=60)[0]
+    out, _ = start("nets").communicate(timeout=60)
+    assert "lenet" in out
+    assert "\x1b" not in out
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "cnnkit", "train", "lenet", "--epochs", "3"],

@@ -3,6 +3,7 @@
 python tools/terminal_svg.py docs/anatomy.svg cnnkit anatomy lenet
 """
 
+import io
 import os
 import pty
 import re
@@ -48,7 +49,7 @@ def run(command: list[str]) -> str:
 def main() -> None:
     """Run the command and write the picture."""
     target, *command = sys.argv[1:]
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"))  # noqa: SIM115  lives as long as we do
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text.from_ansi(f"$ {shlex.join([Path(command[0]).name, *command[1:]])}\n{run(command)}"))
     svg = console.export_svg(title="cnnkit")
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.S)  # the reader's own monospace, nothing from the network

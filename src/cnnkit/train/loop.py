@@ -87,6 +87,7 @@ class Trainer:
         self.device = next(net.parameters()).device
         self.epoch, self.step = 1, 0  # the next step to take
         self.best: tuple[float, float] | None = None  # accuracy, minus loss
+        self.looked = time.monotonic()
         self._clear_sums()
 
     def resume(self) -> None:
@@ -125,7 +126,7 @@ class Trainer:
         config, steps = self.config, len(self.train)
         total = steps * config.epochs
         self.net.train()
-        entered, looked, first = time.monotonic(), time.monotonic(), self.step
+        entered, first = time.monotonic(), self.step
         for x, y in self.train.epoch(self.epoch, first):
             lr = learning_rate(config.schedule, config.lr, (self.epoch - 1) * steps + self.step, total)
             for group in self.optimizer.param_groups:
@@ -139,8 +140,8 @@ class Trainer:
             self.correct += (logits.detach().argmax(1) == y).sum()
             self.step += 1
             now = time.monotonic()
-            if now - looked > LOOK_SECONDS:
-                looked = now
+            if now - self.looked > LOOK_SECONDS:
+                self.looked = now
                 self._look((self.step - first) / (now - entered), total)
             if stopped() and self.step < steps:
                 self._require_numbers()
