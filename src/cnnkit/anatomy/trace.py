@@ -29,23 +29,19 @@ class Layer:
     receptive: Receptive
 
 
-@dataclass
-class Stage:
-    """A named child of the network and its layers; its sums are those of the layers."""
+class _Totals:
+    """Sums over layers."""
 
-    name: str
-    output: tuple[int, ...]
-    receptive: Receptive
-    layers: list[Layer] = field(default_factory=list)
+    layers: list[Layer]
 
     @property
     def params(self) -> int:
-        """Trainable parameters."""
+        """Trainable parameters, as PyTorch and torchvision count."""
         return sum(layer.params for layer in self.layers)
 
     @property
     def statistics(self) -> int:
-        """Moving means and variances."""
+        """Moving means and variances of batch normalisation; Keras' total is `params + statistics`."""
         return sum(layer.statistics for layer in self.layers)
 
     @property
@@ -55,26 +51,24 @@ class Stage:
 
 
 @dataclass
-class Anatomy:
-    """The stages of a network for one input size C x H x W."""
+class Stage(_Totals):
+    """A named child of the network and its layers."""
+
+    name: str
+    output: tuple[int, ...]
+    receptive: Receptive
+    layers: list[Layer] = field(default_factory=list)
+
+
+@dataclass
+class Anatomy(_Totals):
+    """The stages of a network, and all their layers, for one input size C x H x W."""
 
     input: tuple[int, int, int]
     stages: list[Stage]
 
-    @property
-    def params(self) -> int:
-        """Trainable parameters, as PyTorch and torchvision count."""
-        return sum(stage.params for stage in self.stages)
-
-    @property
-    def statistics(self) -> int:
-        """Moving means and variances of batch normalisation; Keras' total is `params + statistics`."""
-        return sum(stage.statistics for stage in self.stages)
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one image."""
-        return sum(stage.macs for stage in self.stages)
+    def __post_init__(self) -> None:
+        self.layers = [layer for stage in self.stages for layer in stage.layers]
 
 
 def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
