@@ -99,8 +99,7 @@ def cnnkit(folder: str, turn: Turn) -> None:
 
     images, labels = read(folder)
     data = ImageSet(torch.tensor(images)[..., None].permute(0, 3, 1, 2), torch.tensor(labels).long())
-    settings = {name: value for name, value in RECIPES["chapter"].items() if name in TrainConfig.model_fields}
-    config = TrainConfig(**(settings | {"epochs": 10_000}))
+    config = TrainConfig(**(RECIPES["chapter"] | {"epochs": 10_000}))
     net = cnnkit.create("lenet").to(memory_format=torch.channels_last)
     initialise(net, config.init)
 

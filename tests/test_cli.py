@@ -58,7 +58,7 @@ def test_the_fields_docs_are_the_help(cli: Cli) -> None:
 
 def test_a_run_folder_has_what_is_promised(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == {
-        "config.toml", "environment.json", "split.json", "metrics.jsonl", "log.txt", "last.ckpt", "best"
+        "config.toml", "environment.json", "split.json", "metrics.jsonl", "log.txt", "last.ckpt", "best", ".lock"
     }  # fmt: skip
     config = tomllib.loads((run / "config.toml").read_text())
     assert config["net"] == "lenet"
@@ -197,7 +197,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["train", "lenet", "--epochs", "0"], 2, ["epochs cannot be '0'", "greater than or equal to 1"]),
         (["train", "lenet", "--lr", "fast"], 2, ["lr cannot be 'fast'", "valid number"]),
         (["train", "lenet", "--validation", "1"], 2, ["validation cannot be '1'", "less than 1"]),
-        (["train", "lenet", "--device", "gpu"], 2, ["device 'gpu' cannot be used", "try auto or cpu"]),
+        (["train", "lenet", "--device", "gpu"], 2, ["device 'gpu' cannot be used", "try auto, cpu"]),
         (["train", "lenet", "--image-size", "8"], 2, ["lenet needs images of at least 16 x 16, not 8 x 8"]),
         (["train", "lenet", "--model-kwargs.norm", "x"], 2, ["unknown argument of lenet 'norm'"]),
         (["train", "lenet", "-c", "nowhere.toml"], 2, ["nowhere.toml: cannot be read"]),

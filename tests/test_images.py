@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.data import read_image, write_image
 
 RAMP = np.arange(0, 256, 17, dtype=np.uint8).reshape(4, 4)
@@ -116,7 +116,9 @@ def test_writing_to_the_wrong_place(tmp_path: Path) -> None:
     image = torch.zeros(1, 2, 2, dtype=torch.uint8)
     with pytest.raises(UsageError, match=r"x\.abc: no picture format"):
         write_image(tmp_path / "x.abc", image)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(CnnkitError, match="cannot be written"):
         write_image(tmp_path / "nowhere" / "x.png", image)
+    with pytest.raises(UsageError, match="no picture format"):
+        write_image(tmp_path / "x.psd", image)
     with pytest.raises(UsageError, match="channels must be 1 or 3, not 2"):
         read_image(tmp_path / "x.png", 2)

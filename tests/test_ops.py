@@ -373,7 +373,7 @@ def test_an_unknown_kernel_gets_a_hint() -> None:
         (lambda: ops.corr2d(X33, K22, dilation=0), "dilation must be"),
         (lambda: ops.corr2d(X33, K22, padding=-1), "padding must be"),
         (lambda: ops.corr2d_multi_in(torch.ones(2, 4, 4), torch.ones(3, 2, 2)), "2 channels and K is for 3"),
-        (lambda: ops.corr2d_multi_in_out(torch.ones(4, 4), torch.ones(1, 1, 2, 2)), "X must have 3 or 4 dim"),
+        (lambda: ops.corr2d_multi_in_out(torch.ones(4, 4), torch.ones(1, 1, 2, 2)), "X must have 3 to 4 dim"),
         (lambda: ops.corr2d_1x1(torch.ones(3, 4, 4), torch.ones(2, 3, 3, 3)), r"K must be \(O, C, 1, 1\)"),
         (lambda: ops.pool2d(X33, 2, "median"), "unknown pooling mode 'median'"),
         (lambda: ops.pool2d(X33, 2, stride=0), "stride must be"),
@@ -391,7 +391,7 @@ def test_an_unknown_kernel_gets_a_hint() -> None:
         (lambda: ops.learn_kernel(WIDE, WIDE, 1, start=torch.ones(2, 1)), "start must be 1 x 1, not 2 x 1"),
         (
             lambda: ops.learn_kernel(WIDE, ops.detect_edges(WIDE), (1, 2), lr=1e9, steps=99),
-            "lr=1000000000.0 is too large",
+            "diverges at step .* lr=1000000000.0 is too large",
         ),
         (lambda: ops.filter_image(X33, K22), "image must have 3 dim"),
     ],

@@ -1,6 +1,24 @@
-"""`python -m cnnkit` is the command line."""
+"""The command line: `cnnkit`, or `python -m cnnkit`."""
 
-from cnnkit.cli.app import main
+import os
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line; Ctrl-C ends it at once with 130, unless a training takes the signal to save first."""
+    signal.signal(signal.SIGINT, _interrupted)  # before anything else, as imports do not survive KeyboardInterrupt
+    from cnnkit.cli.app import main
+
+    main()
+
+
+def _interrupted(number: int, frame: object) -> NoReturn:
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h")  # a progress bar may have hidden the cursor
+    os.write(2, b"cnnkit: interrupted\n")
+    os._exit(130)
+
 
 if __name__ == "__main__":
     main()

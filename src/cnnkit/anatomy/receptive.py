@@ -25,9 +25,9 @@ class Receptive:
     start: tuple[int, int] = (0, 0)
 
 
-def through(field: Receptive, layer: nn.Module) -> Receptive:
-    """Return the field behind `layer`; one without a window leaves it as it is."""
-    window = _window(layer)
+def through(field: Receptive, layer: nn.Module, size: tuple[int, int]) -> Receptive:
+    """Return the field behind `layer`, fed a feature map of `size`; one without a window leaves it as it is."""
+    window = _window(layer, size)
     if window is None:
         return field
     kernel, stride, dilation, sides = window
@@ -41,8 +41,8 @@ def through(field: Receptive, layer: nn.Module) -> Receptive:
             field.start[axis] - first[axis] * step,
         )
 
-    size, step, start = zip(grow(0), grow(1), strict=True)
-    return Receptive(size, step, start)
+    sizes, steps, starts = zip(grow(0), grow(1), strict=True)
+    return Receptive(sizes, steps, starts)
 
 
 def join(fields: Sequence[Receptive]) -> Receptive:
@@ -60,7 +60,9 @@ def _join(one: Receptive, other: Receptive) -> Receptive:
     return Receptive(size, step, start)
 
 
-def _window(layer: nn.Module) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], Sides] | None:
+def _window(
+    layer: nn.Module, size: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], Sides] | None:
     """Return the layer's kernel, stride, dilation and padding, if it slides a window."""
     if isinstance(layer, Conv2D | MultiChannelConv2D):
         kernel = layer.weight.shape[-2], layer.weight.shape[-1]
@@ -72,6 +74,4 @@ def _window(layer: nn.Module) -> tuple[tuple[int, int], tuple[int, int], tuple[i
         padding = layer.padding
     else:
         return None
-    # where the padding is "same", its first half does not depend on an input that the stride divides
-    size = stride[0] * kernel[0] * dilation[0], stride[1] * kernel[1] * dilation[1]
     return kernel, stride, dilation, padding_sides(padding, size, kernel, stride, dilation)

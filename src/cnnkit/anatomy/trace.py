@@ -1,6 +1,7 @@
 """One dry run of a network: what each layer makes, holds, costs and sees."""
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cnnkit.anatomy.receptive import Receptive, join, through
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.shape import by
+from cnnkit.ops import Conv2D, MultiChannelConv2D
 
 __all__ = ["Anatomy", "Layer", "Stage", "trace"]
 
@@ -23,7 +25,7 @@ class Layer:
     name: str
     kind: str
     output: tuple[int, ...]
-    params: int  # trainable
+    params: int
     statistics: int  # moving means and variances
     macs: int  # multiply-accumulates of convolutions and matrix products
     receptive: Receptive
@@ -36,7 +38,7 @@ class _Totals:
 
     @property
     def params(self) -> int:
-        """Trainable parameters, as PyTorch and torchvision count."""
+        """Parameters, frozen ones too, as PyTorch and torchvision count."""
         return sum(layer.params for layer in self.layers)
 
     @property
@@ -74,11 +76,11 @@ class Anatomy(_Totals):
 def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
     """Run `net` on the meta device, which computes shapes only, for one image of `input_size` C x H x W.
 
-    The net is not changed and no memory is taken for weights or features. MACs are torch's FLOP counter halved. Raises
-    UsageError if the net cannot take such an image or its code cannot be followed (branches that depend on
-    values).
+    The net is not changed and no memory is taken for weights or features. MACs are torch's FLOP counter halved.
+    Receptive fields count the windows of layers: use `nn.MaxPool2d`, not `F.max_pool2d`. Raises UsageError if the net
+    cannot take such an image, or its code cannot be followed (branches that depend on values).
     """
-    shadow = _on_meta(net).eval()
+    shadow = _on_meta(net if next(net.children(), None) else nn.Sequential(net)).eval()
     try:
         graph = _Tracer().trace(shadow)
     except (fx.proxy.TraceError, TypeError) as error:
@@ -88,7 +90,7 @@ def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
         recorder.run(torch.empty(1, *input_size, device="meta"))
     except CnnkitError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"the network cannot take an image of {by(*input_size)}: {reason}") from error
     return Anatomy(input_size, list(recorder.stages.values()))
@@ -128,6 +130,8 @@ class _Recorder(fx.Interpreter):
         if n.op == "output" or not isinstance(result, Tensor):
             return result
         layer = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
+        if n.op == "get_attr":  # a parameter of the network's own
+            return result
         self.fields[n] = receptive = self._field(n, layer, result)
         output = tuple(result.shape[1:])
         stack = list(n.meta.get("nn_module_stack", {}))
@@ -138,24 +142,31 @@ class _Recorder(fx.Interpreter):
         stage.output, stage.receptive = output, receptive
         if layer is not None:
             path = str(n.target).partition(".")[2] or name
-            stage.layers.append(_layer(path, layer, output, counter.get_total_flops() // 2, receptive))
+            macs = counter.get_total_flops() // 2
+            if isinstance(layer, Conv2D | MultiChannelConv2D):  # sums of products, not the calls that torch counts
+                macs = result.shape[-2:].numel() * layer.weight.numel()
+            stage.layers.append(_layer(path, layer, output, macs, receptive))
         return result
 
     def _field(self, n: fx.Node, layer: nn.Module | None, result: Tensor) -> Receptive:
         if n.op == "placeholder":
             return Receptive()
         before = [self.fields[node] for node in n.all_input_nodes if node in self.fields]
-        if result.ndim < 4 or isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+        maps = [shape[-2:] for shape in self._shapes(n) if len(shape) == 4]
+        if result.ndim < 4 or not before or not maps:
             return self.whole
+        size = max(maps, key=math.prod)
         joined = join(before)
+        if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and size != result.shape[-2:]:
+            return self.whole
         if joined == self.whole:
             return joined
-        field = joined if layer is None else through(joined, layer)
-        if field == joined and any(size[-2:] != result.shape[-2:] for size in self._sizes(n)):
+        field = joined if layer is None else through(joined, layer, (size[0], size[1]))
+        if field == joined and size != result.shape[-2:]:
             raise UsageError(f"the receptive field behind {n.name} is not known: it resizes without a window layer")
         return field
 
-    def _sizes(self, n: fx.Node) -> list[torch.Size]:
+    def _shapes(self, n: fx.Node) -> list[torch.Size]:
         values = (self.env.get(node) for node in n.all_input_nodes)
         return [value.shape for value in values if isinstance(value, Tensor)]
 

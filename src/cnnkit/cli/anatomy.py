@@ -32,13 +32,16 @@ def anatomy(
     """
     from dataclasses import asdict
 
+    import torch
+
     from cnnkit.anatomy import trace
     from cnnkit.cli.console import console, print_json, table
     from cnnkit.core.shape import by
     from cnnkit.nets import create, entry
 
     channels, height, width = _size(input_size) if input_size else entry(net).input
-    built = create(net, in_channels=channels, num_classes=num_classes, image_size=(height, width))
+    with torch.device("meta"):  # shapes only, no memory
+        built = create(net, in_channels=channels, num_classes=num_classes, image_size=(height, width))
     parts = trace(built, (channels, height, width))
     totals = {"params": parts.params, "statistics": parts.statistics, "macs": parts.macs}
     if json:

@@ -37,15 +37,16 @@ def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except CnnkitError as error:
         _leave(str(error), error.exit_code)
     except CycloptsError as error:
         _leave(_usage(error), 2)
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _drop_output()
+    except OSError as error:
+        _drop_output()
+        _leave(f"cannot go on: {error}", 1)
     sys.exit(0)
 
 
@@ -58,7 +59,11 @@ def _usage(error: CycloptsError) -> str:
     return " ".join(str(error).split())
 
 
+def _drop_output() -> None:
+    """Let what is still in the buffer go nowhere, so that leaving does not fail on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _leave(message: str, code: int) -> NoReturn:
-    sys.stdout.flush()
     print(f"cnnkit: {message}", file=sys.stderr)
     sys.exit(code)

@@ -1,6 +1,8 @@
 """What the verbs print with: tables for people, JSON for programs."""
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,16 +12,24 @@ from rich.table import Table
 
 __all__ = ["console", "print_json", "table"]
 
-console = Console(highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: a reader such as `head` has seen enough, a training has not ended."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+console = _Console(highlight=False)
 if not console.is_terminal:
-    console = Console(highlight=False, width=120)  # a file or a pipe does not say how wide it is
+    console = _Console(highlight=False, width=120)  # a file or a pipe does not say how wide it is
 
 
 def table(columns: Sequence[str], *, text: int = 1) -> Table:
     """Return an empty table; the first `text` columns are words (left), the others numbers (right)."""
     result = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index < text else "right", overflow="fold")
+        result.add_column(column, justify="left" if index < text else "right", no_wrap=index >= text, overflow="fold")
     return result
 
 

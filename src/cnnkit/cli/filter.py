@@ -33,7 +33,7 @@ def filter(image: Path, *, kernel: str, output: Path | None = None, stride: int 
     weights = parse_kernel(kernel)
     label = "kernel" if "[" in kernel else kernel
     target = output or Path(f"{image.stem}-{label}.png")
-    if target.exists() and target.samefile(image):
+    if target.exists() and image.exists() and target.samefile(image):
         raise UsageError(f"{target} is the picture itself; give another --output")
     picture = read_image(image)
     result = filter_image(picture, weights, stride, int(padding) if padding.isdecimal() else padding)  # type: ignore[arg-type]

@@ -15,6 +15,8 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     json
         Print JSON.
     """
+    import torch
+
     from cnnkit.anatomy import trace
     from cnnkit.cli.console import console, print_json, table
     from cnnkit.core.shape import by
@@ -23,7 +25,9 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     rows: list[dict[str, Any]] = []
     for name in list_networks(pattern):
         facts = entry(name)
-        parts = trace(create(name), facts.input)
+        with torch.device("meta"):  # shapes only, no memory
+            net = create(name)
+        parts = trace(net, facts.input)
         rows.append(
             {
                 "net": name,

@@ -27,10 +27,6 @@ class RunConfig(TrainConfig):
     """The row of settings to start from: default or chapter."""
     image_size: int | None = Field(None, ge=1)
     """Pixels in height and width that the network sees; without it, its own size."""
-    standardize: bool = True
-    """Shift and scale pixels to mean 0 and deviation 1 over the training images; without it they are 0-1."""
-    raw_pixels: bool = False
-    """Feed pixels as 0-255 and nothing else, as the chapter's run does."""
     model_kwargs: dict[str, bool | int | float | str] = Field({})
     """Arguments of the network's builder: --model-kwargs.norm by_hand."""
 
@@ -39,6 +35,13 @@ class RunConfig(TrainConfig):
     def _literal(cls, values: Any) -> Any:
         """Read "0.9" as a number and "true" as a truth value; a word stays one."""
         return {name: _parse(value) for name, value in values.items()} if isinstance(values, dict) else values
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _the_builders_own(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in values.keys() & {"name", "in_channels", "num_classes", "image_size"}:
+            raise ValueError(f"{name} follows from the data, the network or --image-size")
+        return values
 
     @field_validator("data_dir")
     @classmethod

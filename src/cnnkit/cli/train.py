@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cnnkit.cli.settings import RunConfig, resolve
-from cnnkit.core.errors import Interrupted, UsageError
+from cnnkit.core.errors import DataError, Interrupted, UsageError
 from cnnkit.train.record import Run, read_toml
 
 if TYPE_CHECKING:
@@ -48,7 +48,12 @@ def train(
     """
     given = settings.model_dump(include=settings.model_fields_set) | ({"net": net} if net else {})
     if resume is None:
-        job = _prepare(resolve((read_toml(config) if config else {}) | given))
+        file = read_toml(config) if config else {}
+        if "recipe" in given and file.get("recipe", given["recipe"]) != given["recipe"]:
+            raise UsageError(f"{config} says recipe {file['recipe']!r}, --recipe {given['recipe']!r}: leave out one")
+        if "model_kwargs" in given:  # one by one, as the other settings
+            given["model_kwargs"] = file.get("model_kwargs", {}) | given["model_kwargs"]
+        job = _prepare(resolve(file | given))
         stem = f"{job.config.net}-{job.config.data}"
         run = Run.create(output, stem, job.config.model_dump(mode="json"))
         run.write_json("split.json", job.split)
@@ -58,6 +63,8 @@ def train(
             raise UsageError(f"--resume takes the run's own settings; leave the others out: {others}")
         run = Run.open(resume)
         job = _prepare(resolve(run.settings()))
+        if run.read_json("split.json") != job.split:
+            raise DataError(f"{job.config.data} is not the data that {run.path} was split from (split.json)")
     _train(job, run, resume is not None)
 
 
@@ -76,11 +83,13 @@ class _Job:
 def _prepare(config: RunConfig) -> _Job:
     """Build the net and read the data; whatever is wrong shows here, before there is a run folder."""
     import torch
+    from torch import nn
 
     from cnnkit.core.device import pick_device, seed_everything
     from cnnkit.data import Batches, ImageSet, Preprocess, channel_statistics, load_dataset, stratified_split
     from cnnkit.deploy import Bundle
     from cnnkit.nets import create, entry
+    from cnnkit.ops import BatchNormalization
     from cnnkit.train import initialise
 
     pixels = config.image_size or entry(config.net).input[1]
@@ -97,9 +106,14 @@ def _prepare(config: RunConfig) -> _Job:
         **config.model_kwargs,
     )
     initialise(net, config.init)
+    norms = nn.BatchNorm1d | BatchNormalization
+    if config.batch_size == 1 and any(isinstance(layer, norms) for layer in net.modules()):
+        raise UsageError("batch_size cannot be 1: batch normalisation needs more images to train on")
 
     rows = stratified_split(dataset.train.labels, config.validation, config.seed)
     training, validation = (ImageSet(dataset.train.images[r], dataset.train.labels[r]) for r in rows)
+    if not len(training):
+        raise UsageError(f"validation {config.validation} leaves no image to train on")
     split = {"seed": config.seed, "validation": rows[1].tolist()}
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -141,7 +155,7 @@ def _train(job: _Job, run: Run, resume: bool) -> None:
         metrics = {"epoch": record.epoch, "val_loss": record.val_loss, "val_accuracy": record.val_accuracy}
         save_bundle(run.best, net, job.bundle.model_copy(update={"metrics": metrics}))
 
-    with Display(run, job.config.epochs) as display:
+    with run.locked(), Display(run, job.config.epochs) as display:
         trainer = Trainer(
             job.net,
             job.training,

@@ -30,13 +30,13 @@ class Interrupted(CnnkitError):
     exit_code = 130
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
     """Return the error for a wrong name, with the nearest right one.
 
     >>> unknown("network", "lenett", ["lenet", "lenet_bn"])
     UsageError("unknown network 'lenett'; did you mean 'lenet'? known: lenet, lenet_bn")
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UsageError(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")

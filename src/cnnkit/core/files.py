@@ -1,5 +1,7 @@
 """Files that are whole or not there: atomic writes, the cache folder, checksums."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import shutil
@@ -74,9 +76,11 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         fill(new)
-        if path.exists():
+        if not path.exists():
+            new.rename(path)
+        elif not _exchange(new, path):
             path.rename(old)
-        new.rename(path)
+            new.rename(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
@@ -84,6 +88,16 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
             old.rename(path)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders trade names in one step, so that neither is ever missing; False where Linux cannot."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, TypeError):  # another C library, another system
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
@@ -94,5 +108,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 def _cannot_write(path: Path, error: OSError) -> CnnkitError:
-    kept = "; the earlier one is kept" if path.exists() else ""
-    return CnnkitError(f"cannot write {path}: {error.strerror or error}{kept}; make room or choose another folder")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    kept = "the earlier one is kept; " if full and path.exists() else ""
+    remedy = "make room" if full else "choose another folder"
+    return CnnkitError(f"cannot write {path}: {error.strerror or error}; {kept}{remedy}")

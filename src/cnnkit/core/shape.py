@@ -5,7 +5,7 @@ from typing import Literal
 
 from cnnkit.core.errors import UsageError
 
-__all__ = ["Padding", "Pair", "Sides", "by", "output_size", "padding_sides", "pair"]
+__all__ = ["Padding", "Pair", "Sides", "by", "count", "output_size", "padding_sides", "pair"]
 
 Pair = int | tuple[int, int]
 Sides = tuple[int, int, int, int]
@@ -21,6 +21,13 @@ def pair(value: int | Sequence[int], name: str, minimum: int = 1) -> tuple[int, 
     if len(values) != 2 or not all(_is_int(v) and v >= minimum for v in values):
         raise UsageError(f"{name} must be an int or a pair of ints >= {minimum}, not {value!r}")
     return values[0], values[1]
+
+
+def count(value: int, name: str) -> int:
+    """Return `value`; raises UsageError, naming the argument, unless it is an int of at least 1."""
+    if not _is_int(value) or value < 1:
+        raise UsageError(f"{name} must be an int >= 1, not {value!r}")
+    return value
 
 
 def padding_sides(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Sides:

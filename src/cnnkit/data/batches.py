@@ -16,7 +16,8 @@ class Batches:
     """An image set as batches (x, y): floats N x C x H x W with channels-last strides, labels N.
 
     `epoch(e)` gives every image once, shuffled by (seed, e) alone if a seed is given, so that an epoch can be
-    entered at any batch; iteration is in order. The last batch may be smaller.
+    entered at any batch; iteration is in order. The last batch may be smaller, but a single image left over
+    joins the batch before it: batch normalisation cannot train on one.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class Batches:
         self.batch_size, self.preprocess, self.seed = batch_size, preprocess, seed
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        whole, rest = divmod(self.num_images, self.batch_size)
+        return whole + (rest > 1 or (rest == 1 and whole == 0))
 
     @property
     def num_images(self) -> int:
@@ -42,8 +44,8 @@ class Batches:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, self.num_images, self.batch_size):
-            rows = slice(start, start + self.batch_size)
+        for number in range(len(self)):
+            rows = self._rows(number)
             yield self.preprocess(self.images[rows]), self.labels[rows]
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -53,5 +55,11 @@ class Batches:
         # two numbers make one seed: the low 32 bits count epochs, so that no two runs share a permutation
         generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
         order = torch.randperm(self.num_images, generator=generator)
-        for rows in torch.split(order.to(self.labels.device), self.batch_size)[first:]:
+        order = order.to(self.labels.device)
+        for number in range(first, len(self)):
+            rows = order[self._rows(number)]
             yield self.preprocess(self.images[rows]), self.labels[rows]
+
+    def _rows(self, number: int) -> slice:
+        start = number * self.batch_size
+        return slice(start, start + self.batch_size if number + 1 < len(self) else None)

@@ -52,12 +52,13 @@ class Source:
     classes: tuple[str, ...]
     mirrors: tuple[str, ...]  # each holds FILES with ".gz" behind the name
     sha256: tuple[str, ...]  # of the decompressed FILES
-    origin: str
 
 
 DIGITS = tuple("0123456789")
 DATASETS: dict[str, Source] = {
-    "digits": Source(DIGITS, (), (), "Alpaydin and Kaynak 1998, UCI; 8 x 8; ships with cnnkit, CC BY 4.0"),
+    # Alpaydin and Kaynak 1998, UCI; 8 x 8; ships with cnnkit (digits/LICENSE.md)
+    "digits": Source(DIGITS, (), ()),
+    # Xiao, Rasul, Vollgraf 2017; 28 x 28; MIT licence
     "fashion-mnist": Source(
         (
             "T-shirt/top",
@@ -81,8 +82,8 @@ DATASETS: dict[str, Source] = {
             "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
-        "Xiao, Rasul, Vollgraf 2017; 28 x 28; MIT",
     ),
+    # LeCun, Cortes, Burges 1998; 28 x 28
     "mnist": Source(
         DIGITS,
         (
@@ -95,7 +96,6 @@ DATASETS: dict[str, Source] = {
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
-        "LeCun, Cortes, Burges 1998; 28 x 28",
     ),
 }
 

@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.files import atomic_write, make_folder
+from cnnkit.core.files import atomic_write, make_folder, sha256
 
 __all__ = ["fetch"]
 
@@ -24,37 +25,43 @@ ATTEMPTS, TIMEOUT_SECONDS, PAUSE_SECONDS, BLOCK = 3, 30, 0.2, 1 << 18
 def fetch(urls: Sequence[str], path: Path, digest: str) -> Path:
     """Download gzip data from the first of `urls` that gives it right, and write it decompressed to `path`.
 
-    `digest` is the SHA-256 of the decompressed payload: mirrors compress differently. What a broken connection
-    has brought stays beside `path` and is continued, also by a later call. A mirror is tried again if it breaks
-    off or answers 5xx. Raises DataError with each mirror's reason if none works.
+    `digest` is the SHA-256 of the decompressed payload: mirrors compress differently. A file that is already right is
+    kept. What a broken connection has brought stays beside `path` and is continued, also by a later call; of several
+    processes one downloads and the others wait. A mirror is tried again if it breaks off or answers 5xx.
+    Raises DataError with each mirror's reason if none works.
     """
     make_folder(path.parent)
-    failures = []
-    for url in urls:
-        partial = path.with_name(f"{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
-        try:
-            _download(url, partial)
-            payload = _payload(partial, digest)
-        except (DataError, OSError, http.client.HTTPException) as error:
-            failures.append(f"{url}: {error or type(error).__name__}")
-            continue
-        atomic_write(path, payload)
-        partial.unlink()
-        return path
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists() and sha256(path) == digest:
+            return path
+        failures = []
+        for url in urls:
+            try:
+                atomic_write(path, _payload(url, path, digest))
+            except (DataError, OSError, http.client.HTTPException) as error:
+                failures.append(f"{url}: {error or type(error).__name__}")
+                continue
+            return path
     raise DataError("; ".join(failures))
 
 
-def _payload(partial: Path, digest: str) -> bytes:
-    """Return the decompressed file if it is the right one; a wrong one goes, so that nothing continues it."""
+def _payload(url: str, path: Path, digest: str) -> bytes:
+    """Return the decompressed file, through a part file that is gone once it has served or proved wrong."""
+    partial = path.with_name(f"{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
+    continued = partial.exists()
+    _download(url, partial)
     try:
         payload = gzip.decompress(partial.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        partial.unlink()
-        raise DataError(f"sent damaged gzip data ({error})") from error
-    if (found := hashlib.sha256(payload).hexdigest()) != digest:
-        partial.unlink()
-        raise DataError(f"sent other data: the payload's sha256 is {found}, not {digest}")
-    return payload
+        if (found := hashlib.sha256(payload).hexdigest()) != digest:
+            raise DataError(f"sent other data: the payload's sha256 is {found}, not {digest}")
+        return payload
+    except (DataError, OSError, EOFError, zlib.error) as error:
+        if continued:  # its beginning may be of another file
+            partial.unlink()
+            return _payload(url, path, digest)
+        raise error if isinstance(error, DataError) else DataError(f"sent damaged gzip data ({error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _download(url: str, partial: Path) -> None:

@@ -56,4 +56,7 @@ def parse_idx(payload: bytes, name: str) -> np.ndarray:
             f"{name}: the IDX payload {problem}: {by(*shape)} values take {expected:,} bytes, there are {present:,}"
         )
     values = np.frombuffer(payload, dtype, offset=4 + 4 * rank)
-    return values.astype(dtype.newbyteorder("=")).reshape(shape)
+    try:
+        return values.astype(dtype.newbyteorder("=")).reshape(shape)
+    except ValueError as error:
+        raise DataError(f"{name}: no array has the dimensions in the IDX header ({error})") from error

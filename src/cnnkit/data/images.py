@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import CnnkitError, DataError, UsageError
 
 __all__ = ["read_image", "write_image"]
 
@@ -47,22 +47,23 @@ def read_image(path: Path, channels: int | None = None) -> Tensor:
 def write_image(path: Path, image: Tensor) -> None:
     """Write a uint8 image C x H x W (C of 1 or 3) in the format of the path's suffix.
 
-    Raises UsageError for a suffix that names no format, DataError if the file cannot be written.
+    Raises UsageError for a suffix that names no format, CnnkitError if the file cannot be written.
     """
     array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
     try:
         Image.fromarray(np.ascontiguousarray(array)).save(path)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:  # unknown, or known but not to be written
         raise UsageError(f"{path}: no picture format has this suffix; use .png") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise CnnkitError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Return the picture as L or RGB, opaque, with 16-bit and float values brought to 0-255."""
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
         values = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8))
+        scale = 1 if picture.mode == "I" and values.max() <= 255 else 257  # 32 bits may hold any range
+        return Image.fromarray((values.clip(0, 255 * scale) // scale).astype(np.uint8))
     if picture.mode == "F":
         values = np.nan_to_num(np.asarray(picture))
         return Image.fromarray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))

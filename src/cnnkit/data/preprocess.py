@@ -33,13 +33,16 @@ class Preprocess:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel of uint8 images N x C x H x W, where 255 is 1."""
+    """Return the mean and standard deviation of each channel of uint8 images N x C x H x W, where 255 is 1.
+
+    The deviation of a channel that never changes is given as 1, so that one can divide by it.
+    """
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in images.unbind(1):
         share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
         means.append(float(share @ levels))
-        stds.append(float(share @ (levels - means[-1]) ** 2) ** 0.5)
+        stds.append(float(share @ (levels - means[-1]) ** 2) ** 0.5 or 1.0)
     return tuple(means), tuple(stds)
 
 

@@ -1,8 +1,7 @@
 """A trained net in a folder: `model.safetensors` and a `config.json` that says everything else. No pickle."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,7 +25,7 @@ class Bundle(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int = 1
+    format: Literal[1] = 1
     net: str
     arguments: dict[str, Any]
     """Of `cnnkit.create`, beyond the three below."""
@@ -90,23 +89,24 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Sequ
     folder = find_bundle(path)
     try:
         bundle = Bundle.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
         raise CnnkitError(f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})") from error
     model = folder / MODEL
     try:
-        damaged = sha256(model) != bundle.model_sha256
-        weights: Mapping[str, torch.Tensor] = {} if damaged else load_file(model)
+        if sha256(model) != bundle.model_sha256:
+            raise CnnkitError(f"{model}: damaged: its sha256 is not the one in {CONFIG}")
+        weights = load_file(model)
     except (OSError, SafetensorError) as error:
         raise CnnkitError(f"{model}: cannot be read ({_first(error)})") from error
-    if damaged:
-        raise CnnkitError(f"{model}: damaged: its sha256 is not the one in {CONFIG}")
-    net = create(
-        bundle.net,
-        in_channels=bundle.in_channels,
-        num_classes=len(bundle.classes),
-        image_size=bundle.image_size,
-        **bundle.arguments,
-    )
+    own = {
+        "in_channels": bundle.in_channels,
+        "num_classes": len(bundle.classes),
+        "image_size": bundle.image_size,
+    }
+    try:
+        net = create(bundle.net, **(bundle.arguments | own))
+    except (UsageError, TypeError) as error:
+        raise CnnkitError(f"{folder / CONFIG}: the net cannot be built ({error})") from error
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
@@ -118,4 +118,4 @@ def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
         row = error.errors()[0]
         return f"{'.'.join(map(str, row['loc']))}: {row['msg']}".removeprefix(": ")
-    return str(error).splitlines()[0]
+    return (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
 from cnnkit.deploy.bundle import Bundle
+from cnnkit.train.evaluate import prediction_mode
 
 __all__ = ["Prediction", "predict"]
 
@@ -20,7 +20,6 @@ class Prediction:
     probabilities: tuple[float, ...]
 
 
-@torch.inference_mode()
 def predict(net: nn.Module, bundle: Bundle, images: Iterable[Tensor], top: int = 3) -> Iterator[Prediction]:
     """Yield a prediction for each image, uint8, C x H x W of any size, C as the net takes.
 
@@ -32,6 +31,7 @@ def predict(net: nn.Module, bundle: Bundle, images: Iterable[Tensor], top: int =
     for image in images:
         if image.ndim != 3 or image.shape[0] != bundle.in_channels:
             raise UsageError(f"the net takes {bundle.in_channels} x H x W, not {tuple(image.shape)}")
-        scores = net(bundle.preprocess(image[None].to(device))).softmax(1)[0]
+        with prediction_mode(net):
+            scores = net(bundle.preprocess(image[None].to(device))).softmax(1)[0]
         best = scores.topk(min(top, len(bundle.classes)))
         yield Prediction(tuple(bundle.classes[index] for index in best.indices.tolist()), tuple(best.values.tolist()))

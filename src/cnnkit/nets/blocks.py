@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from cnnkit.core.errors import unknown
-from cnnkit.ops.layers import BatchNormalization
+from cnnkit.ops.layers import BatchNormalization, check_constants
 
 __all__ = ["batch_norms"]
 
@@ -19,13 +19,14 @@ def batch_norms(norm: str, decay: float, epsilon: float) -> tuple[Norm, Norm]:
 
     `norm` is "torch" (`nn.BatchNorm2d`, `nn.BatchNorm1d`; momentum 1 - decay) or "by_hand" (chapter 5.10.2).
     """
+    if norm not in ("torch", "by_hand"):
+        raise unknown("norm", norm, ("torch", "by_hand"))
+    check_constants(decay, epsilon)
     if norm == "by_hand":
 
         def by_hand(width: int) -> nn.Module:
             return BatchNormalization(decay, epsilon, num_features=width)
 
         return by_hand, by_hand
-    if norm != "torch":
-        raise unknown("norm", norm, ("torch", "by_hand"))
     constants: dict[str, Any] = {"momentum": 1 - decay, "eps": epsilon}
     return partial(nn.BatchNorm2d, **constants), partial(nn.BatchNorm1d, **constants)

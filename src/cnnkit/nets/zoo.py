@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from cnnkit.core.errors import UsageError, unknown
-from cnnkit.core.shape import Pair, by, pair
+from cnnkit.core.shape import Pair, by, count, pair
 from cnnkit.nets.lenet import lenet, lenet_bn
 
 __all__ = ["ZOO", "Entry", "create", "entry", "list_networks"]
@@ -78,8 +78,8 @@ def create(
         "num_classes": row.classes if num_classes is None else num_classes,
     }
     for argument, value in arguments.items():
-        pair(value, argument)
-    known = inspect.signature(row.build).parameters
+        count(value, argument)
+    known = inspect.signature(row.build).parameters.keys() - arguments.keys() - {"image_size"}
     for argument in kwargs:
         if argument not in known:
             raise unknown(f"argument of {name}", argument, known)

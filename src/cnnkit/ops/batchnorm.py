@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
+from cnnkit.ops.window import wide
 
 __all__ = ["batch_norm"]
 
@@ -33,6 +34,7 @@ def batch_norm(
     }.items():  # fmt: skip
         if value.shape != X.shape[1:2]:
             raise UsageError(f"{name} must be ({X.shape[1]},) for X {tuple(X.shape)}, not {tuple(value.shape)}")
+    values = X.to(wide(X.dtype))
     over = (0,) if X.ndim == 2 else (0, 2, 3)
 
     def spread(values: Tensor) -> Tensor:  # (C,) to the rank of X
@@ -41,11 +43,11 @@ def batch_norm(
     if training:
         if X.numel() == X.shape[1]:
             raise UsageError(f"a training batch needs more than one value per channel, not X {tuple(X.shape)}")
-        mean = X.mean(over)
-        variance = ((X - spread(mean)) ** 2).mean(over)
+        mean = values.mean(over)
+        variance = ((values - spread(mean)) ** 2).mean(over)
         moving_mean = decay * moving_mean + (1 - decay) * mean.detach()
         moving_variance = decay * moving_variance + (1 - decay) * variance.detach()
     else:
         mean, variance = moving_mean, moving_variance
-    normal = (X - spread(mean)) / spread(variance + epsilon).sqrt()
-    return spread(gamma) * normal + spread(beta), moving_mean, moving_variance
+    normal = (values - spread(mean)) / spread(variance + epsilon).sqrt()
+    return (spread(gamma) * normal + spread(beta)).to(X.dtype), moving_mean, moving_variance

@@ -51,6 +51,8 @@ def corr2d_multi_in_out(X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding
     require_rank(X, "X", 3, 4)
     require_rank(K, "K", 4, 4)
     _require_channels(X, K.shape[1], K)
+    if not len(K):
+        raise UsageError(f"K must have at least one output channel, not {tuple(K.shape)}")
     return torch.stack([corr2d_multi_in(X, kernel, stride, padding, dilation) for kernel in K], dim=-3)
 
 
@@ -64,8 +66,12 @@ def corr2d_1x1(X: Tensor, K: Tensor) -> Tensor:
     _require_channels(X, K.shape[1], K)
     if K.shape[-2:] != (1, 1):
         raise UsageError(f"K must be (O, C, 1, 1), not {tuple(K.shape)}; use corr2d_multi_in_out")
-    pixels = exact(X).flatten(-2)  # (N,) C, H * W
-    mixed = exact(K).flatten(1) @ pixels  # (N,) O, H * W
+    dtype = torch.promote_types(exact(X).dtype, exact(K).dtype)
+    pixels, weights = X.to(dtype).flatten(-2), K.to(dtype).flatten(1)  # (N,) C, H * W and O, C
+    if dtype.is_floating_point or dtype.is_complex:
+        mixed = weights @ pixels  # (N,) O, H * W
+    else:  # not every device multiplies matrices of integers
+        mixed = (weights[..., None] * pixels[..., None, :, :]).sum(-2)
     return mixed.reshape(*mixed.shape[:-1], *X.shape[-2:])
 
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.shape import Padding, Pair, padding_sides, pair
+from cnnkit.core.shape import Padding, Pair, count, padding_sides, pair
 from cnnkit.ops.batchnorm import batch_norm
 from cnnkit.ops.corr2d import corr2d, corr2d_multi_in, corr2d_multi_in_out
 from cnnkit.ops.window import require_rank
 
-__all__ = ["BatchNormalization", "Conv2D", "MultiChannelConv2D"]
+__all__ = ["BatchNormalization", "Conv2D", "MultiChannelConv2D", "check_constants"]
 
 
 class Conv2D(nn.Module):
@@ -58,7 +58,7 @@ class MultiChannelConv2D(nn.Module):
     ):
         super().__init__()
         for name, channels in {"in_channels": in_channels, "out_channels": out_channels}.items():
-            pair(channels, name)
+            count(channels, name)
         self.window = _checked(kernel_size, stride, padding, dilation)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *pair(kernel_size, "kernel_size")))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -87,10 +87,7 @@ class BatchNormalization(nn.Module):
 
     def __init__(self, decay: float = 0.9, epsilon: float = 1e-5, *, num_features: int | None = None):
         super().__init__()
-        if not 0 <= decay <= 1:
-            raise UsageError(f"decay must be between 0 and 1, not {decay!r}")
-        if not epsilon > 0:
-            raise UsageError(f"epsilon must be above 0, not {epsilon!r}")
+        check_constants(decay, epsilon)
         self.decay, self.epsilon = decay, epsilon
         for name in ("gamma", "beta"):  # torch's stubs do not know that this is a Parameter too
             self.register_parameter(name, UninitializedParameter())  # type: ignore[arg-type]
@@ -102,7 +99,8 @@ class BatchNormalization(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """Normalise; in training mode also move the statistics."""
         if is_lazy(self.gamma):
-            require_rank(X, "X", 2, 4)
+            if X.ndim not in (2, 4):
+                raise UsageError(f"X must be (N, C) or (N, C, H, W), not {tuple(X.shape)}")
             self._build(X.shape[1])
         Y, mean, variance = batch_norm(
             X,
@@ -125,7 +123,7 @@ class BatchNormalization(nn.Module):
         return f"{features}, decay={self.decay}, epsilon={self.epsilon}"
 
     def _build(self, num_features: int) -> None:
-        pair(num_features, "num_features")
+        count(num_features, "num_features")
         for parameter, value in ((self.gamma, 1.0), (self.beta, 0.0)):
             parameter.materialize((num_features,))  # type: ignore[attr-defined]
             nn.init.constant_(parameter, value)
@@ -136,6 +134,14 @@ class BatchNormalization(nn.Module):
         if is_lazy(self.gamma) and f"{prefix}gamma" in state_dict:
             self._build(len(state_dict[f"{prefix}gamma"]))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def check_constants(decay: float, epsilon: float) -> None:
+    """Raise UsageError unless batch normalisation can work with these."""
+    if not isinstance(decay, int | float) or not 0 <= decay <= 1:
+        raise UsageError(f"decay must be between 0 and 1, not {decay!r}")
+    if not isinstance(epsilon, int | float) or not epsilon > 0:
+        raise UsageError(f"epsilon must be above 0, not {epsilon!r}")
 
 
 def _checked(kernel_size: Pair, stride: Pair, padding: Padding, dilation: Pair) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.shape import Pair, by, output_size, pair
+from cnnkit.core.shape import Pair, by, count, output_size, pair
 from cnnkit.ops.corr2d import corr2d
 from cnnkit.ops.window import require_rank
 
@@ -46,7 +46,7 @@ def learn_kernel(
     not what such a kernel produces, or if the descent diverges.
     """
     require_rank(X, "X", 2, 2)
-    kernel_size = pair(kernel_size, "kernel_size")
+    kernel_size, steps = pair(kernel_size, "kernel_size"), count(steps, "steps")
     expected = output_size((X.shape[0], X.shape[1]), kernel_size)
     if Y.shape != expected:
         raise UsageError(f"Y must be {by(*expected)} for this X and kernel size, not {by(*Y.shape)}")
@@ -60,8 +60,8 @@ def learn_kernel(
     for step in range(steps):
         loss = ((corr2d(X.to(dtype), K) - Y) ** 2).sum()
         losses.append(loss.item())
-        if not loss.isfinite():
-            raise UsageError(f"the loss is {losses[-1]} at step {step}: lr={lr} is too large for this image")
         (gradient,) = torch.autograd.grad(loss, K)
         K = (K - lr * gradient).detach().requires_grad_()
+        if not (loss.isfinite() and K.isfinite().all()):
+            raise UsageError(f"the descent diverges at step {step}: lr={lr} is too large for this image")
     return LearnedKernel(K.detach(), losses)

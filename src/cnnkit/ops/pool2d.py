@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.shape import Padding, Pair, padding_sides, pair
-from cnnkit.ops.window import exact, pad, require_rank, windows
+from cnnkit.ops.window import exact, pad, require_rank, wide, windows
 
 __all__ = ["pool2d"]
 
@@ -37,11 +37,17 @@ def pool2d(
     def seen(X: Tensor, value: float) -> Tensor:  # ..., h, w, kh, kw
         return windows(pad(X, sides, window, stride, value=value), window, stride)
 
+    if mode == "max" and X.is_complex():
+        raise UsageError(f"complex numbers have no maximum: X is {X.dtype}")
+    if mode == "max" and X.dtype in (torch.uint16, torch.uint32):  # torch has no maximum of these
+        return pool2d(X.long(), window, mode, stride, padding).to(X.dtype)
     if mode == "max":
         # the index of the maximum, unlike amax, gives ties to one element in the gradient, as F.max_pool2d does
         return seen(X, _lowest(X.dtype)).flatten(-2).max(-1).values
     counted = seen(X.new_ones((height, width), dtype=torch.int64), 0).sum((-2, -1))
-    return seen(exact(X), 0).sum((-2, -1)) / counted
+    total = seen(exact(X), 0).sum((-2, -1), dtype=wide(exact(X).dtype))
+    average = total / counted
+    return average.to(X.dtype) if X.is_floating_point() else average
 
 
 def _lowest(dtype: torch.dtype) -> float:

@@ -1,12 +1,13 @@
 """The sliding window, the one idea under correlation, convolution and pooling (chapter 5.1.1, 5.2)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.shape import Padding, Pair, output_size, padding_sides, pair
 
-__all__ = ["exact", "pad", "require_rank", "windows"]
+__all__ = ["exact", "pad", "require_rank", "wide", "windows"]
 
 
 def windows(X: Tensor, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Tensor:
@@ -38,8 +39,13 @@ def pad(X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: P
 def require_rank(tensor: Tensor, name: str, low: int, high: int | None) -> None:
     """Raise UsageError unless `tensor` has between `low` and `high` dimensions."""
     if tensor.ndim < low or (high is not None and tensor.ndim > high):
-        ranks = f"{low}" if high == low else f"at least {low}" if high is None else f"{low} or {high}"
+        ranks = f"{low}" if high == low else f"at least {low}" if high is None else f"{low} to {high}"
         raise UsageError(f"{name} must have {ranks} dimensions, not {tensor.ndim}: {tuple(tensor.shape)}")
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the type to add up in: float32 for the half types, whose sums and squares overflow."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def exact(X: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What a network is worth on a set of images: exact sums over every image, one confusion matrix."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
 
-__all__ = ["Metrics", "evaluate"]
+__all__ = ["Metrics", "evaluate", "prediction_mode"]
 
 
 @dataclass(frozen=True)
@@ -44,25 +45,35 @@ class Metrics:
         return [dict(zip(rows, column, strict=True)) for column in columns]
 
 
-@torch.inference_mode()
+@contextmanager
+def prediction_mode(net: nn.Module) -> Iterator[None]:
+    """Put `net` into prediction mode, without gradients, and each of its modules back into its own mode."""
+    training = [module for module in net.modules() if module.training]
+    net.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def evaluate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Metrics:
     """Run `net` (returning logits) in prediction mode over all batches (x, y).
 
-    The mean is over images, not batches. The net's mode is restored. Raises UsageError if there is no batch.
+    The mean is over images, not batches. The modes of the net's modules are restored. Raises UsageError if there
+    is no batch.
     """
-    was_training = net.training
-    net.eval()
-    loss: Tensor | None = None
-    for x, y in batches:
-        logits = net(x)
-        classes = logits.shape[1]
-        if loss is None:
-            loss = torch.zeros((), dtype=torch.float64, device=y.device)
-            confusion = torch.zeros(classes * classes, dtype=torch.int64, device=y.device)
-        loss += F.cross_entropy(logits, y, reduction="sum")
-        confusion += torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
-    net.train(was_training)
-    if loss is None:
+    losses: list[Tensor] = []
+    with prediction_mode(net):
+        for x, y in batches:
+            logits = net(x)
+            classes = logits.shape[1]
+            if not losses:
+                confusion = torch.zeros(classes * classes, dtype=torch.int64, device=y.device)
+            losses.append(F.cross_entropy(logits, y, reduction="sum"))
+            confusion += torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
+    if not losses:
         raise UsageError("there is no image to evaluate on")
     confusion = confusion.view(classes, classes).cpu()
-    return Metrics(loss.item() / int(confusion.sum()), confusion)
+    return Metrics(torch.stack(losses).cpu().double().sum().item() / int(confusion.sum()), confusion)

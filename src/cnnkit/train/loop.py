@@ -91,18 +91,26 @@ class Trainer:
         self._clear_sums()
 
     def resume(self) -> None:
-        """Take up the state of the checkpoint file; raises CnnkitError if it is damaged or another net's."""
+        """Take up the state of the checkpoint file: on a CPU, the run goes on to the bit.
+
+        Raises CnnkitError if the file is damaged or another net's.
+        """
         state = load_checkpoint(self.checkpoint)
         try:
+            for name, value in state["config"].items():
+                if value != getattr(self.config, name) and name not in ("epochs", "device"):
+                    raise ValueError(f"its {name} is {value!r}, here {getattr(self.config, name)!r}")
             self.net.load_state_dict(state["net"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+            if state["losses"].shape != self.losses.shape:
+                raise ValueError(f"its epochs have {len(state['losses'])} steps, here {len(self.losses)}")
             self.losses.copy_(state["losses"])
             self.correct.copy_(state["correct"])
             self.best = state["best"] and tuple(state["best"])
             torch.set_rng_state(state["rng"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())[:200]
             raise CnnkitError(f"{self.checkpoint}: the checkpoint does not fit this run ({reason})") from error
 
     def run(self) -> None:
@@ -145,6 +153,7 @@ class Trainer:
                 self._look((self.step - first) / (now - entered), total)
             if stopped() and self.step < steps:
                 self._require_numbers()
+                self._require_finite_weights()
                 self.seconds += time.monotonic() - entered
                 self._save()
                 raise Interrupted(f"stopped in epoch {self.epoch} at step {self.step}; saved in {self.checkpoint}")
@@ -171,6 +180,7 @@ class Trainer:
         images = self.train.num_images
         sizes = torch.full_like(self.losses, self.train.batch_size)
         sizes[-1] = images - self.train.batch_size * (len(self.train) - 1)
+        self._require_finite_weights()
         metrics = evaluate(self.net, self.validation) if self.validation else None
         if metrics and not metrics.loss < float("inf"):
             raise self._not_a_number("validation loss", metrics.loss, f"after epoch {self.epoch}")
@@ -202,11 +212,10 @@ class Trainer:
         self.seconds = 0.0
 
     def _save(self) -> None:
-        if not all(weights.isfinite().all() for weights in self.net.parameters()):
-            raise self._not_a_number("value of some weights", math.nan, f"in epoch {self.epoch} after step {self.step}")
         save_checkpoint(
             self.checkpoint,
             {
+                "config": self.config.model_dump(include=set(TrainConfig.model_fields)),
                 "net": self.net.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "epoch": self.epoch,
@@ -225,8 +234,13 @@ class Trainer:
             step = int(wrong[0])
             raise self._not_a_number("loss", self.losses[step].item(), f"in epoch {self.epoch} at step {step + 1}")
 
+    def _require_finite_weights(self) -> None:
+        for name, tensor in self.net.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise self._not_a_number(name, math.nan, f"in epoch {self.epoch} after step {self.step}")
+
     def _not_a_number(self, what: str, value: float, where: str) -> CnnkitError:
         return CnnkitError(
-            f"the {what} is {value} {where}; {self.checkpoint} and the best weights are from before; "
+            f"the {what} is {value} {where}; {self.checkpoint} and best/ stay as they were before; "
             f"try an lr below {self.config.lr:g}"
         )

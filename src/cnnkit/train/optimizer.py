@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnnkit.core.errors import unknown
+from cnnkit.ops import MultiChannelConv2D
 from cnnkit.train.config import TrainConfig
 
 __all__ = ["initialise", "make_optimizer"]
@@ -13,12 +15,12 @@ __all__ = ["initialise", "make_optimizer"]
 def initialise(net: nn.Module, init: str) -> None:
     """Set the weights: "torch" leaves them as built, "glorot" is Keras' (Glorot and Bengio 2010, formula 16).
 
-    Glorot-uniform weights and zero biases in every layer with a weight of two dimensions or more.
+    Glorot-uniform weights and zero biases in every dense and convolutional layer. Raises UsageError for another name.
     """
-    if init == "torch":
-        return
-    for layer in net.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+    if init not in ("torch", "glorot"):
+        raise unknown("init", init, ("torch", "glorot"))
+    for layer in net.modules() if init == "glorot" else ():
+        if isinstance(layer, nn.Linear | nn.Conv2d | MultiChannelConv2D):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -4,11 +4,13 @@ import json
 import platform
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from filelock import FileLock, Timeout
 
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
@@ -54,6 +56,15 @@ class Run:
             raise UsageError(f"{path} is not a run folder: it has no config.toml")
         return run
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this run; raises CnnkitError if one does already."""
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise CnnkitError(f"another process is training {self.path}") from error
+
     def settings(self) -> dict[str, Any]:
         """Return config.toml; raises UsageError if it is damaged."""
         return read_toml(self.config_file)
@@ -61,6 +72,13 @@ class Run:
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file into the folder, atomically."""
         atomic_write(self.path / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Return what `write_json` wrote; raises CnnkitError if it is missing or damaged."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CnnkitError(f"{self.path / name}: cannot be read ({error})") from error
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
@@ -70,7 +88,8 @@ class Run:
         """Forget the rows of `epoch` and later, which a resumed run is about to repeat."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            rows = [row for line in path.read_text().splitlines() if (row := _parse(line)) and row["epoch"] < epoch]
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            rows = [row for line in lines if (row := _parse(line)) and row["epoch"] < epoch]
             atomic_write(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
     def log(self, lines: Iterable[str]) -> None:
@@ -99,10 +118,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _parse(line: str) -> dict[str, Any] | None:
     """Return the row in a line, or None for one that a crash or a full disk tore."""
     try:
-        row: dict[str, Any] = json.loads(line)
+        row = json.loads(line)
     except ValueError:
         return None
-    return row
+    return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None
 
 
 def _environment() -> dict[str, Any]:
