@@ -39,6 +39,11 @@ NETS = {
         lambda: nn.Sequential(nn.Conv2d(1, 3, 3, 2), Branches(), nn.Conv2d(3, 1, 3, padding="same")),
         (1, 29, 29),
     ),
+    "same with a stride": (
+        lambda: nn.Sequential(BY_HAND(1, 1, 3, stride=2, padding="same"), BY_HAND(1, 1, 2)),
+        (1, 9, 12),
+    ),
+    "pooled to what it is": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3), nn.AdaptiveAvgPool2d(7)), (1, 9, 9)),
     "by hand": (lambda: nn.Sequential(BY_HAND(1, 2, 3, stride=2, padding=(0, 1)), BY_HAND(2, 1, 2)), (1, 20, 20)),
 }
 
@@ -101,6 +106,28 @@ def test_the_net_is_left_as_it_was(name: str) -> None:
     assert all(value.equal(before[key]) and value.device.type == "cpu" for key, value in net.state_dict().items())
 
 
+def test_by_hand_costs_what_torchs_layer_costs() -> None:
+    by_hand, torchs = BY_HAND(2, 3, (3, 1), stride=2, padding=1), nn.Conv2d(2, 3, (3, 1), 2, 1)
+    assert trace(by_hand, (2, 9, 8)).macs == trace(torchs, (2, 9, 8)).macs > 0
+    torchs.requires_grad_(False)
+    assert trace(torchs, (2, 9, 8)).params == trace(by_hand, (2, 9, 8)).params == 21
+
+
+def test_a_gate_over_channels_sees_the_whole_image_and_keeps_the_map() -> None:
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.mix = nn.AdaptiveAvgPool2d(1), nn.Conv2d(2, 2, 1)
+            self.scale = nn.Parameter(torch.ones(2, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.mix(self.pool(x)).sigmoid() * self.scale
+
+    parts = trace(nn.Sequential(nn.Conv2d(1, 2, 3), Gate()), (1, 8, 8))
+    assert parts.stages[-1].output == (2, 6, 6)
+    assert parts.stages[-1].receptive.size == (8, 8)
+
+
 def test_a_huge_net_costs_no_memory() -> None:
     with torch.device("meta"):
         net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 200_000))
@@ -114,6 +141,8 @@ def test_errors() -> None:
 
     with pytest.raises(UsageError, match="cannot take an image of 1 x 32 x 32"):
         trace(create("lenet"), (1, 32, 32))
+    with pytest.raises(UsageError, match="cannot take an image of 2 x 4 x 4"):
+        trace(nn.Sequential(nn.BatchNorm1d(2)), (2, 4, 4))
     with pytest.raises(UsageError, match=r"receptive field behind .* is not known"):
         trace(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Upsample(scale_factor=2)), (1, 9, 9))
     with pytest.raises(UsageError, match="cannot be followed"):

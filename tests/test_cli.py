@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cnnkit.data import read_image
-from conftest import ROOT, Cli, one_line, start
+from conftest import ROOT, Cli, Result, one_line, start
 
 DIGITS = sorted((ROOT / "examples/digits").iterdir())
 QUICK = ("--epochs", 2, "--batch-size", 256)
@@ -88,6 +88,15 @@ def test_flags_override_the_file_and_the_file_its_recipe(cli: Cli) -> None:
     config = tomllib.loads(Path("runs/lenet_bn-digits-1/config.toml").read_text())
     assert (config["optimizer"], config["epochs"], config["lr"], config["batch_size"]) == ("sgd", 1, 0.5, 32)
     assert config["model_kwargs"] == {"norm": "by_hand"}
+    Path("my.toml").write_text('net = "lenet_bn"\nepochs = 1\n[model_kwargs]\nnorm = "by_hand"\ndecay = 0.5\n')
+    assert cli("train", "-c", "my.toml", "--model-kwargs.decay", 0.7).code == 0
+    config = tomllib.loads(Path("runs/lenet_bn-digits-2/config.toml").read_text())
+    assert config["model_kwargs"] == {"norm": "by_hand", "decay": 0.7}
+
+
+def test_one_image_left_over_is_no_batch_of_its_own(cli: Cli) -> None:
+    for batch_size in (647, 1294):  # of 1,295 images
+        assert cli("train", "lenet_bn", "--epochs", 1, "--batch-size", batch_size).code == 0
 
 
 def test_pixels_reach_the_bundle(cli: Cli) -> None:
@@ -200,6 +209,21 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["train", "lenet", "--device", "gpu"], 2, ["device 'gpu' cannot be used", "try auto, cpu"]),
         (["train", "lenet", "--image-size", "8"], 2, ["lenet needs images of at least 16 x 16, not 8 x 8"]),
         (["train", "lenet", "--model-kwargs.norm", "x"], 2, ["unknown argument of lenet 'norm'"]),
+        (["train", "lenet_bn", "--model-kwargs.norm", "3"], 2, ["unknown norm 3"]),
+        (["train", "lenet_bn", "--model-kwargs.decay", "5"], 2, ["decay must be between 0 and 1, not 5"]),
+        (["train", "lenet_bn", "--model-kwargs.epsilon", "x"], 2, ["epsilon must be above 0, not 'x'"]),
+        (["train", "lenet_bn", "--model-kwargs.num_classes", "3"], 2, ["num_classes follows from the data"]),
+        (["train", "lenet_bn", "--model-kwargs.norm", "[1]"], 2, ["model_kwargs.norm cannot be [1]", "a word"]),
+        (["train", "lenet_bn", "--batch-size", "1"], 2, ["batch_size cannot be 1"]),
+        (["train", "lenet", "--batch-size", "9" * 20], 2, ["batch_size cannot be"]),
+        (["train", "lenet", "--lr", "inf"], 2, ["lr cannot be 'inf'", "finite"]),
+        (["train", "lenet", "--validation", "0.9999"], 2, ["validation 0.9999 leaves no image"]),
+        (["train", "lenet", "--device", "meta"], 2, ["device 'meta' cannot be used"]),
+        (
+            ["train", "-c", "recipe.toml", "--recipe", "default"],
+            2,
+            ["recipe.toml says recipe 'chapter'", "leave out one"],
+        ),
         (["train", "lenet", "-c", "nowhere.toml"], 2, ["nowhere.toml: cannot be read"]),
         (["train", "lenet", "-c", "bad.toml"], 2, ["bad.toml: not a TOML file"]),
         (["train", "lenet", "-c", "odd.toml"], 2, ["unknown setting 'epoch'", "did you mean 'epochs'"]),
@@ -219,6 +243,8 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["anatomy", "lenet", "--input", "28"], 2, ["--input takes channels x height x width", "'28'"]),
         (["anatomy", "lenet", "--input", "1x15x28"], 2, ["at least 16 x 16, not 15 x 28"]),
         (["filter", "nowhere.png", "--kernel", "blur"], 3, ["nowhere.png: no such file"]),
+        (["filter", "nowhere.png", "--kernel", "blur", "--output", "small.png"], 3, ["nowhere.png: no such file"]),
+        (["filter", "small.png", "--kernel", "[[1]]", "--output", "no/x.png"], 1, ["no/x.png: cannot be written"]),
         (["filter", "file", "--kernel", "blur"], 3, ["file: not a picture"]),
         (["filter", "small.png", "--kernel", "blurr"], 2, ["unknown kernel 'blurr'", "did you mean 'blur'"]),
         (["filter", "small.png", "--kernel", "edge"], 2, ["window of 3 x 3 is larger", "2 x 2"]),
@@ -236,6 +262,7 @@ def test_bad_input_is_one_clear_line(cli: Cli, arguments: list[str], code: int, 
     Path("file").write_text("text")
     Path("bad.toml").write_text("epochs = ")
     Path("odd.toml").write_text("epoch = 3")
+    Path("recipe.toml").write_text('net = "lenet"\nrecipe = "chapter"')
     Image.new("L", (2, 2)).save("small.png")
     one_line(cli(*arguments), code, *words)
     assert not Path("runs").exists(), "a refused run leaves no folder behind"
@@ -267,15 +294,25 @@ def test_resuming_a_finished_run_repeats_nothing(run: Path, cli: Cli) -> None:
     assert (run / "metrics.jsonl").read_text() == before
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    with start("anatomy", "lenet") as listing:
-        head = subprocess.run(["head", "-n", "1"], stdin=listing.stdout, capture_output=True, text=True, check=True)
-        assert head.stdout.startswith("lenet, input")
-        assert listing.stdout
-        assert listing.stderr
-        listing.stdout.close()
-        assert listing.stderr.read() == ""
-    assert listing.returncode == 0
+@pytest.mark.parametrize("arguments", [["anatomy", "lenet"], ["nets", "--json"], ["train", "lenet", "--epochs", "12"]])
+def test_a_reader_that_leaves_early_changes_nothing(arguments: list[str]) -> None:
+    with start(*arguments) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()  # before anything is printed
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    if arguments[0] == "train":
+        assert len(Path("runs/lenet-digits-1/metrics.jsonl").read_text().splitlines()) == 12
+        assert "done" in Path("runs/lenet-digits-1/log.txt").read_text()
+
+
+def test_a_full_disk_under_the_output_is_one_clear_line() -> None:
+    for verb in (["nets"], ["nets", "--json"]):
+        command = [sys.executable, "-m", "cnnkit", *verb]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        one_line(Result(done.returncode, "", done.stderr), 1, "No space left")
 
 
 def test_no_colour_in_a_pipe_and_a_bar_on_a_terminal() -> None:

@@ -179,6 +179,7 @@ def test_pixels_are_scaled_normalised_or_raw() -> None:
 
 def test_channel_statistics() -> None:
     images = torch.randint(0, 256, (50, 3, 7, 5), dtype=torch.uint8)
+    assert channel_statistics(torch.full((4, 1, 2, 2), 255, dtype=torch.uint8)) == ((1.0,), (1.0,))
     mean, std = channel_statistics(images)
     values = images.double() / 255
     assert mean == pytest.approx(values.mean((0, 2, 3)).tolist())
@@ -223,6 +224,14 @@ def test_an_epoch_can_be_entered_at_any_batch() -> None:
     whole = [y.tolist() for _, y in batches.epoch(5)]
     for first in range(5):
         assert [y.tolist() for _, y in batches.epoch(5, first)] == whole[first:]
+
+
+def test_a_single_image_left_over_joins_the_batch_before() -> None:
+    for count, sizes in {9: [4, 5], 8: [4, 4], 1: [1], 5: [5], 10: [4, 4, 2], 0: []}.items():
+        batches = Batches(numbered(count), 4, Preprocess((2, 2)), seed=0)
+        assert [len(y) for _, y in batches] == [len(y) for _, y in batches.epoch(1)] == sizes
+        assert len(batches) == len(sizes)
+        assert sorted(torch.cat([y for _, y in batches.epoch(1)]).tolist() if sizes else []) == list(range(count))
 
 
 def test_iteration_is_in_order_and_channels_last() -> None:

@@ -49,6 +49,26 @@ def test_a_new_bundle_replaces_the_old_and_leaves_nothing_else(tmp_path: Path) -
     assert {path.name for path in (tmp_path / "best").iterdir()} == {"model.safetensors", "config.json"}
 
 
+def test_the_old_bundle_is_there_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where folders cannot trade names in one step, they do in two; a failure in between puts the old one back."""
+    save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": 1}))
+    monkeypatch.setattr("cnnkit.core.files._exchange", lambda one, other: False)
+    save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": 2}))
+    assert load_bundle(tmp_path)[1].metrics == {"epoch": 2}
+    rename = Path.rename
+
+    def broken(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(CnnkitError, match="Input/output error"):
+        save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": 3}))
+    assert load_bundle(tmp_path)[1].metrics == {"epoch": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
 def test_prediction_is_softmax_of_the_preprocessed_picture(tmp_path: Path) -> None:
     net = create("lenet").eval()
     picture = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8)
@@ -84,6 +104,8 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
         ("config.json", lambda text: text.replace(b'"net"', b'"nets"'), "description is damaged"),
         ("config.json", lambda text: text.replace(b'"mean"', b'"meme"'), "description is damaged"),
         ("config.json", lambda _: b"\xff\xfe", "description is damaged"),
+        ("config.json", lambda text: text.replace(b'"format": 1', b'"format": 2'), "description is damaged"),
+        ("config.json", lambda text: text.replace(b'"arguments": {', b'"arguments": {"x": 1'), "cannot be built"),
         ("model.safetensors", lambda data: data[:-1], "its sha256 is not the one"),
         ("model.safetensors", lambda data: data[:200] + b"!" + data[201:], "its sha256 is not the one"),
         ("model.safetensors", None, "cannot be read"),

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -151,3 +152,30 @@ def test_a_hiccup_is_waited_out(mirror: Server, tmp_path: Path) -> None:
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"127\.0\.0\.1:9.*refused"):
         fetch(["http://127.0.0.1:9/file.gz"], tmp_path / "payload", DIGEST)
+
+
+def test_what_is_there_and_right_is_not_fetched_again(mirror: Server, tmp_path: Path) -> None:
+    path = tmp_path / "payload"
+    path.write_bytes(b"something old")
+    fetch([mirror.url], path, DIGEST)
+    fetch([mirror.url], path, DIGEST)
+    assert path.read_bytes() == PAYLOAD
+    assert len(mirror.asked) == 1
+
+
+def test_the_beginning_of_another_file_is_thrown_away(mirror: Server, tmp_path: Path) -> None:
+    mirror.script = ["cut"] * ATTEMPTS
+    with pytest.raises(DataError):
+        fetch([mirror.url], tmp_path / "payload", DIGEST)
+    [part] = tmp_path.glob("*.part")
+    part.write_bytes(b"?" * 1000)
+    assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
+    assert mirror.asked[-2:] == ["bytes=1000-", None]
+
+
+def test_two_at_once_fetch_once(mirror: Server, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: fetch([mirror.url], tmp_path / "payload", DIGEST), range(4)))
+    assert paths == [tmp_path / "payload"] * 4
+    assert paths[0].read_bytes() == PAYLOAD
+    assert len(mirror.asked) == 1

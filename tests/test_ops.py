@@ -207,6 +207,47 @@ def test_the_dtype_is_kept(dtype: torch.dtype) -> None:
     assert ops.corr2d(X, K)[0, 0] == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_do_not_overflow_where_torch_does_not(dtype: torch.dtype) -> None:
+    X = (300 * torch.randn(64, 2, 4, 4)).to(dtype)
+    one, zero = torch.ones(2), torch.zeros(2)
+    Y, _, variance = ops.batch_norm(X, one, zero, zero, one, training=True)
+    assert Y.dtype == dtype
+    torch.testing.assert_close(
+        Y, F.batch_norm(X, None, None, one.to(dtype), zero.to(dtype), True), atol=0.02, rtol=0.01
+    )
+    assert variance.isfinite().all()
+    big = torch.full((8, 8), 60000.0).to(dtype)
+    assert ops.pool2d(big, 8, "avg").equal(big[:1, :1])
+
+
+def test_other_dtypes() -> None:
+    X = torch.arange(9).reshape(3, 3)
+    for dtype in (torch.uint16, torch.int8, torch.bool):
+        pooled = ops.pool2d(X.to(dtype), 2, padding=1)
+        assert pooled.dtype == dtype
+        assert pooled[-1, -1] == torch.tensor(8).to(dtype)
+    with pytest.raises(UsageError, match="complex numbers have no maximum"):
+        ops.pool2d(X.to(torch.complex64), 2)
+    kernel = torch.tensor([1, 2]).view(2, 1, 1, 1)
+    for image in (X.float()[None], X.double()[None], X[None]):
+        assert ops.corr2d_1x1(image, kernel).equal(ops.corr2d_multi_in_out(image, kernel))
+    assert ops.corr2d_1x1(X[None], torch.full((1, 1, 1, 1), 2**60)).dtype == torch.int64
+
+
+def test_a_refused_first_input_leaves_a_layer_unbuilt() -> None:
+    layer = ops.BatchNormalization()
+    with pytest.raises(UsageError, match=r"\(N, C\) or \(N, C, H, W\)"):
+        layer(torch.rand(4, 7, 3))
+    assert layer(torch.rand(4, 3)).shape == (4, 3)
+
+
+def test_the_start_of_learning_is_seeded() -> None:
+    Y = ops.detect_edges(WIDE)
+    one, same, other = (ops.learn_kernel(WIDE, Y, (1, 2), seed=seed).losses for seed in (1, 1, 2))
+    assert one == same != other
+
+
 def test_the_meta_device_works() -> None:
     X, K = torch.empty(2, 3, 9, 9, device="meta"), torch.empty(4, 3, 3, 3, device="meta")
     assert ops.corr2d_multi_in_out(X, K, stride=2).shape == (2, 4, 4, 4)
@@ -382,6 +423,11 @@ def test_an_unknown_kernel_gets_a_hint() -> None:
         (lambda: ops.Conv2D(0), "kernel_size must be"),
         (lambda: ops.Conv2D(2, padding="sam"), "padding must be"),
         (lambda: ops.MultiChannelConv2D(0, 1, 2), "in_channels must be"),
+        (lambda: ops.MultiChannelConv2D((1, 2), 1, 2), "in_channels must be an int >= 1"),
+        (lambda: ops.BatchNormalization(num_features=2.5), "num_features must be an int >= 1, not 2.5"),
+        (lambda: ops.corr2d_multi_in_out(torch.ones(1, 4, 4), torch.ones(0, 1, 2, 2)), "at least one output channel"),
+        (lambda: ops.learn_kernel(WIDE, ops.detect_edges(WIDE), (1, 2), steps=0), "steps must be"),
+        (lambda: ops.learn_kernel(WIDE, ops.detect_edges(WIDE), (1, 2), lr=1e39, steps=1), "diverges at step 0"),
         (lambda: ops.BatchNormalization(1.5), "decay must be between 0 and 1, not 1.5"),
         (lambda: ops.BatchNormalization(epsilon=0), "epsilon must be above 0"),
         (lambda: ops.BatchNormalization(num_features=2)(torch.ones(4, 3)), r"gamma must be \(3,\)"),

@@ -12,12 +12,13 @@ from torch import nn
 
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
 from cnnkit.data import Batches, ImageSet, Preprocess
+from cnnkit.deploy import load_bundle
 from cnnkit.nets import create
-from cnnkit.train import EpochRecord, Metrics, StepRecord, TrainConfig, Trainer, evaluate, initialise
+from cnnkit.train import EpochRecord, Metrics, Run, StepRecord, TrainConfig, Trainer, evaluate, initialise
 from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
 from cnnkit.train.recipes import RECIPES
 from cnnkit.train.schedule import learning_rate
-from conftest import Cli, start
+from conftest import Cli, one_line, start
 
 
 class Quiet:
@@ -123,10 +124,11 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop_at", [1, 12, 13, 14, 20, 39])
 def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, stop_at: int) -> None:
     whole_seen, seen = Quiet(), Quiet()
-    whole = trainer(tmp_path / "whole", config(), whole_seen)
+    whole_saved, saved = [], []
+    whole = trainer(tmp_path / "whole", config(), whole_seen, whole_saved)
     whole.run()
 
-    first = trainer(tmp_path / "stopped", config(), seen)
+    first = trainer(tmp_path / "stopped", config(), seen, saved)
     noisy = first.net[4]
     forward = noisy.forward
 
@@ -139,13 +141,17 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, stop_at: int) -> None:
     with pytest.raises(Interrupted, match="saved in") as caught:
         first.run()
     assert caught.value.exit_code == 130
-    second = trainer(tmp_path / "stopped", config(), seen)
+    second = trainer(tmp_path / "stopped", config(), seen, saved)
     second.resume()
+    assert second.seconds == load_checkpoint(tmp_path / "stopped/last.ckpt")["seconds"]
     second.run()
     assert all(a.equal(b) for a, b in zip(weights(whole), weights(second), strict=True))
-    measured = [(r.epoch, r.train_loss, r.train_accuracy, r.val_loss, r.val_accuracy, r.lr) for r in whole_seen.epochs]
-    again = [(r.epoch, r.train_loss, r.train_accuracy, r.val_loss, r.val_accuracy, r.lr) for r in seen.epochs]
+    measured = [
+        (r.epoch, r.train_loss, r.train_accuracy, r.val_loss, r.val_accuracy, r.lr, r.best) for r in whole_seen.epochs
+    ]
+    again = [(r.epoch, r.train_loss, r.train_accuracy, r.val_loss, r.val_accuracy, r.lr, r.best) for r in seen.epochs]
     assert measured == again
+    assert saved == whole_saved
     assert noisy.seen + second.net[4].seen == whole.net[4].seen
 
 
@@ -182,12 +188,40 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
-    run = trainer(tmp_path, config(epochs=1))
+    """The last step of the epoch breaks a weight; its loss came before and was fine, and no validation looks."""
+    saved: list[int] = []
+    run = trainer(tmp_path, config(epochs=1), saved=saved)
     run.validation = None
-    run.save_best = lambda net, record: net[0].weight.data.fill_(float("inf"))
-    with pytest.raises(CnnkitError, match="some weights is nan"):
+    steps = iter(range(1, 100))
+
+    def break_the_last(*_: object) -> None:
+        if next(steps) == len(run.train):
+            run.net[1].running_var[0] = float("inf")
+
+    run.optimizer.register_step_post_hook(break_the_last)
+    with pytest.raises(CnnkitError, match=r"the 1\.running_var is nan in epoch 1 after step 13"):
         run.run()
-    assert load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 1
+    state = load_checkpoint(tmp_path / "last.ckpt")
+    assert (state["epoch"], state["step"]) == (1, 0)
+    assert saved == []
+
+
+def test_the_schedule_and_the_settings_reach_the_optimiser(tmp_path: Path) -> None:
+    kinds = {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "rmsprop": torch.optim.RMSprop,
+    }
+    for name, kind in kinds.items():
+        run = trainer(tmp_path / name, config(optimizer=name, momentum=0.3, weight_decay=0.02, epochs=2))
+        used: list[float] = []
+        run.optimizer.register_step_pre_hook(lambda o, *_, used=used: used.append(o.param_groups[0]["lr"]))
+        run.run()
+        assert type(run.optimizer) is kind
+        assert run.optimizer.defaults["weight_decay"] == 0.02
+        assert run.optimizer.defaults.get("momentum", 0.3) == 0.3
+        assert used == [learning_rate("one-cycle", 0.01, step, 26) for step in range(26)]
 
 
 def test_no_image_to_train_on(tmp_path: Path) -> None:
@@ -205,9 +239,10 @@ def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     run = trainer(tmp_path, config(epochs=1))
     run.run()
     good = path.read_bytes()
+    weight = run.net[5].weight.detach().numpy().tobytes()
     flipped = bytearray(good)
-    flipped[len(good) // 2] ^= 0xFF
-    for content in (b"", b"nonsense", good[: len(good) // 2], good[:-100]):
+    flipped[good.index(weight) + 5] ^= 1  # a bit of a weight, which torch reads without a word
+    for content in (b"", b"nonsense", good[: len(good) // 2], good[:-100], bytes(flipped)):
         path.write_bytes(content)
         with pytest.raises(CnnkitError, match=r"last\.ckpt: the checkpoint is damaged \(.*\); best/ may still be good"):
             trainer(tmp_path, config()).resume()
@@ -257,23 +292,66 @@ def test_a_full_disk_leaves_the_old_checkpoint(cli: Cli) -> None:
     assert "cannot write" in err
     assert "the earlier one is kept" in err
     assert {path: path.read_bytes() for path in before} == before
-    assert not list(run.glob(".*")), "no temporary file is left behind"
+    assert [path.name for path in run.glob(".*")] == [".lock"], "no temporary file is left behind"
 
 
-def test_ctrl_c_in_a_real_process_then_resume(tmp_path: Path) -> None:
-    process = start("train", "lenet", "--epochs", 200)
-    log = Path("runs/lenet-digits-1/metrics.jsonl")
+def wait_for(path: Path, lines: int) -> None:
     deadline = time.monotonic() + 120
-    while not log.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, (out, err)
+    while time.monotonic() < deadline and (not path.exists() or len(path.read_text().splitlines()) < lines):
+        time.sleep(0.02)
+
+
+def rows(run: Path) -> list[tuple[float, ...]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["epoch"], row["train_loss"], row["val_loss"], row["val_accuracy"], row["best"]) for row in lines]
+
+
+def test_killed_and_interrupted_processes_resume_to_the_same_run(cli: Cli) -> None:
+    arguments = ("train", "lenet", "--epochs", 12)
+    assert cli(*arguments, "--output", "whole").code == 0
+    whole, run = Path("whole/lenet-digits-1"), Path("runs/lenet-digits-1")
+    with start(*arguments) as killed:
+        wait_for(run / "metrics.jsonl", 3)
+        killed.kill()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 99}\n[1]\n{"epo')  # what a crash may leave
+    with start("train", "--resume", run) as stopped:
+        wait_for(run / "metrics.jsonl", 8)
+        stopped.send_signal(signal.SIGINT)
+        _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
     assert err.count("\n") == 1
     assert "go on with: cnnkit train --resume runs/lenet-digits-1" in err
-    state = load_checkpoint(Path("runs/lenet-digits-1/last.ckpt"))
-    done = [json.loads(line)["epoch"] for line in log.read_text().splitlines()]
-    assert done == list(range(1, state["epoch"]))
+    assert cli("train", "--resume", run).code == 0
+    assert rows(run) == rows(whole)
+    assert (run / "best/model.safetensors").read_bytes() == (whole / "best/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("delay", [0.7, 1.5])
+def test_ctrl_c_while_starting(cli: Cli, delay: float) -> None:
+    assert cli("train", "lenet", "--epochs", 1).code == 0
+    with start("evaluate", "runs/lenet-digits-1") as process:
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "cnnkit: interrupted\n")
+
+
+def test_a_run_is_resumed_by_one_process_with_its_own_settings(cli: Cli) -> None:
+    assert cli("train", "lenet", "--epochs", 1).code == 0
+    run = Run.open(Path("runs/lenet-digits-1"))
+    with run.locked():
+        one_line(cli("train", "--resume", run.path), 1, "another process is training runs/lenet-digits-1")
+    text = run.config_file.read_text()
+    for old, new, words in [
+        ("seed = 0", "seed = 1", "split.json"),
+        ('"adamw"', '"sgd"', "its optimizer is 'adamw', here 'sgd'"),
+        ("batch_size = 64", "batch_size = 32", "its batch_size is 64, here 32"),
+        ('"lenet"', '"lenet_bn"', "does not fit this run"),
+    ]:
+        run.config_file.write_text(text.replace(old, new))
+        result = cli("train", "--resume", run.path)
+        one_line(result, 3 if "split" in words else 1, words)
 
 
 # --- settings, schedules, initial weights, metrics
@@ -331,6 +409,17 @@ def test_per_class_figures_by_hand() -> None:
     assert rows[0] == {"precision": 0.6, "recall": 0.75, "f1": pytest.approx(2 / 3), "support": 4}
     assert rows[1] == {"precision": 0.8, "recall": pytest.approx(2 / 3), "f1": pytest.approx(8 / 11), "support": 6}
     assert rows[2] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+
+
+def test_the_init_setting_reaches_the_net(cli: Cli) -> None:
+    for init, least in {"glorot": 0, "torch": 0.01}.items():
+        flags = ("--init", init, "--lr", "1e-12", "--optimizer", "sgd", "--weight-decay", 0, "--epochs", 1)
+        assert cli("train", "lenet", *flags, "--output", init).code == 0
+        net, _ = load_bundle(Path(init, "lenet-digits-1"))
+        biases = torch.cat([p.flatten() for name, p in net.named_parameters() if name.endswith("bias")])
+        assert least <= biases.abs().max() <= (1e-9 if init == "glorot" else 1)
+    with pytest.raises(UsageError, match="unknown init 'xavier'"):
+        initialise(create("lenet"), "xavier")
 
 
 def test_default_recipe_beats_chance_on_the_digits(cli: Cli) -> None:
