@@ -177,6 +177,14 @@ def test_filter_writes_the_feature_map(cli: Cli, kernel: str) -> None:
     assert feature_map.float().std() > 1
 
 
+@pytest.mark.parametrize("columns", [30, 80, 200])
+def test_no_number_is_cut_on_a_narrow_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out, _ = start("anatomy", "lenet").communicate(timeout=60)
+    for number in ("281,640", "44,426", "153,600", "24 x 24"):
+        assert number in out
+
+
 def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
     step = np.zeros((6, 8), np.uint16)
     step[:, 4:] = 40_000
@@ -249,7 +257,8 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["filter", "small.png", "--kernel", "blurr"], 2, ["unknown kernel 'blurr'", "did you mean 'blur'"]),
         (["filter", "small.png", "--kernel", "edge"], 2, ["window of 3 x 3 is larger", "2 x 2"]),
         (["filter", "small.png", "--kernel", "[[1]]", "--stride", "0"], 2, ["stride must be", "not 0"]),
-        (["filter", "small.png", "--kernel", "[[1]]", "--padding", "x"], 2, ["padding must be", "'x'"]),
+        (["filter", "small.png", "--kernel", "[[1]]", "--padding", "x"], 2, ["--padding", '"x"', "valid, same"]),
+        (["filter", "small.png", "--kernel", "[[1]]", "--padding", "-1"], 2, ["padding must be", "not -1"]),
         (["filter", "small.png", "--kernel", "[[1]]", "--output", "small.png"], 2, ["is the picture itself"]),
         (["filter", "small.png"], 2, ["--kernel"]),
     ],

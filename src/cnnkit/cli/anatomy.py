@@ -35,7 +35,7 @@ def anatomy(
     import torch
 
     from cnnkit.anatomy import trace
-    from cnnkit.cli.console import console, print_json, table
+    from cnnkit.cli.console import page, print_json, table
     from cnnkit.core.shape import by
     from cnnkit.nets import create, entry
 
@@ -59,11 +59,9 @@ def anatomy(
             listing.add_row("", f"{layer.name} {layer.kind}", *_cells(layer), style="dim")
         listing.add_section()
     listing.add_row("total", "", "", f"{parts.params:,}", f"{parts.macs:,}", "", "")
-    console.print(f"{net}, input {by(*parts.input)}", listing)
+    page.print(f"{net}, input {by(*parts.input)}", listing)
     if parts.statistics:
-        console.print(
-            f"and {parts.statistics:,} moving statistics: {parts.params + parts.statistics:,} as Keras counts"
-        )
+        page.print(f"and {parts.statistics:,} moving statistics: {parts.params + parts.statistics:,} as Keras counts")
 
 
 def _cells(row: "Stage | Layer") -> list[str]:

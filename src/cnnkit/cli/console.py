@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["console", "print_json", "table"]
+__all__ = ["console", "page", "print_json", "table"]
 
 
 class _Console(Console):
@@ -21,8 +21,7 @@ class _Console(Console):
 
 
 console = _Console(highlight=False)
-if not console.is_terminal:
-    console = _Console(highlight=False, width=120)  # a file or a pipe does not say how wide it is
+page = _Console(highlight=False, width=max(console.width, 120))  # a narrow terminal wraps it, but no number is cut
 
 
 def table(columns: Sequence[str], *, text: int = 1) -> Table:

@@ -55,7 +55,7 @@ def evaluate(
 
 
 def _report(metrics: "Metrics", net: str, data: str, classes: tuple[str, ...], json: bool) -> None:
-    from cnnkit.cli.console import console, print_json, table
+    from cnnkit.cli.console import page, print_json, table
 
     rows = metrics.per_class()
     if json:
@@ -78,8 +78,8 @@ def _report(metrics: "Metrics", net: str, data: str, classes: tuple[str, ...], j
     confusion = table(["true / predicted", *map(str, range(len(classes)))])
     for index, (name, counts) in enumerate(zip(classes, metrics.confusion.tolist(), strict=True)):
         confusion.add_row(f"{index} {name}", *(str(count) if count else "." for count in counts))
-    console.print(per_class, confusion)
-    console.print(
+    page.print(per_class, confusion)
+    page.print(
         f"{net} on the test set of {data}: accuracy {metrics.accuracy:.4f}, loss {metrics.loss:.4f}, "
         f"{metrics.num_images:,} images"
     )

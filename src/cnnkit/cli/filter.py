@@ -1,11 +1,19 @@
 """`cnnkit filter`: a kernel over a picture."""
 
 from pathlib import Path
+from typing import Literal
 
 __all__ = ["filter"]
 
 
-def filter(image: Path, *, kernel: str, output: Path | None = None, stride: int = 1, padding: str = "valid") -> None:
+def filter(
+    image: Path,
+    *,
+    kernel: str,
+    output: Path | None = None,
+    stride: int = 1,
+    padding: Literal["valid", "same"] | int = "valid",
+) -> None:
     """Slide a kernel over a picture, each channel on its own, and write the feature map as a picture.
 
     A kernel whose weights sum to zero shows the strength of its answer, the strongest as white; any other is
@@ -36,6 +44,6 @@ def filter(image: Path, *, kernel: str, output: Path | None = None, stride: int 
     if target.exists() and image.exists() and target.samefile(image):
         raise UsageError(f"{target} is the picture itself; give another --output")
     picture = read_image(image)
-    result = filter_image(picture, weights, stride, int(padding) if padding.isdecimal() else padding)  # type: ignore[arg-type]
+    result = filter_image(picture, weights, stride, padding)
     write_image(target, result)
     console.print(f"{target}: {by(*picture.shape)} to {by(*result.shape)}", markup=False, soft_wrap=True)

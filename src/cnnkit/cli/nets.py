@@ -18,7 +18,7 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     import torch
 
     from cnnkit.anatomy import trace
-    from cnnkit.cli.console import console, print_json, table
+    from cnnkit.cli.console import page, print_json, table
     from cnnkit.core.shape import by
     from cnnkit.nets import create, entry, list_networks
 
@@ -48,4 +48,4 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     for row in rows:
         counts = (f"{row[key]:,}" for key in ("parameters", "macs"))
         listing.add_row(row["net"], row["paper"], row["section"], row["input"], str(row["smallest"]), *counts)
-    console.print(listing)
+    page.print(listing)

@@ -41,7 +41,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line above the bar and keep it in the log."""
-        self.bar.console.print(line, markup=False)
+        self.bar.console.print(line, markup=False, soft_wrap=True)
         self.run.log([line])
 
     def on_step(self, record: StepRecord) -> None:
@@ -54,7 +54,7 @@ class Display:
         self.bar.update(self.task, completed=record.step, total=record.steps, epoch=epoch, state=state)
         if self.bar.disable and time.monotonic() - self.printed > PLAIN_SECONDS:
             self.printed = time.monotonic()
-            console.print(f"epoch {epoch}  step {record.step}/{record.steps}  {state}", markup=False)
+            console.print(f"epoch {epoch}  step {record.step}/{record.steps}  {state}", markup=False, soft_wrap=True)
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Print the epoch and append it to metrics.jsonl."""

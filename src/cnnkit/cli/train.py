@@ -51,8 +51,8 @@ def train(
         file = read_toml(config) if config else {}
         if "recipe" in given and file.get("recipe", given["recipe"]) != given["recipe"]:
             raise UsageError(f"{config} says recipe {file['recipe']!r}, --recipe {given['recipe']!r}: leave out one")
-        if "model_kwargs" in given:  # one by one, as the other settings
-            given["model_kwargs"] = file.get("model_kwargs", {}) | given["model_kwargs"]
+        if "model_kwargs" in given and isinstance(file.get("model_kwargs"), dict):  # one by one, as the other settings
+            given["model_kwargs"] = file["model_kwargs"] | given["model_kwargs"]
         job = _prepare(resolve(file | given))
         stem = f"{job.config.net}-{job.config.data}"
         run = Run.create(output, stem, job.config.model_dump(mode="json"))
@@ -92,7 +92,8 @@ def _prepare(config: RunConfig) -> _Job:
     from cnnkit.ops import BatchNormalization
     from cnnkit.train import initialise
 
-    pixels = config.image_size or entry(config.net).input[1]
+    own_size = entry(config.net).input[1]  # a wrong name is told before the data is read
+    pixels = config.image_size or own_size
     config = config.model_copy(update={"image_size": pixels})
     device = pick_device(config.device)
     dataset = load_dataset(config.data, config.data_dir)
