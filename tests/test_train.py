@@ -144,6 +144,8 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, stop_at: int) -> None:
     second = trainer(tmp_path / "stopped", config(), seen, saved)
     second.resume()
     assert second.seconds == load_checkpoint(tmp_path / "stopped/last.ckpt")["seconds"]
+    assert second.best == first.best
+    assert stop_at < 14 or second.best is not None
     second.run()
     assert all(a.equal(b) for a, b in zip(weights(whole), weights(second), strict=True))
     measured = [
