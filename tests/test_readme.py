@@ -68,3 +68,16 @@ def test_links_lead_somewhere(link: str) -> None:
 
 def test_every_command_is_split_by_a_shell() -> None:
     assert all(shlex.split(command) for command in COMMANDS)
+
+
+def test_the_python_example_says_what_it_gives() -> None:
+    [code] = re.findall(r"```python\n(.*?)```", README, re.S)
+    names: dict[str, object] = {}
+    for line in code.splitlines():
+        if re.match(r"[a-z.]+\(|.*\.macs", line):
+            expression, _, shown = line.partition("  # ")
+            value = eval(expression, names)
+            assert str(value.tolist() if hasattr(value, "tolist") else f"{value:,}") == shown
+        else:
+            exec(line, names)
+    assert [name for name, _ in names["features"].named_children()] == ["conv1", "conv2", "dense"]
