@@ -65,7 +65,7 @@ def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **options,  # type: ignore[call-overload]
+        **options,
     )
 
 

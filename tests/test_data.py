@@ -215,6 +215,8 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
     assert len(batches) == 3
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
     assert orders[0] == orders[2] != orders[1]
+    other = Batches(numbered(10), 4, Preprocess((2, 2)), seed=4)
+    assert torch.cat([y for _, y in other.epoch(1)]).tolist() not in orders, "another seed, another order"
     for x, y in epochs[0]:
         assert x[:, 0, 0, 0].equal(y.float())
 

@@ -53,13 +53,13 @@ def test_equals_torch(h: int, w: int, kh: int, kw: int, sh: int, sw: int, p: int
 @pytest.mark.parametrize("bad", [0, -1, (1,), (1, 2, 3), 1.5, True, "2"])
 def test_a_bad_pair_is_named(bad: object) -> None:
     with pytest.raises(UsageError, match=r"stride must be an int or a pair of ints >= 1, not "):
-        pair(bad, "stride")  # type: ignore[arg-type]
+        pair(bad, "stride")
 
 
 @pytest.mark.parametrize("bad", [-1, "full", (1, 2, 3), (1, -1), 0.5, (1, 2, 3, 4, 5)])
 def test_a_bad_padding_is_named(bad: object) -> None:
     with pytest.raises(UsageError, match="padding must be"):
-        padding_sides(bad, 5, 3)  # type: ignore[arg-type]
+        padding_sides(bad, 5, 3)
 
 
 def test_by() -> None:

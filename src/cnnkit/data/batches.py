@@ -1,5 +1,6 @@
 """Batches out of memory: one permutation per epoch, one gather per batch, pixels to floats on the batch."""
 
+import random
 from collections.abc import Iterator
 
 import torch
@@ -52,9 +53,9 @@ class Batches:
         """Yield the shuffled batches of an epoch from batch number `first` on."""
         if self.seed is None:
             raise UsageError("these batches have no seed to shuffle by")
-        # two numbers make one seed: the low 32 bits count epochs, so that no two runs share a permutation
-        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
-        order = torch.randperm(self.num_images, generator=generator)
+        # torch's CPU generator keeps 32 bits of a seed; Python hashes both numbers into them
+        mixed = random.Random(f"{self.seed} {epoch}").getrandbits(32)
+        order = torch.randperm(self.num_images, generator=torch.Generator().manual_seed(mixed))
         order = order.to(self.labels.device)
         for number in range(first, len(self)):
             rows = order[self._rows(number)]

@@ -125,7 +125,7 @@ class BatchNormalization(nn.Module):
     def _build(self, num_features: int) -> None:
         count(num_features, "num_features")
         for parameter, value in ((self.gamma, 1.0), (self.beta, 0.0)):
-            parameter.materialize((num_features,))  # type: ignore[attr-defined]
+            parameter.materialize((num_features,))  # type: ignore[attr-defined]  # it is one while lazy
             nn.init.constant_(parameter, value)
         self.moving_mean = torch.zeros_like(self.beta, requires_grad=False)
         self.moving_variance = torch.ones_like(self.beta, requires_grad=False)
