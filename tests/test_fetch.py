@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.fetch import ATTEMPTS, fetch
+from cnnkit.core.fetch import ATTEMPTS, fetch
 
 PAYLOAD = bytes(range(256)) * 4000
 PACKED = gzip.compress(PAYLOAD, mtime=0)
@@ -74,7 +74,7 @@ mirror, other_mirror = pytest.fixture(serve, name="mirror"), pytest.fixture(serv
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnkit.data.fetch.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("cnnkit.core.fetch.PAUSE_SECONDS", 0.01)
 
 
 def left(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +12,46 @@ import cnnkit
 from cnnkit.anatomy import trace
 from cnnkit.core.errors import UsageError
 from cnnkit.core.shape import by
-from cnnkit.nets import ZOO, create, entry, list_networks
+from cnnkit.nets import (
+    BOTTLENECK,
+    ZOO,
+    DenseBlock,
+    Inception,
+    Residual,
+    SameConv2d,
+    SameMaxPool2d,
+    create,
+    entry,
+    list_networks,
+    nin_block,
+    transition,
+    vgg_block,
+)
+from cnnkit.nets.resnet import LAYOUTS
+from cnnkit.ops import by_hand, corr2d_multi_in_out, pool2d
 
 every = pytest.mark.parametrize("name", sorted(ZOO))
+CHAPTER = sorted(name for name in ZOO if ZOO[name].source == "chapter")
+
+
+def small(name: str) -> int:
+    """Pixels of an image that every stage of the network leaves something of, and no more."""
+    return max(ZOO[name].smallest, 33)
+
+
+def shape_of(name: str, channels: int | None = None, size: tuple[int, int] | None = None, **arguments: Any) -> Any:
+    """Build on the meta device, where nothing is computed, and return the logits' shape for two images."""
+    with torch.device("meta"):
+        net = create(name, in_channels=channels, image_size=size, **arguments).eval()
+        return tuple(net(torch.empty(2, channels or ZOO[name].input[0], *(size or ZOO[name].input[1:]))).shape)
 
 
 @every
 def test_forward_and_every_parameter_gets_a_gradient(name: str) -> None:
-    net = create(name)
-    logits = net(torch.randn(4, *ZOO[name].input))
-    assert logits.shape == (4, ZOO[name].classes)
+    pixels = small(name)
+    net = create(name, image_size=pixels)
+    logits = net(torch.randn(3, ZOO[name].input[0], pixels, pixels))
+    assert logits.shape == (3, ZOO[name].classes)
     assert logits.isfinite().all()
     logits.square().sum().backward()
     for path, parameter in net.named_parameters():
@@ -30,58 +61,81 @@ def test_forward_and_every_parameter_gets_a_gradient(name: str) -> None:
 
 @every
 def test_other_channels_classes_and_sizes(name: str) -> None:
-    net = create(name, in_channels=3, num_classes=7, image_size=(40, 52))
-    assert net(torch.randn(2, 3, 40, 52)).shape == (2, 7)
+    smallest = ZOO[name].smallest
+    assert shape_of(name) == (2, ZOO[name].classes)
+    assert shape_of(name, 4, (smallest + 12, smallest + 25), num_classes=7) == (2, 7)
 
 
 @every
 def test_the_smallest_image_works_and_one_less_says_so(name: str) -> None:
     smallest = ZOO[name].smallest
-    net = create(name, image_size=smallest)
-    assert net(torch.randn(2, ZOO[name].input[0], smallest, smallest)).isfinite().all()
+    assert shape_of(name, size=(smallest, smallest)) == (2, ZOO[name].classes)
+    if smallest == 1:
+        with pytest.raises(UsageError, match=r"image_size must be .* >= 1, not 0"):
+            create(name, image_size=0)
+        return
     with pytest.raises(
-        UsageError, match=f"{name} needs images of at least {smallest} x {smallest}, not {smallest - 1}"
+        UsageError, match=rf"{name} needs images of at least {smallest} x {smallest}, not {smallest - 1}"
     ):
         create(name, image_size=smallest - 1)
+    with torch.device("meta"), pytest.raises((RuntimeError, UsageError, UserWarning)):  # and no smaller one would
+        ZOO[name].build(image_size=smallest - 1, **ZOO[name].arguments)(torch.empty(2, 1, smallest - 1, smallest - 1))
 
 
 @every
-def test_a_network_is_named_stages_and_slices(name: str) -> None:
-    net = create(name).eval()
-    x = torch.randn(2, *ZOO[name].input)
+def test_named_stages_slices_and_the_state_dict(name: str) -> None:
+    pixels = small(name)
+    net = create(name, image_size=pixels).eval()
+    x = torch.randn(2, ZOO[name].input[0], pixels, pixels)
     assert type(net) is nn.Sequential
     assert [stage for stage, _ in net.named_children()][-1] == "head"
-    assert net[-1](net[:-1](x)).equal(net(x))
-    net[-1] = nn.Linear(net[-1].in_features, 3)
-    assert net(x).shape == (2, 3)
+    with torch.no_grad():
+        logits, features = net(x), net[:-1](x)
+        assert net[-1](features).equal(logits)
+        with torch.device("meta"):
+            other = create(name, image_size=pixels)
+        other.load_state_dict(net.state_dict(), assign=True)
+        assert other.eval()(x).equal(logits)
+        net[-1] = nn.LazyLinear(3) if features.ndim == 2 else nn.LazyConv2d(3, 1)
+        assert net(x).shape[:2] == (2, 3)
 
 
-@every
-def test_state_dict_round_trip(name: str) -> None:
-    one, other, x = create(name), create(name), torch.randn(3, *ZOO[name].input)
-    one(x)
-    other.load_state_dict(one.state_dict())
-    assert one.eval()(x).equal(other.eval()(x))
+@pytest.mark.parametrize("build", {row.build for row in ZOO.values()}, ids=lambda build: build.__name__)
+def test_the_docstrings_tables_are_true(build: Callable[..., nn.Module]) -> None:
+    tables = re.findall(r"^ +stage +output +(.+)\n((?: +\w+ .*\n)+)", build.__doc__ or "", re.M)
+    names = [name for header, _ in tables for name in header.split()]
+    assert {name for name in CHAPTER if ZOO[name].build is build} <= set(names)
+    for header, body in tables:
+        rows = [re.split(r" {2,}", line.strip()) for line in body.splitlines()]
+        for column, name in enumerate(header.split(), start=-len(header.split())):
+            assert ZOO[name].build is build
+            with torch.device("meta"):
+                parts = trace(create(name), ZOO[name].input)
+            expected = [(stage.name, by(*stage.output), f"{stage.params:,}") for stage in parts.stages]
+            assert [(row[0], row[1], row[column]) for row in rows if row[0] not in ("total", "statistics")] == expected
+            sums = {row[0]: row[column] for row in rows[len(expected) :]}
+            assert sums.get("total") == f"{parts.params:,}"
+            assert sums.get("statistics", "0") == f"{parts.statistics:,}"
 
 
-@every
-def test_the_docstrings_table_is_true(name: str) -> None:
-    documented = re.findall(r"^\s+(\w+)\s{2,}(\d[\dx ]*?)\s{2,}([\d,]+)$", ZOO[name].build.__doc__ or "", re.M)
-    parts = trace(create(name), ZOO[name].input)
-    assert documented == [(stage.name, by(*stage.output), f"{stage.params:,}") for stage in parts.stages]
-    total = re.search(r"total\s+([\d,]+)(?: \+ ([\d,]+) moving statistics)?", ZOO[name].build.__doc__ or "")
-    assert total
-    numbers = [int(number.replace(",", "")) for number in total.groups("0")]
-    assert numbers == [parts.params, parts.statistics]
-    assert parts.params == sum(parameter.numel() for parameter in create(name).parameters())
-
-
-def test_the_parameters_that_the_chapter_counts() -> None:
-    def keras_total(name: str) -> int:
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("lenet", 44_426),
+        ("lenet_bn", 45_330),
+        ("alexnet", 46_764_746),
+        ("vgg11", 128_806_154),
+        ("nin", 1_992_166),
+        ("googlenet", 5_977_530),
+        ("resnet18", 11_186_186),
+        ("densenet", 990_146),
+    ],
+)
+def test_the_parameters_that_the_chapter_counts(name: str, total: int) -> None:
+    """Keras counts the moving statistics too."""
+    with torch.device("meta"):
         parts = trace(create(name), ZOO[name].input)
-        return parts.params + parts.statistics
-
-    assert (keras_total("lenet"), keras_total("lenet_bn")) == (44_426, 45_330)
+    assert parts.params + parts.statistics == total
 
 
 def test_the_shapes_that_the_chapter_prints_for_lenet() -> None:
@@ -118,27 +172,175 @@ def test_lenet_bn_by_hand_equals_torchs(training: bool) -> None:
     torch.testing.assert_close(by_hand(x), torchs(x), atol=1e-5, rtol=0)
 
 
-def test_norm_constants_reach_the_layers() -> None:
-    keras = {"decay": 0.99, "epsilon": 1e-3}
-    norms = [m for m in create("lenet_bn", **keras).modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    assert [(round(m.momentum or 0, 6), m.eps) for m in norms] == [(0.01, 1e-3)] * 4
-    by_hand = create("lenet_bn", norm="by_hand", **keras)
-    assert [(m.decay, m.epsilon) for m in by_hand.modules() if hasattr(m, "decay")] == [(0.99, 1e-3)] * 4
+HEAVY = re.compile(r"vgg1[369]|vgg.*\.tv|resnet(34|50|101|152)|densenet1[69]|densenet2|preact")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if HEAVY.match(name) else []) for name in sorted(ZOO)]
+)
+def test_rebuilt_by_hand_it_answers_the_same(name: str) -> None:
+    """The chapter's operators from scratch are the specification of the fast layers."""
+    pixels = small(name)
+    net = filled_statistics(create(name, image_size=pixels)).eval()
+    x = torch.randn(1, ZOO[name].input[0], pixels, pixels)
+    with torch.no_grad():
+        expected = net(x)
+        rebuilt = by_hand(net)
+        assert not any(isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.BatchNorm2d) for layer in rebuilt.modules())
+        answer = rebuilt(x)
+    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def exported(net: nn.Module, x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    return torch.export.export(net, (x,)).module()
+
+
+def compiled(net: nn.Module, x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    return torch.compile(net, fullgraph=True, backend="aot_eager")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "name"),
+    [(exported, "lenet_bn"), (exported, "googlenet"), (compiled, "resnet18"), (compiled, "densenet")],
+)
+def test_exported_or_compiled_in_one_graph_it_answers_the_same(prepare: Callable[..., Any], name: str) -> None:
+    net = create(name, image_size=37).eval()
+    x = torch.randn(2, 1, 37, 37)
+    with torch.no_grad():
+        torch.testing.assert_close(prepare(net, x)(x), net(x))
+
+
+ACTIVATIONS = {
+    "lenet": torch.sigmoid,
+    "lenet_bn": torch.sigmoid,
+    "alexnet": torch.sigmoid,
+    "vgg11": torch.sigmoid,
+    "googlenet": lambda logits: logits,
+    "resnet18": lambda logits: logits.softmax(1),
+    "densenet": lambda logits: logits.softmax(1),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_head_as_the_chapter_writes_it(name: str) -> None:
+    pixels = small(name)
+    x = torch.randn(2, 1, pixels, pixels)
+    net, written = (create(name, image_size=pixels, head=head).eval() for head in ("logits", "as_written"))
+    written.load_state_dict(dict(zip(written.state_dict(), net.state_dict().values(), strict=True)))
+    with torch.no_grad():
+        torch.testing.assert_close(written(x), ACTIVATIONS[name](net(x)))
+
+
+def test_nin_as_written_ends_in_relu_before_the_mean() -> None:
+    net = create("nin", image_size=67, head="as_written").eval()
+    logits = create("nin", image_size=67).eval()
+    logits.load_state_dict(dict(zip(logits.state_dict(), net.state_dict().values(), strict=True)))
+    x = torch.randn(2, 1, 67, 67)
+    maps = logits[-1][:-2](logits[:-1](x))  # before pooling
+    torch.testing.assert_close(net(x), maps.relu().mean((2, 3)))
+    torch.testing.assert_close(logits(x), maps.mean((2, 3)))
+    assert (maps < 0).any()
+
+
+@pytest.mark.parametrize("size", [(28, 28), (75, 101), (8, 7)])
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 2), (2, 2), (5, 3), (3, 1)])
+def test_same_padding_is_tensorflows(size: tuple[int, int], kernel: int, stride: int) -> None:
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    conv = SameConv2d(3, 4, kernel, stride).double()
+    expected = corr2d_multi_in_out(x, conv.weight, stride, "same") + conv.bias[:, None, None]  # type: ignore[index]
+    torch.testing.assert_close(conv(x), expected)
+    if kernel % 2 or stride > 1:
+        pooled = SameMaxPool2d(kernel, stride)(x - 9)  # zeros in the padding would show
+        assert pooled.equal(pool2d(x - 9, kernel, "max", stride, "same"))
+
+
+def test_the_blocks_answer_the_chapters_examples() -> None:
+    assert Residual(3, 3)(torch.randn(4, 3, 6, 6)).shape == (4, 3, 6, 6)
+    assert Residual(3, 6, 2)(torch.randn(4, 3, 6, 6)).shape == (4, 6, 3, 3)
+    assert DenseBlock(3, 2, 10)(torch.randn(4, 3, 8, 8)).shape == (4, 23, 8, 8)
+    assert transition(23, 10)(torch.randn(4, 23, 8, 8)).shape == (4, 10, 4, 4)
+    assert Inception(192, 64, (96, 128), (16, 32), 32)(torch.randn(1, 192, 12, 12)).shape == (1, 256, 12, 12)
+    assert vgg_block(1, 64, 2)(torch.randn(1, 1, 9, 8)).shape == (1, 64, 4, 4)
+    assert nin_block(1, 96, 11, 4)(torch.randn(1, 1, 64, 64)).shape == (1, 96, 14, 14)
+    assert Residual(64, 64, 1, BOTTLENECK, LAYOUTS["torchvision"])(torch.randn(2, 64, 5, 5)).shape == (2, 256, 5, 5)
+
+
+def test_a_residual_block_is_the_sum_of_its_two_ways() -> None:
+    x = torch.randn(4, 3, 6, 6)
+    block = Residual(3, 3).eval()
+    assert block.shortcut is None
+    assert block(x).equal((block.body(x) + x).relu())
+    wider = Residual(3, 6, 2).eval()
+    assert wider.shortcut is not None
+    assert wider(x).equal((wider.body(x) + wider.shortcut(x)).relu())
+
+
+def test_preactivation_normalises_before_each_convolution_and_adds_the_untouched_input() -> None:
+    layout = LAYOUTS["preactivation"]
+    x = torch.randn(4, 3, 6, 6)
+    block = Residual(3, 3, layout=layout).eval()
+    assert [type(layer).__name__ for layer in [*block.before, *block.body]] == [
+        "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU", "Conv2d"
+    ]  # fmt: skip
+    assert block(x).equal(block.body(block.before(x)) + x)
+    projected = Residual(3, 6, 2, layout=layout).eval()
+    seen = projected.before(x)
+    assert projected.shortcut is not None
+    assert projected(x).equal(projected.body(seen) + projected.shortcut(seen))
+    assert not list(Residual(3, 3, layout=layout, first=True).before)  # the stem has done it
+
+
+def test_transitions_pool_as_told() -> None:
+    pools = {name: [type(m).__name__ for m in create("densenet", **own).modules() if "Pool" in type(m).__name__]
+             for name, own in {"chapter": {}, "text": {"pool": "avg"}}.items()}  # fmt: skip
+    assert pools["chapter"] == ["SameMaxPool2d", *["MaxPool2d"] * 3, "AdaptiveAvgPool2d"]
+    assert pools["text"] == ["SameMaxPool2d", *["AvgPool2d"] * 3, "AdaptiveAvgPool2d"]
+
+
+def norm_constants(name: str, **arguments: Any) -> set[tuple[float, float]]:
+    norms = [m for m in create(name, **arguments).modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    return {(round(1 - (m.momentum or 0), 6), m.eps) for m in norms}
+
+
+@pytest.mark.parametrize("name", ["lenet_bn", "resnet18", "densenet"])
+def test_norm_constants_reach_the_layers(name: str) -> None:
+    assert norm_constants(name) == {(0.9, 1e-5) if name == "lenet_bn" else (0.99, 1e-3)}
+    assert norm_constants(name, decay=0.8, epsilon=1e-4) == {(0.8, 1e-4)}
+    if name == "lenet_bn":
+        by_hand = create("lenet_bn", norm="by_hand", decay=0.8, epsilon=1e-4)
+        assert [(m.decay, m.epsilon) for m in by_hand.modules() if hasattr(m, "decay")] == [(0.8, 1e-4)] * 4
 
 
 def test_lists_by_glob() -> None:
     assert list_networks("lenet*") == ["lenet", "lenet_bn"]
+    assert list_networks("resnet*.tv") == [f"resnet{depth}.tv" for depth in (101, 152, 18, 34, 50)]
     assert list_networks() == sorted(ZOO)
     assert entry("lenet").section == "5.5"
+
+
+def test_a_name_that_only_torchvision_has_means_its_network() -> None:
+    for name in ("resnet50", "vgg16_bn", "densenet121"):
+        assert entry(name) is ZOO[f"{name}.tv"]
+    assert entry("vgg16") is ZOO["vgg16"] is not ZOO["vgg16.tv"]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: create("lenett"), "unknown network 'lenett'; did you mean 'lenet'"),
-        (lambda: list_networks("vgg*"), r"unknown network 'vgg\*'"),
+        (lambda: create("resnet19"), "unknown network 'resnet19'; did you mean 'resnet1"),
+        (lambda: list_networks("yolo*"), r"unknown network 'yolo\*'"),
         (lambda: create("lenet_bn", nrom="by_hand"), "unknown argument of lenet_bn 'nrom'; did you mean 'norm'"),
         (lambda: create("lenet_bn", norm="keras"), "unknown norm 'keras'"),
+        (lambda: create("resnet18", depth=34), "unknown argument of resnet18 'depth'"),
+        (lambda: create("resnet18", head="probabilities"), "unknown head 'probabilities'; .*known: as_written, logits"),
+        (lambda: create("nin", head="softmax"), "unknown head 'softmax'"),
+        (lambda: create("vgg11", layout="keras"), "unknown layout 'keras'; .*known: chapter, torchvision"),
+        (lambda: create("googlenet", layout="tf"), "unknown layout 'tf'"),
+        (lambda: cnnkit.nets.resnet(depth=20), "unknown depth 20; .*known: 101, 152, 18, 34, 50"),
+        (lambda: create("densenet", pool="median"), "unknown transition pooling 'median'"),
+        (lambda: create("resnet18", decay=2), "decay must be between 0 and 1, not 2"),
+        (lambda: create("alexnet", dropout=1.5), "alexnet cannot be built with .*1.5.*dropout probability"),
         (lambda: create("lenet", num_classes=0), "num_classes must be .* not 0"),
         (lambda: create("lenet", in_channels=-1), "in_channels must be .* not -1"),
         (lambda: create("lenet", image_size=(28, 28, 3)), "image_size must be"),

@@ -61,7 +61,7 @@ def atomic_write(path: Path, content: Content) -> None:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if cause := _os_error(error):
+        if not isinstance(error, CnnkitError) and (cause := _os_error(error)):
             raise _cannot_write(path, cause) from error
         raise
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnnkit.core.errors import DataError, unknown
 from cnnkit.core.files import cache_dir
-from cnnkit.data.fetch import fetch
+from cnnkit.core.fetch import fetch
 from cnnkit.data.idx import read_idx
 
 __all__ = ["DATASETS", "Dataset", "ImageSet", "Source", "load_dataset"]

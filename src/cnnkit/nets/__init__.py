@@ -1,6 +1,42 @@
 """The networks: each a plain `nn.Sequential` of named stages, the last one `head`, returning logits."""
 
+from cnnkit.nets.alexnet import alexnet
+from cnnkit.nets.blocks import SameConv2d, SameMaxPool2d
+from cnnkit.nets.densenet import DenseBlock, bottleneck, densenet, transition
+from cnnkit.nets.googlenet import Inception, googlenet
 from cnnkit.nets.lenet import lenet, lenet_bn
-from cnnkit.nets.zoo import ZOO, Entry, create, entry, list_networks
+from cnnkit.nets.nin import nin, nin_block
+from cnnkit.nets.pretrained import WEIGHTS, Weights
+from cnnkit.nets.resnet import BASIC, BOTTLENECK, Residual, resnet
+from cnnkit.nets.vgg import vgg, vgg_block
+from cnnkit.nets.zoo import ZOO, Entry, Published, create, entry, list_networks
 
-__all__ = ["ZOO", "Entry", "create", "entry", "lenet", "lenet_bn", "list_networks"]
+__all__ = [
+    "BASIC",
+    "BOTTLENECK",
+    "WEIGHTS",
+    "ZOO",
+    "DenseBlock",
+    "Entry",
+    "Inception",
+    "Published",
+    "Residual",
+    "SameConv2d",
+    "SameMaxPool2d",
+    "Weights",
+    "alexnet",
+    "bottleneck",
+    "create",
+    "densenet",
+    "entry",
+    "googlenet",
+    "lenet",
+    "lenet_bn",
+    "list_networks",
+    "nin",
+    "nin_block",
+    "resnet",
+    "transition",
+    "vgg",
+    "vgg_block",
+]

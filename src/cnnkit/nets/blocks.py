@@ -1,17 +1,124 @@
 """Pieces that several networks share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from cnnkit.core.errors import unknown
+from cnnkit.core.shape import padding_sides
 from cnnkit.ops.layers import BatchNormalization, check_constants
 
-__all__ = ["batch_norms"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "KERAS",
+    "TORCHVISION",
+    "Head",
+    "Norm",
+    "SameConv2d",
+    "SameMaxPool2d",
+    "Style",
+    "batch_norms",
+    "classifier",
+    "dense_layers",
+    "global_pool",
+    "override",
+    "pick",
+]
 
 Norm = Callable[[int], nn.Module]
+Head = Literal["logits", "as_written"]
+Key = TypeVar("Key")
+Row = TypeVar("Row")
+Data = TypeVar("Data", bound="DataclassInstance")
+
+
+class SameConv2d(nn.Conv2d):
+    """`nn.Conv2d` with TensorFlow's "same" padding at any stride: the output is ceil(n / stride).
+
+    Where the padding is odd its smaller half goes first, so that it depends on the image's size: 7x7 with stride 2
+    at 96 pixels pads 2 in front and 3 behind.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, bias: bool = True):
+        super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias)
+        self.padding = "same"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad and correlate: N x C x H x W to N x O x ceil(H / stride) x ceil(W / stride)."""
+        top, bottom, left, right = _same(self, input)
+        if (top, left) == (bottom, right):
+            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left))
+        return F.conv2d(F.pad(input, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+
+
+class SameMaxPool2d(nn.MaxPool2d):
+    """`nn.MaxPool2d` with TensorFlow's "same" padding: minus infinity, the smaller half first."""
+
+    def __init__(self, kernel_size: int, stride: int):
+        super().__init__(kernel_size, stride, ceil_mode=True)
+        self.padding = "same"  # type: ignore[assignment]  # torch's own pooling has numbers only
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pool N x C x H x W to N x C x ceil(H / stride) x ceil(W / stride)."""
+        top, _, left, _ = _same(self, input)  # rounding up adds what is missing behind
+        return F.max_pool2d(input, self.kernel_size, self.stride, (top, left), ceil_mode=True)
+
+
+def _same(layer: SameConv2d | SameMaxPool2d, input: Tensor) -> tuple[int, int, int, int]:
+    return padding_sides("same", (input.shape[-2], input.shape[-1]), layer.kernel_size, layer.stride)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a definition writes its windows and its batch normalisation."""
+
+    same: bool  # strided windows aligned as TensorFlow's "same"; else padded by half the kernel on all sides
+    bias: bool  # of the convolutions
+    decay: float  # of the moving statistics: 1 - torch's momentum
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        check_constants(self.decay, self.epsilon)
+
+    def conv(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+        """Return a convolution whose output is ceil(n / stride)."""
+        if self.same and stride > 1:
+            return SameConv2d(in_channels, channels, kernel, stride, bias=self.bias)
+        return nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=self.bias)
+
+    def pool(self) -> nn.MaxPool2d:
+        """Return the 3x3 maximum pooling with stride 2 behind a stem."""
+        return SameMaxPool2d(3, 2) if self.same else nn.MaxPool2d(3, 2, 1)
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        """Return the batch normalisation behind a convolution."""
+        return nn.BatchNorm2d(channels, self.epsilon, 1 - self.decay)
+
+    def stem(self, in_channels: int, channels: int) -> nn.Sequential:
+        """Return what ResNet and DenseNet begin with: 7x7 / 2, batch normalisation, ReLU, 3x3 / 2 maximum pooling."""
+        return nn.Sequential(self.conv(in_channels, channels, 7, 2), self.norm(channels), nn.ReLU(), self.pool())
+
+
+def pick(table: Mapping[Key, Row], key: Key, kind: str) -> Row:
+    """Return the table's row; raises UsageError, with what there is, for another key."""
+    if key not in table:
+        raise unknown(kind, key, map(str, table))
+    return table[key]
+
+
+def override(row: Data, **own: object) -> Data:
+    """Return the dataclass with the values that are given in the place of its own; None is not given."""
+    return replace(row, **{name: value for name, value in own.items() if value is not None})
+
+
+KERAS = Style(same=True, bias=True, decay=0.99, epsilon=1e-3)
+TORCHVISION = Style(same=False, bias=False, decay=0.9, epsilon=1e-5)
 
 
 def batch_norms(norm: str, decay: float, epsilon: float) -> tuple[Norm, Norm]:
@@ -30,3 +137,29 @@ def batch_norms(norm: str, decay: float, epsilon: float) -> tuple[Norm, Norm]:
         return by_hand, by_hand
     constants: dict[str, Any] = {"momentum": 1 - decay, "eps": epsilon}
     return partial(nn.BatchNorm2d, **constants), partial(nn.BatchNorm1d, **constants)
+
+
+def classifier(features: int, num_classes: int, head: Head, written: nn.Module | None = None) -> nn.Module:
+    """Return the dense layer to the classes' logits; "as_written" puts the chapter's activation `written` behind it."""
+    if head not in ("logits", "as_written"):
+        raise unknown("head", head, ("logits", "as_written"))
+    linear = nn.Linear(features, num_classes)
+    return nn.Sequential(linear, written) if head == "as_written" and written else linear
+
+
+def dense_layers(features: int, width: int = 4096, dropout: float = 0.5, drop_first: bool = False) -> nn.Sequential:
+    """Return AlexNet's and VGG's two hidden dense layers: flatten, then twice dense, ReLU and dropout.
+
+    `drop_first` puts the dropout in front of each dense layer.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs in (features, width):
+        layer = [nn.Linear(inputs, width), nn.ReLU()]
+        layers += [nn.Dropout(dropout), *layer] if drop_first else [*layer, nn.Dropout(dropout)]
+    return nn.Sequential(*layers)
+
+
+def global_pool(*before: nn.Module, dropout: float = 0) -> nn.Sequential:
+    """Return the mean of each channel as a vector, N x C, with `before` in front of it and dropout behind."""
+    after = [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *after)

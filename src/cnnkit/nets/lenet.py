@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import nn
 
 from cnnkit.core.shape import Pair, output_size, pair
-from cnnkit.nets.blocks import Norm, batch_norms
+from cnnkit.nets.blocks import Head, Norm, batch_norms, classifier
 
 __all__ = ["lenet", "lenet_bn"]
 
@@ -18,17 +18,19 @@ CONV, KERNEL, POOL = (6, 16), 5, 2
 DENSE = (120, 84)
 
 
-def lenet(in_channels: int = 1, num_classes: int = 10, image_size: Pair = 28) -> nn.Sequential:
+def lenet(in_channels: int = 1, num_classes: int = 10, image_size: Pair = 28, head: Head = "logits") -> nn.Sequential:
     """LeNet of chapter 5.5: two valid 5x5 convolutions, sigmoid, 2x2 max pooling, three dense layers.
 
-    stage   output        params
-    conv1   6 x 12 x 12      156
-    conv2   16 x 4 x 4     2,416
-    dense   84            41,004
-    head    10               850
-    total                 44,426
+    The chapter's head is a sigmoid: `head="as_written"`.
+
+    stage  output        lenet
+    conv1  6 x 12 x 12     156
+    conv2  16 x 4 x 4    2,416
+    dense  84           41,004
+    head   10              850
+    total               44,426
     """
-    return _lenet(in_channels, num_classes, image_size)
+    return _lenet(in_channels, num_classes, image_size, head)
 
 
 def lenet_bn(
@@ -38,26 +40,29 @@ def lenet_bn(
     norm: str = "torch",
     decay: float = 0.9,
     epsilon: float = 1e-5,
+    head: Head = "logits",
 ) -> nn.Sequential:
     """LeNet with batch normalisation before each sigmoid, of chapter 5.10.
 
     `norm` is "torch" or "by_hand" (`cnnkit.ops.BatchNormalization`); decay and epsilon are those of 5.10.2;
     for the Keras layers of 5.10.3 give 0.99 and 1e-3.
 
-    stage   output        params
-    conv1   6 x 12 x 12      168
-    conv2   16 x 4 x 4     2,448
-    dense   84            41,412
-    head    10               850
-    total                 44,878 + 452 moving statistics (45,330 as Keras counts)
+    stage       output       lenet_bn
+    conv1       6 x 12 x 12       168
+    conv2       16 x 4 x 4      2,448
+    dense       84             41,412
+    head        10                850
+    total                      44,878
+    statistics                    452
     """
-    return _lenet(in_channels, num_classes, image_size, *batch_norms(norm, decay, epsilon))
+    return _lenet(in_channels, num_classes, image_size, head, *batch_norms(norm, decay, epsilon))
 
 
 def _lenet(
     in_channels: int,
     num_classes: int,
     image_size: Pair,
+    head: Head,
     conv_norm: Norm | None = None,
     dense_norm: Norm | None = None,
 ) -> nn.Sequential:
@@ -74,4 +79,6 @@ def _lenet(
     layers: list[nn.Module] = [nn.Flatten()]
     for features, fewer in pairwise((CONV[-1] * height * width, *DENSE)):
         layers += [nn.Linear(features, fewer), *([dense_norm(fewer)] if dense_norm else []), nn.Sigmoid()]
-    return nn.Sequential(OrderedDict(**stages, dense=nn.Sequential(*layers), head=nn.Linear(DENSE[-1], num_classes)))
+    stages["dense"] = nn.Sequential(*layers)
+    stages["head"] = classifier(DENSE[-1], num_classes, head, nn.Sigmoid())
+    return nn.Sequential(stages)

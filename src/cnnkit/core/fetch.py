@@ -9,6 +9,7 @@ import urllib.request
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 from rich.console import Console
@@ -23,21 +24,21 @@ ATTEMPTS, TIMEOUT_SECONDS, PAUSE_SECONDS, BLOCK = 3, 30, 0.2, 1 << 18
 
 
 def fetch(urls: Sequence[str], path: Path, digest: str) -> Path:
-    """Download gzip data from the first of `urls` that gives it right, and write it decompressed to `path`.
+    """Download from the first of `urls` that gives it right, and write it to `path`; what ends in .gz is decompressed.
 
-    `digest` is the SHA-256 of the decompressed payload: mirrors compress differently. A file that is already right is
-    kept. What a broken connection has brought stays beside `path` and is continued, also by a later call; of several
-    processes one downloads and the others wait. A mirror is tried again if it breaks off or answers 5xx.
-    Raises DataError with each mirror's reason if none works.
+    `digest` is the SHA-256, or its first digits, of what is written: mirrors compress differently. A file that is
+    already right is kept. What a broken connection has brought stays beside `path` and is continued, also by a later
+    call; of several processes one downloads and the others wait. A mirror is tried again if it breaks off or answers
+    5xx. Raises DataError with each mirror's reason if none works.
     """
     make_folder(path.parent)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        if path.exists() and sha256(path) == digest:
+        if path.exists() and sha256(path).startswith(digest):
             return path
         failures = []
         for url in urls:
             try:
-                atomic_write(path, _payload(url, path, digest))
+                _fetch(url, path, digest)
             except (DataError, OSError, http.client.HTTPException) as error:
                 failures.append(f"{url}: {error or type(error).__name__}")
                 continue
@@ -45,23 +46,34 @@ def fetch(urls: Sequence[str], path: Path, digest: str) -> Path:
     raise DataError("; ".join(failures))
 
 
-def _payload(url: str, path: Path, digest: str) -> bytes:
-    """Return the decompressed file, through a part file that is gone once it has served or proved wrong."""
+def _fetch(url: str, path: Path, digest: str) -> None:
+    """Bring the file through a part file that is gone once it has served or proved wrong."""
     partial = path.with_name(f"{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
     continued = partial.exists()
     _download(url, partial)
+    opened = gzip.open if url.endswith(".gz") else open
     try:
-        payload = gzip.decompress(partial.read_bytes())
-        if (found := hashlib.sha256(payload).hexdigest()) != digest:
-            raise DataError(f"sent other data: the payload's sha256 is {found}, not {digest}")
-        return payload
-    except (DataError, OSError, EOFError, zlib.error) as error:
-        if continued:  # its beginning may be of another file
-            partial.unlink()
-            return _payload(url, path, digest)
-        raise error if isinstance(error, DataError) else DataError(f"sent damaged gzip data ({error})") from error
+        with opened(partial, "rb") as packed:
+            atomic_write(path, lambda file: _copy(packed, file, digest))
+    except DataError:
+        if not continued:
+            raise
+        partial.unlink()  # its beginning may be of another file
+        _fetch(url, path, digest)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _copy(packed: Any, file: BinaryIO, digest: str) -> None:
+    found = hashlib.sha256()
+    try:
+        while block := packed.read(BLOCK):
+            found.update(block)
+            file.write(block)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"sent damaged gzip data ({error})") from error
+    if not found.hexdigest().startswith(digest):
+        raise DataError(f"sent other data: its sha256 is {found.hexdigest()}, not {digest}")
 
 
 def _download(url: str, partial: Path) -> None:

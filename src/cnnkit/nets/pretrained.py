@@ -1,0 +1,188 @@
+"""torchvision's published ImageNet weights, loaded into the networks of its definitions."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.fetch import fetch
+from cnnkit.core.files import cache_dir
+
+__all__ = ["WEIGHTS", "Weights", "load_pretrained", "torchvision_names"]
+
+SERVER = "https://download.pytorch.org/models/"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published file and what its network was trained to see."""
+
+    file: str  # the first eight digits of its SHA-256 stand before the suffix
+    top1: float  # accuracy on ImageNet's validation images as published, percent, one central crop
+    resize: int = 256  # pixels of the shorter side, bilinear; then the central crop
+    crop: int = 224
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @property
+    def sha256(self) -> str:
+        """The first digits of the file's SHA-256, out of its name."""
+        return self.file.removesuffix(".pth").rpartition("-")[2]
+
+
+WEIGHTS = {
+    "alexnet.tv": Weights("alexnet-owt-7be5be79.pth", 56.522),
+    "vgg11.tv": Weights("vgg11-8a719046.pth", 69.020),
+    "vgg11_bn.tv": Weights("vgg11_bn-6002323d.pth", 70.370),
+    "vgg13.tv": Weights("vgg13-19584684.pth", 69.928),
+    "vgg13_bn.tv": Weights("vgg13_bn-abd245e5.pth", 71.586),
+    "vgg16.tv": Weights("vgg16-397923af.pth", 71.592),
+    "vgg16_bn.tv": Weights("vgg16_bn-6c64b313.pth", 73.360),
+    "vgg19.tv": Weights("vgg19-dcbb9e9d.pth", 72.376),
+    "vgg19_bn.tv": Weights("vgg19_bn-c79401a0.pth", 74.218),
+    # ported from TensorFlow, with pixels from -1 to 1; torchvision rescales its usual input inside the network
+    "googlenet.tv": Weights("googlenet-1378be20.pth", 69.778, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "resnet18.tv": Weights("resnet18-f37072fd.pth", 69.758),
+    "resnet34.tv": Weights("resnet34-b627a593.pth", 73.314),
+    "resnet50.tv": Weights("resnet50-11ad3fa6.pth", 80.858, resize=232),
+    "resnet101.tv": Weights("resnet101-cd907fc2.pth", 81.886, resize=232),
+    "resnet152.tv": Weights("resnet152-f82ba261.pth", 82.284, resize=232),
+    "densenet121.tv": Weights("densenet121-a639ec97.pth", 74.434),
+    "densenet161.tv": Weights("densenet161-8d451a50.pth", 77.138),
+    "densenet169.tv": Weights("densenet169-b2777c0a.pth", 75.600),
+    "densenet201.tv": Weights("densenet201-c1103571.pth", 76.896),
+}
+
+
+def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None) -> None:
+    """Load into `net` the published weights of the zoo's `name`, or those in a .pth or .safetensors file.
+
+    No code in the file is run. Without a path they are downloaded once into the cache and checked. The file's keys may
+    be torchvision's or the net's own. A first convolution for other than 3 channels takes the sum of the three for 1,
+    else the three in turn, scaled so that the output keeps its size; a head of another number of classes stays as it
+    was initialised. Raises UsageError for a network without published weights, DataError for a file that is missing,
+    damaged or another network's.
+    """
+    if path is None:
+        if name not in WEIGHTS:
+            raise UsageError(f"{name} has no published weights; those that have: {', '.join(sorted(WEIGHTS))}")
+        weights = WEIGHTS[name]
+        path = fetch([SERVER + weights.file], cache_dir() / "weights" / weights.file, weights.sha256)
+    given, own = _read(path), net.state_dict()
+    if name in WEIGHTS and not own.keys() <= given.keys():
+        given = _renamed(given, torchvision_names(net, name))
+    counters = {key for key in own if key.endswith("num_batches_tracked")}  # older files are without
+    missing, unknown = own.keys() - given.keys() - counters, given.keys() - own.keys()
+    if missing or unknown:
+        raise DataError(f"{path}: not the weights of {name}: {_some('lacks', missing)}; {_some('has also', unknown)}")
+    first = next(key for key, value in own.items() if value.ndim == 4)
+    given[first] = _adapted(given[first], own[first].shape[1])
+    for key, value in own.items():
+        if key not in given or (key.startswith("head.") and len(given[key]) != len(value)):
+            given[key] = value
+        elif given[key].shape != value.shape:
+            raise DataError(
+                f"{path}: not the weights of {name}: {key} is {tuple(given[key].shape)}, not {tuple(value.shape)}"
+            )
+    net.load_state_dict(given)
+
+
+def torchvision_names(net: nn.Sequential, name: str) -> dict[str, str]:
+    """Return torchvision's name of each layer that has weights, by the layer's path in `net`, in the same order."""
+    family = name.partition(".")[0].rstrip("0123456789")
+    weighted = dict.fromkeys(key.rpartition(".")[0] for key in net.state_dict())
+    if family in NAMES:
+        return {path: NAMES[family](path.split(".")) for path in weighted}
+    # alexnet and the VGGs: two lists, by position
+    leaves = [path for path, module in net.named_modules() if next(module.children(), None) is None]
+    pool = leaves.index("pool")
+    names = {path: f"features.{index}" for index, path in enumerate(leaves[:pool])}
+    names |= {path: f"classifier.{index}" for index, path in enumerate(leaves[pool + 2 :])}  # behind flatten
+    return {path: names[path] for path in weighted}
+
+
+def _resnet(path: list[str]) -> str:
+    match path:
+        case ["stem", index]:
+            return "conv1" if index == "0" else "bn1"
+        case [stage, block, part, layer]:
+            where = f"layer{int(stage[-1]) - 1}.{block}"
+            return f"{where}.downsample.{layer}" if part == "shortcut" else f"{where}.{layer.replace('norm', 'bn')}"
+    return "fc"
+
+
+def _googlenet(path: list[str]) -> str:
+    if path == ["head"]:
+        return "fc"
+    pooled = path[-2] == "branch4"  # its pooling comes first
+    unit, part = divmod(int(path[-1]) - pooled, 3)  # convolution, normalisation, ReLU
+    layer = "bn" if part else "conv"
+    match path:
+        case [stage, _]:
+            return f"conv{int(stage[-1]) + unit}.{layer}"
+        case [_, block, "branch1", _]:
+            return f"inception{block}.branch1.{layer}"
+    return f"inception{path[1]}.{path[2]}.{unit + pooled}.{layer}"
+
+
+def _densenet(path: list[str]) -> str:
+    match path:
+        case ["stem", index]:
+            return "features.conv0" if index == "0" else "features.norm0"
+        case [block, number, layer]:
+            return f"features.denseblock{block[-1]}.denselayer{int(number) + 1}.{layer}"
+        case ["pool", _]:
+            return "features.norm5"
+        case ["head"]:
+            return "classifier"
+    return f"features.{path[0]}.{'norm' if path[1] == '0' else 'conv'}"
+
+
+NAMES = {"resnet": _resnet, "googlenet": _googlenet, "densenet": _densenet}
+
+
+def _renamed(given: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors under the net's own names: by name, since the files' order is not always the network's."""
+    ours = {theirs: path for path, theirs in names.items()}
+    renamed = {}
+    for key, value in given.items():
+        if re.match(r"aux\d\.", key):  # GoogLeNet's auxiliary classifiers, which served its training only
+            continue
+        layer, _, leaf = re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key).rpartition(".")  # DenseNet's older spelling
+        renamed[f"{ours.get(layer, layer)}.{leaf}"] = value
+    return renamed
+
+
+def _adapted(weight: Tensor, channels: int) -> Tensor:
+    """Return O x 3 x kh x kw weights for another number of input channels."""
+    if channels == weight.shape[1]:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    turns = torch.arange(channels) % weight.shape[1]
+    return weight[:, turns] * (weight.shape[1] / channels)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        given = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(f"{path}: no such file of weights") from error
+    except Exception as error:  # readers of damaged bytes raise anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path}: damaged, or not a file of weights ({reason})") from error
+    if not isinstance(given, Mapping) or not all(isinstance(value, Tensor) for value in given.values()):
+        raise DataError(f"{path}: not a file of weights: it must hold tensors by name")
+    return dict(given)
+
+
+def _some(verb: str, keys: set[str]) -> str:
+    shown = ", ".join(sorted(keys)[:3])
+    return f"{verb} {shown}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}" if keys else f"{verb} nothing"
