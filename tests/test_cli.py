@@ -246,7 +246,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["evaluate", "file"], 2, ["file is not a run folder or a bundle"]),
         (["predict", "empty", "x.png"], 2, ["empty is not a run folder or a bundle"]),
         (["predict", "empty"], 2, ["which pictures?"]),
-        (["nets", "vgg*"], 2, ["unknown network 'vgg*'"]),
+        (["nets", "yolo*"], 2, ["unknown network 'yolo*'"]),
         (["anatomy", "lenett"], 2, ["did you mean 'lenet'"]),
         (["anatomy", "lenet", "--input", "28"], 2, ["--input takes channels x height x width", "'28'"]),
         (["anatomy", "lenet", "--input", "1x15x28"], 2, ["at least 16 x 16, not 15 x 28"]),

@@ -20,6 +20,7 @@ from cnnkit.data import (
     Preprocess,
     channel_statistics,
     load_dataset,
+    resize_and_crop,
     resize_with_pad,
     stratified_split,
 )
@@ -184,6 +185,27 @@ def test_channel_statistics() -> None:
     values = images.double() / 255
     assert mean == pytest.approx(values.mean((0, 2, 3)).tolist())
     assert std == pytest.approx(values.std((0, 2, 3), correction=0).tolist())
+
+
+@pytest.mark.parametrize(
+    ("shorter", "size", "top", "left"),
+    [(8, (6, 6), 1, 5), (8, (5, 7), 2, 4), (8, (8, 16), 0, 0), (8, (8, 15), 0, 0), (8, (8, 13), 0, 2)],
+)
+def test_resize_and_crop_cuts_the_middle(shorter: int, size: tuple[int, int], top: int, left: int) -> None:
+    """8 x 16 pixels that need no resizing; halves are rounded to even, as in torchvision."""
+    images = torch.arange(128.0).view(1, 1, 8, 16)
+    cut = resize_and_crop(images, shorter, size)
+    assert cut.equal(images[..., top : top + size[0], left : left + size[1]])
+
+
+def test_resize_and_crop_brings_the_shorter_side_to_size_and_pads_what_is_missing() -> None:
+    images = torch.ones(1, 3, 10, 25)
+    assert resize_and_crop(images, 4, (4, 10)).allclose(torch.ones(1, 3, 4, 10))
+    padded = resize_and_crop(images, 4, (6, 10))
+    assert padded[..., 1:5, :].allclose(torch.ones(1, 3, 4, 10))
+    assert not padded[..., 0, :].any()
+    batch = torch.full((1, 3, 10, 25), 255, dtype=torch.uint8)
+    assert Preprocess((4, 4), (0.5,), (0.25,), resize=5)(batch).allclose(torch.full((1, 3, 4, 4), 2.0))
 
 
 def test_resize_with_pad_keeps_the_aspect_ratio_centred() -> None:

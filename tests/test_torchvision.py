@@ -20,9 +20,10 @@ from torch import Tensor
 
 from cnnkit.anatomy import trace
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.deploy import load_bundle, published_preprocess
 from cnnkit.nets import WEIGHTS, ZOO, create, pretrained
 from cnnkit.nets.pretrained import torchvision_names
-from conftest import ROOT
+from conftest import ROOT, Cli
 
 GOLDENS = ROOT / "tests" / "goldens"
 GOLDEN = json.loads((GOLDENS / "torchvision.json").read_text())
@@ -274,6 +275,33 @@ def test_files_that_cannot_serve(make: Callable[[Path], object], message: str, t
 def test_a_network_without_published_weights_says_so() -> None:
     with pytest.raises(UsageError, match=r"^lenet has no published weights; those that have: alexnet\.tv"):
         create("lenet", pretrained=True)
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(3, (0.485, 0.456, 0.406)), (1, (0.449,))])
+def test_images_are_prepared_as_published(channels: int, mean: tuple[float, ...]) -> None:
+    prepare = published_preprocess("resnet50", channels)
+    assert (prepare.image_size, prepare.resize) == ((224, 224), 232)
+    assert prepare.mean == pytest.approx(mean)
+    assert published_preprocess("googlenet.tv").mean == (0.5, 0.5, 0.5)
+    with pytest.raises(UsageError, match="lenet has no published weights"):
+        published_preprocess("lenet")
+
+
+def test_training_goes_on_from_published_weights(
+    server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
+    state = weights("resnet18") | {"fc.weight": torch.zeros(1000, 512)}
+    file = serve(tmp_path / "served", state, monkeypatch)
+    train = ["train", "resnet18.tv", "--pretrained", "--image-size", 32, "--epochs", 1, "--lr", "1e-30"]
+    assert cli(*train).code == 0
+    net, bundle = load_bundle(tmp_path / "runs" / "resnet18.tv-digits-1")
+    assert net.state_dict()["conv3.0.shortcut.0.weight"].equal(state["layer2.0.downsample.0.weight"])
+    assert net.state_dict()["stem.0.weight"].allclose(state["conv1.weight"].sum(1, keepdim=True))
+    assert bundle.mean == pytest.approx((0.449,))
+    assert cli("train", "resnet18.tv", "--pretrained", "--epochs", 1, "--image-size", 32, "--init", "glorot").code == 2
+    assert server == [f"/{file}"]
+    result = cli("train", "lenet", "--pretrained")
+    assert (result.code, "lenet has no published weights" in result.err) == (2, True)
 
 
 def test_nothing_is_downloaded_unless_asked() -> None:

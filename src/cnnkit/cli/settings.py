@@ -27,6 +27,8 @@ class RunConfig(TrainConfig):
     """The row of settings to start from: default or chapter."""
     image_size: int | None = Field(None, ge=1)
     """Pixels in height and width that the network sees; without it, its own size."""
+    pretrained: bool = False
+    """Start from torchvision's ImageNet weights (networks named .tv), with the pixels they are used to."""
     model_kwargs: dict[str, bool | int | float | str] = Field({})
     """Arguments of the network's builder: --model-kwargs.norm by_hand."""
 
@@ -39,8 +41,10 @@ class RunConfig(TrainConfig):
     @field_validator("model_kwargs")
     @classmethod
     def _the_builders_own(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in values.keys() & {"name", "in_channels", "num_classes", "image_size"}:
-            raise ValueError(f"{name} follows from the data, the network or --image-size")
+        for name in values.keys() & {"name", "in_channels", "num_classes", "image_size", "pretrained"}:
+            raise ValueError(f"{name} follows from the data, the network, --image-size or --pretrained")
+        if values.get("head", "logits") != "logits":
+            raise ValueError("training takes the network's logits: leave out head")
         return values
 
     @field_validator("data_dir")

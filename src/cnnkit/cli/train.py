@@ -1,5 +1,6 @@
 """`cnnkit train`: marry a network, a data set and the trainer in a run folder."""
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def train(
             others = ", ".join(given or ["config"])
             raise UsageError(f"--resume takes the run's own settings; leave the others out: {others}")
         run = Run.open(resume)
-        job = _prepare(resolve(run.settings()))
+        job = _prepare(resolve(run.settings()), resumed=True)
         if run.read_json("split.json") != job.split:
             raise DataError(f"{job.config.data} is not the data that {run.path} was split from (split.json)")
     _train(job, run, resume is not None)
@@ -80,18 +81,21 @@ class _Job:
     bundle: "Bundle"
 
 
-def _prepare(config: RunConfig) -> _Job:
-    """Build the net and read the data; whatever is wrong shows here, before there is a run folder."""
+def _prepare(config: RunConfig, resumed: bool = False) -> _Job:
+    """Build the net and read the data; whatever is wrong shows here, before there is a run folder.
+
+    A resumed run has its weights in its checkpoint.
+    """
     import torch
-    from torch import nn
 
     from cnnkit.core.device import pick_device, seed_everything
     from cnnkit.data import Batches, ImageSet, Preprocess, channel_statistics, load_dataset, stratified_split
-    from cnnkit.deploy import Bundle
+    from cnnkit.deploy import Bundle, published_preprocess
     from cnnkit.nets import create, entry
-    from cnnkit.ops import BatchNormalization
     from cnnkit.train import initialise
 
+    if config.pretrained and config.init != "torch":
+        raise UsageError(f"init {config.init!r} would overwrite the pretrained weights: leave out one of the two")
     own_size = entry(config.net).input[1]  # a wrong name is told before the data is read
     pixels = config.image_size or own_size
     config = config.model_copy(update={"image_size": pixels})
@@ -104,13 +108,12 @@ def _prepare(config: RunConfig) -> _Job:
         in_channels=channels,
         num_classes=len(dataset.classes),
         image_size=pixels,
+        pretrained=config.pretrained and not resumed,
         **config.model_kwargs,
     )
     initialise(net, config.init)
-    norms = nn.BatchNorm1d | BatchNormalization
-    if config.batch_size == 1 and any(isinstance(layer, norms) for layer in net.modules()):
-        raise UsageError("batch_size cannot be 1: batch normalisation needs more images to train on")
-
+    if config.batch_size == 1:
+        _try_one_image(net, (channels, pixels, pixels))
     rows = stratified_split(dataset.train.labels, config.validation, config.seed)
     training, validation = (ImageSet(dataset.train.images[r], dataset.train.labels[r]) for r in rows)
     if not len(training):
@@ -120,6 +123,9 @@ def _prepare(config: RunConfig) -> _Job:
     std: tuple[float, ...] = (1.0,)
     if config.raw_pixels:
         std = (1 / 255,)
+    elif config.pretrained:
+        known = published_preprocess(config.net, channels)
+        mean, std = known.mean, known.std
     elif config.standardize:
         mean, std = channel_statistics(training.images)
     preprocess = Preprocess((pixels, pixels), mean, std)
@@ -145,6 +151,16 @@ def _prepare(config: RunConfig) -> _Job:
         split,
         bundle,
     )
+
+
+def _try_one_image(net: "nn.Module", size: tuple[int, int, int]) -> None:
+    """Raise UsageError if batch normalisation would have a single value per channel, by shapes alone."""
+    import torch
+
+    try:
+        copy.deepcopy(net).to("meta").train()(torch.empty(1, *size, device="meta"))
+    except ValueError as error:
+        raise UsageError(f"batch_size cannot be 1: batch normalisation needs more to train on ({error})") from error
 
 
 def _train(job: _Job, run: Run, resume: bool) -> None:

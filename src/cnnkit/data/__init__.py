@@ -4,7 +4,7 @@ from cnnkit.data.batches import Batches
 from cnnkit.data.datasets import DATASETS, Dataset, ImageSet, load_dataset
 from cnnkit.data.idx import read_idx
 from cnnkit.data.images import read_image, write_image
-from cnnkit.data.preprocess import Preprocess, channel_statistics, resize_with_pad
+from cnnkit.data.preprocess import Preprocess, channel_statistics, resize_and_crop, resize_with_pad
 from cnnkit.data.split import stratified_split
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "load_dataset",
     "read_idx",
     "read_image",
+    "resize_and_crop",
     "resize_with_pad",
     "stratified_split",
     "write_image",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, unknown
-from cnnkit.core.files import cache_dir
 from cnnkit.core.fetch import fetch
+from cnnkit.core.files import cache_dir
 from cnnkit.data.idx import read_idx
 
 __all__ = ["DATASETS", "Dataset", "ImageSet", "Source", "load_dataset"]

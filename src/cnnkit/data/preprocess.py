@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnnkit.core.errors import UsageError
 
-__all__ = ["Preprocess", "channel_statistics", "resize_with_pad"]
+__all__ = ["Preprocess", "channel_statistics", "resize_and_crop", "resize_with_pad"]
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,21 @@ class Preprocess:
     """uint8 images N x C x H x W to floats N x C x `image_size`: (x / 255 - mean) / std, on x's device.
 
     `mean` and `std` have a value per channel, or one for all. The defaults scale to [0, 1]; a std of 1/255
-    leaves the raw pixels 0-255.
+    leaves the raw pixels 0-255. Images are resized whole, with padding; `resize` instead brings the shorter side to
+    that many pixels and cuts `image_size` out of the middle, as networks for ImageNet are tested.
     """
 
     image_size: tuple[int, int]
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    resize: int | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the batch that the network takes."""
         batch = images.to(torch.float32)
-        if batch.shape[-2:] != self.image_size:
+        if self.resize is not None:
+            batch = resize_and_crop(batch, self.resize, self.image_size)
+        elif batch.shape[-2:] != self.image_size:
             batch = resize_with_pad(batch, self.image_size)
         mean, std = (batch.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return batch.mul_(1 / (255 * std)).sub_(mean / std)
@@ -51,11 +55,39 @@ def resize_with_pad(images: Tensor, size: tuple[int, int]) -> Tensor:
 
     Bilinear, antialiased when shrinking (TensorFlow's function of this name is not). Raises UsageError for other ranks.
     """
-    if images.ndim != 4:
-        raise UsageError(f"images must be N x C x H x W, not {tuple(images.shape)}")
+    _require_batch(images)
     height, width = images.shape[-2:]
     scale = min(size[0] / height, size[1] / width)
     inner = max(1, round(height * scale)), max(1, round(width * scale))
-    images = F.interpolate(images, inner, mode="bilinear", align_corners=False, antialias=True)
-    down, right = size[0] - inner[0], size[1] - inner[1]
-    return F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
+    return _centred(_resized(images, inner), size)
+
+
+def resize_and_crop(images: Tensor, shorter: int, size: tuple[int, int]) -> Tensor:
+    """Resize float images N x C x H x W to a shorter side of `shorter` pixels, and cut `size` out of the middle.
+
+    The longer side is rounded down, as torchvision does; zeros fill what is smaller than `size`. Bilinear, antialiased
+    when shrinking. Raises UsageError for other ranks.
+    """
+    _require_batch(images)
+    height, width = images.shape[-2:]
+    short = min(height, width)
+    return _centred(_resized(images, (height * shorter // short, width * shorter // short)), size)
+
+
+def _require_batch(images: Tensor) -> None:
+    if images.ndim != 4:
+        raise UsageError(f"images must be N x C x H x W, not {tuple(images.shape)}")
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _centred(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pad with zeros to `size`, the smaller half first, or cut to it, with halves rounded as torchvision does."""
+
+    def sides(more: int) -> tuple[int, int]:
+        first = more // 2 if more >= 0 else -round(-more / 2)
+        return first, more - first
+
+    return F.pad(images, (*sides(size[1] - images.shape[-1]), *sides(size[0] - images.shape[-2])))

@@ -13,7 +13,7 @@ from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import cache_dir
 
-__all__ = ["WEIGHTS", "Weights", "load_pretrained", "torchvision_names"]
+__all__ = ["WEIGHTS", "Weights", "load_pretrained", "published_weights", "torchvision_names"]
 
 SERVER = "https://download.pytorch.org/models/"
 
@@ -69,9 +69,7 @@ def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None) -> 
     damaged or another network's.
     """
     if path is None:
-        if name not in WEIGHTS:
-            raise UsageError(f"{name} has no published weights; those that have: {', '.join(sorted(WEIGHTS))}")
-        weights = WEIGHTS[name]
+        weights = published_weights(name)
         path = fetch([SERVER + weights.file], cache_dir() / "weights" / weights.file, weights.sha256)
     given, own = _read(path), net.state_dict()
     if name in WEIGHTS and not own.keys() <= given.keys():
@@ -90,6 +88,13 @@ def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None) -> 
                 f"{path}: not the weights of {name}: {key} is {tuple(given[key].shape)}, not {tuple(value.shape)}"
             )
     net.load_state_dict(given)
+
+
+def published_weights(name: str) -> Weights:
+    """Return what is known of the weights of the zoo's `name`; raises UsageError if none are published."""
+    if name not in WEIGHTS:
+        raise UsageError(f"{name} has no published weights; those that have: {', '.join(sorted(WEIGHTS))}")
+    return WEIGHTS[name]
 
 
 def torchvision_names(net: nn.Sequential, name: str) -> dict[str, str]:

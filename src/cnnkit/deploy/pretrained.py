@@ -1,0 +1,20 @@
+"""How images are prepared for published weights."""
+
+from cnnkit.data.preprocess import Preprocess
+from cnnkit.nets.pretrained import published_weights
+from cnnkit.nets.zoo import full_name
+
+__all__ = ["published_preprocess"]
+
+
+def published_preprocess(name: str, in_channels: int = 3) -> Preprocess:
+    """Return what turns images into the input that the zoo's `name` was trained on: resized, cropped, normalised.
+
+    Other than 3 channels share the mean of the three channels' constants. Raises UsageError for a network without
+    published weights.
+    """
+    weights = published_weights(full_name(name))
+    mean, std = weights.mean, weights.std
+    if in_channels != len(mean):
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return Preprocess((weights.crop, weights.crop), mean, std, weights.resize)
