@@ -1,24 +1,31 @@
 """The operators of chapter 5.1-5.4 and 5.10 by hand: torch tensors of any dtype and device, differentiable.
 
 One idea carries them all, the sliding window (`windows`). Integer input is computed in integers, exactly.
-The functions are the specification of the fast layers in `torch.nn`, not their replacement.
+The functions are the specification of the fast layers in `torch.nn`, not their replacement; `by_hand` rebuilds a whole
+network from them.
 """
 
 from cnnkit.ops.batchnorm import batch_norm
+from cnnkit.ops.by_hand import by_hand
 from cnnkit.ops.corr2d import conv2d, corr2d, corr2d_1x1, corr2d_multi_in, corr2d_multi_in_out
 from cnnkit.ops.filters import KERNELS, filter_image, parse_kernel
 from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
 from cnnkit.ops.learn import LearnedKernel, detect_edges, learn_kernel
-from cnnkit.ops.pool2d import pool2d
+from cnnkit.ops.pool2d import adaptive_avg_pool2d, pool2d
+from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
 from cnnkit.ops.window import pad, windows
 
 __all__ = [
     "KERNELS",
+    "AdaptiveAvgPool2D",
     "BatchNormalization",
     "Conv2D",
     "LearnedKernel",
     "MultiChannelConv2D",
+    "Pool2D",
+    "adaptive_avg_pool2d",
     "batch_norm",
+    "by_hand",
     "conv2d",
     "corr2d",
     "corr2d_1x1",

@@ -44,8 +44,11 @@ class Conv2D(nn.Module):
 class MultiChannelConv2D(nn.Module):
     """C channels to O channels with O x C kernels and O biases (chapter 5.3); the same function as `nn.Conv2d`.
 
-    Takes (C, H, W) or (N, C, H, W). `weight` (O, C, kh, kw) starts Glorot-uniform and `bias` (O,) zero, as Keras.
+    Takes (C, H, W) or (N, C, H, W). `weight` (O, C, kh, kw) starts Glorot-uniform and `bias` (O,) zero, as Keras;
+    `bias=False` leaves the biases out.
     """
+
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -55,18 +58,20 @@ class MultiChannelConv2D(nn.Module):
         stride: Pair = 1,
         padding: Padding = 0,
         dilation: Pair = 1,
+        bias: bool = True,
     ):
         super().__init__()
         for name, channels in {"in_channels": in_channels, "out_channels": out_channels}.items():
             count(channels, name)
         self.window = _checked(kernel_size, stride, padding, dilation)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *pair(kernel_size, "kernel_size")))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(out_channels)) if bias else None)
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, X: Tensor) -> Tensor:
         """Correlate and add the biases."""
-        return corr2d_multi_in_out(X, self.weight, **self.window) + self.bias[:, None, None]
+        Y = corr2d_multi_in_out(X, self.weight, **self.window)
+        return Y if self.bias is None else Y + self.bias[:, None, None]
 
     def extra_repr(self) -> str:
         """Say the kernels' sizes and how they move."""

@@ -1,5 +1,6 @@
-"""Two-dimensional maximum and average pooling (chapter 5.4)."""
+"""Two-dimensional maximum and average pooling (chapter 5.4), and averaging to a given size (chapter 5.8)."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,18 +10,27 @@ from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.shape import Padding, Pair, padding_sides, pair
 from cnnkit.ops.window import exact, pad, require_rank, wide, windows
 
-__all__ = ["pool2d"]
+__all__ = ["adaptive_avg_pool2d", "pool2d"]
 
 
 def pool2d(
-    X: Tensor, window: Pair, mode: Literal["max", "avg"] = "max", stride: Pair = 1, padding: Padding = 0
+    X: Tensor,
+    window: Pair,
+    mode: Literal["max", "avg"] = "max",
+    stride: Pair = 1,
+    padding: Padding = 0,
+    *,
+    ceil_mode: bool = False,
+    count_include_pad: bool = False,
 ) -> Tensor:
     """Return the maximum or the average of each window of X (..., H, W), every channel on its own.
 
     The window moves by 1 unless told, as the function of chapter 5.4.1; layers move by the window's size.
-    Padding never counts: it is minus infinity to a maximum and left out of an average (TensorFlow's rule; torch's
-    `count_include_pad=False`). A maximum keeps the dtype, an average of integers is a float. Raises UsageError
-    for an unknown mode, a window larger than the padded input, or padding as wide as the window.
+    Padding does not count: it is minus infinity to a maximum and left out of an average (TensorFlow's rule), unless
+    `count_include_pad` takes it into the average as zeros. `ceil_mode` adds the last windows that hang over the end,
+    if they start before it; what they see beyond the padding never counts. A maximum keeps the dtype, an average of
+    integers is a float. Raises UsageError for an unknown mode, a window larger than the padded input, or padding as
+    wide as the window.
 
     >>> pool2d(torch.arange(9.).reshape(3, 3), (2, 2), "avg")
     tensor([[2., 3.],
@@ -29,8 +39,11 @@ def pool2d(
     require_rank(X, "X", 2, None)
     if mode not in ("max", "avg"):
         raise unknown("pooling mode", mode, ("max", "avg"))
-    height, width = X.shape[-2:]
-    sides, (kh, kw) = padding_sides(padding, (height, width), window, stride), pair(window, "window")
+    (height, width), (kh, kw), (sh, sw) = X.shape[-2:], pair(window, "window"), pair(stride, "stride")
+    top, bottom, left, right = given = padding_sides(padding, (height, width), window, stride)
+    if ceil_mode:
+        bottom, right = _reach(height, kh, sh, top, bottom), _reach(width, kw, sw, left, right)
+    sides = top, bottom, left, right
     if max(sides[:2]) >= kh or max(sides[2:]) >= kw:
         raise UsageError(f"padding {padding!r} must be smaller than the window {window!r}, which may see nothing else")
 
@@ -40,14 +53,54 @@ def pool2d(
     if mode == "max" and X.is_complex():
         raise UsageError(f"complex numbers have no maximum: X is {X.dtype}")
     if mode == "max" and X.dtype in (torch.uint16, torch.uint32):  # torch has no maximum of these
-        return pool2d(X.long(), window, mode, stride, padding).to(X.dtype)
+        return pool2d(X.long(), window, mode, stride, padding, ceil_mode=ceil_mode).to(X.dtype)
     if mode == "max":
         # the index of the maximum, unlike amax, gives ties to one element in the gradient, as F.max_pool2d does
         return seen(X, _lowest(X.dtype)).flatten(-2).max(-1).values
-    counted = seen(X.new_ones((height, width), dtype=torch.int64), 0).sum((-2, -1))
-    total = seen(exact(X), 0).sum((-2, -1), dtype=wide(exact(X).dtype))
-    average = total / counted
+    if count_include_pad:
+        X, sides = pad(X, given, 1), (0, bottom - given[1], 0, right - given[3])
+
+    def total(X: Tensor) -> Tensor:
+        return seen(X, 0).sum((-2, -1), dtype=wide(X.dtype))
+
+    return _average(X, total)
+
+
+def adaptive_avg_pool2d(X: Tensor, size: Pair) -> Tensor:
+    """Return the average of each cell of X (..., H, W) cut into `size` (h, w) cells; 1 is global (chapter 5.8).
+
+    Cell i of k has the rows from floor(i H / k) up to ceil((i + 1) H / k): where k does not divide H, neighbours
+    share a row. An average of integers is a float. Raises UsageError for other ranks and a size below 1.
+
+    >>> adaptive_avg_pool2d(torch.arange(9.).reshape(3, 3), (1, 2))
+    tensor([[3.5000, 4.5000]])
+    """
+    require_rank(X, "X", 2, None)
+    h, w = pair(size, "size")
+
+    def total(X: Tensor) -> Tensor:
+        return _cells(_cells(X.to(wide(X.dtype)), -2, h), -1, w)
+
+    return _average(X, total)
+
+
+def _cells(X: Tensor, axis: int, count: int) -> Tensor:
+    """Add up each of the `count` cells along one axis."""
+    n = X.shape[axis]
+    edges = [(i * n // count, -(-(i + 1) * n // count)) for i in range(count)]
+    return torch.stack([X.narrow(axis, start, end - start).sum(axis) for start, end in edges], axis)
+
+
+def _average(X: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Divide the totals of X by the number of elements in each, which is the total of ones."""
+    average = total(exact(X)) / total(X.new_ones(X.shape[-2:], dtype=torch.int64))
     return average.to(X.dtype) if X.is_floating_point() else average
+
+
+def _reach(n: int, k: int, s: int, before: int, after: int) -> int:
+    """Return the padding after n elements that lets the last window to start among them or before them end."""
+    last = s * min(-(-(n + before + after - k) // s), -(-(n + before) // s) - 1)
+    return max(after, last + k - n - before)
 
 
 def _lowest(dtype: torch.dtype) -> float:
