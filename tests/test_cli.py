@@ -40,7 +40,18 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
 
 def test_help_shows_every_verb_and_the_exit_codes(cli: Cli) -> None:
     out = cli("--help").out
-    for word in ("train", "evaluate", "predict", "nets", "anatomy", "filter", "130 interrupted"):
+    for word in (
+        "train",
+        "evaluate",
+        "predict",
+        "nets",
+        "anatomy",
+        "draw",
+        "features",
+        "filters",
+        "filter",
+        "130 interrupted",
+    ):
         assert word in out
 
 

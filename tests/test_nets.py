@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import cnnkit
 from cnnkit.anatomy import trace
@@ -57,6 +58,15 @@ def test_forward_and_every_parameter_gets_a_gradient(name: str) -> None:
     for path, parameter in net.named_parameters():
         assert parameter.grad is not None, path
         assert parameter.grad.count_nonzero(), path
+
+
+@every
+def test_the_rows_counts_are_those_of_the_network(name: str) -> None:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        net = create(name).eval()
+        net(torch.empty(1, *ZOO[name].input))
+    assert sum(parameter.numel() for parameter in net.parameters()) == ZOO[name].params
+    assert counter.get_total_flops() == 2 * ZOO[name].macs
 
 
 @every

@@ -95,12 +95,11 @@ def test_the_same_tensors_in_the_same_order(name: str) -> None:
 def test_the_published_counts(name: str) -> None:
     with torch.device("meta"):
         net = create(f"{name}.tv")
-    parts = trace(net, (3, 224, 224))
-    published = ZOO[f"{name}.tv"].published
-    assert published
-    assert parts.params == published.params == FACTS[name]["params"]
-    assert round(parts.macs / 1e9, 3) == (published.macs or 0) / 1e9 == FACTS[name]["gmacs"]
-    assert ZOO[f"{name}.tv"].smallest == FACTS[name]["smallest"]
+    parts, row = trace(net, (3, 224, 224)), ZOO[f"{name}.tv"]
+    assert row.published
+    assert parts.params == row.published.params == FACTS[name]["params"]
+    assert round(parts.macs / 1e9, 3) == (row.published.macs or 0) / 1e9 == FACTS[name]["gmacs"]
+    assert row.smallest == FACTS[name]["smallest"]
 
 
 @every
@@ -300,6 +299,11 @@ def test_training_goes_on_from_published_weights(
     assert bundle.mean == pytest.approx((0.449,))
     assert cli("train", "resnet18.tv", "--pretrained", "--epochs", 1, "--image-size", 32, "--init", "glorot").code == 2
     assert server == [f"/{file}"]
+    picture = ROOT / "examples" / "digits" / "1792-is-9.png"
+    assert "resnet18.tv with published weights" in cli("features", "resnet18.tv", picture, "--pretrained").out
+    assert "64 of 64 filters of resnet18.tv with published" in cli("filters", "resnet18.tv", "--pretrained").out
+    result = cli("filters", "runs/resnet18.tv-digits-1", "--pretrained")
+    assert (result.code, "has weights of its own" in result.err) == (2, True)
     result = cli("train", "lenet", "--pretrained")
     assert (result.code, "lenet has no published weights" in result.err) == (2, True)
 

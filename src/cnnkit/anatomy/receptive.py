@@ -1,15 +1,32 @@
 """Cumulative receptive fields: which input pixels one element of a feature map depends on (chapter 5.1.6)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 
+from cnnkit.core.errors import UsageError
 from cnnkit.core.shape import Sides, padding_sides, pair
-from cnnkit.ops import Conv2D, MultiChannelConv2D
+from cnnkit.ops import AdaptiveAvgPool2D, Conv2D, MultiChannelConv2D, Pool2D
 
-__all__ = ["Receptive", "join", "through"]
+__all__ = ["Receptive", "behind", "join"]
+
+Operator = nn.Module | Callable[..., Any] | str  # as in a graph of torch.fx: a layer, a function or a method's name
+
+ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, AdaptiveAvgPool2D)
+REDUCTIONS = (F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.mean, torch.amax, "mean", "amax")
+POOL = ("input", "kernel_size", "stride", "padding")
+FUNCTIONS: dict[Operator, tuple[str, ...]] = {  # what torch calls their arguments, in order
+    F.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation"),
+    F.max_pool2d: (*POOL, "dilation"),
+    torch.max_pool2d: (*POOL, "dilation"),
+    F.avg_pool2d: POOL,
+    F.pad: ("input", "pad"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,24 +42,36 @@ class Receptive:
     start: tuple[int, int] = (0, 0)
 
 
-def through(field: Receptive, layer: nn.Module, size: tuple[int, int]) -> Receptive:
-    """Return the field behind `layer`, fed a feature map of `size`; one without a window leaves it as it is."""
-    window = _window(layer, size)
-    if window is None:
+class _Window(NamedTuple):
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    sides: Sides = (0, 0, 0, 0)  # top, bottom, left, right
+
+
+def behind(
+    operator: Operator,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    field: Receptive,
+    before: tuple[int, int],
+    after: tuple[int, int],
+) -> Receptive | None:
+    """Return the field behind an operator that makes maps of size `after` from maps of size `before`.
+
+    None means all of the image. Raises UsageError if the operator moves pixels in a way that is not understood.
+    """
+    if field.step == (0, 0):
         return field
-    kernel, stride, dilation, sides = window
-    first = sides[0], sides[2]
-
-    def grow(axis: int) -> tuple[int, int, int]:
-        step = field.step[axis]
-        return (
-            field.size[axis] + (kernel[axis] - 1) * dilation[axis] * step,
-            step * stride[axis],
-            field.start[axis] - first[axis] * step,
-        )
-
-    sizes, steps, starts = zip(grow(0), grow(1), strict=True)
-    return Receptive(sizes, steps, starts)
+    if before != after and (isinstance(operator, ADAPTIVE) or operator in REDUCTIONS):
+        window = _cells(before, after)
+        return window and _through(field, window)
+    if window := _window(_arguments(operator, args, kwargs), before):
+        return _through(field, window)
+    if before == after and not isinstance(operator, nn.ConvTranspose2d):
+        return field
+    name = type(operator).__name__ if isinstance(operator, nn.Module) else getattr(operator, "__name__", operator)
+    raise UsageError(f"the receptive field behind {name} is not known: it resizes without a window")
 
 
 def join(fields: Sequence[Receptive]) -> Receptive:
@@ -51,27 +80,64 @@ def join(fields: Sequence[Receptive]) -> Receptive:
 
 
 def _join(one: Receptive, other: Receptive) -> Receptive:
+    for field in (one, other):
+        if field.step == (0, 0):
+            return field
+
     def span(axis: int) -> tuple[int, int, int]:
         start = min(one.start[axis], other.start[axis])
         end = max(field.start[axis] + field.size[axis] for field in (one, other))
         return end - start, max(one.step[axis], other.step[axis]), start
 
-    size, step, start = zip(span(0), span(1), strict=True)
-    return Receptive(size, step, start)
+    return Receptive(*zip(span(0), span(1), strict=True))
 
 
-def _window(
-    layer: nn.Module, size: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], Sides] | None:
-    """Return the layer's kernel, stride, dilation and padding, if it slides a window."""
-    if isinstance(layer, Conv2D | MultiChannelConv2D):
-        kernel = layer.weight.shape[-2], layer.weight.shape[-1]
-        stride, dilation = pair(layer.window["stride"], "stride"), pair(layer.window["dilation"], "dilation")
-        padding = layer.window["padding"]
-    elif isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        kernel, stride = pair(layer.kernel_size, "kernel_size"), pair(layer.stride, "stride")
-        dilation = pair(getattr(layer, "dilation", 1), "dilation")
-        padding = layer.padding
-    else:
+def _through(field: Receptive, window: _Window) -> Receptive:
+    first = window.sides[0], window.sides[2]
+
+    def grow(axis: int) -> tuple[int, int, int]:
+        step = field.step[axis]
+        return (
+            field.size[axis] + (window.kernel[axis] - 1) * window.dilation[axis] * step,
+            step * window.stride[axis],
+            field.start[axis] - first[axis] * step,
+        )
+
+    return Receptive(*zip(grow(0), grow(1), strict=True))
+
+
+def _cells(before: tuple[int, int], after: tuple[int, int]) -> _Window | None:
+    """Return the window of an adaptive pooling, if its cells are even and do not see all of the map."""
+    if after == (1, 1) or before[0] % after[0] or before[1] % after[1]:
         return None
-    return kernel, stride, dilation, padding_sides(padding, size, kernel, stride, dilation)
+    cell = before[0] // after[0], before[1] // after[1]
+    return _Window(cell, cell)
+
+
+def _arguments(operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of an operator that slides a window or pads, as torch calls them; of others nothing."""
+    if isinstance(operator, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return vars(operator)
+    if isinstance(operator, Conv2D | MultiChannelConv2D):
+        return {"weight": operator.weight, **operator.window}
+    if isinstance(operator, Pool2D):
+        return {"kernel_size": operator.how["window"], **operator.how}
+    if isinstance(operator, nn.ZeroPad2d | nn.ConstantPad2d):
+        return {"pad": operator.padding}
+    if not isinstance(operator, nn.Module) and operator in FUNCTIONS:
+        return dict(zip(FUNCTIONS[operator], args, strict=False)) | dict(kwargs)
+    return {}
+
+
+def _window(arguments: Mapping[str, Any], size: tuple[int, int]) -> _Window | None:
+    if pad := arguments.get("pad"):
+        left, right, top, bottom = (*pad, 0, 0)[:4]
+        return _Window((1, 1), sides=(top, bottom, left, right))
+    kernel = arguments["weight"].shape[-2:] if "weight" in arguments else arguments.get("kernel_size")
+    if kernel is None:
+        return None
+    kernel = pair(kernel, "kernel_size")
+    default = 1 if "weight" in arguments else kernel
+    stride = pair(arguments.get("stride") or default, "stride")
+    dilation = pair(arguments.get("dilation", 1), "dilation")
+    return _Window(kernel, stride, dilation, padding_sides(arguments.get("padding", 0), size, kernel, stride, dilation))

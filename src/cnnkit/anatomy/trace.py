@@ -1,7 +1,8 @@
-"""One dry run of a network: what each layer makes, holds, costs and sees."""
+"""One dry run of a network: what each of its modules makes, holds, costs, keeps and sees."""
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,169 +11,227 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnkit.anatomy.receptive import Receptive, join, through
+from cnnkit.anatomy.receptive import Receptive, behind, join
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.shape import by
 from cnnkit.ops import Conv2D, MultiChannelConv2D
 
-__all__ = ["Anatomy", "Layer", "Stage", "trace"]
+__all__ = ["Anatomy", "Part", "trace"]
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer: its output without the batch, what it holds and what it costs for one image."""
+@dataclass
+class Part:
+    """A module of the network with all that is inside it, for one image in float32.
 
-    name: str
+    `output` is without the batch. `params` counts frozen ones too, as PyTorch and torchvision do; `statistics` are
+    the moving means and variances of batch normalisation (Keras' total is the sum of both). `macs` are the
+    multiply-accumulates of convolutions and matrix products.
+
+    `inference_bytes` are the most feature maps that are alive at once while the part works: its input, its output
+    and what other branches still need, whoever made it; a view, and what works in place, takes nothing.
+    `training_bytes` are what autograd keeps for the backward pass, each tensor once, for the first part that keeps
+    it: a convolution its input, a ReLU its output, max pooling its input and indices. Weights, statistics and what
+    does not grow with the batch are not counted, nor what an operator needs only while it works.
+    """
+
+    name: str  # with dots, as `get_submodule` takes it
     kind: str
-    output: tuple[int, ...]
     params: int
-    statistics: int  # moving means and variances
-    macs: int  # multiply-accumulates of convolutions and matrix products
-    receptive: Receptive
-
-
-class _Totals:
-    """Sums over layers."""
-
-    layers: list[Layer]
+    statistics: int
+    output: tuple[int, ...] = ()
+    receptive: Receptive = field(default_factory=Receptive)
+    macs: int = 0
+    inference_bytes: int = 0
+    training_bytes: int = 0
+    parts: list["Part"] = field(default_factory=list)
 
     @property
-    def params(self) -> int:
-        """Parameters, frozen ones too, as PyTorch and torchvision count."""
-        return sum(layer.params for layer in self.layers)
+    def output_bytes(self) -> int:
+        """The size of the output."""
+        return 4 * math.prod(self.output)
 
     @property
-    def statistics(self) -> int:
-        """Moving means and variances of batch normalisation; Keras' total is `params + statistics`."""
-        return sum(layer.statistics for layer in self.layers)
+    def layers(self) -> list["Part"]:
+        """The parts that have no parts, in the order in which they work."""
+        return [layer for part in self.parts for layer in part.layers] if self.parts else [self]
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one image."""
-        return sum(layer.macs for layer in self.layers)
+    def rows(self, depth: int | None = None, level: int = 0) -> Iterator[tuple[int, "Part"]]:
+        """Yield this part and what is inside it as a listing shows it, each with its level; not below `depth`."""
+        yield level, self
+        for part in self.parts if depth is None or level < depth else ():
+            yield from part.rows(depth, level + 1)
 
 
 @dataclass
-class Stage(_Totals):
-    """A named child of the network and its layers."""
+class Anatomy(Part):
+    """The network as a whole, for one input size C x H x W."""
 
-    name: str
-    output: tuple[int, ...]
-    receptive: Receptive
-    layers: list[Layer] = field(default_factory=list)
+    input: tuple[int, int, int] = (0, 0, 0)
 
-
-@dataclass
-class Anatomy(_Totals):
-    """The stages of a network, and all their layers, for one input size C x H x W."""
-
-    input: tuple[int, int, int]
-    stages: list[Stage]
-
-    def __post_init__(self) -> None:
-        self.layers = [layer for stage in self.stages for layer in stage.layers]
+    @property
+    def stages(self) -> list[Part]:
+        """The named children of the network."""
+        return self.parts
 
 
 def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
     """Run `net` on the meta device, which computes shapes only, for one image of `input_size` C x H x W.
 
-    The net is not changed and no memory is taken for weights or features. MACs are torch's FLOP counter halved.
-    Receptive fields count the windows of layers: use `nn.MaxPool2d`, not `F.max_pool2d`. Raises UsageError if the net
-    cannot take such an image, or its code cannot be followed (branches that depend on values).
+    The net is not changed and no memory is taken for weights or features. `training_bytes` are of the net in training
+    mode, where frozen layers keep less, all else is of evaluation mode. MACs are torch's FLOP counter halved. Raises
+    UsageError if the net cannot take such an image, or its code cannot be followed: branches that depend on values,
+    maps resized by something else than layers and functions that slide a window.
     """
-    shadow = _on_meta(net if next(net.children(), None) else nn.Sequential(net)).eval()
     try:
-        graph = _Tracer().trace(shadow)
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise UsageError(f"the network's code cannot be followed: {error}") from error
-    recorder = _Recorder(fx.GraphModule(shadow, graph), input_size)
-    try:
-        recorder.run(torch.empty(1, *input_size, device="meta"))
+        shadow = _on_meta(net if next(net.children(), None) else nn.Sequential(net))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            recorder = _Recorder(shadow.eval(), input_size, counter)
+            recorder.run(_images(1, input_size))
+        keeper = _Keeper(shadow.train())
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keeper.keep, lambda kept: kept):
+            keeper.run(_images(keeper.BATCH, input_size))
     except CnnkitError:
         raise
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"the network cannot take an image of {by(*input_size)}: {reason}") from error
-    return Anatomy(input_size, list(recorder.stages.values()))
+    for key, part in recorder.parts.items():
+        part.training_bytes = keeper.bytes[key]
+    return recorder.whole
 
 
 def _on_meta(net: nn.Module) -> nn.Module:
-    """Copy the net's structure; its tensors become shapes."""
-    tensors = [*net.parameters(), *net.buffers()]
-    memo: dict[int, Any] = {
-        id(tensor): nn.Parameter(tensor.detach().to("meta"), tensor.requires_grad)
-        if isinstance(tensor, nn.Parameter)
-        else tensor.to("meta")
-        for tensor in tensors
-    }
+    """Copy the net's structure; its tensors become shapes, its floats float32."""
+
+    def shape(tensor: Tensor) -> Tensor:
+        return tensor.detach().to("meta", torch.float32 if tensor.is_floating_point() else tensor.dtype)
+
+    memo: dict[int, Any] = {id(buffer): shape(buffer) for buffer in net.buffers()}
+    memo |= {id(weight): nn.Parameter(shape(weight), weight.requires_grad) for weight in net.parameters()}
     return copy.deepcopy(net, memo)
 
 
+def _images(count: int, size: tuple[int, int, int]) -> Tensor:
+    return torch.empty(count, *size, dtype=torch.float32, device="meta")
+
+
 class _Tracer(fx.Tracer):
-    """Follows the code down to the modules that have no parts, whatever library they are from."""
+    """Follows the code down to standard layers, and to what is derived from them."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return next(m.children(), None) is None
+        kinds = type(m).__mro__[: type(m).__mro__.index(nn.Module)]
+        standard = any(kind.__module__.startswith(("torch.nn.", "cnnkit.ops.")) for kind in kinds)
+        return standard and next(m.children(), None) is None and not isinstance(m, nn.Sequential)
 
 
-class _Recorder(fx.Interpreter):
-    """Runs the graph node by node and notes each layer, its stage, and the field it sees."""
+class _Run(fx.Interpreter):
+    """Runs the net's code, operator by operator, and knows the modules around each: their keys, paths and kinds."""
 
-    def __init__(self, module: fx.GraphModule, input_size: tuple[int, int, int]):
-        super().__init__(module)
-        self.whole = Receptive(input_size[1:], (0, 0), (0, 0))
-        self.fields: dict[fx.Node, Receptive] = {}
-        self.stages: dict[str, Stage] = {}
+    def __init__(self, net: nn.Module):
+        try:
+            graph = _Tracer().trace(net)
+        except (fx.proxy.TraceError, TypeError) as error:
+            raise UsageError(f"the network's code cannot be followed: {error}") from error
+        super().__init__(net, graph=graph)
+        self.net = net
+        self.weights = {tensor.untyped_storage() for tensor in (*net.parameters(), *net.buffers())}
+        self.around: dict[str, tuple[str, Any]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        with FlopCounterMode(display=False) as counter:
-            result = super().run_node(n)
-        if n.op == "output" or not isinstance(result, Tensor):
+        self.around = n.meta.get("nn_module_stack", {})
+        return super().run_node(n)
+
+
+class _Recorder(_Run):
+    """Notes what each module makes, costs and sees, and what is alive meanwhile."""
+
+    def __init__(self, net: nn.Module, input_size: tuple[int, int, int], counter: FlopCounterMode):
+        super().__init__(net)
+        self.counter = counter
+        self.everything = Receptive(input_size[1:], (0, 0), (0, 0))
+        self.fields: dict[fx.Node, Receptive] = {}
+        self.whole = Anatomy("", type(net).__name__, *_holds(net), input=input_size)
+        self.parts: dict[str, Part] = {"": self.whole}
+
+    def run_node(self, n: fx.Node) -> Any:
+        before = self.counter.get_total_flops()
+        result = super().run_node(n)
+        if n.op in ("get_attr", "output"):
             return result
-        layer = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
-        if n.op == "get_attr":  # a parameter of the network's own
-            return result
-        self.fields[n] = receptive = self._field(n, layer, result)
-        output = tuple(result.shape[1:])
-        stack = list(n.meta.get("nn_module_stack", {}))
-        if not stack:
-            return result
-        name = stack[0].split(".")[0]
-        stage = self.stages.setdefault(name, Stage(name, output, receptive))
-        stage.output, stage.receptive = output, receptive
-        if layer is not None:
-            path = str(n.target).partition(".")[2] or name
-            macs = counter.get_total_flops() // 2
-            if isinstance(layer, Conv2D | MultiChannelConv2D):  # sums of products, not the calls that torch counts
-                macs = result.shape[-2:].numel() * layer.weight.numel()
-            stage.layers.append(_layer(path, layer, output, macs, receptive))
+        macs = (self.counter.get_total_flops() - before) // 2
+        layer = self.submodules[str(n.target)] if n.op == "call_module" else None
+        if isinstance(layer, Conv2D | MultiChannelConv2D):  # sums of products, not the calls that torch counts
+            macs = result.shape[-2:].numel() * layer.weight.numel()
+        made = next(_tensors(result), None)
+        receptive = self._field(n, layer, made)
+        if receptive:
+            self.fields[n] = receptive
+        alive = {tensor.untyped_storage() for tensor in _tensors((result, *self.env.values()))} - self.weights
+        for part in self._parts():
+            part.macs += macs
+            part.inference_bytes = max(part.inference_bytes, sum(storage.nbytes() for storage in alive))
+            if receptive and made is not None:
+                part.output, part.receptive = tuple(made.shape[1:]), receptive
         return result
 
-    def _field(self, n: fx.Node, layer: nn.Module | None, result: Tensor) -> Receptive:
+    def _parts(self) -> list[Part]:
+        """Return the parts that are at work, from the whole net inwards; those first met join the tree."""
+        parts: list[Part] = [self.whole]
+        for key, (path, _) in self.around.items():
+            if key not in self.parts:
+                module = self.net.get_submodule(path)
+                self.parts[key] = Part(path, type(module).__name__, *_holds(module))
+                parts[-1].parts.append(self.parts[key])
+            parts.append(self.parts[key])
+        return parts
+
+    def _field(self, n: fx.Node, layer: nn.Module | None, made: Tensor | None) -> Receptive | None:
+        """Return the field behind a node; None if it does not depend on the image, such as a weight."""
         if n.op == "placeholder":
             return Receptive()
-        before = [self.fields[node] for node in n.all_input_nodes if node in self.fields]
-        maps = [shape[-2:] for shape in self._shapes(n) if len(shape) == 4]
-        if result.ndim < 4 or not before or not maps:
-            return self.whole
-        size = max(maps, key=math.prod)
-        joined = join(before)
-        if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and size != result.shape[-2:]:
-            return self.whole
-        if joined == self.whole:
+        feeds = [node for node in n.all_input_nodes if node in self.fields]
+        if not feeds:
+            return None
+        joined = join([self.fields[node] for node in feeds])
+        if made is None:  # a size, not a map
             return joined
-        field = joined if layer is None else through(joined, layer, (size[0], size[1]))
-        if field == joined and size != result.shape[-2:]:
-            raise UsageError(f"the receptive field behind {n.name} is not known: it resizes without a window layer")
-        return field
+        maps = [tensor.shape[-2:] for node in feeds for tensor in _tensors(self.env[node]) if tensor.ndim > 3]
+        if made.ndim < 4 or not maps:
+            return self.everything
+        (height, width), after = max(maps, key=torch.Size.numel), made.shape[-2:]
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        seen = behind(layer or n.target, args, kwargs, joined, (height, width), (after[0], after[1]))
+        return seen or self.everything
 
-    def _shapes(self, n: fx.Node) -> list[torch.Size]:
-        values = (self.env.get(node) for node in n.all_input_nodes)
-        return [value.shape for value in values if isinstance(value, Tensor)]
+
+class _Keeper(_Run):
+    """Counts the bytes that autograd keeps for each image, by the module that has them kept."""
+
+    BATCH = 2**24  # on the meta device it costs nothing, and channel statistics are no byte of an image's share
+
+    def __init__(self, net: nn.Module):
+        super().__init__(net)
+        self.seen = set(self.weights)
+        self.bytes: Counter[str] = Counter()
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage not in self.seen:
+            self.seen.add(storage)
+            self.bytes.update(dict.fromkeys(("", *self.around), storage.nbytes() // self.BATCH))
+        return tensor
 
 
-def _layer(name: str, layer: nn.Module, output: tuple[int, ...], macs: int, receptive: Receptive) -> Layer:
-    def count(tensors: Iterator[Tensor]) -> int:
-        return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
+def _holds(module: nn.Module) -> tuple[int, int]:
+    """Return the numbers of parameters and of moving statistics."""
+    statistics = (buffer for buffer in module.buffers() if buffer.is_floating_point())
+    return sum(weight.numel() for weight in module.parameters()), sum(buffer.numel() for buffer in statistics)
 
-    return Layer(name, type(layer).__name__, output, count(layer.parameters()), count(layer.buffers()), macs, receptive)
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a value of the graph."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)

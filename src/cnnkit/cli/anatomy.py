@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from cnnkit.anatomy import Layer, Stage
+    from cnnkit.anatomy import Anatomy, Part
+    from cnnkit.nets import Entry
 
-__all__ = ["anatomy"]
+__all__ = ["anatomy", "look_into"]
 
 
 def anatomy(
@@ -15,61 +16,66 @@ def anatomy(
     *,
     input_size: Annotated[str | None, Parameter(name="--input")] = None,
     num_classes: int | None = None,
+    depth: int | None = None,
     json: bool = False,
+    csv: bool = False,
+    markdown: bool = False,
 ) -> None:
-    """Show each stage and layer: output shape, parameters, MACs, and the receptive field so far.
+    """Show each stage and layer: output, parameters, MACs, the receptive field so far, and memory for one image.
+
+    `train` is what the backward pass needs again of one image, `infer` the most that is alive at once without it.
 
     Parameters
     ----------
     net
-        A name from `cnnkit nets`.
+        A name from `cnnkit nets`, a run folder or a bundle.
     input_size
         Channels x height x width, such as 1x28x28; without it, the network's own.
     num_classes
         Classes to tell apart; without it, the network's own.
+    depth
+        0 for the totals, 1 for the stages, 2 for what they are made of, and so on; without it, down to the layers.
     json
-        Print JSON.
+        Print JSON, numbers raw.
+    csv
+        Print comma-separated values, numbers raw.
+    markdown
+        Print a table in Markdown.
     """
-    from dataclasses import asdict
+    from cnnkit.core.errors import UsageError
 
+    if json + csv + markdown > 1:
+        raise UsageError("--json, --csv and --markdown are three ways to print; choose one")
+    if depth is not None and depth < 0:
+        raise UsageError(f"--depth must be 0 or more, not {depth}")
+    whole, facts = look_into(net, input_size, num_classes)
+    if json:
+        _print_json(net, whole, facts, depth)
+    elif csv:
+        _print_csv(whole, depth)
+    else:
+        _print_table(net, whole, facts, depth, markdown)
+
+
+def look_into(net: str, input_size: str | None, num_classes: int | None = None) -> "tuple[Anatomy, Entry]":
+    """Return the anatomy of the zoo's network for an input such as "1x28x28", or of a run's, and its row of the zoo."""
     import torch
 
     from cnnkit.anatomy import trace
-    from cnnkit.cli.console import page, print_json, table
-    from cnnkit.core.shape import by
-    from cnnkit.nets import create, entry
+    from cnnkit.cli.source import open_net
+    from cnnkit.core.errors import UsageError
+    from cnnkit.nets import ZOO, create, entry
 
-    channels, height, width = _size(input_size) if input_size else entry(net).input
+    if not {net, f"{net}.tv"} & ZOO.keys():
+        trained = open_net(net)
+        if input_size or num_classes:
+            raise UsageError(f"{net} has its own input and classes; --input and --num-classes are for names of the zoo")
+        return trace(trained.net, (trained.in_channels, *trained.preprocess.image_size)), entry(trained.name)
+    facts = entry(net)
+    channels, height, width = _size(input_size) if input_size else facts.input
     with torch.device("meta"):  # shapes only, no memory
         built = create(net, in_channels=channels, num_classes=num_classes, image_size=(height, width))
-    parts = trace(built, (channels, height, width))
-    totals = {"params": parts.params, "statistics": parts.statistics, "macs": parts.macs}
-    if json:
-        stages = [
-            asdict(stage) | {"params": stage.params, "statistics": stage.statistics, "macs": stage.macs}
-            for stage in parts.stages
-        ]
-        print_json({"net": net, "input": parts.input, **totals, "stages": stages})
-        return
-    columns = ["stage", "layer", "output", "params", "MACs", "receptive field", "step"]
-    listing = table(columns, text=2)
-    for stage in parts.stages:
-        listing.add_row(f"[bold]{stage.name}[/]", "", *_cells(stage), end_section=False)
-        for layer in stage.layers:
-            listing.add_row("", f"{layer.name} {layer.kind}", *_cells(layer), style="dim")
-        listing.add_section()
-    listing.add_row("total", "", "", f"{parts.params:,}", f"{parts.macs:,}", "", "")
-    page.print(f"{net}, input {by(*parts.input)}", listing)
-    if parts.statistics:
-        page.print(f"and {parts.statistics:,} moving statistics: {parts.params + parts.statistics:,} as Keras counts")
-
-
-def _cells(row: "Stage | Layer") -> list[str]:
-    from cnnkit.core.shape import by
-
-    field = row.receptive
-    step = "-" if field.step == (0, 0) else by(*field.step)
-    return [by(*row.output), f"{row.params:,}", f"{row.macs:,}", by(*field.size), step]
+    return trace(built, (channels, height, width)), facts
 
 
 def _size(text: str) -> tuple[int, int, int]:
@@ -79,3 +85,138 @@ def _size(text: str) -> tuple[int, int, int]:
     if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
         raise UsageError(f"--input takes channels x height x width, such as 1x28x28, not {text!r}")
     return int(numbers[0]), int(numbers[1]), int(numbers[2])
+
+
+def _figures(part: "Part", whole: "Anatomy") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "name": part.name,
+        "kind": part.kind,
+        "output": part.output,
+        "params": part.params,
+        "params_share": _share(part.params, whole.params),
+        "statistics": part.statistics,
+        "macs": part.macs,
+        "macs_share": _share(part.macs, whole.macs),
+        "receptive": asdict(part.receptive),
+        "output_bytes": part.output_bytes,
+        "training_bytes": part.training_bytes,
+        "inference_bytes": part.inference_bytes,
+    }
+
+
+def _share(count: int, total: int) -> float:
+    return count / total if total else 0.0
+
+
+def _print_json(net: str, whole: "Anatomy", facts: "Entry", depth: int | None) -> None:
+    from dataclasses import asdict
+
+    from cnnkit.cli.console import print_json
+
+    def inside(part: "Part", level: int) -> list[dict[str, Any]]:
+        if level == depth:
+            return []
+        return [_figures(inner, whole) | {"parts": inside(inner, level + 1)} for inner in part.parts]
+
+    totals = ("params", "statistics", "macs", "training_bytes", "inference_bytes")
+    print_json(
+        {
+            "net": net,
+            "input": whole.input,
+            **{name: getattr(whole, name) for name in totals},
+            "published": facts.published and asdict(facts.published),
+            "stages": inside(whole, 0),
+        }
+    )
+
+
+def _print_csv(whole: "Anatomy", depth: int | None) -> None:
+    import csv
+    import sys
+
+    rows = []
+    for level, part in whole.rows(depth):
+        figures = {"level": level, **_figures(part, whole), "output": "x".join(map(str, part.output))}
+        for name, (vertical, horizontal) in figures.pop("receptive").items():
+            figures |= {f"field_{name}_vertical": vertical, f"field_{name}_horizontal": horizontal}
+        rows.append(figures)
+    writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _print_table(net: str, whole: "Anatomy", facts: "Entry", depth: int | None, markdown: bool) -> None:
+    from cnnkit.core.shape import by
+
+    unit, size = ("MiB", 2**20) if whole.training_bytes >= 2**20 else ("KiB", 2**10)
+    columns = ["", "output", "params", "%", "MACs", "%", "field", "step", "start", "train", "infer"]
+    (_, total), *inner = ((level, [_name(part), *_cells(part, whole, size)]) for level, part in whole.rows(depth))
+    totals = [["total", "", *total[2:6], "", "", "", *total[-2:]]]
+    weights = f"{4 * whole.params / size:,.2f} {unit}"
+    notes = [f"{unit} for one image: train is kept for the backward pass, infer is alive at once; weights {weights}"]
+    if said := facts.published:
+        params, macs = (f"{count:,}" if count else "" for count in (said.params, said.macs))
+        totals.append(["published", "", params, "", macs, *[""] * 6])
+        notes.append(f"published: {said.source}")
+    if whole.statistics:
+        notes.append(f"and {whole.statistics:,} moving statistics: {whole.params + whole.statistics:,} as Keras counts")
+    show = _show_markdown if markdown else _show
+    show([f"{net}, input {by(*whole.input)}", *notes], columns, inner, totals)
+
+
+def _name(part: "Part") -> str:
+    kind = "" if part.kind == "Sequential" else part.kind
+    return f"{part.name.rpartition('.')[2]} {kind}".strip()
+
+
+def _cells(part: "Part", whole: "Anatomy", size: int) -> list[str]:
+    from cnnkit.core.shape import by
+
+    field = part.receptive
+    return [
+        by(*part.output),
+        f"{part.params:,}",
+        f"{_share(part.params, whole.params):.1%}".rstrip("%"),
+        f"{part.macs:,}",
+        f"{_share(part.macs, whole.macs):.1%}".rstrip("%"),
+        by(*field.size),
+        *("-" if field.step == (0, 0) else _both(*two) for two in (field.step, field.start)),
+        f"{part.training_bytes / size:,.2f}",
+        f"{part.inference_bytes / size:,.2f}",
+    ]
+
+
+def _both(vertical: int, horizontal: int) -> str:
+    return str(vertical) if vertical == horizontal else f"{vertical}, {horizontal}"
+
+
+def _show(lines: list[str], columns: list[str], inner: list[tuple[int, list[str]]], totals: list[list[str]]) -> None:
+    from cnnkit.cli.console import page, table
+
+    listing = table(columns, text=1)
+    listing.padding, listing.collapse_padding, listing.columns[0].no_wrap = (0, 1), True, True
+    deeper = False
+    for level, (name, *cells) in inner:
+        if level == 1 and deeper:
+            listing.add_section()
+        deeper = level > 1
+        listing.add_row("  " * (level - 1) + name, *cells, style="dim" if deeper else "bold")
+    listing.add_section()
+    for row in totals:
+        listing.add_row(*row)
+    whole = page.measure(listing, options=page.options.update(max_width=1000)).maximum
+    page.width = max(page.width, whole)  # wrapped by a narrow terminal, but never cut
+    page.print(lines[0], listing, *lines[1:], sep="\n", markup=False)
+
+
+def _show_markdown(
+    lines: list[str], columns: list[str], inner: list[tuple[int, list[str]]], totals: list[list[str]]
+) -> None:
+    rows = [[f"{'&nbsp;&nbsp;' * (level - 1)}{name}", *cells] for level, (name, *cells) in inner]
+    rules = [":--", *["--:"] * (len(columns) - 1)]
+    print(lines[0], "", sep="\n")
+    for row in (columns, rules, *rows, *totals):
+        print(f"| {' | '.join(row)} |")
+    print("", *lines[1:], sep="\n")

@@ -18,6 +18,9 @@ VERBS = {
     "predict": "Say what is in pictures.",
     "nets": "List the networks of the zoo.",
     "anatomy": "Show a network's shapes, parameters, MACs and receptive fields.",
+    "draw": "Draw a network as a picture.",
+    "features": "Show what a network makes of a picture, stage by stage.",
+    "filters": "Show the filters of a convolution.",
     "filter": "Slide a kernel over a picture and write the feature map.",
 }
 EPILOGUE = "Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 data missing or damaged, 130 interrupted."

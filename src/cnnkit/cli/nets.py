@@ -15,26 +15,20 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     json
         Print JSON.
     """
-    import torch
-
-    from cnnkit.anatomy import trace
     from cnnkit.cli.console import page, print_json, table
     from cnnkit.core.shape import by
-    from cnnkit.nets import create, entry, list_networks
+    from cnnkit.nets import entry, list_networks
 
     rows: list[dict[str, Any]] = []
     for name in list_networks(pattern):
         facts = entry(name)
-        with torch.device("meta"):  # shapes only, no memory
-            net = create(name)
-        parts = trace(net, facts.input)
         rows.append(
             {
                 "net": name,
                 "input": by(*facts.input),
                 "smallest": facts.smallest,
-                "parameters": parts.params,
-                "macs": parts.macs,
+                "parameters": facts.params,
+                "macs": facts.macs,
                 "year": facts.year,
                 "section": facts.section,
                 "paper": facts.paper,
@@ -44,7 +38,7 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     if json:
         print_json(rows)
         return
-    listing = table(["net", "paper", "chapter", "input", "smallest", "parameters", "MACs"], text=3)
+    listing = table(["net", "paper", "chapter", "input", "min px", "parameters", "MACs"], text=3)
     for row in rows:
         counts = (f"{row[key]:,}" for key in ("parameters", "macs"))
         listing.add_row(row["net"], row["paper"], row["section"], row["input"], str(row["smallest"]), *counts)

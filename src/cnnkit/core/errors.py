@@ -6,6 +6,9 @@ from difflib import get_close_matches
 __all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "unknown"]
 
 
+MANY = 20  # names, too many for one line
+
+
 class CnnkitError(Exception):
     """Something failed while running; the message says what, which value, and what to do."""
 
@@ -31,7 +34,7 @@ class Interrupted(CnnkitError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
-    """Return the error for a wrong name, with the nearest right one.
+    """Return the error for a wrong name, with the nearest right one, and all of them if they are few.
 
     >>> unknown("network", "lenett", ["lenet", "lenet_bn"])
     UsageError("unknown network 'lenett'; did you mean 'lenet'? known: lenet, lenet_bn")
@@ -39,4 +42,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    if len(names) > MANY:
+        nearest = get_close_matches(str(name), names, n=5, cutoff=0)
+        return UsageError(f"unknown {kind} {name!r}; {hint}the nearest of {len(names)}: {', '.join(nearest)}")
     return UsageError(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")

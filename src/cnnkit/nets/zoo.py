@@ -40,6 +40,8 @@ class Entry:
     input: tuple[int, int, int]  # C x H x W
     smallest: int  # pixels in height and width
     classes: int
+    params: int
+    macs: int  # multiply-accumulates for one image of the input's size
     year: int
     section: str  # of the chapter
     paper: str
@@ -48,8 +50,11 @@ class Entry:
     published: Published | None = None
 
 
+LECUN = "LeCun et al. 1998, figure 2"
+IOFFE = "Ioffe and Szegedy 2015"
 KRIZHEVSKY = "Krizhevsky et al. 2012, figure 2"
 SIMONYAN = "Simonyan and Zisserman 2015, table 1"
+LIN = "Lin et al. 2014, figure 2"
 SZEGEDY = "Szegedy et al. 2015, table 1"
 HE = "He et al. 2016, table 1"
 HE_AGAIN = "He et al. 2016b, figure 1"
@@ -59,83 +64,95 @@ GREY, COLOUR, SMALL = (1, 224, 224), (3, 224, 224), (1, 96, 96)
 FULL = "3 x 224 x 224, 1,000 classes"
 
 
+def _chapters(
+    build: Callable[..., nn.Sequential],
+    size: tuple[int, int, int],
+    smallest: int,
+    params: int,
+    macs: int,
+    about: tuple[int, str, str],
+    published: Published | None = None,
+    **arguments: Any,
+) -> Entry:
+    """A row in the chapter's definition."""
+    return Entry(build, size, smallest, 10, params, macs, *about, "chapter", arguments, published)
+
+
 def _twin(
     build: Callable[..., nn.Sequential],
     smallest: int,
-    year: int,
-    section: str,
-    paper: str,
     params: int,
-    giga_macs: float,
+    macs: int,
+    about: tuple[int, str, str],
     **arguments: Any,
 ) -> Entry:
-    """A row in torchvision's definition, with the counts that it publishes."""
-    said = Published(params, round(giga_macs * 1e9), "torchvision")
-    full = {"layout": "torchvision"} | arguments
-    return Entry(build, COLOUR, smallest, 1000, year, section, paper, "torchvision", full, said)
+    """A row in torchvision's definition, which publishes the parameters, and the MACs in thousandths of a billion."""
+    said = Published(params, round(macs, -6), "torchvision")
+    layout = {"layout": "torchvision"} | arguments
+    return Entry(build, COLOUR, smallest, 1000, params, macs, *about, "torchvision", layout, said)
 
+
+def _vgg(depth: int, params: int, macs: int, millions: int) -> Entry:
+    said = Published(millions * 10**6, None, f"the paper's table 2, {FULL}")
+    return _chapters(vgg, GREY, 32, params, macs, VGG, said, depth=depth)
+
+
+def _resnet(depth: int, params: int, macs: int, billions: float) -> Entry:
+    said = Published(None, round(billions * 1e9), f"the paper's table 1, {FULL}")
+    return _chapters(resnet, GREY, 1, params, macs, RESNET, said, depth=depth)
+
+
+def _preact(depth: int, params: int, macs: int) -> Entry:
+    layout = {"depth": depth, "layout": "preactivation"}
+    return Entry(resnet, COLOUR, 1, 1000, params, macs, 2016, "5.11", HE_AGAIN, "paper", layout)
+
+
+VGG, VGG_BN = (2014, "5.7", SIMONYAN), (2015, "5.7", SIMONYAN)
+GOOGLENET, RESNET, DENSENET = (2014, "5.9", SZEGEDY), (2015, "5.11", HE), (2016, "5.12", HUANG)
 
 ZOO: dict[str, Entry] = {
-    # 5.5 and 5.10
-    "lenet": Entry(
-        lenet, (1, 28, 28), 16, 10, 1998, "5.5", "LeCun et al. 1998, figure 2", "chapter", {},
+    "lenet": _chapters(
+        lenet, (1, 28, 28), 16, 44_426, 281_640, (1998, "5.5", LECUN),
         Published(60_000, 340_908, "the paper, 1 x 32 x 32, radial basis outputs"),
     ),
-    "lenet_bn": Entry(lenet_bn, (1, 28, 28), 16, 10, 2015, "5.10", "Ioffe and Szegedy 2015", "chapter"),
-    # 5.6
-    "alexnet": Entry(
-        alexnet, GREY, 67, 10, 2012, "5.6", KRIZHEVSKY, "chapter", {}, Published(60 * 10**6, None, f"the paper, {FULL}")
+    "lenet_bn": _chapters(lenet_bn, (1, 28, 28), 16, 44_878, 281_640, (2015, "5.10", IOFFE)),
+    "alexnet": _chapters(
+        alexnet, GREY, 67, 46_764_746, 938_146_176, (2012, "5.6", KRIZHEVSKY),
+        Published(60_000_000, None, f"the paper, {FULL}"),
     ),
-    "alexnet.tv": _twin(alexnet, 63, 2014, "5.6", "Krizhevsky 2014", 61_100_840, 0.714),
-    # 5.7
-    **{
-        f"vgg{depth}": Entry(
-            vgg, GREY, 32, 10, 2014, "5.7", SIMONYAN, "chapter", {"depth": depth},
-            Published(millions * 10**6, None, f"the paper's table 2, {FULL}"),
-        )
-        for depth, millions in {11: 133, 13: 133, 16: 138, 19: 144}.items()
-    },
-    "vgg11.tv": _twin(vgg, 32, 2014, "5.7", SIMONYAN, 132_863_336, 7.609, depth=11),
-    "vgg13.tv": _twin(vgg, 32, 2014, "5.7", SIMONYAN, 133_047_848, 11.308, depth=13),
-    "vgg16.tv": _twin(vgg, 32, 2014, "5.7", SIMONYAN, 138_357_544, 15.470, depth=16),
-    "vgg19.tv": _twin(vgg, 32, 2014, "5.7", SIMONYAN, 143_667_240, 19.632, depth=19),
-    "vgg11_bn.tv": _twin(vgg, 32, 2015, "5.7", SIMONYAN, 132_868_840, 7.609, depth=11, normalised=True),
-    "vgg13_bn.tv": _twin(vgg, 32, 2015, "5.7", SIMONYAN, 133_053_736, 11.308, depth=13, normalised=True),
-    "vgg16_bn.tv": _twin(vgg, 32, 2015, "5.7", SIMONYAN, 138_365_992, 15.470, depth=16, normalised=True),
-    "vgg19_bn.tv": _twin(vgg, 32, 2015, "5.7", SIMONYAN, 143_678_248, 19.632, depth=19, normalised=True),
-    # 5.8
-    "nin": Entry(nin, GREY, 67, 10, 2014, "5.8", "Lin et al. 2014, figure 2", "chapter"),
-    # 5.9
-    "googlenet": Entry(
-        googlenet, SMALL, 1, 10, 2014, "5.9", SZEGEDY, "chapter", {},
+    "alexnet.tv": _twin(alexnet, 63, 61_100_840, 714_188_480, (2014, "5.6", "Krizhevsky 2014")),
+    "vgg11": _vgg(11, 128_806_154, 7_547_232_256, 133),
+    "vgg13": _vgg(13, 128_990_666, 11_246_608_384, 133),
+    "vgg16": _vgg(16, 134_300_362, 15_408_406_528, 138),
+    "vgg19": _vgg(19, 139_610_058, 19_570_204_672, 144),
+    "vgg11.tv": _twin(vgg, 32, 132_863_336, 7_609_090_048, VGG, depth=11),
+    "vgg13.tv": _twin(vgg, 32, 133_047_848, 11_308_466_176, VGG, depth=13),
+    "vgg16.tv": _twin(vgg, 32, 138_357_544, 15_470_264_320, VGG, depth=16),
+    "vgg19.tv": _twin(vgg, 32, 143_667_240, 19_632_062_464, VGG, depth=19),
+    "vgg11_bn.tv": _twin(vgg, 32, 132_868_840, 7_609_090_048, VGG_BN, depth=11, normalised=True),
+    "vgg13_bn.tv": _twin(vgg, 32, 133_053_736, 11_308_466_176, VGG_BN, depth=13, normalised=True),
+    "vgg16_bn.tv": _twin(vgg, 32, 138_365_992, 15_470_264_320, VGG_BN, depth=16, normalised=True),
+    "vgg19_bn.tv": _twin(vgg, 32, 143_678_248, 19_632_062_464, VGG_BN, depth=19, normalised=True),
+    "nin": _chapters(nin, GREY, 67, 1_992_166, 762_297_352, (2014, "5.8", LIN)),
+    "googlenet": _chapters(
+        googlenet, SMALL, 1, 5_977_530, 276_066_304, GOOGLENET,
         Published(6_797_700, 1_502_000_000, f"the paper's table 1, {FULL}"),
     ),
-    "googlenet.tv": _twin(googlenet, 15, 2014, "5.9", SZEGEDY, 6_624_904, 1.498),
-    # 5.11
-    **{
-        f"resnet{depth}": Entry(
-            resnet, GREY, 1, 10, 2015, "5.11", HE, "chapter", {"depth": depth},
-            Published(None, round(giga_macs * 1e9), f"the paper's table 1, {FULL}"),
-        )
-        for depth, giga_macs in {18: 1.8, 34: 3.6}.items()
-    },
-    "resnet18.tv": _twin(resnet, 1, 2015, "5.11", HE, 11_689_512, 1.814, depth=18),
-    "resnet34.tv": _twin(resnet, 1, 2015, "5.11", HE, 21_797_672, 3.664, depth=34),
-    "resnet50.tv": _twin(resnet, 1, 2015, "5.11", HE, 25_557_032, 4.089, depth=50),
-    "resnet101.tv": _twin(resnet, 1, 2015, "5.11", HE, 44_549_160, 7.801, depth=101),
-    "resnet152.tv": _twin(resnet, 1, 2015, "5.11", HE, 60_192_808, 11.514, depth=152),
-    **{
-        f"resnet{depth}_preact": Entry(
-            resnet, COLOUR, 1, 1000, 2016, "5.11", HE_AGAIN, "paper", {"depth": depth, "layout": "preactivation"}
-        )
-        for depth in (18, 50)
-    },
-    # 5.12
-    "densenet": Entry(densenet, SMALL, 1, 10, 2016, "5.12", HUANG, "chapter"),
-    "densenet121.tv": _twin(densenet, 29, 2016, "5.12", HUANG, 7_978_856, 2.834, depth=121),
-    "densenet161.tv": _twin(densenet, 29, 2016, "5.12", HUANG, 28_681_000, 7.728, depth=161),
-    "densenet169.tv": _twin(densenet, 29, 2016, "5.12", HUANG, 14_149_480, 3.360, depth=169),
-    "densenet201.tv": _twin(densenet, 29, 2016, "5.12", HUANG, 20_013_928, 4.291, depth=201),
+    "googlenet.tv": _twin(googlenet, 15, 6_624_904, 1_498_376_192, GOOGLENET),
+    "resnet18": _resnet(18, 11_178_378, 1_734_890_496, 1.8),
+    "resnet34": _resnet(34, 21_290_250, 3_584_578_560, 3.6),
+    "resnet18.tv": _twin(resnet, 1, 11_689_512, 1_814_073_344, RESNET, depth=18),
+    "resnet34.tv": _twin(resnet, 1, 21_797_672, 3_663_761_408, RESNET, depth=34),
+    "resnet50.tv": _twin(resnet, 1, 25_557_032, 4_089_184_256, RESNET, depth=50),
+    "resnet101.tv": _twin(resnet, 1, 44_549_160, 7_801_405_440, RESNET, depth=101),
+    "resnet152.tv": _twin(resnet, 1, 60_192_808, 11_513_626_624, RESNET, depth=152),
+    "resnet18_preact": _preact(18, 11_687_720, 1_814_073_344),
+    "resnet50_preact": _preact(50, 25_549_352, 4_089_184_256),
+    "densenet": _chapters(densenet, SMALL, 1, 979_938, 182_668_208, DENSENET),
+    "densenet121.tv": _twin(densenet, 29, 7_978_856, 2_834_161_664, DENSENET, depth=121),
+    "densenet161.tv": _twin(densenet, 29, 28_681_000, 7_727_907_072, DENSENET, depth=161),
+    "densenet169.tv": _twin(densenet, 29, 14_149_480, 3_359_843_328, DENSENET, depth=169),
+    "densenet201.tv": _twin(densenet, 29, 20_013_928, 4_291_365_888, DENSENET, depth=201),
 }  # fmt: skip
 
 

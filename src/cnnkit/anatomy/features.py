@@ -1,0 +1,89 @@
+"""What a net makes of a picture, stage by stage, and the filters it looks through."""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.shape import by
+from cnnkit.ops import Conv2D, MultiChannelConv2D
+from cnnkit.train.evaluate import prediction_mode
+
+__all__ = ["feature_maps", "filters", "outputs"]
+
+
+def feature_maps(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Run `net` in prediction mode, without gradients, on a batch N x C x H x W; return what comes out of its parts.
+
+    `names` are dotted paths of stages or layers ("conv2", "conv2.0.body.conv1"); without them, all stages in order.
+    A map is N x C' x H' x W', a dense layer's output N x F. Of a layer that runs more than once, the last output.
+    The net stays as it was. Raises UsageError for a name the net does not have, a part that does not run or gives no
+    tensor, and a batch that the net cannot take.
+    """
+    # tensors made in inference mode could not be trained on later
+    with prediction_mode(net), torch.inference_mode(False), torch.no_grad():
+        return outputs(net, x, names)
+
+
+def filters(net: nn.Module, name: str | None = None) -> Tensor:
+    """Return a copy of a convolution's weights, O x C x kh x kw (C per group).
+
+    It is the first convolution of the net, or of the stage or layer called `name` (a dotted path). Raises UsageError
+    if there is none, or nothing has this name.
+    """
+    part = net if name is None else _find(_with_stages(net), name)
+    for layer in part.modules():
+        if isinstance(layer, nn.Conv2d | MultiChannelConv2D):
+            return layer.weight.detach().clone()
+        if isinstance(layer, Conv2D):
+            return layer.weight.detach().clone()[None, None]
+    raise UsageError(f"there is no convolution in {name or 'the network'}")
+
+
+def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Return the outputs of parts of `net` as `feature_maps` does, in the mode and with the gradients it is in."""
+    if x.ndim != 4:
+        raise UsageError(f"x must be N x C x H x W, not {tuple(x.shape)}")
+    net = _with_stages(net)
+    names = [name for name, _ in net.named_children()] if names is None else list(names)
+    seen: dict[str, Any] = {}
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(_find(net, name).register_forward_hook(_keep(seen, name)))
+        try:
+            net(x)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"the network cannot take a batch of {by(*x.shape)}: {reason}") from error
+    for name in names:
+        if not isinstance(seen.get(name), Tensor):
+            raise UsageError(f"{name} gives no tensor" if name in seen else f"{name} does not run in this network")
+    return {name: seen[name] for name in names}
+
+
+def _with_stages(net: nn.Module) -> nn.Module:
+    return net if next(net.children(), None) else nn.Sequential(net)
+
+
+def _keep(seen: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+        seen[name] = output.clone() if isinstance(output, Tensor) else output  # the next layer may work in place
+
+    return hook
+
+
+def _find(net: nn.Module, path: str) -> nn.Module:
+    """Return the part of `net` at a dotted path; the error for a wrong one lists the parts where it goes wrong."""
+    parts: dict[str, nn.Module] = dict(net.named_modules(remove_duplicate=False))
+    if path in parts:
+        return parts[path]
+    above = path
+    while above not in parts or next(parts[above].children(), None) is None:
+        above = above.rpartition(".")[0]
+    prefix = f"{above}." if above else ""
+    wrong = prefix + path.removeprefix(prefix).split(".")[0]
+    beside = [prefix + name for name, _ in parts[above].named_children()]
+    raise unknown("layer", path if wrong in parts else wrong, beside)

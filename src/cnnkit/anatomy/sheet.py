@@ -1,0 +1,93 @@
+"""Contact sheets: many small maps as one picture."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from cnnkit.core.errors import UsageError
+from cnnkit.core.shape import by
+
+__all__ = ["contact_sheet", "stack_sheets"]
+
+WIDTH, LARGEST = 1440, 4096  # pixels: of a sheet if it may choose, and of any
+SMALL, LARGE = 64, 256  # pixels: the longer side of a tile
+GAP, PAPER, LINE = 4, 255, 128  # a line around each tile, since its edge may be as white as the paper
+MARGIN, FONT = 16, 20
+
+
+def contact_sheet(maps: Tensor, *, symmetric: bool = False, tile: int = SMALL) -> Tensor:
+    """Return maps N x H x W, or N x C x H x W, side by side as one picture: uint8, 1 or 3 x height x width.
+
+    Three channels are red, green and blue. Other channels stand one below the other, each map a column; maps of one
+    channel fill rows of up to 1440 pixels.
+
+    uint8 is shown as it is. Other maps are each spread from black (the lowest value) to white (the highest), all
+    channels by one scale; one that is the same everywhere is black; maps of one pixel are spread together. `symmetric`
+    makes zero mid-grey, and the value farthest from it black or white. A thin grey line frames each.
+
+    Maps are enlarged by a whole factor, pixels staying squares, until the longer side has at least `tile` pixels; those
+    of more than 256 are shrunk. Raises UsageError for another rank, no map, or more than 4096 pixels.
+    """
+    if maps.ndim not in (3, 4) or not maps.numel():
+        raise UsageError(f"maps must be N x H x W or N x C x H x W, and not empty, not {tuple(maps.shape)}")
+    tiles = maps.detach().cpu()
+    tiles = tiles[:, None] if tiles.ndim == 3 else tiles
+    tiles = _resized(tiles if tiles.dtype == torch.uint8 else _grey(tiles.float(), symmetric), tile)
+    tiles = F.pad(tiles, (1, 1, 1, 1), value=LINE)
+    number, channels, *sides = tiles.shape
+    height, width = (side + GAP for side in sides)
+    if channels in (1, 3):
+        rows = math.ceil(number / max(1, (WIDTH + GAP) // width))
+        columns = math.ceil(number / rows)
+    else:
+        rows, columns = channels, number
+        tiles = tiles.transpose(0, 1).reshape(-1, 1, *sides)
+    if max(rows * height, columns * width) - GAP > LARGEST:
+        raise UsageError(f"a sheet of {by(*maps.shape)} needs more than {LARGEST} pixels; show fewer maps")
+    sheet = torch.full((rows * columns, tiles.shape[1], height, width), PAPER, dtype=torch.uint8)
+    sheet[: len(tiles), :, :-GAP, :-GAP] = tiles
+    sheet = sheet.view(rows, columns, -1, height, width).permute(2, 0, 3, 1, 4)
+    return sheet.reshape(-1, rows * height, columns * width)[:, :-GAP, :-GAP].contiguous()
+
+
+def stack_sheets(sheets: Mapping[str, Tensor]) -> Tensor:
+    """Return sheets (uint8, 1 or 3 x height x width) one below the other, each under its title, as one such picture."""
+    channels = max(len(sheet) for sheet in sheets.values())
+    blocks = [block for title, sheet in sheets.items() for block in (_written(title), sheet)]
+    width = max(block.shape[-1] for block in blocks)
+    rows = [F.pad(b.expand(channels, -1, -1), (MARGIN, width - b.shape[-1] + MARGIN), value=PAPER) for b in blocks]
+    return F.pad(torch.cat(rows, 1), (0, 0, 0, MARGIN), value=PAPER)
+
+
+def _grey(maps: Tensor, symmetric: bool) -> Tensor:
+    """Spread the values of maps N x C x H x W over 0 to 255; what is not finite makes its map black."""
+    if symmetric:
+        largest = maps.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+        maps = (maps / largest + 1) / 2
+    else:
+        within = (0, 1, 2, 3) if maps.shape[-2:].numel() == 1 else (1, 2, 3)
+        maps = maps - maps.amin(within, keepdim=True)
+        maps = maps / maps.amax(within, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    return (maps * 255).round().nan_to_num(0).to(torch.uint8)
+
+
+def _resized(tiles: Tensor, least: int) -> Tensor:
+    longer = max(tiles.shape[-2:])
+    if longer > LARGE:
+        size = [max(1, round(side * LARGE / longer)) for side in tiles.shape[-2:]]
+        return F.interpolate(tiles.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
+    factor = math.ceil(least / longer)
+    return tiles.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def _written(title: str) -> Tensor:
+    """Return the title as a strip 1 x height x width."""
+    font = ImageFont.load_default(FONT)
+    strip = Image.new("L", (int(font.getlength(title)) + 1, 2 * FONT + MARGIN), PAPER)
+    ImageDraw.Draw(strip).text((0, MARGIN + FONT // 2), title, fill=0, font=font)
+    return torch.from_numpy(np.array(strip))[None]

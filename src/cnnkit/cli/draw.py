@@ -1,0 +1,40 @@
+"""`cnnkit draw`: a network as a picture."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+__all__ = ["draw"]
+
+
+def draw(
+    net: str,
+    *,
+    input_size: Annotated[str | None, Parameter(name="--input")] = None,
+    num_classes: int | None = None,
+    output: Path | None = None,
+) -> None:
+    """Draw a network's stages as slabs, with their outputs, parameters and receptive fields, as SVG.
+
+    Parameters
+    ----------
+    net
+        A name from `cnnkit nets`, a run folder or a bundle.
+    input_size
+        Channels x height x width, such as 1x28x28; without it, the network's own.
+    num_classes
+        Classes to tell apart; without it, the network's own.
+    output
+        The file to write; without it, the network's name and .svg, in the current folder.
+    """
+    from cnnkit.anatomy import draw as picture
+    from cnnkit.cli.anatomy import look_into
+    from cnnkit.cli.console import console
+    from cnnkit.core.files import atomic_write
+    from cnnkit.core.shape import by
+
+    whole, _ = look_into(net, input_size, num_classes)
+    target = output or Path(f"{Path(net).resolve().name}.svg")
+    atomic_write(target, picture(whole, net))
+    console.print(f"{target}: {len(whole.stages)} stages, input {by(*whole.input)}", markup=False, soft_wrap=True)
