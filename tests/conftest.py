@@ -19,6 +19,11 @@ settings.load_profile("cnnkit")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, so that two workers end together."""
+    items.sort(key=lambda item: "test_the_readmes_commands" not in item.nodeid)
+
+
 @dataclass
 class Result:
     code: int

@@ -13,19 +13,19 @@ from conftest import Cli
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 STEPS, BATCH = 360, 16
 CHANCE = math.log(10)
-SETTINGS = {  # pixels, peak learning rate
-    "lenet": (28, 0.01),
-    "lenet_bn": (28, 0.01),
-    "alexnet": (67, 0.0003),
-    "vgg11": (32, 0.0003),
-    "vgg13": (32, 0.0003),
-    "vgg16": (32, 0.0003),
-    "vgg19": (32, 0.0003),
-    "nin": (67, 0.001),
-    "googlenet": (32, 0.001),
-    "resnet18": (32, 0.003),
-    "resnet34": (32, 0.003),
-    "densenet": (32, 0.003),
+SETTINGS = {  # pixels, peak learning rate, initial weights
+    "lenet": (28, 0.01, "torch"),
+    "lenet_bn": (28, 0.01, "torch"),
+    "alexnet": (67, 0.0003, "torch"),
+    "vgg11": (32, 0.0003, "he"),
+    "vgg13": (32, 0.0003, "he"),
+    "vgg16": (32, 0.0003, "he"),
+    "vgg19": (32, 0.0003, "he"),
+    "nin": (67, 0.001, "torch"),
+    "googlenet": (32, 0.001, "torch"),
+    "resnet18": (32, 0.003, "torch"),
+    "resnet34": (32, 0.003, "torch"),
+    "densenet": (32, 0.003, "torch"),
 }
 
 
@@ -45,9 +45,9 @@ def first_images(folder: Path, number: int) -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_loss_falls_well_below_chance(name: str, tmp_path: Path, cli: Cli) -> None:
     first_images(tmp_path, round(STEPS * BATCH / 0.9))
-    pixels, lr = SETTINGS[name]
+    pixels, lr, init = SETTINGS[name]
     data = ["--data", "fashion-mnist", "--data-dir", tmp_path, "--image-size", pixels]
-    result = cli("train", name, *data, "--epochs", 1, "--batch-size", BATCH, "--lr", lr)
+    result = cli("train", name, *data, "--epochs", 1, "--batch-size", BATCH, "--lr", lr, "--init", init)
     assert result.code == 0, result.err
     [line] = (tmp_path / "runs" / f"{name}-fashion-mnist-1" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["val_loss"] < 0.6 * CHANCE

@@ -390,6 +390,18 @@ def test_glorot_is_keras() -> None:
             assert not layer.bias.any()
 
 
+def test_he_keeps_the_signal_of_deep_relu_networks() -> None:
+    torch.manual_seed(0)
+    net = create("vgg16", image_size=32).eval()
+    x = torch.randn(2, 1, 32, 32)
+    signals = {}
+    for init in ("torch", "he"):
+        initialise(net, init)
+        signals[init] = net[:5](x).std()
+    assert signals["torch"] < 0.02 < 0.2 < signals["he"] < 5
+    assert not any(layer.bias.any() for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+
+
 def test_evaluation_is_exact_over_unequal_batches() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).train()
     images, labels = torch.randint(0, 256, (23, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 3, (23,))

@@ -28,8 +28,9 @@ class TrainConfig(BaseModel):
     """Weight decay; adamw decouples it from the gradient."""
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
     """Learning rate over time: the same, or up for a quarter of the run and down to zero along a cosine."""
-    init: Literal["torch", "glorot"] = "torch"
-    """Initial weights: torch's own, or Glorot-uniform with zero biases as in Keras."""
+    init: Literal["torch", "glorot", "he"] = "torch"
+    """Initial weights: torch's own, Glorot-uniform as in Keras, or He-normal, which deep ReLU networks without batch
+    normalisation such as VGG-16 need; the latter two with zero biases."""
     standardize: bool = True
     """Shift and scale pixels to mean 0 and deviation 1 over the training images; without it they are 0-1."""
     raw_pixels: bool = False

@@ -1,9 +1,11 @@
 """Initial weights and the optimiser, as the settings name them."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnkit.core.errors import unknown
 from cnnkit.ops import MultiChannelConv2D
@@ -12,16 +14,23 @@ from cnnkit.train.config import TrainConfig
 __all__ = ["initialise", "make_optimizer"]
 
 
-def initialise(net: nn.Module, init: str) -> None:
-    """Set the weights: "torch" leaves them as built, "glorot" is Keras' (Glorot and Bengio 2010, formula 16).
+INITS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "torch": None,
+    "glorot": nn.init.xavier_uniform_,  # Glorot and Bengio 2010, formula 16
+    "he": partial(nn.init.kaiming_normal_, nonlinearity="relu"),  # He et al. 2015, formula 10
+}
 
-    Glorot-uniform weights and zero biases in every dense and convolutional layer. Raises UsageError for another name.
+
+def initialise(net: nn.Module, init: str) -> None:
+    """Set the weights of every dense and convolutional layer: as built ("torch"), as Keras does ("glorot"), or "he".
+
+    The biases are zero then, except torch's. Raises UsageError for another name.
     """
-    if init not in ("torch", "glorot"):
-        raise unknown("init", init, ("torch", "glorot"))
-    for layer in net.modules() if init == "glorot" else ():
-        if isinstance(layer, nn.Linear | nn.Conv2d | MultiChannelConv2D):
-            nn.init.xavier_uniform_(layer.weight)
+    if init not in INITS:
+        raise unknown("init", init, INITS)
+    for layer in net.modules():
+        if (fill := INITS[init]) and isinstance(layer, nn.Linear | nn.Conv2d | MultiChannelConv2D):
+            fill(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
