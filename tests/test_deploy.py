@@ -48,6 +48,14 @@ def test_arguments_are_carried(tmp_path: Path) -> None:
     assert net.conv1[1].decay == 0.5
 
 
+def test_a_bundle_needs_nothing_else(tmp_path: Path) -> None:
+    """Not even if it asks for published weights; and images are prepared as its card says."""
+    card = bundle("resnet18.tv", in_channels=1, image_size=(32, 32), arguments={"pretrained": True}, resize=40)
+    save_bundle(tmp_path / "b", create("resnet18.tv", in_channels=1, num_classes=10), card)
+    _, loaded = load_bundle(tmp_path / "b")
+    assert (loaded.preprocess.resize, loaded.preprocess.image_size) == (40, (32, 32))
+
+
 def test_a_new_bundle_replaces_the_old_and_leaves_nothing_else(tmp_path: Path) -> None:
     for epoch in (1, 2):
         save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": epoch}))

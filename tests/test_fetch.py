@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnkit.core.errors import DataError
+from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.fetch import ATTEMPTS, fetch
 
 PAYLOAD = bytes(range(256)) * 4000
@@ -179,3 +179,27 @@ def test_two_at_once_fetch_once(mirror: Server, tmp_path: Path) -> None:
     assert paths == [tmp_path / "payload"] * 4
     assert paths[0].read_bytes() == PAYLOAD
     assert len(mirror.asked) == 1
+
+
+def test_a_plain_file_is_checked_by_the_first_digits_and_kept(mirror: Server, tmp_path: Path) -> None:
+    digest = hashlib.sha256(PACKED).hexdigest()[:8]
+    plain = mirror.url.removesuffix(".gz")
+    assert fetch([plain], tmp_path / "weights.pth", digest).read_bytes() == PACKED
+    with pytest.raises(DataError, match=r"sent other data: its sha256 is .*, not 00000000"):
+        fetch([plain], tmp_path / "other.pth", "00000000")
+    assert left(tmp_path) == ["pth"]
+
+
+def test_a_disk_that_takes_nothing_more_costs_no_second_download(
+    mirror: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise CnnkitError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("cnnkit.core.fetch.atomic_write", full)
+        with pytest.raises(CnnkitError, match="No space left"):
+            fetch([mirror.url], tmp_path / "payload", DIGEST)
+    assert left(tmp_path) == ["part"]
+    assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
+    assert mirror.asked[1:] == [f"bytes={len(PACKED)}-"]

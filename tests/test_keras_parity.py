@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnkit.nets import ZOO, SameConv2d, SameMaxPool2d, create
-from cnnkit.ops import BatchNormalization, by_hand
+from cnnkit.nets import ZOO, create
+from cnnkit.ops import BatchNormalization, SameConv2d, SameMaxPool2d, by_hand
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.optimizer import make_optimizer
 from cnnkit.train.recipes import recipe

@@ -212,6 +212,7 @@ def test_other_classes_keep_their_own_new_head(tmp_path: Path) -> None:
     torch.manual_seed(5)
     net = create("resnet18.tv", num_classes=5, pretrained=tmp_path / "weights.pth")
     assert net[-1].weight.equal(fresh[-1].weight)
+    assert net[-1].bias.equal(fresh[-1].bias)
     assert net.state_dict()["conv2.0.body.conv1.weight"].equal(state["layer1.0.conv1.weight"])
 
 
@@ -245,8 +246,12 @@ def without_a_layer(path: Path) -> None:
     torch.save({key: value for key, value in weights("resnet18").items() if "layer3.0" not in key}, path)
 
 
+def changed(path: Path, key: str, value: Tensor) -> None:
+    torch.save(weights("resnet18") | {key: value}, path)
+
+
 def another_width(path: Path) -> None:
-    torch.save(weights("resnet18") | {"layer1.0.conv2.weight": torch.zeros(64, 32, 3, 3)}, path)
+    changed(path, "layer1.0.conv2.weight", torch.zeros(64, 32, 3, 3))
 
 
 @pytest.mark.parametrize(
@@ -259,6 +264,11 @@ def another_width(path: Path) -> None:
         (trap, "damaged, or not a file of weights"),
         (cut, "damaged, or not a file of weights"),
         (without_a_layer, r"not the weights of resnet18\.tv: lacks conv4\.0\.body\.conv1\.weight, .* and \d+ more"),
+        (lambda path: torch.save({0: torch.zeros(1)}, path), "must hold tensors by name"),
+        (lambda path: changed(path, "fc.bias", torch.tensor(1.0)), r"head\.bias is \(\), not \(1000,\)"),
+        (lambda path: changed(path, "fc.bias", torch.zeros(5)), r"head\.bias is \(5,\), .*give num_classes"),
+        (lambda path: changed(path, "conv1.weight", torch.zeros(64)), r"stem\.0\.weight is \(64,\)"),
+        (lambda path: changed(path, "conv1.weight", torch.zeros(64, 0, 7, 7)), r"stem\.0\.weight is \(64, 0, 7, 7\)"),
         (another_width, r"conv2\.0\.body\.conv2\.weight is \(64, 32, 3, 3\), not \(64, 64, 3, 3\)"),
         (lambda path: torch.save(create("lenet").state_dict(), path), r"has also conv1\.0\.bias"),
     ],
@@ -269,6 +279,19 @@ def test_files_that_cannot_serve(make: Callable[[Path], object], message: str, t
     with pytest.raises(DataError, match=message):
         create("resnet18.tv", pretrained=path)
     assert not Path("sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "googlenet"])
+def test_weights_go_into_heads_as_the_chapter_writes_them(name: str, tmp_path: Path) -> None:
+    state = weights(name)
+    torch.save(state, tmp_path / "weights.pth")
+    net = create(f"{name}.tv", head="as_written", pretrained=tmp_path / "weights.pth")
+    assert [*net[-1].parameters()][1].equal(state["classifier.bias" if name == "densenet121" else "fc.bias"])
+
+
+def test_an_empty_path_is_not_no_path() -> None:
+    with pytest.raises(DataError, match=r"^\.: no such file of weights"):
+        create("lenet", pretrained="")
 
 
 def test_a_network_without_published_weights_says_so() -> None:
@@ -302,6 +325,7 @@ def test_training_goes_on_from_published_weights(
     picture = ROOT / "examples" / "digits" / "1792-is-9.png"
     assert "resnet18.tv with published weights" in cli("features", "resnet18.tv", picture, "--pretrained").out
     assert "64 of 64 filters of resnet18.tv with published" in cli("filters", "resnet18.tv", "--pretrained").out
+    assert cli("train", "resnet18.tv", "--pretrained", "--raw-pixels").code == 2
     result = cli("filters", "runs/resnet18.tv-digits-1", "--pretrained")
     assert (result.code, "has weights of its own" in result.err) == (2, True)
     result = cli("train", "lenet", "--pretrained")

@@ -17,7 +17,7 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     """
     from cnnkit.cli.console import page, print_json, table
     from cnnkit.core.shape import by
-    from cnnkit.nets import entry, list_networks
+    from cnnkit.nets import WEIGHTS, entry, list_networks
 
     rows: list[dict[str, Any]] = []
     for name in list_networks(pattern):
@@ -33,6 +33,7 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
                 "section": facts.section,
                 "paper": facts.paper,
                 "source": facts.source,
+                "imagenet_top1": WEIGHTS[name].top1 if name in WEIGHTS else None,
             }
         )
     if json:

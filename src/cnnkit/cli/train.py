@@ -1,6 +1,5 @@
 """`cnnkit train`: marry a network, a data set and the trainer in a run folder."""
 
-import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from cnnkit.core.errors import DataError, Interrupted, UsageError
 from cnnkit.train.record import Run, read_toml
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from cnnkit.data import Batches
     from cnnkit.deploy import Bundle
@@ -94,8 +93,9 @@ def _prepare(config: RunConfig, resumed: bool = False) -> _Job:
     from cnnkit.nets import create, entry
     from cnnkit.train import initialise
 
-    if config.pretrained and config.init != "torch":
-        raise UsageError(f"init {config.init!r} would overwrite the pretrained weights: leave out one of the two")
+    if config.pretrained and (config.init != "torch" or config.raw_pixels):
+        other = "raw_pixels" if config.raw_pixels else f"init {config.init!r}"
+        raise UsageError(f"{other} does not go with pretrained weights: leave out one of the two")
     own_size = entry(config.net).input[1]  # a wrong name is told before the data is read
     pixels = config.image_size or own_size
     config = config.model_copy(update={"image_size": pixels})
@@ -103,17 +103,16 @@ def _prepare(config: RunConfig, resumed: bool = False) -> _Job:
     dataset = load_dataset(config.data, config.data_dir)
     channels = dataset.train.images.shape[1]
     seed_everything(config.seed)
-    net = create(
-        config.net,
-        in_channels=channels,
-        num_classes=len(dataset.classes),
-        image_size=pixels,
-        pretrained=config.pretrained and not resumed,
-        **config.model_kwargs,
-    )
-    initialise(net, config.init)
+    arguments: dict[str, Any] = config.model_kwargs | {
+        "in_channels": channels,
+        "num_classes": len(dataset.classes),
+        "image_size": pixels,
+    }
     if config.batch_size == 1:
-        _try_one_image(net, (channels, pixels, pixels))
+        with torch.device("meta"):
+            _try_one_image(create(config.net, **arguments), torch.empty(1, channels, pixels, pixels))
+    net = create(config.net, pretrained=config.pretrained and not resumed, **arguments)
+    initialise(net, config.init)
     rows = stratified_split(dataset.train.labels, config.validation, config.seed)
     training, validation = (ImageSet(dataset.train.images[r], dataset.train.labels[r]) for r in rows)
     if not len(training):
@@ -153,12 +152,10 @@ def _prepare(config: RunConfig, resumed: bool = False) -> _Job:
     )
 
 
-def _try_one_image(net: "nn.Module", size: tuple[int, int, int]) -> None:
-    """Raise UsageError if batch normalisation would have a single value per channel, by shapes alone."""
-    import torch
-
+def _try_one_image(net: "nn.Module", image: "Tensor") -> None:
+    """Raise UsageError if batch normalisation would have a single value per channel."""
     try:
-        copy.deepcopy(net).to("meta").train()(torch.empty(1, *size, device="meta"))
+        net(image)
     except ValueError as error:
         raise UsageError(f"batch_size cannot be 1: batch normalisation needs more to train on ({error})") from error
 

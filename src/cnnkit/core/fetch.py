@@ -9,7 +9,7 @@ import urllib.request
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from filelock import FileLock
 from rich.console import Console
@@ -51,20 +51,22 @@ def _fetch(url: str, path: Path, digest: str) -> None:
     partial = path.with_name(f"{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
     continued = partial.exists()
     _download(url, partial)
-    opened = gzip.open if url.endswith(".gz") else open
     try:
-        with opened(partial, "rb") as packed:
-            atomic_write(path, lambda file: _copy(packed, file, digest))
+        if url.endswith(".gz"):
+            with gzip.open(partial) as packed:
+                atomic_write(path, lambda file: _unpack(packed, file, digest))
+        else:
+            _check(sha256(partial), digest)
+            partial.replace(path)
     except DataError:
+        partial.unlink()
         if not continued:
             raise
-        partial.unlink()  # its beginning may be of another file
-        _fetch(url, path, digest)
-    finally:
-        partial.unlink(missing_ok=True)
+        _fetch(url, path, digest)  # its beginning may have been of another file
+    partial.unlink(missing_ok=True)
 
 
-def _copy(packed: Any, file: BinaryIO, digest: str) -> None:
+def _unpack(packed: gzip.GzipFile, file: BinaryIO, digest: str) -> None:
     found = hashlib.sha256()
     try:
         while block := packed.read(BLOCK):
@@ -72,8 +74,12 @@ def _copy(packed: Any, file: BinaryIO, digest: str) -> None:
             file.write(block)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"sent damaged gzip data ({error})") from error
-    if not found.hexdigest().startswith(digest):
-        raise DataError(f"sent other data: its sha256 is {found.hexdigest()}, not {digest}")
+    _check(found.hexdigest(), digest)
+
+
+def _check(found: str, digest: str) -> None:
+    if not found.startswith(digest):
+        raise DataError(f"sent other data: its sha256 is {found}, not {digest}")
 
 
 def _download(url: str, partial: Path) -> None:

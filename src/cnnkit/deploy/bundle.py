@@ -35,6 +35,8 @@ class Bundle(BaseModel):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Pixels enter as (x / 255 - mean) / std, by channel."""
+    resize: int | None = None
+    """Pixels of the shorter side, before the middle is cut out; without it images are resized whole, with padding."""
     data: str
     data_dir: str | None
     split_sha256: str
@@ -46,7 +48,7 @@ class Bundle(BaseModel):
     @property
     def preprocess(self) -> Preprocess:
         """What turns images into the net's input."""
-        return Preprocess(self.image_size, self.mean, self.std)
+        return Preprocess(self.image_size, self.mean, self.std, self.resize)
 
     @staticmethod
     def current_versions() -> dict[str, str]:
@@ -102,6 +104,7 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Sequ
         "in_channels": bundle.in_channels,
         "num_classes": len(bundle.classes),
         "image_size": bundle.image_size,
+        "pretrained": False,  # its weights lie beside it
     }
     try:
         net = create(bundle.net, **(bundle.arguments | own))

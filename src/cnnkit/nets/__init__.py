@@ -1,7 +1,7 @@
 """The networks: each a plain `nn.Sequential` of named stages, the last one `head`, returning logits."""
 
 from cnnkit.nets.alexnet import alexnet
-from cnnkit.nets.blocks import SameConv2d, SameMaxPool2d
+from cnnkit.nets.blocks import KERAS, TORCHVISION, Style
 from cnnkit.nets.densenet import DenseBlock, bottleneck, densenet, transition
 from cnnkit.nets.googlenet import Inception, googlenet
 from cnnkit.nets.lenet import lenet, lenet_bn
@@ -14,6 +14,8 @@ from cnnkit.nets.zoo import ZOO, Entry, Published, create, entry, list_networks
 __all__ = [
     "BASIC",
     "BOTTLENECK",
+    "KERAS",
+    "TORCHVISION",
     "WEIGHTS",
     "ZOO",
     "DenseBlock",
@@ -21,8 +23,7 @@ __all__ = [
     "Inception",
     "Published",
     "Residual",
-    "SameConv2d",
-    "SameMaxPool2d",
+    "Style",
     "Weights",
     "alexnet",
     "bottleneck",

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from cnnkit.core.errors import unknown
-from cnnkit.core.shape import padding_sides
 from cnnkit.ops.layers import BatchNormalization, check_constants
+from cnnkit.ops.same import SameConv2d, SameMaxPool2d
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -20,8 +19,6 @@ __all__ = [
     "TORCHVISION",
     "Head",
     "Norm",
-    "SameConv2d",
-    "SameMaxPool2d",
     "Style",
     "batch_norms",
     "classifier",
@@ -36,42 +33,6 @@ Head = Literal["logits", "as_written"]
 Key = TypeVar("Key")
 Row = TypeVar("Row")
 Data = TypeVar("Data", bound="DataclassInstance")
-
-
-class SameConv2d(nn.Conv2d):
-    """`nn.Conv2d` with TensorFlow's "same" padding at any stride: the output is ceil(n / stride).
-
-    Where the padding is odd its smaller half goes first, so that it depends on the image's size: 7x7 with stride 2
-    at 96 pixels pads 2 in front and 3 behind.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, bias: bool = True):
-        super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias)
-        self.padding = "same"
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Pad and correlate: N x C x H x W to N x O x ceil(H / stride) x ceil(W / stride)."""
-        top, bottom, left, right = _same(self, input)
-        if (top, left) == (bottom, right):
-            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left))
-        return F.conv2d(F.pad(input, (left, right, top, bottom)), self.weight, self.bias, self.stride)
-
-
-class SameMaxPool2d(nn.MaxPool2d):
-    """`nn.MaxPool2d` with TensorFlow's "same" padding: minus infinity, the smaller half first."""
-
-    def __init__(self, kernel_size: int, stride: int):
-        super().__init__(kernel_size, stride, ceil_mode=True)
-        self.padding = "same"  # type: ignore[assignment]  # torch's own pooling has numbers only
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Pool N x C x H x W to N x C x ceil(H / stride) x ceil(W / stride)."""
-        top, _, left, _ = _same(self, input)  # rounding up adds what is missing behind
-        return F.max_pool2d(input, self.kernel_size, self.stride, (top, left), ceil_mode=True)
-
-
-def _same(layer: SameConv2d | SameMaxPool2d, input: Tensor) -> tuple[int, int, int, int]:
-    return padding_sides("same", (input.shape[-2], input.shape[-1]), layer.kernel_size, layer.stride)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,10 @@ class DenseBlock(nn.Sequential):
 def transition(in_channels: int, channels: int, pool: str = "max", style: Style = KERAS) -> nn.Sequential:
     """Return what halves a map: normalisation, ReLU, 1x1 to `channels`, 2x2 pooling, "max" or "avg" (chapter 5.12.2).
 
-    The chapter's text and the paper say average, the chapter's code takes the maximum, and rounds odd sides up.
+    The chapter's text and the paper say average, the chapter's code takes the maximum. Its style, KERAS, rounds odd
+    sides up, and TORCHVISION down.
     """
-    pools = {"max": nn.MaxPool2d(2, ceil_mode=True), "avg": nn.AvgPool2d(2)}
+    pools = {"max": nn.MaxPool2d(2, ceil_mode=style.same), "avg": nn.AvgPool2d(2, ceil_mode=style.same)}
     if pool not in pools:
         raise unknown("transition pooling", pool, pools)
     return nn.Sequential(style.norm(in_channels), nn.ReLU(), style.conv(in_channels, channels, 1), pools[pool])

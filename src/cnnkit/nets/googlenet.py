@@ -6,13 +6,14 @@ authors' own TensorFlow code did, takes a 3x3 window where the paper has 5x5.
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from cnnkit.core.shape import Pair
-from cnnkit.nets.blocks import Head, SameConv2d, SameMaxPool2d, classifier, global_pool, pick
+from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, pick
+from cnnkit.ops.same import SameMaxPool2d
 
 __all__ = ["Inception", "googlenet"]
 
@@ -39,7 +40,7 @@ ROWS = {  # 1x1; 1x1, 3x3; 1x1, 5x5; pooled, 1x1
 class _Layout:
     """Where the two definitions differ."""
 
-    same: bool  # strided windows aligned as TensorFlow's "same"
+    style: Style
     normalised: bool
     widest: int  # window of the third branch
     pools: Mapping[str, int]  # window of the pooling behind a stage
@@ -47,21 +48,18 @@ class _Layout:
 
     def unit(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> list[nn.Module]:
         """A convolution, perhaps normalised, and ReLU."""
-        if self.same and stride > 1:
-            conv: nn.Conv2d = SameConv2d(in_channels, channels, kernel, stride)
-        else:
-            conv = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=not self.normalised)
-        return [conv, *([nn.BatchNorm2d(channels, 1e-3)] if self.normalised else []), nn.ReLU()]
+        norm = [self.style.norm(channels)] if self.normalised else []
+        return [self.style.conv(in_channels, channels, kernel, stride), *norm, nn.ReLU()]
 
     def pool(self, window: int) -> nn.MaxPool2d:
         """Maximum pooling with stride 2 whose output is at least half of the input."""
-        return SameMaxPool2d(window, 2) if self.same else nn.MaxPool2d(window, 2, ceil_mode=True)
+        return SameMaxPool2d(window, 2) if self.style.same else nn.MaxPool2d(window, 2, ceil_mode=True)
 
 
 LAYOUTS = {
-    "chapter": _Layout(same=True, normalised=False, widest=5, pools={"inception3": 3, "inception4": 3}, dropout=0),
+    "chapter": _Layout(KERAS, False, 5, {"inception3": 3, "inception4": 3}, dropout=0),
     "torchvision": _Layout(
-        same=False, normalised=True, widest=3, pools={"inception3": 3, "inception4": 2}, dropout=0.2
+        replace(TORCHVISION, epsilon=1e-3), True, 3, {"inception3": 3, "inception4": 2}, dropout=0.2
     ),
 }
 
@@ -83,8 +81,8 @@ class Inception(nn.Module):
         layout: str = "chapter",
     ):
         super().__init__()
-        style = pick(LAYOUTS, layout, "layout")
-        unit, widest = style.unit, style.widest
+        chosen = pick(LAYOUTS, layout, "layout")
+        unit, widest = chosen.unit, chosen.widest
         self.branch1 = nn.Sequential(*unit(in_channels, c1, 1))
         self.branch2 = nn.Sequential(*unit(in_channels, c2[0], 1), *unit(*c2, 3))
         self.branch3 = nn.Sequential(*unit(in_channels, c3[0], 1), *unit(*c3, widest))
@@ -125,10 +123,10 @@ def googlenet(
     total                         6,624,904
     statistics                       14,560
     """
-    style = pick(LAYOUTS, layout, "layout")
+    chosen = pick(LAYOUTS, layout, "layout")
     stages = OrderedDict[str, nn.Module](
-        conv1=nn.Sequential(*style.unit(in_channels, 64, 7, 2), style.pool(3)),
-        conv2=nn.Sequential(*style.unit(64, 64, 1), *style.unit(64, 192, 3), style.pool(3)),
+        conv1=nn.Sequential(*chosen.unit(in_channels, 64, 7, 2), chosen.pool(3)),
+        conv2=nn.Sequential(*chosen.unit(64, 64, 1), *chosen.unit(64, 192, 3), chosen.pool(3)),
     )
     channels = 192
     for stage, rows in ROWS.items():
@@ -136,9 +134,9 @@ def googlenet(
         for name, (c1, c2, c3, c4) in rows.items():
             blocks[name] = Inception(channels, c1, c2, c3, c4, layout)
             channels = c1 + c2[1] + c3[1] + c4
-        if window := style.pools.get(stage):
-            blocks["pool"] = style.pool(window)
+        if window := chosen.pools.get(stage):
+            blocks["pool"] = chosen.pool(window)
         stages[stage] = nn.Sequential(blocks)
-    stages["pool"] = global_pool(dropout=style.dropout)
+    stages["pool"] = global_pool(dropout=chosen.dropout)
     stages["head"] = classifier(channels, num_classes, head)
     return nn.Sequential(stages)

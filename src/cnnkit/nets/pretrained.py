@@ -59,14 +59,14 @@ WEIGHTS = {
 }
 
 
-def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None) -> None:
+def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None, new_head: bool = False) -> None:
     """Load into `net` the published weights of the zoo's `name`, or those in a .pth or .safetensors file.
 
     No code in the file is run. Without a path they are downloaded once into the cache and checked. The file's keys may
     be torchvision's or the net's own. A first convolution for other than 3 channels takes the sum of the three for 1,
-    else the three in turn, scaled so that the output keeps its size; a head of another number of classes stays as it
-    was initialised. Raises UsageError for a network without published weights, DataError for a file that is missing,
-    damaged or another network's.
+    else the three in turn, scaled so that the output keeps its size; with `new_head` a head of another number of
+    classes stays as it was initialised. Raises UsageError for a network without published weights, DataError for a file
+    that is missing, damaged or another network's.
     """
     if path is None:
         weights = published_weights(name)
@@ -77,17 +77,21 @@ def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None) -> 
     counters = {key for key in own if key.endswith("num_batches_tracked")}  # older files are without
     missing, unknown = own.keys() - given.keys() - counters, given.keys() - own.keys()
     if missing or unknown:
-        raise DataError(f"{path}: not the weights of {name}: {_some('lacks', missing)}; {_some('has also', unknown)}")
+        verbs = [f"{verb} {_some(keys)}" for verb, keys in (("lacks", missing), ("has also", unknown)) if keys]
+        raise DataError(f"{path}: not the weights of {name}: {'; '.join(verbs)}")
     first = next(key for key, value in own.items() if value.ndim == 4)
-    given[first] = _adapted(given[first], own[first].shape[1])
-    for key, value in own.items():
-        if key not in given or (key.startswith("head.") and len(given[key]) != len(value)):
-            given[key] = value
-        elif given[key].shape != value.shape:
-            raise DataError(
-                f"{path}: not the weights of {name}: {key} is {tuple(given[key].shape)}, not {tuple(value.shape)}"
-            )
-    net.load_state_dict(given)
+    given[first] = _adapted(given[first], own[first].shape)
+    wrong = [key for key, value in own.items() if key in given and given[key].shape != value.shape]
+    if new_head and any(key.startswith("head.") for key in wrong):
+        given |= {key: value for key, value in own.items() if key.startswith("head.")}
+        wrong = [key for key in wrong if not key.startswith("head.")]
+    if wrong:
+        key = wrong[0]
+        hint = "; for a new head give num_classes" if key.startswith("head.") else ""
+        raise DataError(
+            f"{path}: not the weights of {name}: {key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}{hint}"
+        )
+    net.load_state_dict(own | given)
 
 
 def published_weights(name: str) -> Weights:
@@ -122,7 +126,7 @@ def _resnet(path: list[str]) -> str:
 
 
 def _googlenet(path: list[str]) -> str:
-    if path == ["head"]:
+    if path[0] == "head":
         return "fc"
     pooled = path[-2] == "branch4"  # its pooling comes first
     unit, part = divmod(int(path[-1]) - pooled, 3)  # convolution, normalisation, ReLU
@@ -143,7 +147,7 @@ def _densenet(path: list[str]) -> str:
             return f"features.denseblock{block[-1]}.denselayer{int(number) + 1}.{layer}"
         case ["pool", _]:
             return "features.norm5"
-        case ["head"]:
+        case ["head", *_]:
             return "classifier"
     return f"features.{path[0]}.{'norm' if path[1] == '0' else 'conv'}"
 
@@ -163,14 +167,16 @@ def _renamed(given: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
     return renamed
 
 
-def _adapted(weight: Tensor, channels: int) -> Tensor:
-    """Return O x 3 x kh x kw weights for another number of input channels."""
-    if channels == weight.shape[1]:
+def _adapted(weight: Tensor, shape: torch.Size) -> Tensor:
+    """Return a first convolution's weights O x C x kh x kw for the channels of `shape`, if that is all that differs."""
+    if weight.ndim != 4 or not weight.shape[1] or weight[:, 0].shape != (shape[0], *shape[2:]):
         return weight
-    if channels == 1:
+    given, wanted = weight.shape[1], shape[1]
+    if given == wanted:
+        return weight
+    if wanted == 1:
         return weight.sum(1, keepdim=True)
-    turns = torch.arange(channels) % weight.shape[1]
-    return weight[:, turns] * (weight.shape[1] / channels)
+    return weight[:, torch.arange(wanted) % given] * (given / wanted)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -183,11 +189,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # readers of damaged bytes raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: damaged, or not a file of weights ({reason})") from error
-    if not isinstance(given, Mapping) or not all(isinstance(value, Tensor) for value in given.values()):
+    if not isinstance(given, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in given.items()
+    ):
         raise DataError(f"{path}: not a file of weights: it must hold tensors by name")
     return dict(given)
 
 
-def _some(verb: str, keys: set[str]) -> str:
-    shown = ", ".join(sorted(keys)[:3])
-    return f"{verb} {shown}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}" if keys else f"{verb} nothing"
+def _some(keys: set[str]) -> str:
+    return ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnnkit.core.shape import Pair
 from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, override, pick
 
-__all__ = ["BASIC", "BOTTLENECK", "LAYOUTS", "Layout", "Residual", "resnet"]
+__all__ = ["BASIC", "BOTTLENECK", "Residual", "resnet"]
 
 Convs = tuple[tuple[int, int, bool], ...]
 # a block's convolutions: how many times the stage's width, kernel, whether it takes the stride
@@ -31,7 +31,7 @@ ROWS = {  # blocks in conv2 to conv5
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """Where the definitions differ."""
 
     style: Style
@@ -40,9 +40,9 @@ class Layout:
 
 
 LAYOUTS = {
-    "chapter": Layout(KERAS),
-    "torchvision": Layout(TORCHVISION, shortcut_norm=True),
-    "preactivation": Layout(TORCHVISION, preactivated=True),
+    "chapter": _Layout(KERAS),
+    "torchvision": _Layout(TORCHVISION, shortcut_norm=True),
+    "preactivation": _Layout(TORCHVISION, preactivated=True),
 }
 
 
@@ -50,8 +50,9 @@ class Residual(nn.Module):
     """What a few convolutions add to their input: relu(body(x) + x) (chapter 5.11.1).
 
     Takes N x C x H x W; returns N x (width * convs[-1][0]) x ceil(H / stride) x ceil(W / stride). Where the shape
-    changes, a 1x1 convolution carries x over. `layout` is one of `cnnkit.nets.resnet.LAYOUTS`: with pre-activation
-    nothing follows the sum, and `first` leaves out the block's own normalisation and ReLU, which the stem has done.
+    changes, a 1x1 convolution carries x over. `convs` is `BASIC` or `BOTTLENECK`; `layout` "chapter", "torchvision" or
+    "preactivation", where nothing follows the sum, and `first` leaves out the block's own normalisation and ReLU, which
+    the stem has done; `style`, such as `KERAS` or `TORCHVISION`, takes the place of the layout's.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Residual(nn.Module):
         width: int,
         stride: int = 1,
         convs: Convs = BASIC,
-        layout: Layout = LAYOUTS["chapter"],
+        layout: str = "chapter",
         first: bool = False,
+        style: Style | None = None,
     ):
         super().__init__()
-        style, pre = layout.style, layout.preactivated
+        chosen = pick(LAYOUTS, layout, "layout")
+        style, pre = style or chosen.style, chosen.preactivated
         layers = OrderedDict[str, nn.Module]()
         channels = in_channels
         for number, (factor, kernel, strided) in enumerate(convs):
@@ -78,7 +81,7 @@ class Residual(nn.Module):
         self.body = nn.Sequential(layers)
         self.shortcut: nn.Sequential | None = None
         if stride > 1 or in_channels != channels:
-            norm = [style.norm(channels)] if layout.shortcut_norm else []
+            norm = [style.norm(channels)] if chosen.shortcut_norm else []
             self.shortcut = nn.Sequential(style.conv(in_channels, channels, 1, stride), *norm)
         self.after = nn.Identity() if pre else nn.ReLU()
 
@@ -150,7 +153,6 @@ def resnet(
     """
     chosen = pick(LAYOUTS, layout, "layout")
     style = override(chosen.style, decay=decay, epsilon=epsilon)
-    chosen = override(chosen, style=style)
     convs, counts = pick(ROWS, depth, "depth")
     stages = OrderedDict[str, nn.Module](stem=style.stem(in_channels, 64))
     channels = 64
@@ -159,7 +161,7 @@ def resnet(
         for number in range(count):
             first = stage == "conv2" and number == 0
             stride = 2 if number == 0 and not first else 1
-            blocks.append(Residual(channels, width, stride, convs, chosen, first))
+            blocks.append(Residual(channels, width, stride, convs, layout, first, style))
             channels = width * convs[-1][0]
         stages[stage] = nn.Sequential(*blocks)
     last = [style.norm(channels), nn.ReLU()] if chosen.preactivated else []

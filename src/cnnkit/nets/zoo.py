@@ -61,6 +61,7 @@ HE_AGAIN = "He et al. 2016b, figure 1"
 HUANG = "Huang et al. 2017, table 1"
 
 GREY, COLOUR, SMALL = (1, 224, 224), (3, 224, 224), (1, 96, 96)
+FIXED = {"image_size", "layout", "depth"}  # what a row's name says
 FULL = "3 x 224 x 224, 1,000 classes"
 
 
@@ -87,7 +88,7 @@ def _twin(
     **arguments: Any,
 ) -> Entry:
     """A row in torchvision's definition, which publishes the parameters, and the MACs in thousandths of a billion."""
-    said = Published(params, round(macs, -6), "torchvision")
+    said = Published(params, round(macs, -6), f"torchvision, {FULL}")
     layout = {"layout": "torchvision"} | arguments
     return Entry(build, COLOUR, smallest, 1000, params, macs, *about, "torchvision", layout, said)
 
@@ -193,7 +194,8 @@ def create(
 
     Channels, classes and image size (pixels: an int, or height and width) default to those of the zoo's row;
     `kwargs` are the builder's own (`help(cnnkit.nets.lenet_bn)`). `pretrained` loads weights: True downloads
-    torchvision's (rows ".tv"; `cnnkit.nets.WEIGHTS` says how their images are prepared), a path names a file of them.
+    torchvision's (rows ".tv"; `cnnkit.nets.WEIGHTS` says how their images are prepared), a path names a file of them;
+    the head is new if you give another `num_classes`.
     Raises UsageError for an unknown name or argument, and for an image smaller than the network can take; DataError
     for weights that cannot be had or are another network's.
 
@@ -213,7 +215,7 @@ def create(
     }
     for argument, value in arguments.items():
         count(value, argument)
-    known = inspect.signature(row.build).parameters.keys() - arguments.keys() - row.arguments.keys() - {"image_size"}
+    known = inspect.signature(row.build).parameters.keys() - arguments.keys() - FIXED - row.arguments.keys()
     for argument in kwargs:
         if argument not in known:
             raise unknown(f"argument of {name}", argument, known)
@@ -221,8 +223,9 @@ def create(
         net = row.build(**arguments, image_size=size, **row.arguments, **kwargs)
     except CnnkitError:
         raise
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} cannot be built with {kwargs}: {error}") from error
-    if pretrained:
-        load_pretrained(net, name, None if pretrained is True else Path(pretrained))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # also: no memory for so many weights
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{name} cannot be built{f' with {kwargs}' if kwargs else ''}: {reason}") from error
+    if pretrained is not False:
+        load_pretrained(net, name, None if pretrained is True else Path(pretrained), new_head=num_classes is not None)
     return net

@@ -13,6 +13,7 @@ from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
 from cnnkit.ops.learn import LearnedKernel, detect_edges, learn_kernel
 from cnnkit.ops.pool2d import adaptive_avg_pool2d, pool2d
 from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
+from cnnkit.ops.same import SameConv2d, SameMaxPool2d
 from cnnkit.ops.window import pad, windows
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "LearnedKernel",
     "MultiChannelConv2D",
     "Pool2D",
+    "SameConv2d",
+    "SameMaxPool2d",
     "adaptive_avg_pool2d",
     "batch_norm",
     "by_hand",

@@ -11,6 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from cnnkit.core.errors import UsageError
 from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
 from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
+from cnnkit.ops.same import SameConv2d, SameMaxPool2d
 
 __all__ = ["by_hand"]
 
@@ -20,9 +21,9 @@ def by_hand(net: nn.Module) -> nn.Module:
 
     Structure, names, own `forward` methods, weights, statistics, train or eval mode, dtype and device are those of
     `net`, and so are outputs and gradients; nothing is shared with it. Dense layers, activations, dropout and reshaping
-    stay what they are. A convolution or maximum pooling whose `padding` is "same" pads as TensorFlow does, at any
-    stride. Two things differ: in training the moving variance takes in the *biased* variance, and `BatchNorm1d` takes
-    (N, C) only. Raises UsageError, with the layer's path, for a layer or an option that has no form by hand.
+    stay what they are. Two things differ: in training the moving variance takes in the *biased* variance, and
+    `BatchNorm1d` takes (N, C) only. Raises UsageError, with the layer's path, for a layer or an option that has no
+    form by hand.
 
     >>> by_hand(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
     Sequential(
@@ -49,8 +50,7 @@ def _form(layer: nn.Module) -> Form | None:
     if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
         raise UsageError(f"{name} has no shape before its first input; give the net one")
     if standard := next((cls for cls in classes if cls in FORMS), None):
-        own_forward = type(layer).forward is not standard.forward and getattr(layer, "padding", None) != "same"
-        if own_forward or parts or layer._forward_hooks or layer._forward_pre_hooks:
+        if type(layer).forward is not standard.forward or parts or layer._forward_hooks or layer._forward_pre_hooks:
             raise UsageError(f"{name} has a forward, parts or hooks of its own; use a plain {standard.__name__}")
         return FORMS[standard]
     opaque = not parts and not isinstance(layer, KEPT) and [*layer.parameters(), *layer.buffers()]
@@ -108,7 +108,9 @@ def _batch_norm(layer: Any) -> nn.Module:
 
 FORMS: dict[type[nn.Module], Form] = {
     nn.Conv2d: _convolution,
+    SameConv2d: _convolution,
     nn.MaxPool2d: _max_pool,
+    SameMaxPool2d: _max_pool,
     nn.AvgPool2d: _avg_pool,
     nn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     nn.BatchNorm1d: _batch_norm,

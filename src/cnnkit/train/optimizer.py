@@ -24,7 +24,7 @@ INITS: dict[str, Callable[[Tensor], Tensor] | None] = {
 def initialise(net: nn.Module, init: str) -> None:
     """Set the weights of every dense and convolutional layer: as built ("torch"), as Keras does ("glorot"), or "he".
 
-    The biases are zero then, except torch's. Raises UsageError for another name.
+    Except for "torch", biases start at zero. Raises UsageError for another name.
     """
     if init not in INITS:
         raise unknown("init", init, INITS)
