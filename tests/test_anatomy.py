@@ -1,4 +1,4 @@
-"""Anatomy against torch's counters, literals by hand, real memory and receptive fields by brute force."""
+"""Anatomy against the zoo's counts, literals by hand, what autograd keeps and receptive fields by brute force."""
 
 import copy
 import csv
@@ -6,16 +6,17 @@ import functools
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cnnkit import ops
 from cnnkit.anatomy import Anatomy, Receptive, trace
 from cnnkit.core.errors import UsageError
+from cnnkit.deploy import Bundle, save_bundle
 from cnnkit.nets import ZOO, create
 from conftest import Cli, one_line
 
@@ -52,6 +53,17 @@ class Functions(nn.Module):
         return F.avg_pool2d(torch.max_pool2d(low + high, (1, 2), stride=1), kernel_size=2)
 
 
+class Functional(nn.Module):
+    """A function as a module, with the parts that it needs."""
+
+    def __init__(self, function: Callable[..., object], *parts: nn.Module) -> None:
+        super().__init__()
+        self.function, self.inner = function, nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(x, *self.inner)
+
+
 class Shuffle(nn.Module):
     """Channels change their places."""
 
@@ -86,6 +98,15 @@ NETS = {
         (1, 12, 14),
     ),
     "pads": (lambda: nn.Sequential(nn.Sequential(nn.ZeroPad2d((2, 0, 0, 1)), nn.Conv2d(1, 1, 3))), (1, 9, 8)),
+    "other pads and pooling": (
+        lambda: nn.Sequential(
+            nn.Sequential(nn.ReflectionPad2d((1, 0, 1, 1)), nn.Conv2d(1, 1, 3)),
+            nn.Sequential(nn.ReplicationPad2d(1), nn.Conv2d(1, 1, (2, 3))),
+            nn.LPPool2d(2, 3, stride=2),
+            Functional(lambda x: F.lp_pool2d(x, 2, (2, 1))),
+        ),
+        (1, 18, 21),
+    ),
     "pooled to what it is": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3), nn.AdaptiveAvgPool2d(7)), (1, 9, 9)),
     "pooled evenly": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3), nn.AdaptiveAvgPool2d((3, 7))), (1, 14, 16)),
 }
@@ -114,7 +135,7 @@ def check_fields(net: nn.Module, parts: Anatomy) -> int:
             x = x.view(lines, 1, lines, 1) if axis == 0 else x.view(lines, 1, 1, lines)
             x = x.expand(lines, 1, height, width)
             for (_, stage), part in zip(opened(net).named_children(), parts.stages, strict=True):
-                if part.receptive.step[axis] == 0:
+                if part.receptive is None or part.receptive.step[axis] == 0:
                     break
                 x = stage(x)
                 reached = (x > 0).any(1).any(2 - axis)
@@ -159,27 +180,23 @@ def test_whole_receptive_fields_by_brute_force(name: str, height: int, field: in
     with torch.device("meta"):
         net = create(name, image_size=size[1:])
     parts = trace(net, size)
-    assert max(stage.receptive.size[0] for stage in parts.stages if stage.receptive.step[0]) == field
+    assert (
+        max(stage.receptive.size[0] for stage in parts.stages if stage.receptive and stage.receptive.step[0]) == field
+    )
     assert check_fields(net, parts) >= 4
-
-
-def built(name: str) -> nn.Sequential:
-    with torch.device("meta"):
-        return create(name)
 
 
 @functools.cache
 def traced(name: str) -> Anatomy:
-    return trace(built(name), ZOO[name].input)
+    with torch.device("meta"):
+        net = create(name)
+    return trace(net, ZOO[name].input)
 
 
 @every
-def test_macs_are_half_of_torchs_flops_and_parameters_all_that_there_are(name: str) -> None:
-    net = built(name).eval()
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, *ZOO[name].input, device="meta"))
-    assert traced(name).macs == counter.get_total_flops() / 2
-    assert traced(name).params == sum(parameter.numel() for parameter in net.parameters())
+def test_counts_are_the_zoos_and_all_fields_are_known(name: str) -> None:
+    assert (traced(name).macs, traced(name).params) == (ZOO[name].macs, ZOO[name].params)
+    assert all(part.receptive for _, part in traced(name).rows())
 
 
 @every
@@ -345,6 +362,92 @@ def test_a_gate_over_channels_sees_the_whole_image_and_keeps_the_map() -> None:
         assert parts.stages[-1].params == 8
 
 
+EVERYTHING = Receptive((8, 8), (0, 0), (0, 0))
+MIRROR = [7, 6, 5, 4, 3, 2, 1, 0]
+KEEP: list[nn.Module | Callable[..., object]] = [
+    nn.PReLU(4), nn.GELU(), nn.ReLU(inplace=True), nn.Dropout2d(), nn.Identity(), nn.BatchNorm2d(4), nn.Softmax(1),
+    nn.Softmax2d(), nn.GLU(1), nn.ChannelShuffle(2), nn.LocalResponseNorm(2), Shuffle(),
+    nn.InstanceNorm2d(4, track_running_stats=True), nn.Conv2d(4, 2, 1), nn.AvgPool2d(1),
+    lambda x: 1 - x / 2 + x.pow(2).clamp(max=0.9), lambda x: x.mul_(2).neg_(), lambda x: torch.max(x, -x),
+    lambda x: F.softmax(x, -3), lambda x: x.softmax(1), lambda x: F.batch_norm(x, torch.zeros(4), torch.ones(4)),
+    lambda x: F.hardswish(x) + torch.ones(8), lambda x: x * x.mean(1, keepdim=True), lambda x: x.permute(1, 0, -2, -1),
+    lambda x: x.chunk(2, 1)[1], lambda x: x[:, 1:].unsqueeze(1), lambda x: torch.cat([x, x[:, :1]], 1),
+    lambda x: torch.where(x > 0, x, 0.1 * x), lambda x: x.view(x.shape),
+    lambda x: x[:, 0:2].reshape(x.size(0), 1, 2, 8, 8),
+]  # fmt: skip
+MIX: list[nn.Module | Callable[..., object]] = [
+    nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LayerNorm([4, 8, 8]), nn.Linear(8, 8), nn.Linear(8, 5),
+    nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.AdaptiveMaxPool2d(1),
+    lambda x: F.layer_norm(x, (8, 8)), lambda x: F.group_norm(x, 2), lambda x: F.instance_norm(x),
+    lambda x: F.linear(x, torch.ones(8, 8)), lambda x: x * x.mean(2, keepdim=True), lambda x: x.sum((2, 3)),
+    Functional(lambda x, whole: x * whole(x), nn.Conv2d(4, 4, 8)),
+    lambda x: F.interpolate(x, scale_factor=2).amax((2, 3), keepdim=True),
+    lambda x: x.flip(2) * x.mean((2, 3), keepdim=True),
+]  # fmt: skip
+MOVE: list[nn.Module | Callable[..., object]] = [
+    nn.Softmax(2), nn.LogSoftmax(-1), nn.Upsample(scale_factor=2), nn.ConvTranspose2d(4, 4, 3, padding=1),
+    nn.PixelShuffle(2), nn.AdaptiveAvgPool2d(5), nn.Flatten(2), nn.Sequential(nn.Upsample(scale_factor=2), nn.ReLU()),
+    lambda x: x.flip(2), lambda x: torch.roll(x, 1, 3), lambda x: x.transpose(2, 3), lambda x: x.mT,
+    lambda x: x[..., 1:], lambda x: x[:, :, MIRROR], lambda x: x.softmax(3),
+    lambda x: F.softmax(x, dim=2), lambda x: x.cumsum_(2),
+    lambda x: F.conv_transpose2d(x, torch.ones(4, 4, 3, 3), padding=1), lambda x: F.interpolate(x, scale_factor=2),
+    lambda x: F.batch_norm(x, None, None, training=True), lambda x: torch.cat([x, x], 2), lambda x: x.flip(2) + x,
+    lambda x: x.repeat(1, 2, 1, 1).view(-1, 8, 8, 8).transpose(1, 2), lambda x: x.split(5, 2)[0],
+    lambda x: F.avg_pool2d(x, 2) + F.avg_pool2d(x, 5, 1),
+    Functional(lambda x, up, after: after(up(x)), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3)),
+]  # fmt: skip
+
+
+def behind_a_window(operator: nn.Module | Callable[..., object]) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1), operator if isinstance(operator, nn.Module) else Functional(operator)
+    )
+
+
+@pytest.mark.parametrize("at", range(len(KEEP)))
+def test_what_keeps_the_pixels_in_place_keeps_the_field(at: int) -> None:
+    net = behind_a_window(KEEP[at])
+    assert trace(net, (4, 8, 8)).receptive == Receptive((3, 3), (1, 1), (-1, -1))
+    x = torch.rand(1, 4, 8, 8, generator=torch.manual_seed(0), requires_grad=True)
+    seen = net.eval()(x)[..., 3, 4].flatten()
+    (seen @ torch.rand(seen.shape)).backward()
+    assert x.grad is not None
+    rows, columns = x.grad[0].abs().sum(0).nonzero().T
+    assert (rows.unique().tolist(), columns.unique().tolist()) == ([2, 3, 4], [3, 4, 5])
+
+
+@pytest.mark.parametrize("at", range(len(MIX)))
+def test_what_mixes_the_pixels_sees_everything(at: int) -> None:
+    assert trace(behind_a_window(MIX[at]), (4, 8, 8)).receptive == EVERYTHING
+
+
+@pytest.mark.parametrize("at", range(len(MOVE)))
+def test_what_moves_the_pixels_has_no_known_field_but_a_cost(at: int) -> None:
+    """Up to a layer that sees everything."""
+    net = nn.Sequential(behind_a_window(MOVE[at]), nn.Flatten(), nn.LazyLinear(2))
+    net(torch.rand(1, 4, 8, 8))
+    parts = trace(net, (4, 8, 8))
+    assert [stage.receptive for stage in parts.stages] == [None, EVERYTHING, EVERYTHING]
+    assert parts.stages[0].output == tuple(net[0](torch.rand(1, 4, 8, 8)).shape[1:])
+    assert parts.stages[2].macs == net[2].in_features * 2
+    assert parts.inference_bytes >= parts.stages[0].output_bytes
+
+
+def test_a_part_is_what_it_returns() -> None:
+    def aside(x: Tensor, keep: nn.Module, drop: nn.Module) -> Tensor:
+        kept: Tensor = keep(x)
+        drop(kept)
+        return kept
+
+    inner = Functional(aside, nn.Conv2d(1, 2, 3), nn.Conv2d(2, 5, 3))
+    parts = trace(nn.Sequential(inner, nn.ReLU()), (1, 8, 8))
+    assert [(part.output, part.receptive) for part in (parts.stages[0], *parts.stages[0].layers)] == [
+        ((2, 6, 6), Receptive((3, 3))), ((2, 6, 6), Receptive((3, 3))), ((5, 4, 4), Receptive((5, 5)))
+    ]  # fmt: skip
+    named = Functional(lambda x, conv, head: {"out": conv(x), "more": head(x)}, nn.Conv2d(1, 2, 3), nn.Conv2d(1, 3, 1))
+    assert trace(named, (1, 8, 8)).output == (2, 6, 6)
+
+
 def test_what_weights_are_made_of_sees_nothing() -> None:
     net = nn.Sequential(Shuffle(), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)), Shuffle())
     parts = trace(net, (2, 8, 8))
@@ -372,28 +475,17 @@ class Undecided(nn.Module):
     [
         (lambda: create("lenet"), (1, 32, 32), "cannot take an image of 1 x 32 x 32"),
         (lambda: nn.BatchNorm1d(2), (2, 4, 4), "cannot take an image of 2 x 4 x 4"),
-        (lambda: nn.Upsample(scale_factor=2), (1, 9, 9), "receptive field behind Upsample is not known"),
-        (lambda: nn.ConvTranspose2d(1, 1, 3, padding=1), (1, 9, 9), "behind ConvTranspose2d is not known"),
-        (lambda: Functional(lambda x: x[:, :, 1:]), (1, 9, 9), "behind getitem is not known"),
-        (lambda: Functional(lambda x: F.interpolate(x, scale_factor=2)), (1, 9, 9), "behind interpolate is not known"),
+        (lambda: nn.GroupNorm(2, 4), (3, 4, 4), "cannot take an image of 3 x 4 x 4"),
+        (lambda: ops.Pool2D(5), (1, 4, 4), "the window of 5 x 5 is larger"),
+        (lambda: nn.Identity(), (1, 10**20, 4), "cannot take an image of 1 x 1000"),
         (lambda: Undecided(), (1, 4, 4), "cannot be followed"),
         (lambda: ops.BatchNormalization(), (1, 4, 4), "uninitialized parameter"),
     ],
 )
 def test_errors(make: Callable[[], nn.Module], size: tuple[int, int, int], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as raised:
         trace(nn.Sequential(nn.Identity(), nn.Sequential(make(), nn.ReLU())), size)
-
-
-class Functional(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+    assert "\n" not in str(raised.value)
 
 
 def lines_of(cli: Cli, *arguments: object) -> list[str]:
@@ -470,7 +562,11 @@ def test_markdown_is_a_table(cli: Cli) -> None:
 def test_json_holds_the_tree(cli: Cli) -> None:
     report = json.loads(cli("anatomy", "resnet18.tv", "--json", "--depth", 2).out)
     assert (report["net"], report["input"]) == ("resnet18.tv", [3, 224, 224])
-    assert report["published"] == {"params": 11_689_512, "macs": 1_814_000_000, "source": "torchvision"}
+    assert report["published"] == {
+        "params": 11_689_512,
+        "macs": 1_814_000_000,
+        "source": ZOO["resnet18.tv"].published.source,
+    }
     assert report["training_bytes"] == sum(stage["training_bytes"] for stage in report["stages"])
     conv2 = report["stages"][1]
     assert [(part["name"], part["kind"], part["parts"]) for part in conv2["parts"]] == [
@@ -478,6 +574,36 @@ def test_json_holds_the_tree(cli: Cli) -> None:
     ]  # fmt: skip
     assert conv2["receptive"] == {"size": [43, 43], "step": [4, 4], "start": [-21, -21]}
     assert json.loads(cli("anatomy", "lenet_bn", "--json").out)["published"] is None
+
+
+def test_a_field_that_is_not_known(cli: Cli) -> None:
+    """Five by five pixels of the map, uneven cells of seven."""
+    arguments = "vgg11.tv", "--input", "3x160x160", "--depth", 1
+    [line] = [line for line in lines_of(cli, *arguments) if line.startswith("pool")]
+    assert line.split(" 0 0.0 0 0.0 ")[1].startswith("- - - ")
+    [row] = [
+        row for row in csv.DictReader(io.StringIO(cli("anatomy", *arguments, "--csv").out)) if row["name"] == "pool"
+    ]
+    assert [value for key, value in row.items() if key.startswith("field")] == [""] * 6
+    [stage] = [
+        stage for stage in json.loads(cli("anatomy", *arguments, "--json").out)["stages"] if stage["name"] == "pool"
+    ]
+    assert stage["receptive"] is None
+
+
+def test_a_short_name_stands_for_the_zoos(cli: Cli) -> None:
+    assert lines_of(cli, "resnet50", "--depth", 0)[0] == "resnet50.tv, input 3 x 224 x 224"
+
+
+def test_a_bundle_keeps_its_input_and_classes(cli: Cli) -> None:
+    card = Bundle(
+        net="lenet", arguments={}, in_channels=3, image_size=(32, 40), classes=("a", "b"), mean=(0, 0, 0),
+        std=(1, 1, 1), data="", data_dir=None, split_sha256="", metrics={}, versions={},
+    )  # fmt: skip
+    save_bundle(Path("own"), create("lenet", in_channels=3, num_classes=2, image_size=(32, 40)), card)
+    assert lines_of(cli, "own", "--depth", 0)[0] == "own, input 3 x 32 x 40"
+    for option in (["--input", "1x28x28"], ["--num-classes", 2]):
+        one_line(cli("anatomy", "own", *option), 2, "own has its own input and classes")
 
 
 def test_no_number_is_cut_and_no_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,3 +620,7 @@ def test_usage_errors(cli: Cli) -> None:
     one_line(cli("anatomy", "lenet", "--json", "--csv"), 2, "--json, --csv and --markdown", "choose one")
     one_line(cli("anatomy", "lenet", "--csv", "--markdown"), 2, "choose one")
     one_line(cli("anatomy", "lenet", "--depth", "-1"), 2, "--depth", "-1")
+    one_line(cli("anatomy", "lenet", "--num-classes", 10**20), 2, "--num-classes must be at most 1,000,000")
+    one_line(cli("anatomy", "lenet", "--num-classes", 0), 2, "num_classes must be an int >= 1")
+    one_line(cli("anatomy", "lenet", "--input", "1x9999999999x9999999999"), 2, "1x9999999999x9999999999")
+    one_line(cli("anatomy", "lenet", "--input", "1x1000000x1000000"), 2, "cannot take an image of 1 x 1000000")

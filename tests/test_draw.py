@@ -163,10 +163,18 @@ def test_names_are_escaped_and_as_long_as_they_like() -> None:
     words = [text.what for text in picture.texts]
     assert words[0] == "<svg> & " + "W" * 100
     assert {"<b>&amp;\"'", "第一", "bell?"} <= {*words}
-    front, box = picture.fronts[0], picture.boxes[0]
-    assert (box.right - front.right) / (front.bottom - front.top) == pytest.approx(0.28 * (20 / 40) ** 0.5, abs=0.01)
-    front, box = picture.fronts[0], picture.boxes[0]
-    assert (box.right - front.right) / (front.bottom - front.top) == pytest.approx(0.28 * (20 / 40) ** 0.5, abs=0.01)
+    for at, (rows, columns) in enumerate([(40, 20), (38, 18), (19, 9), (15, 5)]):
+        front, box = picture.fronts[at], picture.boxes[at]
+        slant = (box.right - front.right) / (front.bottom - front.top)
+        assert slant == pytest.approx(0.28 * (columns / rows) ** 0.5, abs=0.01)
+
+
+def test_a_field_that_is_not_known_is_a_dash() -> None:
+    net = nn.Sequential(OrderedDict(up=nn.Upsample(scale_factor=2), head=nn.Flatten()))
+    svg = draw(trace(net, (1, 4, 4)), "up")
+    words = [text.what for text in checked(svg).texts]
+    assert words[words.index("up", 1) :][:4] == ["up", "1 x 8 x 8", "-", "-"]
+    assert "up: 1 x 8 x 8, 0 parameters, 0 MACs, field -" in svg
 
 
 def test_features_without_a_head_end_in_no_classes() -> None:

@@ -5,28 +5,47 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules import activation, dropout
 
-from cnnkit.core.errors import UsageError
 from cnnkit.core.shape import Sides, padding_sides, pair
-from cnnkit.ops import AdaptiveAvgPool2D, Conv2D, MultiChannelConv2D, Pool2D
+from cnnkit.ops import AdaptiveAvgPool2D, BatchNormalization, Conv2D, MultiChannelConv2D, Pool2D
 
-__all__ = ["Receptive", "behind", "join"]
+__all__ = ["Receptive", "behind"]
 
 Operator = nn.Module | Callable[..., Any] | str  # as in a graph of torch.fx: a layer, a function or a method's name
 
-ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, AdaptiveAvgPool2D)
-REDUCTIONS = (F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.mean, torch.amax, "mean", "amax")
 POOL = ("input", "kernel_size", "stride", "padding")
-FUNCTIONS: dict[Operator, tuple[str, ...]] = {  # what torch calls their arguments, in order
-    F.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation"),
-    F.max_pool2d: (*POOL, "dilation"),
-    torch.max_pool2d: (*POOL, "dilation"),
-    F.avg_pool2d: POOL,
-    F.pad: ("input", "pad"),
+FUNCTIONS = {  # what torch calls their arguments, in order
+    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation"),
+    "max_pool2d": (*POOL, "dilation"),
+    "avg_pool2d": POOL,
+    "lp_pool2d": ("input", "norm_type", "kernel_size", "stride"),
+    "pad": ("input", "pad"),
 }
+WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
+PADS = (nn.ConstantPad2d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)
+ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, AdaptiveAvgPool2D)
+REDUCTIONS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "sum", "amax", "amin", "max", "min", "var", "std"}
+SOFTMAX = (nn.Softmax, nn.LogSoftmax, nn.Softmin)
+SOFTMAXES = {"softmax", "log_softmax", "softmin"}
+STATISTICS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d)  # of the map itself, unless they are remembered
+WHOLE = (nn.GroupNorm, nn.LayerNorm, nn.Linear)
+WHOLES = {"group_norm", "instance_norm", "layer_norm", "linear"}
+POINTWISE = (  # in prediction mode
+    *(getattr(nn, name) for name in {*activation.__all__, *dropout.__all__} - {"MultiheadAttention"}),
+    *(nn.ChannelShuffle, nn.Flatten, nn.Identity, nn.LocalResponseNorm, nn.Unflatten, BatchNormalization),
+)
+POINTWISES = """
+add sub mul div truediv floordiv mod neg pow iadd isub imul itruediv ipow multiply subtract divide true_divide rsub
+abs exp expm1 log log1p sqrt rsqrt square reciprocal sign sin cos erf lerp addcmul addcdiv clamp clip
+maximum minimum where eq ne lt le gt ge logical_not logical_and logical_or masked_fill round floor ceil nan_to_num
+relu relu6 leaky_relu rrelu prelu elu selu celu gelu glu silu mish sigmoid logsigmoid tanh softplus softsign
+hardtanh hardsigmoid hardswish hardshrink softshrink tanhshrink threshold
+dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout local_response_norm channel_shuffle
+cat concat concatenate clone contiguous detach to type type_as float half double zeros_like ones_like
+reshape reshape_as flatten unflatten
+"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,9 @@ class Receptive:
     """The field of a feature map's elements, in input pixels, (vertical, horizontal).
 
     Element (i, j) sees rows start[0] + i * step[0] and the size[0] - 1 below it, columns likewise; the field may
-    reach beyond the image into the padding. A step of 0 means that every element sees all of the image.
+    reach beyond the image into the padding, whatever that is filled with. A step of 0 stands for all of the image: what
+    global pooling, dense layers and norms over the map see; of other vectors and of what is broadcast over a map it is
+    an upper bound.
     """
 
     size: tuple[int, int] = (1, 1)
@@ -53,43 +74,74 @@ def behind(
     operator: Operator,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    field: Receptive,
-    before: tuple[int, int],
-    after: tuple[int, int],
+    fields: Sequence[Receptive | None],
+    maps: Sequence[Tensor],
+    made: Tensor,
+    everything: Receptive,
 ) -> Receptive | None:
-    """Return the field behind an operator that makes maps of size `after` from maps of size `before`.
+    """Return the field behind an operator that makes `made` from `maps`; `fields` are those of all that it takes.
 
-    None means all of the image. Raises UsageError if the operator moves pixels in a way that is not understood.
+    None stands for a field that is not known: behind what moves or resizes without a window, uneven cells of an
+    adaptive pooling, and what follows, up to what sees `everything`.
     """
-    if field.step == (0, 0):
-        return field
-    if before != after and (isinstance(operator, ADAPTIVE) or operator in REDUCTIONS):
+    if made.ndim < 3 or everything in fields:
+        return everything
+    if made.ndim == 3 or not maps:
+        return None
+    before, after = _grid(maps[0]), _grid(made)
+    if any(_grid(other) != before for other in maps):
+        return everything if all(fields) else None
+    name = operator if isinstance(operator, str) else getattr(operator, "__name__", "")
+    window = _window(_arguments(operator, name, args, kwargs), before)
+    if (isinstance(operator, ADAPTIVE) or name in REDUCTIONS) and made.ndim == maps[0].ndim:
+        if before != after and (1, 1) in (before, after):
+            return everything
         window = _cells(before, after)
-        return window and _through(field, window)
-    if window := _window(_arguments(operator, args, kwargs), before):
+    field = reduce(_join, fields)
+    if field is None:
+        return None
+    if window:
         return _through(field, window)
-    if before == after and not isinstance(operator, nn.ConvTranspose2d):
-        return field
-    name = type(operator).__name__ if isinstance(operator, nn.Module) else getattr(operator, "__name__", operator)
-    raise UsageError(f"the receptive field behind {name} is not known: it resizes without a window")
+    if isinstance(operator, WHOLE) or name in WHOLES:
+        return everything
+    if isinstance(operator, STATISTICS):
+        return everything if operator.running_mean is None else field
+    return field if before == after and _keeps(operator, name, args, kwargs, maps, made) else None
 
 
-def join(fields: Sequence[Receptive]) -> Receptive:
-    """Return the field of an element that is put together from branches over the same grid."""
-    return reduce(_join, fields)
-
-
-def _join(one: Receptive, other: Receptive) -> Receptive:
-    for field in (one, other):
-        if field.step == (0, 0):
-            return field
+def _join(one: Receptive | None, other: Receptive | None) -> Receptive | None:
+    """Return the field of an element that is put together from two branches over the same grid; None if not known."""
+    if one is None or other is None or one.step != other.step:
+        return None
+    both = one, other
 
     def span(axis: int) -> tuple[int, int, int]:
-        start = min(one.start[axis], other.start[axis])
-        end = max(field.start[axis] + field.size[axis] for field in (one, other))
-        return end - start, max(one.step[axis], other.step[axis]), start
+        start = min(field.start[axis] for field in both)
+        return max(field.start[axis] + field.size[axis] for field in both) - start, both[0].step[axis], start
 
     return Receptive(*zip(span(0), span(1), strict=True))
+
+
+def _grid(tensor: Tensor) -> tuple[int, int]:
+    return tensor.shape[-2], tensor.shape[-1]
+
+
+def _keeps(
+    operator: Operator, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], maps: Sequence[Tensor], made: Tensor
+) -> bool:
+    """Tell whether an operator that keeps the size also keeps each pixel where it is."""
+    if isinstance(operator, SOFTMAX) or name in SOFTMAXES:
+        dim = operator.dim if isinstance(operator, SOFTMAX) else kwargs.get("dim", [*args, None][1])
+        return dim is None or dim % made.ndim < made.ndim - 2
+    if name == "batch_norm":
+        return not kwargs.get("training", [*args, *[False] * 6][5])
+    if isinstance(operator, POINTWISE) or name.removesuffix("_") in POINTWISES.split():
+        return True
+    if name.endswith("_"):
+        return False
+    return any(  # a view of channels, such as by chunk, permute or x[:, 1:]
+        made.untyped_storage() == seen.untyped_storage() and made.stride()[-2:] == seen.stride()[-2:] for seen in maps
+    )
 
 
 def _through(field: Receptive, window: _Window) -> Receptive:
@@ -107,25 +159,25 @@ def _through(field: Receptive, window: _Window) -> Receptive:
 
 
 def _cells(before: tuple[int, int], after: tuple[int, int]) -> _Window | None:
-    """Return the window of an adaptive pooling, if its cells are even and do not see all of the map."""
-    if after == (1, 1) or before[0] % after[0] or before[1] % after[1]:
+    """Return the window of an adaptive pooling if its cells are even."""
+    if before[0] % after[0] or before[1] % after[1]:
         return None
     cell = before[0] // after[0], before[1] // after[1]
     return _Window(cell, cell)
 
 
-def _arguments(operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+def _arguments(operator: Operator, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments of an operator that slides a window or pads, as torch calls them; of others nothing."""
-    if isinstance(operator, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+    if isinstance(operator, WINDOWS):
         return vars(operator)
     if isinstance(operator, Conv2D | MultiChannelConv2D):
         return {"weight": operator.weight, **operator.window}
     if isinstance(operator, Pool2D):
         return {"kernel_size": operator.how["window"], **operator.how}
-    if isinstance(operator, nn.ZeroPad2d | nn.ConstantPad2d):
+    if isinstance(operator, PADS):
         return {"pad": operator.padding}
-    if not isinstance(operator, nn.Module) and operator in FUNCTIONS:
-        return dict(zip(FUNCTIONS[operator], args, strict=False)) | dict(kwargs)
+    if name in FUNCTIONS:
+        return dict(zip(FUNCTIONS[name], args, strict=False)) | dict(kwargs)
     return {}
 
 

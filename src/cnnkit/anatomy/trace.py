@@ -3,20 +3,22 @@
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnkit.anatomy.receptive import Receptive, behind, join
-from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.anatomy.receptive import Receptive, behind
+from cnnkit.core.errors import UsageError
 from cnnkit.core.shape import by
 from cnnkit.ops import Conv2D, MultiChannelConv2D
 
 __all__ = ["Anatomy", "Part", "trace"]
+
+Kind = TypeVar("Kind")
 
 
 @dataclass
@@ -27,8 +29,11 @@ class Part:
     the moving means and variances of batch normalisation (Keras' total is the sum of both). `macs` are the
     multiply-accumulates of convolutions and matrix products.
 
-    `inference_bytes` are the most feature maps that are alive at once while the part works: its input, its output
-    and what other branches still need, whoever made it; a view, and what works in place, takes nothing.
+    `output` and `receptive` are those of what the part returns; a field that is not known is None.
+
+    `inference_bytes` are the feature maps that must be alive at once while the part works, at the most: its input, its
+    output and what other branches still need, whoever made it; a view, and what works in place, takes nothing. PyTorch
+    itself may hold more, such as the input of a nested `nn.Sequential` until it returns.
     `training_bytes` are what autograd keeps for the backward pass, each tensor once, for the first part that keeps
     it: a convolution its input, a ReLU its output, max pooling its input and indices. Weights, statistics and what
     does not grow with the batch are not counted, nor what an operator needs only while it works.
@@ -39,7 +44,7 @@ class Part:
     params: int
     statistics: int
     output: tuple[int, ...] = ()
-    receptive: Receptive = field(default_factory=Receptive)
+    receptive: Receptive | None = field(default_factory=Receptive)
     macs: int = 0
     inference_bytes: int = 0
     training_bytes: int = 0
@@ -79,25 +84,32 @@ def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
 
     The net is not changed and no memory is taken for weights or features. `training_bytes` are of the net in training
     mode, where frozen layers keep less, all else is of evaluation mode. MACs are torch's FLOP counter halved. Raises
-    UsageError if the net cannot take such an image, or its code cannot be followed: branches that depend on values,
-    maps resized by something else than layers and functions that slide a window.
+    UsageError if the net cannot take such an image, or its code cannot be followed, such as branches that depend on
+    values.
     """
     try:
-        shadow = _on_meta(net if next(net.children(), None) else nn.Sequential(net))
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            recorder = _Recorder(shadow.eval(), input_size, counter)
-            recorder.run(_images(1, input_size))
-        keeper = _Keeper(shadow.train())
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keeper.keep, lambda kept: kept):
-            keeper.run(_images(keeper.BATCH, input_size))
-    except CnnkitError:
-        raise
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"the network cannot take an image of {by(*input_size)}: {reason}") from error
+        with torch.device("meta"):  # for what the code itself makes
+            shadow = _on_meta(net if next(net.children(), None) else nn.Sequential(net))
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                recorder = _Recorder(shadow.eval(), input_size, counter)
+                recorder.run(_images(1, input_size))
+            keeper = _Keeper(shadow.train())
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keeper.keep, lambda kept: kept):
+                keeper.run(_images(keeper.BATCH, input_size))
+    except UsageError as error:
+        raise UsageError(_first_line(error)) from error
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UsageError(f"the network cannot take an image of {by(*input_size)}: {_first_line(error)}") from error
     for key, part in recorder.parts.items():
         part.training_bytes = keeper.bytes[key]
+        if (node := recorder.returned.get(key)) in recorder.seen:
+            part.output, part.receptive = recorder.seen[node]
     return recorder.whole
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without the traces that torch adds."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _on_meta(net: nn.Module) -> nn.Module:
@@ -116,7 +128,22 @@ def _images(count: int, size: tuple[int, int, int]) -> Tensor:
 
 
 class _Tracer(fx.Tracer):
-    """Follows the code down to standard layers, and to what is derived from them."""
+    """Follows the code down to standard layers, and to what is derived from them; notes what is returned above."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returned: dict[str, fx.Node] = {}  # by the modules' keys
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            result = forward(*args, **kwargs)
+            for proxy in _each(fx.Proxy, result):
+                self.returned.setdefault(next(reversed(self.module_stack)), proxy.node)
+            return result
+
+        return super().call_module(m, noting, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         kinds = type(m).__mro__[: type(m).__mro__.index(nn.Module)]
@@ -128,11 +155,13 @@ class _Run(fx.Interpreter):
     """Runs the net's code, operator by operator, and knows the modules around each: their keys, paths and kinds."""
 
     def __init__(self, net: nn.Module):
+        tracer = _Tracer()
         try:
-            graph = _Tracer().trace(net)
+            graph = tracer.trace(net)
         except (fx.proxy.TraceError, TypeError) as error:
             raise UsageError(f"the network's code cannot be followed: {error}") from error
         super().__init__(net, graph=graph)
+        self.returned = tracer.returned
         self.net = net
         self.weights = {tensor.untyped_storage() for tensor in (*net.parameters(), *net.buffers())}
         self.around: dict[str, tuple[str, Any]] = {}
@@ -149,29 +178,28 @@ class _Recorder(_Run):
         super().__init__(net)
         self.counter = counter
         self.everything = Receptive(input_size[1:], (0, 0), (0, 0))
-        self.fields: dict[fx.Node, Receptive] = {}
+        self.seen: dict[fx.Node | None, tuple[tuple[int, ...], Receptive | None]] = {}  # what is made of the image
         self.whole = Anatomy("", type(net).__name__, *_holds(net), input=input_size)
         self.parts: dict[str, Part] = {"": self.whole}
 
     def run_node(self, n: fx.Node) -> Any:
         before = self.counter.get_total_flops()
         result = super().run_node(n)
+        if n.op == "output":
+            self.returned[""] = next(_each(fx.Node, n.args), n)
         if n.op in ("get_attr", "output"):
             return result
         macs = (self.counter.get_total_flops() - before) // 2
         layer = self.submodules[str(n.target)] if n.op == "call_module" else None
+        if layer is not None:
+            self.returned[next(reversed(self.around))] = n
         if isinstance(layer, Conv2D | MultiChannelConv2D):  # sums of products, not the calls that torch counts
             macs = result.shape[-2:].numel() * layer.weight.numel()
-        made = next(_tensors(result), None)
-        receptive = self._field(n, layer, made)
-        if receptive:
-            self.fields[n] = receptive
-        alive = {tensor.untyped_storage() for tensor in _tensors((result, *self.env.values()))} - self.weights
+        self._look(n, layer, next(_each(Tensor, result), None))
+        alive = {tensor.untyped_storage() for tensor in _each(Tensor, [result, *self.env.values()])} - self.weights
         for part in self._parts():
             part.macs += macs
             part.inference_bytes = max(part.inference_bytes, sum(storage.nbytes() for storage in alive))
-            if receptive and made is not None:
-                part.output, part.receptive = tuple(made.shape[1:]), receptive
         return result
 
     def _parts(self) -> list[Part]:
@@ -185,23 +213,18 @@ class _Recorder(_Run):
             parts.append(self.parts[key])
         return parts
 
-    def _field(self, n: fx.Node, layer: nn.Module | None, made: Tensor | None) -> Receptive | None:
-        """Return the field behind a node; None if it does not depend on the image, such as a weight."""
-        if n.op == "placeholder":
-            return Receptive()
-        feeds = [node for node in n.all_input_nodes if node in self.fields]
-        if not feeds:
-            return None
-        joined = join([self.fields[node] for node in feeds])
-        if made is None:  # a size, not a map
-            return joined
-        maps = [tensor.shape[-2:] for node in feeds for tensor in _tensors(self.env[node]) if tensor.ndim > 3]
-        if made.ndim < 4 or not maps:
-            return self.everything
-        (height, width), after = max(maps, key=torch.Size.numel), made.shape[-2:]
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        seen = behind(layer or n.target, args, kwargs, joined, (height, width), (after[0], after[1]))
-        return seen or self.everything
+    def _look(self, n: fx.Node, layer: nn.Module | None, made: Tensor | None) -> None:
+        """Note what a node makes and sees, if that is a map of the image and not of weights alone."""
+        feeds = [node for node in n.all_input_nodes if node in self.seen]
+        if made is None or not (feeds or n.op == "placeholder"):
+            return
+        seen: Receptive | None = Receptive()
+        if feeds:
+            fields = [self.seen[node][1] for node in feeds]
+            maps = [tensor for node in feeds for tensor in _each(Tensor, self.env[node]) if tensor.ndim > 3]
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            seen = behind(layer or n.target, args, kwargs, fields, maps, made, self.everything)
+        self.seen[n] = tuple(made.shape[1:]), seen
 
 
 class _Keeper(_Run):
@@ -228,10 +251,10 @@ def _holds(module: nn.Module) -> tuple[int, int]:
     return sum(weight.numel() for weight in module.parameters()), sum(buffer.numel() for buffer in statistics)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value of the graph."""
-    if isinstance(value, Tensor):
+def _each(kind: type[Kind], value: Any) -> Iterator[Kind]:
+    """Yield what is of this kind in a value of the graph."""
+    if isinstance(value, kind):
         yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _tensors(item)
+    elif isinstance(value, tuple | list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _each(kind, item)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["anatomy", "look_into"]
 
+MOST = 10**6  # channels, pixels, classes
+
 
 def anatomy(
     net: str,
@@ -23,7 +25,8 @@ def anatomy(
 ) -> None:
     """Show each stage and layer: output, parameters, MACs, the receptive field so far, and memory for one image.
 
-    `train` is what the backward pass needs again of one image, `infer` the most that is alive at once without it.
+    `train` is what the backward pass needs again of one image, `infer` the most that must be alive at once without it;
+    PyTorch itself may hold more. "-" is a field that is not known or, as step and start, all of the image.
 
     Parameters
     ----------
@@ -48,42 +51,50 @@ def anatomy(
         raise UsageError("--json, --csv and --markdown are three ways to print; choose one")
     if depth is not None and depth < 0:
         raise UsageError(f"--depth must be 0 or more, not {depth}")
-    whole, facts = look_into(net, input_size, num_classes)
+    name, whole, facts = look_into(net, input_size, num_classes)
     if json:
-        _print_json(net, whole, facts, depth)
+        _print_json(name, whole, facts, depth)
     elif csv:
         _print_csv(whole, depth)
     else:
-        _print_table(net, whole, facts, depth, markdown)
+        _print_table(name, whole, facts, depth, markdown)
 
 
-def look_into(net: str, input_size: str | None, num_classes: int | None = None) -> "tuple[Anatomy, Entry]":
-    """Return the anatomy of the zoo's network for an input such as "1x28x28", or of a run's, and its row of the zoo."""
+def look_into(net: str, input_size: str | None, num_classes: int | None) -> "tuple[str, Anatomy, Entry]":
+    """Return a network's name in the zoo, or its folder's, its anatomy for an input such as "1x28x28", and its row."""
     import torch
 
     from cnnkit.anatomy import trace
     from cnnkit.cli.source import open_net
     from cnnkit.core.errors import UsageError
-    from cnnkit.nets import ZOO, create, entry
+    from cnnkit.nets import create, entry
+    from cnnkit.nets.zoo import full_name
 
-    if not {net, f"{net}.tv"} & ZOO.keys():
+    try:
+        name = full_name(net)
+    except UsageError:
         trained = open_net(net)
-        if input_size or num_classes:
-            raise UsageError(f"{net} has its own input and classes; --input and --num-classes are for names of the zoo")
-        return trace(trained.net, (trained.in_channels, *trained.preprocess.image_size)), entry(trained.name)
-    facts = entry(net)
+        if input_size or num_classes is not None:
+            raise UsageError(
+                f"{net} has its own input and classes; --input and --num-classes are for names of the zoo"
+            ) from None
+        whole = trace(trained.net, (trained.in_channels, *trained.preprocess.image_size))
+        return net, whole, entry(trained.name)
+    facts = entry(name)
     channels, height, width = _size(input_size) if input_size else facts.input
+    if num_classes and num_classes > MOST:
+        raise UsageError(f"--num-classes must be at most {MOST:,}, not {num_classes}")
     with torch.device("meta"):  # shapes only, no memory
-        built = create(net, in_channels=channels, num_classes=num_classes, image_size=(height, width))
-    return trace(built, (channels, height, width)), facts
+        built = create(name, in_channels=channels, num_classes=num_classes, image_size=(height, width))
+    return name, trace(built, (channels, height, width)), facts
 
 
 def _size(text: str) -> tuple[int, int, int]:
     from cnnkit.core.errors import UsageError
 
     numbers: list[Any] = text.lower().split("x")
-    if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
-        raise UsageError(f"--input takes channels x height x width, such as 1x28x28, not {text!r}")
+    if len(numbers) != 3 or not all(n.isdecimal() and len(n) <= 9 and 0 < int(n) <= MOST for n in numbers):
+        raise UsageError(f"--input takes channels x height x width, such as 1x28x28, up to {MOST:,}, not {text!r}")
     return int(numbers[0]), int(numbers[1]), int(numbers[2])
 
 
@@ -99,7 +110,7 @@ def _figures(part: "Part", whole: "Anatomy") -> dict[str, Any]:
         "statistics": part.statistics,
         "macs": part.macs,
         "macs_share": _share(part.macs, whole.macs),
-        "receptive": asdict(part.receptive),
+        "receptive": part.receptive and asdict(part.receptive),
         "output_bytes": part.output_bytes,
         "training_bytes": part.training_bytes,
         "inference_bytes": part.inference_bytes,
@@ -139,7 +150,8 @@ def _print_csv(whole: "Anatomy", depth: int | None) -> None:
     rows = []
     for level, part in whole.rows(depth):
         figures = {"level": level, **_figures(part, whole), "output": "x".join(map(str, part.output))}
-        for name, (vertical, horizontal) in figures.pop("receptive").items():
+        unknown = dict.fromkeys(("size", "step", "start"), ("", ""))
+        for name, (vertical, horizontal) in (figures.pop("receptive") or unknown).items():
             figures |= {f"field_{name}_vertical": vertical, f"field_{name}_horizontal": horizontal}
         rows.append(figures)
     writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
@@ -155,7 +167,8 @@ def _print_table(net: str, whole: "Anatomy", facts: "Entry", depth: int | None, 
     (_, total), *inner = ((level, [_name(part), *_cells(part, whole, size)]) for level, part in whole.rows(depth))
     totals = [["total", "", *total[2:6], "", "", "", *total[-2:]]]
     weights = f"{4 * whole.params / size:,.2f} {unit}"
-    notes = [f"{unit} for one image: train is kept for the backward pass, infer is alive at once; weights {weights}"]
+    memory = "train is kept for the backward pass, infer must be alive at once"
+    notes = [f"{unit} for one image: {memory}; weights {weights}"]
     if said := facts.published:
         params, macs = (f"{count:,}" if count else "" for count in (said.params, said.macs))
         totals.append(["published", "", params, "", macs, *[""] * 6])
@@ -175,14 +188,15 @@ def _cells(part: "Part", whole: "Anatomy", size: int) -> list[str]:
     from cnnkit.core.shape import by
 
     field = part.receptive
+    steps = [_both(*two) for two in (field.step, field.start)] if field and field.step != (0, 0) else ["-", "-"]
     return [
         by(*part.output),
         f"{part.params:,}",
         f"{_share(part.params, whole.params):.1%}".rstrip("%"),
         f"{part.macs:,}",
         f"{_share(part.macs, whole.macs):.1%}".rstrip("%"),
-        by(*field.size),
-        *("-" if field.step == (0, 0) else _both(*two) for two in (field.step, field.start)),
+        by(*field.size) if field else "-",
+        *steps,
         f"{part.training_bytes / size:,.2f}",
         f"{part.inference_bytes / size:,.2f}",
     ]

@@ -34,7 +34,7 @@ def draw(
     from cnnkit.core.files import atomic_write
     from cnnkit.core.shape import by
 
-    whole, _ = look_into(net, input_size, num_classes)
-    target = output or Path(f"{Path(net).resolve().name}.svg")
-    atomic_write(target, picture(whole, net))
+    name, whole, _ = look_into(net, input_size, num_classes)
+    target = output or Path(f"{Path(name).resolve().name}.svg")
+    atomic_write(target, picture(whole, name))
     console.print(f"{target}: {len(whole.stages)} stages, input {by(*whole.input)}", markup=False, soft_wrap=True)
