@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -448,13 +449,12 @@ def test_a_part_is_what_it_returns() -> None:
     assert trace(named, (1, 8, 8)).output == (2, 6, 6)
 
 
-def test_what_weights_are_made_of_sees_nothing() -> None:
+def test_a_layer_whose_weights_are_made_of_others_is_one_layer() -> None:
     net = nn.Sequential(Shuffle(), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)), Shuffle())
     parts = trace(net, (2, 8, 8))
     assert parts.receptive == Receptive((3, 3), (1, 1), (0, 0))
     assert parts.macs == 6 * 6 * 2 * 2 * 9
-    weights = [part for _, part in parts.rows() if "parametrizations" in part.name]
-    assert [(part.output, part.receptive) for part in weights] == [((), Receptive())] * 2
+    assert [(part.kind, part.params) for part in parts.parts][1] == ("ParametrizedConv2d", 2 * 2 * 9 + 2 + 2)
 
 
 def test_a_huge_net_costs_no_memory() -> None:
@@ -500,7 +500,7 @@ def test_the_table(cli: Cli) -> None:
     assert lines[0] == "lenet, input 1 x 28 x 28"
     assert "0 Conv2d 6 x 24 x 24 156 0.4 86,400 30.7 5 x 5 1 0 3.06 16.56" in lines
     assert "conv2 16 x 4 x 4 2,416 5.4 153,600 54.5 16 x 16 4 0 9.38 8.00" in lines
-    assert "head Linear 10 850 1.9 840 0.3 28 x 28 - - 0.00 0.37" in lines
+    assert "head Linear 10 850 1.9 840 0.3 all - - 0.00 0.37" in lines
     total = lines.index("total 44,426 100.0 281,640 100.0 34.48 27.00")
     assert lines[total + 1] == "published 60,000 340,908"
     text = " ".join(lines)
@@ -580,7 +580,7 @@ def test_a_field_that_is_not_known(cli: Cli) -> None:
     """Five by five pixels of the map, uneven cells of seven."""
     arguments = "vgg11.tv", "--input", "3x160x160", "--depth", 1
     [line] = [line for line in lines_of(cli, *arguments) if line.startswith("pool")]
-    assert line.split(" 0 0.0 0 0.0 ")[1].startswith("- - - ")
+    assert line.split(" 0 0.0 0 0.0 ")[1].startswith("? - - ")
     [row] = [
         row for row in csv.DictReader(io.StringIO(cli("anatomy", *arguments, "--csv").out)) if row["name"] == "pool"
     ]
@@ -623,4 +623,36 @@ def test_usage_errors(cli: Cli) -> None:
     one_line(cli("anatomy", "lenet", "--num-classes", 10**20), 2, "--num-classes must be at most 1,000,000")
     one_line(cli("anatomy", "lenet", "--num-classes", 0), 2, "num_classes must be an int >= 1")
     one_line(cli("anatomy", "lenet", "--input", "1x9999999999x9999999999"), 2, "1x9999999999x9999999999")
-    one_line(cli("anatomy", "lenet", "--input", "1x1000000x1000000"), 2, "cannot take an image of 1 x 1000000")
+
+
+class Sequence(nn.Module):
+    """Layers with parts of their own, over the rows of a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.recurrent = nn.LSTM(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.recurrent(self.attention(x.flatten(1, 2)))[0]
+
+
+def test_attention_and_recurrent_layers_are_followed() -> None:
+    net = Sequence()
+    parts = trace(net, (3, 4, 8))
+    assert [part.kind for part in parts.parts] == ["TransformerEncoderLayer", "LSTM"]
+    assert parts.params == sum(parameter.numel() for parameter in net.parameters())
+    assert parts.output == (12, 5)
+    assert parts.training_bytes > parts.parts[0].training_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "message"),
+    [
+        ("lenet", (1, 28, 28), "net must be an nn.Module, .* not 'lenet'"),
+        (nn.ReLU(), 28, "input_size must be .* not 28"),
+    ],
+)
+def test_other_things_than_nets_and_sizes(net: Any, size: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        trace(net, size)

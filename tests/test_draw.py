@@ -173,8 +173,8 @@ def test_a_field_that_is_not_known_is_a_dash() -> None:
     net = nn.Sequential(OrderedDict(up=nn.Upsample(scale_factor=2), head=nn.Flatten()))
     svg = draw(trace(net, (1, 4, 4)), "up")
     words = [text.what for text in checked(svg).texts]
-    assert words[words.index("up", 1) :][:4] == ["up", "1 x 8 x 8", "-", "-"]
-    assert "up: 1 x 8 x 8, 0 parameters, 0 MACs, field -" in svg
+    assert words[words.index("up", 1) :][:4] == ["up", "1 x 8 x 8", "-", "?"]
+    assert "up: 1 x 8 x 8, 0 parameters, 0 MACs, field ?" in svg
 
 
 def test_features_without_a_head_end_in_no_classes() -> None:
@@ -193,3 +193,8 @@ def test_the_verb_writes_the_file(cli: Cli) -> None:
     assert {"3 x 40 x 60", "7 classes"} <= words
     one_line(cli("draw", "lenett"), 2, "did you mean 'lenet'")
     one_line(cli("draw", "lenet", "--output", "no/x.svg"), 1, "no/x.svg")
+
+
+def test_the_diagram_is_svg_and_says_so(cli: Cli) -> None:
+    one_line(cli("draw", "lenet", "--output", "lenet.png"), 2, "lenet.png: the diagram is SVG")
+    assert not Path("lenet.png").exists()

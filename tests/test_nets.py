@@ -107,7 +107,7 @@ def test_named_stages_slices_and_the_state_dict(name: str) -> None:
         assert net(x).shape[:2] == (2, 3)
 
 
-@pytest.mark.parametrize("build", {row.build for row in ZOO.values()}, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", dict.fromkeys(row.build for row in ZOO.values()), ids=lambda build: build.__name__)
 def test_the_docstrings_tables_are_true(build: Callable[..., nn.Module]) -> None:
     tables = re.findall(r"^ +stage +output +(.+)\n((?: +\w+ .*\n)+)", build.__doc__ or "", re.M)
     names = [name for header, _ in tables for name in header.split()]
@@ -314,6 +314,12 @@ def test_a_name_that_only_torchvision_has_means_its_network() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: list_networks("resnet"), r"no network is called 'resnet'; those that begin so: resnet\*"),
+        (lambda: create("lenet", in_chans=3), "unknown argument of lenet 'in_chans'; did you mean 'in_channels'"),
+        (lambda: create("lenet", pretrained=3), "pretrained must be True, False or a path, not 3"),
+        (lambda: create("lenet_bn", decay=True), "decay must be between 0 and 1, not True"),
+        (lambda: vgg_block(3, 4, 0), "num_convs must be an int >= 1, not 0"),
+        (lambda: Residual(3, 4, stride=0), "stride must be an int >= 1, not 0"),
         (lambda: create("lenett"), "unknown network 'lenett'; did you mean 'lenet'"),
         (lambda: create("resnet19"), "unknown network 'resnet19'; did you mean 'resnet1"),
         (lambda: list_networks("yolo*"), r"unknown network 'yolo\*'"),

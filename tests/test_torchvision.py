@@ -216,6 +216,15 @@ def test_other_classes_keep_their_own_new_head(tmp_path: Path) -> None:
     assert net.state_dict()["conv2.0.body.conv1.weight"].equal(state["layer1.0.conv1.weight"])
 
 
+@pytest.mark.parametrize("wrapped", ["state_dict", "model"])
+def test_checkpoints_of_training_scripts_load_too(wrapped: str, tmp_path: Path) -> None:
+    state = weights("resnet18")
+    parallel = {f"module.{key}": value for key, value in state.items()}
+    torch.save({"epoch": 3, wrapped: parallel}, tmp_path / "checkpoint.pth")
+    net = create("resnet18.tv", pretrained=tmp_path / "checkpoint.pth")
+    assert net.state_dict()["conv4.1.body.conv1.weight"].equal(state["layer3.1.conv1.weight"])
+
+
 def test_files_with_our_own_keys_and_safetensors_load_too(tmp_path: Path) -> None:
     net = create("lenet")
     torch.save(net.state_dict(), tmp_path / "lenet.pth")
@@ -258,7 +267,8 @@ def another_width(path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "no such file of weights"),
-        (lambda path: path.mkdir(), "no such file of weights"),
+        (lambda path: path.mkdir(), "a folder; name the file of weights in it"),
+        (lambda path: torch.save(create("lenet"), path), r"only net\.state_dict\(\)"),
         (lambda path: path.write_text("hello"), "damaged, or not a file of weights"),
         (lambda path: torch.save([1], path), "must hold tensors by name"),
         (trap, "damaged, or not a file of weights"),
@@ -290,7 +300,7 @@ def test_weights_go_into_heads_as_the_chapter_writes_them(name: str, tmp_path: P
 
 
 def test_an_empty_path_is_not_no_path() -> None:
-    with pytest.raises(DataError, match=r"^\.: no such file of weights"):
+    with pytest.raises(DataError, match=r"^\.: a folder"):
         create("lenet", pretrained="")
 
 

@@ -100,7 +100,7 @@ def _slabs(parts: Anatomy) -> list[_Slab]:
     slabs = []
     for part in columns:
         output, seen = by(*part.output), part.receptive
-        field = by(*seen.size) if seen else "-"
+        field = by(*seen.size) if seen else "?"
         sees = "all" if seen and seen.step == (0, 0) else field
         cells = (output, "", "") if part is whole else (output, _short(part.params) if part.params else "-", sees)
         about = f"{part.name}: {output}, {part.params:,} parameters, {part.macs:,} MACs, field {field}"

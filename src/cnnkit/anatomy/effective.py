@@ -37,8 +37,9 @@ def effective_receptive_field(
             if not maps:
                 raise UsageError(f"{name or 'the network'} gives no feature map C x H x W")
             height, width = maps[-1].shape[-2:]
-            [gradient] = torch.autograd.grad(maps[-1][..., height // 2, width // 2].sum(), x)
-            field += gradient[0].abs().mean(0)
+            centre = maps[-1][..., height // 2, width // 2].sum()
+            if centre.requires_grad and (gradient := torch.autograd.grad(centre, x, allow_unused=True)[0]) is not None:
+                field += gradient[0].abs().mean(0)
     if not field.sum() > 0:
         raise CnnkitError(
             f"no gradient comes back from {name or 'the last map'} in {samples} samples; use more samples"

@@ -48,7 +48,9 @@ def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> di
     if x.ndim != 4:
         raise UsageError(f"x must be N x C x H x W, not {tuple(x.shape)}")
     net = _with_stages(net)
-    names = [name for name, _ in net.named_children()] if names is None else list(names)
+    if names is None:
+        names = [name for name, _ in net.named_children()]
+    names = [names] if isinstance(names, str) else list(names)
     seen: dict[str, Any] = {}
     with ExitStack() as hooks:
         for name in names:
@@ -78,7 +80,7 @@ def _keep(seen: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], No
 def _find(net: nn.Module, path: str) -> nn.Module:
     """Return the part of `net` at a dotted path; the error for a wrong one lists the parts where it goes wrong."""
     parts: dict[str, nn.Module] = dict(net.named_modules(remove_duplicate=False))
-    if path in parts:
+    if path and path in parts:
         return parts[path]
     above = path
     while above not in parts or next(parts[above].children(), None) is None:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from cnnkit.anatomy.receptive import Receptive, behind
 from cnnkit.core.errors import UsageError
 from cnnkit.core.shape import by
 from cnnkit.ops import Conv2D, MultiChannelConv2D
+from cnnkit.ops.layers import require_module
 
 __all__ = ["Anatomy", "Part", "trace"]
 
@@ -87,21 +88,23 @@ def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
     UsageError if the net cannot take such an image, or its code cannot be followed, such as branches that depend on
     values.
     """
+    require_module(net)
+    if not isinstance(input_size, Sequence) or len(input_size) != 3:
+        raise UsageError(f"input_size must be C x H x W, such as (3, 224, 224), not {input_size!r}")
     try:
         with torch.device("meta"):  # for what the code itself makes
             shadow = _on_meta(net if next(net.children(), None) else nn.Sequential(net))
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 recorder = _Recorder(shadow.eval(), input_size, counter)
                 recorder.run(_images(1, input_size))
-            keeper = _Keeper(shadow.train())
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keeper.keep, lambda kept: kept):
-                keeper.run(_images(keeper.BATCH, input_size))
+            keeper = _Keeper(shadow.train())  # what the third image adds: channel statistics do not grow
+            two, three = (keeper.measure(_images(count, input_size)) for count in (2, 3))
     except UsageError as error:
         raise UsageError(_first_line(error)) from error
     except (RuntimeError, ValueError, TypeError) as error:
         raise UsageError(f"the network cannot take an image of {by(*input_size)}: {_first_line(error)}") from error
     for key, part in recorder.parts.items():
-        part.training_bytes = keeper.bytes[key]
+        part.training_bytes = three[key] - two[key]
         if (node := recorder.returned.get(key)) in recorder.seen:
             part.output, part.receptive = recorder.seen[node]
     return recorder.whole
@@ -148,7 +151,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         kinds = type(m).__mro__[: type(m).__mro__.index(nn.Module)]
         standard = any(kind.__module__.startswith(("torch.nn.", "cnnkit.ops.")) for kind in kinds)
-        return standard and next(m.children(), None) is None and not isinstance(m, nn.Sequential)
+        return standard and not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
 class _Run(fx.Interpreter):
@@ -228,20 +231,20 @@ class _Recorder(_Run):
 
 
 class _Keeper(_Run):
-    """Counts the bytes that autograd keeps for each image, by the module that has them kept."""
+    """Counts the bytes that autograd keeps, by the module that has them kept."""
 
-    BATCH = 2**24  # on the meta device it costs nothing, and channel statistics are no byte of an image's share
-
-    def __init__(self, net: nn.Module):
-        super().__init__(net)
-        self.seen = set(self.weights)
-        self.bytes: Counter[str] = Counter()
+    def measure(self, images: Tensor) -> Counter[str]:
+        """Return the bytes for these images, by the modules' keys."""
+        self.seen, self.bytes = set(self.weights), Counter[str]()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(self.keep, lambda kept: kept):
+            self.run(images)
+        return self.bytes
 
     def keep(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage not in self.seen:
             self.seen.add(storage)
-            self.bytes.update(dict.fromkeys(("", *self.around), storage.nbytes() // self.BATCH))
+            self.bytes.update(dict.fromkeys(("", *self.around), storage.nbytes()))
         return tensor
 
 

@@ -26,7 +26,7 @@ def anatomy(
     """Show each stage and layer: output, parameters, MACs, the receptive field so far, and memory for one image.
 
     `train` is what the backward pass needs again of one image, `infer` the most that must be alive at once without it;
-    PyTorch itself may hold more. "-" is a field that is not known or, as step and start, all of the image.
+    PyTorch itself may hold more. "?" is a field that is not known.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def _cells(part: "Part", whole: "Anatomy", size: int) -> list[str]:
         f"{_share(part.params, whole.params):.1%}".rstrip("%"),
         f"{part.macs:,}",
         f"{_share(part.macs, whole.macs):.1%}".rstrip("%"),
-        by(*field.size) if field else "-",
+        "?" if field is None else "all" if field.step == (0, 0) else by(*field.size),
         *steps,
         f"{part.training_bytes / size:,.2f}",
         f"{part.inference_bytes / size:,.2f}",

@@ -1,6 +1,5 @@
 """`cnnkit features`: what a network makes of a picture."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +48,10 @@ def features(
     from cnnkit.core.shape import by, count
     from cnnkit.data import read_image, write_image
 
+    def evenly(total: int, most: int) -> "list[int]":
+        shown = min(total, most)
+        return [index * total // shown for index in range(shown)]
+
     count(channels, "channels")
     target = output or Path(f"{image.stem}-features.png")
     if target.exists() and image.exists() and target.samefile(image):
@@ -61,9 +64,8 @@ def features(
     sheets = {f"{image.name}  {by(*seen.shape[1:])}": contact_sheet(seen if len(seen[0]) == 3 else seen[0], tile=128)}
     shown = []
     for name, [values] in maps.items():
-        step = math.ceil(len(values) / channels)  # the first of a dense block's channels are its input
-        few = values[::step]
-        title = f"{name}  {by(*values.shape)}" + (f", one in {step}" if step > 1 else "")
+        few = values[evenly(len(values), channels)]  # the first of a dense block's channels are its input
+        title = f"{name}  {by(*values.shape)}" + (f", {len(few)} of them" if len(few) < len(values) else "")
         sheets[title] = contact_sheet(few) if few.ndim == 3 else contact_sheet(few[:, None, None], tile=32)
         shown.append(f"{name} {len(few)} of {len(values)}")
     write_image(target, stack_sheets(sheets))

@@ -25,7 +25,7 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
         rows.append(
             {
                 "net": name,
-                "input": by(*facts.input),
+                "input": facts.input,
                 "smallest": facts.smallest,
                 "parameters": facts.params,
                 "macs": facts.macs,
@@ -42,5 +42,5 @@ def nets(pattern: str = "*", *, json: bool = False) -> None:
     listing = table(["net", "paper", "chapter", "input", "min px", "parameters", "MACs"], text=3)
     for row in rows:
         counts = (f"{row[key]:,}" for key in ("parameters", "macs"))
-        listing.add_row(row["net"], row["paper"], row["section"], row["input"], str(row["smallest"]), *counts)
+        listing.add_row(row["net"], row["paper"], row["section"], by(*row["input"]), str(row["smallest"]), *counts)
     page.print(listing)

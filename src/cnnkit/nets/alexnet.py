@@ -43,7 +43,8 @@ def alexnet(
 ) -> nn.Sequential:
     """AlexNet: five convolutions, two hidden dense layers of 4,096 with dropout.
 
-    The chapter's head is a sigmoid: `head="as_written"`.
+    `layout` is "chapter" or "torchvision", which pools the last map to 6 x 6, whatever the image. The chapter's head is
+    a sigmoid: `head="as_written"`.
 
     stage  output            alexnet
     conv1  96 x 26 x 26       11,712

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from torch import nn
 
 from cnnkit.core.errors import unknown
+from cnnkit.core.shape import count
 from cnnkit.ops.layers import BatchNormalization, check_constants
 from cnnkit.ops.same import SameConv2d, SameMaxPool2d
 
@@ -48,7 +49,9 @@ class Style:
         check_constants(self.decay, self.epsilon)
 
     def conv(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-        """Return a convolution whose output is ceil(n / stride)."""
+        """Return a convolution whose output is ceil(n / stride); raises UsageError for numbers below 1."""
+        for name, number in {"in_channels": in_channels, "channels": channels, "stride": stride}.items():
+            count(number, name)
         if self.same and stride > 1:
             return SameConv2d(in_channels, channels, kernel, stride, bias=self.bias)
         return nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=self.bias)

@@ -102,9 +102,9 @@ def densenet(
 ) -> nn.Sequential:
     """DenseNet: a stem, four dense blocks with a transition between each, global average pooling, one dense layer.
 
-    Without them, `dropout`, transition `pool` ("max", "avg") and batch normalisation's constants are the layout's:
-    the chapter's 0.5, "max", 0.99 and 1e-3; torchvision's 0, "avg", 0.9 and 1e-5. The chapter's head is a softmax:
-    `head="as_written"`.
+    `layout` is "chapter" or "torchvision". Without them, `dropout`, transition `pool` ("max", "avg") and batch
+    normalisation's constants are the layout's: the chapter's 0.5, "max", 0.99 and 1e-3; torchvision's 0, "avg", 0.9
+    and 1e-5. The chapter's head is a softmax: `head="as_written"`.
 
     stage        output         densenet
     stem         64 x 24 x 24      3,328

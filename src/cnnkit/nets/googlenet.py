@@ -102,6 +102,9 @@ def googlenet(
 ) -> nn.Sequential:
     """GoogLeNet: nine Inception blocks, global average pooling, one dense layer.
 
+    `layout` is "chapter" or "torchvision", with batch normalisation, 3x3 for 5x5 windows and dropout; the auxiliary
+    heads of its training are left out, as they are once its published weights are loaded.
+
     stage       output         googlenet
     conv1       64 x 24 x 24       3,200
     conv2       192 x 12 x 12    114,944

@@ -1,5 +1,6 @@
 """torchvision's published ImageNet weights, loaded into the networks of its definitions."""
 
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,7 +71,11 @@ def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None, new
     """
     if path is None:
         weights = published_weights(name)
-        path = fetch([SERVER + weights.file], cache_dir() / "weights" / weights.file, weights.sha256)
+        path = cache_dir() / "weights" / weights.file
+        try:
+            fetch([SERVER + weights.file], path, weights.sha256)
+        except DataError as error:
+            raise DataError(f"cannot download the weights of {name}: {error}; or put the file at {path}") from error
     given, own = _read(path), net.state_dict()
     if name in WEIGHTS and not own.keys() <= given.keys():
         given = _renamed(given, torchvision_names(net, name))
@@ -96,6 +101,8 @@ def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None, new
 
 def published_weights(name: str) -> Weights:
     """Return what is known of the weights of the zoo's `name`; raises UsageError if none are published."""
+    if f"{name}.tv" in WEIGHTS:
+        raise UsageError(f"{name} has no published weights; {name}.tv has")
     if name not in WEIGHTS:
         raise UsageError(f"{name} has no published weights; those that have: {', '.join(sorted(WEIGHTS))}")
     return WEIGHTS[name]
@@ -184,16 +191,25 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         given = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except FileNotFoundError as error:
         raise DataError(f"{path}: no such file of weights") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder; name the file of weights in it, such as best/model.safetensors") from error
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path}: damaged, or not a file of weights: it may hold no code, only net.state_dict()"
+        ) from error
     except Exception as error:  # readers of damaged bytes raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: damaged, or not a file of weights ({reason})") from error
+    for wrapped in ("state_dict", "model"):  # checkpoints of training scripts
+        if isinstance(given, Mapping) and isinstance(given.get(wrapped), Mapping):
+            given = given[wrapped]
     if not isinstance(given, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in given.items()
     ):
         raise DataError(f"{path}: not a file of weights: it must hold tensors by name")
-    return dict(given)
+    return {key.removeprefix("module."): value for key, value in given.items()}  # of DistributedDataParallel
 
 
 def _some(keys: set[str]) -> str:

@@ -104,8 +104,9 @@ def resnet(
 ) -> nn.Sequential:
     """ResNet: a stem, four stages of residual blocks, global average pooling, one dense layer.
 
-    Batch normalisation is Keras' in the chapter's layout (decay 0.99, epsilon 1e-3), torch's in the others (0.9, 1e-5).
-    The chapter's head is a softmax: `head="as_written"`.
+    `layout` is "chapter", "torchvision" or "preactivation". Batch normalisation is Keras' in the chapter's layout
+    (decay 0.99, epsilon 1e-3), torch's in the others (0.9, 1e-5). The chapter's head is a softmax:
+    `head="as_written"`.
 
     stage       output           resnet18    resnet34
     stem        64 x 56 x 56        3,328       3,328

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from cnnkit.core.shape import Pair, pair
+from cnnkit.core.shape import Pair, count, pair
 from cnnkit.nets.blocks import TORCHVISION, Head, Norm, classifier, dense_layers, pick
 
 __all__ = ["vgg", "vgg_block"]
@@ -28,6 +28,7 @@ def vgg_block(in_channels: int, channels: int, num_convs: int, norm: Norm | None
 
     N x C x H x W to N x `channels` x H/2 x W/2, rounded down. `norm` builds a normalisation from its width.
     """
+    count(num_convs, "num_convs")
     layers: list[nn.Module] = []
     for before in (in_channels, *[channels] * (num_convs - 1)):
         layers += [nn.Conv2d(before, channels, 3, padding=1), *([norm(channels)] if norm else []), nn.ReLU()]
@@ -46,7 +47,8 @@ def vgg(
 ) -> nn.Sequential:
     """VGG: five blocks of 3x3 convolutions, two hidden dense layers of 4,096 with dropout.
 
-    torchvision pools the last map to 7 x 7, whatever the image. The chapter's head is a sigmoid: `head="as_written"`.
+    `layout` is "chapter" or "torchvision", which pools the last map to 7 x 7, whatever the image; `normalised` adds
+    batch normalisation behind each convolution. The chapter's head is a sigmoid: `head="as_written"`.
 
     stage  output                vgg11        vgg13        vgg16        vgg19
     conv1  64 x 112 x 112          640       37,568       37,568       37,568

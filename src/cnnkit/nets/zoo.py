@@ -160,6 +160,8 @@ ZOO: dict[str, Entry] = {
 def list_networks(pattern: str = "*") -> list[str]:
     """Return the names that match a glob such as "lenet*", sorted; raises UsageError if none does."""
     names = sorted(name for name in ZOO if fnmatchcase(name, pattern))
+    if not names and any(name.startswith(pattern) for name in ZOO):
+        raise UsageError(f"no network is called {pattern!r}; those that begin so: {pattern}*")
     if not names:
         raise unknown("network", pattern, ZOO)
     return names
@@ -218,7 +220,7 @@ def create(
     known = inspect.signature(row.build).parameters.keys() - arguments.keys() - FIXED - row.arguments.keys()
     for argument in kwargs:
         if argument not in known:
-            raise unknown(f"argument of {name}", argument, known)
+            raise unknown(f"argument of {name}", argument, known | arguments.keys() | {"image_size", "pretrained"})
     try:
         net = row.build(**arguments, image_size=size, **row.arguments, **kwargs)
     except CnnkitError:
@@ -226,6 +228,8 @@ def create(
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # also: no memory for so many weights
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{name} cannot be built{f' with {kwargs}' if kwargs else ''}: {reason}") from error
+    if not isinstance(pretrained, bool | str | Path):
+        raise UsageError(f"pretrained must be True, False or a path, not {pretrained!r}")
     if pretrained is not False:
         load_pretrained(net, name, None if pretrained is True else Path(pretrained), new_head=num_classes is not None)
     return net

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from cnnkit.core.errors import UsageError
-from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
+from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D, require_module
 from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
 from cnnkit.ops.same import SameConv2d, SameMaxPool2d
 
@@ -31,6 +31,7 @@ def by_hand(net: nn.Module) -> nn.Module:
       (1): ReLU()
     )
     """
+    require_module(net)
     memo: dict[int, Any] = {}  # what stands for which object in the copy: shared modules and tied weights stay so
     for path, layer in net.named_modules():
         try:

@@ -13,7 +13,7 @@ from cnnkit.ops.batchnorm import batch_norm
 from cnnkit.ops.corr2d import corr2d, corr2d_multi_in, corr2d_multi_in_out
 from cnnkit.ops.window import require_rank
 
-__all__ = ["BatchNormalization", "Conv2D", "MultiChannelConv2D", "check_constants"]
+__all__ = ["BatchNormalization", "Conv2D", "MultiChannelConv2D", "check_constants", "require_module"]
 
 
 class Conv2D(nn.Module):
@@ -141,9 +141,15 @@ class BatchNormalization(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+def require_module(net: object) -> None:
+    """Raise UsageError unless `net` is a network, and not, say, the name of one."""
+    if not isinstance(net, nn.Module):
+        raise UsageError(f"net must be an nn.Module, such as cnnkit.create('lenet'), not {net!r}")
+
+
 def check_constants(decay: float, epsilon: float) -> None:
     """Raise UsageError unless batch normalisation can work with these."""
-    if not isinstance(decay, int | float) or not 0 <= decay <= 1:
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay <= 1:
         raise UsageError(f"decay must be between 0 and 1, not {decay!r}")
     if not isinstance(epsilon, int | float) or not epsilon > 0:
         raise UsageError(f"epsilon must be above 0, not {epsilon!r}")

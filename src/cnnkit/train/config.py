@@ -57,4 +57,4 @@ def _explain(row: Any, model: type[BaseModel]) -> str:
     if row["type"] == "literal_error":
         choices = row["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         return str(unknown(name, str(row["input"]), choices))
-    return f"{name} cannot be {row['input']!r}: {row['msg'].removeprefix('Input ')}"
+    return f"{name} cannot be {row['input']!r}: {row['msg'].removeprefix('Input ').removeprefix('Value error, ')}"
