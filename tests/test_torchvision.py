@@ -330,6 +330,9 @@ def test_training_goes_on_from_published_weights(
     assert net.state_dict()["conv3.0.shortcut.0.weight"].equal(state["layer2.0.downsample.0.weight"])
     assert net.state_dict()["stem.0.weight"].allclose(state["conv1.weight"].sum(1, keepdim=True))
     assert bundle.mean == pytest.approx((0.449,))
+    (tmp_path / "cache" / "weights" / file).rename(tmp_path / "away")
+    assert cli("train", "--resume", "runs/resnet18.tv-digits-1").code == 0  # its weights are in its checkpoint
+    (tmp_path / "away").rename(tmp_path / "cache" / "weights" / file)
     assert cli("train", "resnet18.tv", "--pretrained", "--epochs", 1, "--image-size", 32, "--init", "glorot").code == 2
     assert server == [f"/{file}"]
     picture = ROOT / "examples" / "digits" / "1792-is-9.png"
