@@ -16,6 +16,12 @@ VERBS = {
     "train": "Train a network and keep the best of it.",
     "evaluate": "Measure a trained network on its whole test set.",
     "predict": "Say what is in pictures.",
+    "data check": "Look for what is wrong in a folder of pictures.",
+    "data show": "Show the pictures as the network sees them.",
+    "lr-find": "Find a learning rate by trying them all in one short run.",
+    "sweep": "Search for the best settings.",
+    "runs": "Compare runs in a table.",
+    "plot": "Draw the curves of runs.",
     "nets": "List the networks of the zoo.",
     "anatomy": "Show a network's shapes, parameters, MACs and receptive fields.",
     "draw": "Draw a network as a picture.",
@@ -32,8 +38,12 @@ app = App(
     help_epilogue=EPILOGUE,
     help_format="markdown",
 )
+data = App(name="data", help="Look after pictures of one's own.")
+app.command(data)
 for verb, text in VERBS.items():
-    app.command(f"cnnkit.cli.{verb}:{verb}", name=verb, help=text)
+    group, _, name = verb.rpartition(" ")
+    module, function = (words.replace(" ", "_").replace("-", "_") for words in (verb, name))
+    (data if group else app).command(f"cnnkit.cli.{module}:{function}", name=name, help=text)
 
 
 def main() -> NoReturn:

@@ -1,0 +1,1 @@
+"""Pictures and numbers of runs: tables to compare them, curves on paper and in the terminal."""
