@@ -1,7 +1,7 @@
 """Images to batches: the data sets by name, pictures from files, splits, preprocessing."""
 
-from cnnkit.data.batches import Batches
-from cnnkit.data.datasets import DATASETS, Dataset, ImageSet, load_dataset
+from cnnkit.data.batches import Augmentation, Batches
+from cnnkit.data.datasets import DATASETS, Dataset, ImageSet, StoredImages, load_dataset
 from cnnkit.data.idx import read_idx
 from cnnkit.data.images import read_image, write_image
 from cnnkit.data.preprocess import Preprocess, channel_statistics, resize_and_crop, resize_with_pad
@@ -9,10 +9,12 @@ from cnnkit.data.split import stratified_split
 
 __all__ = [
     "DATASETS",
+    "Augmentation",
     "Batches",
     "Dataset",
     "ImageSet",
     "Preprocess",
+    "StoredImages",
     "channel_statistics",
     "load_dataset",
     "read_idx",

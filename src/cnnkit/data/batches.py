@@ -1,7 +1,8 @@
-"""Batches out of memory: one permutation per epoch, one gather per batch, pixels to floats on the batch."""
+"""Batches of an image set: one permutation per epoch, one gather per batch, pixels to floats on the batch."""
 
 import random
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,15 +11,29 @@ from cnnkit.core.errors import UsageError
 from cnnkit.data.datasets import ImageSet
 from cnnkit.data.preprocess import Preprocess
 
-__all__ = ["Batches"]
+__all__ = ["Augmentation", "Batches"]
+
+
+class Augmentation(Protocol):
+    """A pure function of images and of random numbers: `numbers` uniform ones for each image."""
+
+    @property
+    def numbers(self) -> int:
+        """How many random numbers an image takes."""
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Return uint8 images for uint8 images N x C x H x W and u, float32, N x `numbers`, in [0, 1)."""
 
 
 class Batches:
     """An image set as batches (x, y): floats N x C x H x W with channels-last strides, labels N.
 
-    `epoch(e)` gives every image once, shuffled by (seed, e) alone if a seed is given, so that an epoch can be
-    entered at any batch; iteration is in order. The last batch may be smaller, but a single image left over
-    joins the batch before it: batch normalisation cannot train on one.
+    `epoch(e)` gives every image once, shuffled by (seed, e) alone, so that an epoch can be entered at any batch;
+    `augment` changes its images by random numbers that (seed, e, the batch's number) give. Iteration is in order
+    and leaves the images as they are. Of several processes, `shard` (rank, world), each takes every world-th row
+    of each batch. The last batch may be smaller, but what would leave a process fewer than two images joins the
+    batch before it: batch normalisation cannot train on one. `sizes` are the batches' sizes over all processes.
+    Raises UsageError for a batch size below world.
     """
 
     def __init__(
@@ -29,38 +44,68 @@ class Batches:
         *,
         device: torch.device | str = "cpu",
         seed: int | None = None,
+        augment: Augmentation | None = None,
+        shard: tuple[int, int] = (0, 1),
     ):
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-        self.images, self.labels = data.images.to(device), data.labels.to(device)
-        self.batch_size, self.preprocess, self.seed = batch_size, preprocess, seed
+        self.rank, self.world = shard
+        if batch_size < self.world:
+            processes = f" for {self.world} processes" if self.world > 1 else ""
+            raise UsageError(f"batch_size must be at least {self.world}{processes}, not {batch_size}")
+        self.device = torch.device(device)
+        self.images, self.labels = data.images, data.labels
+        if isinstance(data.images, Tensor):
+            self.images, self.labels = data.images.to(self.device), data.labels.to(self.device)
+        self.batch_size, self.preprocess, self.seed, self.augment = batch_size, preprocess, seed, augment
+        whole, rest = divmod(len(data), batch_size)
+        self.sizes = [batch_size] * whole
+        if whole and rest < 2 * self.world:
+            self.sizes[-1] += rest
+        elif rest:
+            self.sizes.append(rest)
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.num_images, self.batch_size)
-        return whole + (rest > 1 or (rest == 1 and whole == 0))
+        return len(self.sizes)
 
     @property
     def num_images(self) -> int:
-        """How many images an epoch has."""
+        """How many images an epoch has, over all processes."""
         return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for number in range(len(self)):
-            rows = self._rows(number)
-            yield self.preprocess(self.images[rows]), self.labels[rows]
+            part = self._part(number)
+            if part.start < part.stop:
+                images, labels = self._gather(part)
+                yield self.preprocess(images), labels
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the shuffled batches of an epoch from batch number `first` on."""
+        """Yield the shuffled batches of an epoch from batch number `first` on: this process' part of each.
+
+        Raises UsageError without a seed, or with fewer images than processes.
+        """
         if self.seed is None:
             raise UsageError("these batches have no seed to shuffle by")
-        # torch's CPU generator keeps 32 bits of a seed; Python hashes both numbers into them
-        mixed = random.Random(f"{self.seed} {epoch}").getrandbits(32)
-        order = torch.randperm(self.num_images, generator=torch.Generator().manual_seed(mixed))
-        order = order.to(self.labels.device)
+        if 0 < self.num_images < self.world:
+            raise UsageError(f"{self.num_images:,} images are too few for {self.world} processes")
+        order = torch.randperm(self.num_images, generator=_generator(self.seed, epoch)).to(self.labels.device)
         for number in range(first, len(self)):
-            rows = order[self._rows(number)]
-            yield self.preprocess(self.images[rows]), self.labels[rows]
+            images, labels = self._gather(order[self._part(number)])
+            if self.augment:
+                draw = _generator(self.seed, epoch, number)
+                u = torch.rand(self.sizes[number], self.augment.numbers, generator=draw)
+                images = self.augment(images, u[self.rank :: self.world].to(self.device))
+            yield self.preprocess(images), labels
 
-    def _rows(self, number: int) -> slice:
+    def _part(self, number: int) -> slice:
+        """Return this process' rows of a batch."""
         start = number * self.batch_size
-        return slice(start, start + self.batch_size if number + 1 < len(self) else None)
+        return slice(start + self.rank, start + self.sizes[number], self.world)
+
+    def _gather(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[rows].to(self.device), self.labels[rows].to(self.device)
+
+
+def _generator(*key: int) -> torch.Generator:
+    """Return a generator seeded by `key`: torch's keeps 32 bits of a seed, so Python hashes the numbers into them."""
+    mixed = random.Random(" ".join(map(str, key))).getrandbits(32)
+    return torch.Generator().manual_seed(mixed)

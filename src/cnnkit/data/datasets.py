@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from cnnkit.core.fetch import fetch
 from cnnkit.core.files import cache_dir
 from cnnkit.data.idx import read_idx
 
-__all__ = ["DATASETS", "Dataset", "ImageSet", "Source", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "ImageSet", "Source", "StoredImages", "load_dataset"]
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -24,25 +25,56 @@ FILES = (
 SYSTEM = Path("/usr/share/datasets")
 
 
+class StoredImages(Protocol):
+    """Images that are not in memory: uint8, `shape` N x C x H x W, read row by row."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, C, H, W."""
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Return the images of these rows (a slice, or int64), in memory as N x H x W x C."""
+
+    def subset(self, rows: Tensor) -> "StoredImages":
+        """Return these rows (int64) as images of their own; nothing is read or copied."""
+
+
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, uint8, N x C x H x W in memory as N x H x W x C (channels-last strides), and labels, int64, N."""
+    """Images, uint8, N x C x H x W in memory as N x H x W x C (channels-last strides), and labels, int64, N.
 
-    images: Tensor
+    `names` are the files' paths below the data set's folder, with "/" between their parts; images from IDX files
+    have none.
+    """
+
+    images: Tensor | StoredImages
     labels: Tensor
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def subset(self, rows: Tensor) -> "ImageSet":
+        """Return the set of these rows (int64), in their order."""
+        images = self.images[rows] if isinstance(self.images, Tensor) else self.images.subset(rows)
+        names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
+        return ImageSet(images, self.labels[rows], names)
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training set and a test set of the same classes, in the labels' order."""
+    """Sets of images of the same classes, in the labels' order.
+
+    `validation` is None where the data set has none of its own: take it out of `train` (`stratified_split`).
+    `skipped` names the files that could not be read, relative to the folder, and why.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: ImageSet
-    test: ImageSet
+    test: ImageSet | None
+    validation: ImageSet | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
+from cnnkit.data.datasets import StoredImages
 
 __all__ = ["Preprocess", "channel_statistics", "resize_and_crop", "resize_with_pad"]
+
+SAMPLE, CHUNK = 4096, 256  # images
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,25 @@ class Preprocess:
         return batch.mul_(1 / (255 * std)).sub_(mean / std)
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor | StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of each channel of uint8 images N x C x H x W, where 255 is 1.
 
-    The deviation of a channel that never changes is given as 1, so that one can divide by it.
+    Of images that are not in memory, SAMPLE evenly spread ones count. The deviation of a channel that never changes
+    is given as 1, so that one can divide by it.
     """
+    count, channels = images.shape[:2]
+    rows = torch.arange(count)
+    if not isinstance(images, Tensor):
+        rows = torch.linspace(0, count - 1, min(count, SAMPLE)).long()
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for chunk in rows.split(CHUNK):
+        for row, channel in zip(counts, images[chunk].unbind(1), strict=True):
+            row += torch.bincount(channel.flatten(), minlength=256).cpu()
     levels = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-        means.append(float(share @ levels))
-        stds.append(float(share @ (levels - means[-1]) ** 2) ** 0.5 or 1.0)
-    return tuple(means), tuple(stds)
+    shares = counts / counts.sum(1, dtype=torch.float64)[:, None]
+    means = shares @ levels
+    variances = (shares * (levels - means[:, None]) ** 2).sum(1)
+    return tuple(means.tolist()), tuple(std or 1.0 for std in variances.sqrt().tolist())
 
 
 def resize_with_pad(images: Tensor, size: tuple[int, int]) -> Tensor:
