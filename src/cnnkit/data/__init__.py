@@ -2,6 +2,7 @@
 
 from cnnkit.data.batches import Augmentation, Batches
 from cnnkit.data.datasets import DATASETS, Dataset, ImageSet, StoredImages, load_dataset
+from cnnkit.data.folder import ImageFolder, Split, scan_folder
 from cnnkit.data.idx import read_idx
 from cnnkit.data.images import read_image, write_image
 from cnnkit.data.preprocess import Preprocess, channel_statistics, resize_and_crop, resize_with_pad
@@ -12,8 +13,10 @@ __all__ = [
     "Augmentation",
     "Batches",
     "Dataset",
+    "ImageFolder",
     "ImageSet",
     "Preprocess",
+    "Split",
     "StoredImages",
     "channel_statistics",
     "load_dataset",
@@ -21,6 +24,7 @@ __all__ = [
     "read_image",
     "resize_and_crop",
     "resize_with_pad",
+    "scan_folder",
     "stratified_split",
     "write_image",
 ]
