@@ -185,7 +185,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
         run.run()
     state = load_checkpoint(tmp_path / "last.ckpt")
     assert (state["epoch"], state["step"]) == ((1, 0) if poisoned == 3 else (2, 0))
-    assert all(tensor.isfinite().all() for tensor in state["net"].values())
+    assert all(tensor.isfinite().all() for tensor in state["stepper"]["net"].values())
     assert saved == ([] if poisoned == 3 else [1])
 
 
@@ -221,9 +221,9 @@ def test_the_schedule_and_the_settings_reach_the_optimiser(tmp_path: Path) -> No
         run.optimizer.register_step_pre_hook(lambda o, *_, used=used: used.append(o.param_groups[0]["lr"]))
         run.run()
         assert type(run.optimizer) is kind
-        assert run.optimizer.defaults["weight_decay"] == 0.02
+        assert {group["weight_decay"] for group in run.optimizer.param_groups} == {0.02, 0.0}
         assert run.optimizer.defaults.get("momentum", 0.3) == 0.3
-        assert used == [learning_rate("one-cycle", 0.01, step, 26) for step in range(26)]
+        assert used == [learning_rate(run.config, step, 13) for step in range(26)]
 
 
 def test_no_image_to_train_on(tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_no_image_to_train_on(tmp_path: Path) -> None:
 # --- checkpoints
 
 
-def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    run = trainer(tmp_path, config(epochs=1))
+    run = trainer(tmp_path, config(epochs=1, keep=1))
     run.run()
     good = path.read_bytes()
     weight = run.net[5].weight.detach().numpy().tobytes()
@@ -253,10 +253,32 @@ def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
         trainer(tmp_path, config()).resume()
 
 
+def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
+    """Of the last three, the newest are damaged or gone: the run goes on from the one before, to the same end."""
+    whole = trainer(tmp_path / "whole", config(epochs=5, schedule="constant"))
+    whole.run()
+    run = trainer(tmp_path / "run", config(epochs=4, schedule="constant", keep=3))
+    run.run()
+    last, first, second = (tmp_path / "run" / name for name in ("last.ckpt", "last.1.ckpt", "last.2.ckpt"))
+    assert [load_checkpoint(path)["epoch"] for path in (last, first, second)] == [5, 4, 3]
+    assert sorted(path.name for path in last.parent.iterdir()) == ["last.1.ckpt", "last.2.ckpt", "last.ckpt"]
+    last.write_bytes(last.read_bytes()[:-1000])
+    first.unlink()
+    again = trainer(tmp_path / "run", config(epochs=5, schedule="constant"))
+    [problem] = again.resume()
+    assert "last.ckpt: the checkpoint is damaged" in problem
+    assert again.epoch == 3
+    again.run()
+    assert all(a.equal(b) for a, b in zip(weights(whole), weights(again), strict=True))
+    last.unlink()
+    first.rename(last.with_name("last.new.ckpt"))  # a crash between two renames
+    assert trainer(tmp_path / "run", config(schedule="constant")).resume() == []
+
+
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     run = trainer(tmp_path, config())
     torch.save({"weights": 1}, run.checkpoint)
-    with pytest.raises(CnnkitError, match="not a checkpoint of format 1"):
+    with pytest.raises(CnnkitError, match="not a checkpoint of format 2"):
         run.resume()
     save_checkpoint(run.checkpoint, {"net": {}})
     with pytest.raises(CnnkitError, match="does not fit this run"):
@@ -368,15 +390,37 @@ def test_the_chapters_recipe_is_the_chapters() -> None:
     assert row["weight_decay"] == 0
 
 
+def rates(steps: int = 10, **settings: object) -> list[float]:
+    row = TrainConfig(**({"epochs": 10, "lr": 1.0} | settings))
+    return [learning_rate(row, step, steps) for step in range(row.epochs * steps)]
+
+
 def test_schedules() -> None:
-    assert {learning_rate("constant", 0.9, step, 10) for step in range(10)} == {0.9}
-    rates = [learning_rate("one-cycle", 1.0, step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.04)
-    assert max(rates) == rates[25] == 1.0
-    assert rates[62] == pytest.approx(0.5, abs=0.02)
-    assert rates[:26] == sorted(rates[:26])
-    assert rates[25:] == sorted(rates[25:], reverse=True)
-    assert 0 < rates[-1] < 0.001
+    assert set(rates(schedule="constant", lr=0.9)) == {0.9}
+    cycle = rates(schedule="one-cycle")
+    assert cycle[0] == pytest.approx(0.04)
+    assert max(cycle) == cycle[25] == 1.0
+    assert cycle[62] == pytest.approx(0.5, abs=0.02)
+    assert cycle[:26] == sorted(cycle[:26])
+    assert cycle[25:] == sorted(cycle[25:], reverse=True)
+    assert 0 < cycle[-1] < 0.001
+    assert rates(schedule="one-cycle", warm_up=0) == rates(schedule="cosine")
+    cosine = rates(schedule="cosine")
+    assert cosine[0] == 1.0
+    assert cosine[50] == pytest.approx(0.5)
+    line = rates(schedule="poly")
+    assert line == pytest.approx([1 - step / 100 for step in range(100)])
+    assert rates(schedule="poly", lr_power=2.0) == pytest.approx([value**2 for value in line])
+    cut = rates(schedule="step", lr_step=4, lr_gamma=0.5)
+    assert [cut[number] for number in (0, 39, 40, 79, 80, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle", "poly", "step"])
+def test_a_warm_up_is_a_line_to_the_peak(schedule: str) -> None:
+    warm = rates(schedule=schedule, warm_up=2.5)
+    assert warm[:25] == pytest.approx([0.04 + 0.96 * step / 25 for step in range(25)])
+    assert warm[25] == 1.0
+    assert rates(steps=1, epochs=1, schedule=schedule, warm_up=9) == [pytest.approx(0.04)]
 
 
 def test_glorot_is_keras() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import pairwise
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
@@ -14,6 +15,7 @@ __all__ = ["main"]
 
 VERBS = {
     "train": "Train a network and keep the best of it.",
+    "recipes": "Print the recipes for training.",
     "evaluate": "Measure a trained network on its whole test set.",
     "predict": "Say what is in pictures.",
     "data check": "Look for what is wrong in a folder of pictures.",
@@ -49,7 +51,7 @@ for verb, text in VERBS.items():
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+        app(_name_the_run(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CnnkitError as error:
         _leave(str(error), error.exit_code)
@@ -61,6 +63,14 @@ def main() -> NoReturn:
         _drop_output()
         _leave(f"cannot go on: {error}", 1)
     sys.exit(0)
+
+
+def _name_the_run(arguments: list[str]) -> list[str]:
+    """Let --resume alone mean the latest run."""
+    named = []
+    for argument, following in pairwise([*arguments, "--"]):
+        named += [argument, "latest"] if argument == "--resume" and following.startswith("-") else [argument]
+    return named
 
 
 def _usage(error: CycloptsError) -> str:

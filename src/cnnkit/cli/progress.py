@@ -7,10 +7,11 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress, TextColumn
 
 from cnnkit.cli.console import console
-from cnnkit.train.loop import EpochRecord, StepRecord
+from cnnkit.cli.settings import RunConfig
+from cnnkit.train.observe import EpochRecord, StepRecord
 from cnnkit.train.record import Run
 
-__all__ = ["Display"]
+__all__ = ["Display", "Silent"]
 
 PLAIN_SECONDS = 30
 
@@ -18,8 +19,8 @@ PLAIN_SECONDS = 30
 class Display:
     """The observer of a run: shows steps and epochs, and records each epoch in the run folder."""
 
-    def __init__(self, run: Run, epochs: int):
-        self.run, self.epochs, self.printed = run, epochs, time.monotonic()
+    def __init__(self, run: Run, config: RunConfig):
+        self.run, self.epochs, self.printed = run, config.epochs, time.monotonic()
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -28,7 +29,7 @@ class Display:
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=None, epoch=f"1/{epochs}", state="")
+        self.task = self.bar.add_task("", total=None, epoch=f"1/{self.epochs}", state="")
 
     def __enter__(self) -> "Display":
         self.bar.start()
@@ -69,6 +70,27 @@ class Display:
             f"epoch {record.epoch}/{self.epochs}  loss {record.train_loss:.4f} accuracy {record.train_accuracy:.4f}"
             f"{validation}  {record.images_per_second:,.0f} images/s{'  best' if record.best else ''}"
         )
+
+
+class Silent:
+    """The observer in a process that another one speaks for."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """Say nothing."""
+
+    def on_step(self, record: StepRecord) -> None:
+        """Show nothing."""
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Record nothing."""
 
 
 def _clock(seconds: float) -> str:

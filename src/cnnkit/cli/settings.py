@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator
@@ -20,15 +20,24 @@ class RunConfig(TrainConfig):
     net: Annotated[str, Parameter(parse=False)] = ""
     """A name from `cnnkit nets`."""
     data: str = "digits"
-    """digits (in the package), fashion-mnist or mnist."""
+    """digits (in the package), fashion-mnist, mnist, or a folder of pictures: CLASS/..., or train/CLASS/... and, where
+    there are, val/CLASS/... and test/CLASS/...."""
     data_dir: Path | None = None
     """Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download."""
     recipe: str = "default"
-    """The row of settings to start from: default or chapter."""
+    """The row of settings to start from, of those that `cnnkit recipes` prints."""
     image_size: int | None = Field(None, ge=1)
     """Pixels in height and width that the network sees; without it, its own size."""
     pretrained: bool = False
     """Start from torchvision's ImageNet weights (networks named .tv), with the pixels they are used to."""
+    test: float = Field(0.1, gt=0, lt=1)
+    """Share of the pictures, of each class, that is set aside for testing if the folder has no test/."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do about a picture that cannot be read: stop before training, or leave it out and say so."""
+    workers: int | None = Field(None, ge=1)
+    """Threads that decode pictures; without it, one for each processor."""
+    tensorboard: bool = False
+    """Write the run's tensorboard/ too, for TensorBoard to show."""
     model_kwargs: dict[str, bool | int | float | str] = Field({})
     """Arguments of the network's builder: --model-kwargs.norm by_hand."""
 

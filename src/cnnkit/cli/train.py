@@ -1,8 +1,5 @@
 """`cnnkit train`: marry a network, a data set and the trainer in a run folder."""
 
-import hashlib
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +10,14 @@ from cnnkit.core.errors import DataError, Interrupted, UsageError
 from cnnkit.train.record import Run, read_toml
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from cnnkit.data import Batches
-    from cnnkit.deploy import Bundle
-    from cnnkit.train import EpochRecord
+    from cnnkit.cli.job import Job
+    from cnnkit.train import EpochRecord, World
 
-__all__ = ["train"]
+__all__ = ["merge", "train", "train_job"]
+
+LATEST = Path("latest")
 
 
 def train(
@@ -34,6 +32,7 @@ def train(
 
     The run gets a folder of its own: settings, log, metrics, the split, `last.ckpt` to resume from, and
     `best/`, the weights of the best validation accuracy, for `evaluate` and `predict`. Ctrl-C saves and leaves.
+    `torchrun --nproc-per-node 2 -m cnnkit train ...` trains with several processes.
 
     Parameters
     ----------
@@ -42,126 +41,82 @@ def train(
     config
         A TOML file of settings, such as a run's config.toml; flags override it, it overrides the recipe.
     resume
-        A run folder to continue from its last checkpoint, with its own settings.
+        A run folder to continue from its last checkpoint, with its own settings; without a name, the latest in
+        --output. --epochs extends it.
     output
         Where run folders are made.
     """
+    from cnnkit.train.distributed import join_world
+
     given = settings.model_dump(include=settings.model_fields_set) | ({"net": net} if net else {})
-    if resume is None:
-        file = read_toml(config) if config else {}
-        if "recipe" in given and file.get("recipe", given["recipe"]) != given["recipe"]:
-            raise UsageError(f"{config} says recipe {file['recipe']!r}, --recipe {given['recipe']!r}: leave out one")
-        if "model_kwargs" in given and isinstance(file.get("model_kwargs"), dict):  # one by one, as the other settings
-            given["model_kwargs"] = file["model_kwargs"] | given["model_kwargs"]
-        job = _prepare(resolve(file | given))
-        stem = f"{job.config.net}-{job.config.data}"
-        run = Run.create(output, stem, job.config.model_dump(mode="json"))
-        run.write_json("split.json", job.split)
-    else:
-        if given or config:
-            others = ", ".join(given or ["config"])
-            raise UsageError(f"--resume takes the run's own settings; leave the others out: {others}")
-        run = Run.open(resume)
-        job = _prepare(resolve(run.settings()), resumed=True)
-        if run.read_json("split.json") != job.split:
-            raise DataError(f"{job.config.data} is not the data that {run.path} was split from (split.json)")
-    _train(job, run, resume is not None)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """All that a training needs but a place."""
-
-    config: RunConfig
-    net: "nn.Module"
-    training: "Batches"
-    validation: "Batches | None"
-    split: dict[str, Any]
-    bundle: "Bundle"
-
-
-def _prepare(config: RunConfig, resumed: bool = False) -> _Job:
-    """Build the net and read the data; whatever is wrong shows here, before there is a run folder.
-
-    A resumed run has its weights in its checkpoint.
-    """
-    import torch
-
-    from cnnkit.core.device import pick_device, seed_everything
-    from cnnkit.data import Batches, ImageSet, Preprocess, channel_statistics, load_dataset, stratified_split
-    from cnnkit.deploy import Bundle, published_preprocess
-    from cnnkit.nets import create, entry
-    from cnnkit.train import initialise
-
-    if config.pretrained and (config.init != "torch" or config.raw_pixels):
-        other = "raw_pixels" if config.raw_pixels else f"init {config.init!r}"
-        raise UsageError(f"{other} does not go with pretrained weights: leave out one of the two")
-    own_size = entry(config.net).input[1]  # a wrong name is told before the data is read
-    pixels = config.image_size or own_size
-    config = config.model_copy(update={"image_size": pixels})
-    device = pick_device(config.device)
-    dataset = load_dataset(config.data, config.data_dir)
-    channels = dataset.train.images.shape[1]
-    seed_everything(config.seed)
-    arguments: dict[str, Any] = config.model_kwargs | {
-        "in_channels": channels,
-        "num_classes": len(dataset.classes),
-        "image_size": pixels,
-    }
-    if config.batch_size == 1:
-        with torch.device("meta"):
-            _try_one_image(create(config.net, **arguments), torch.empty(1, channels, pixels, pixels))
-    net = create(config.net, pretrained=config.pretrained and not resumed, **arguments)
-    initialise(net, config.init)
-    rows = stratified_split(dataset.train.labels, config.validation, config.seed)
-    training, validation = (ImageSet(dataset.train.images[r], dataset.train.labels[r]) for r in rows)
-    if not len(training):
-        raise UsageError(f"validation {config.validation} leaves no image to train on")
-    split = {"seed": config.seed, "validation": rows[1].tolist()}
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    if config.raw_pixels:
-        std = (1 / 255,)
-    elif config.pretrained:
-        known = published_preprocess(config.net, channels)
-        mean, std = known.mean, known.std
-    elif config.standardize:
-        mean, std = channel_statistics(training.images)
-    preprocess = Preprocess((pixels, pixels), mean, std)
-    bundle = Bundle(
-        net=config.net,
-        arguments=config.model_kwargs,
-        in_channels=channels,
-        image_size=preprocess.image_size,
-        classes=dataset.classes,
-        mean=mean,
-        std=std,
-        data=config.data,
-        data_dir=config.data_dir and str(config.data_dir),
-        split_sha256=hashlib.sha256(json.dumps(split).encode()).hexdigest(),
-        metrics={},
-        versions=Bundle.current_versions(),
-    )
-    return _Job(
-        config,
-        net.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]  # a gap in torch's stubs
-        Batches(training, config.batch_size, preprocess, device=device, seed=config.seed),
-        Batches(validation, 500, preprocess, device=device) if len(validation) else None,
-        split,
-        bundle,
-    )
-
-
-def _try_one_image(net: "nn.Module", image: "Tensor") -> None:
-    """Raise UsageError if batch normalisation would have a single value per channel."""
+    world = join_world(str(given.get("device", "auto")))
     try:
-        net(image)
-    except ValueError as error:
-        raise UsageError(f"batch_size cannot be 1: batch normalisation needs more to train on ({error})") from error
+        if resume is None and world.job and world.restarts:
+            resume = world.share(_begun(output, world.job))
+            given = given if resume is None else {}
+        if resume is None:
+            _begin(merge(given, config), output, world)
+        elif config:
+            raise UsageError("--resume takes the run's own settings: leave --config out")
+        else:
+            _go_on(Run.latest(output) if resume == LATEST else Run.open(resume), given, world)
+    finally:
+        world.leave()
 
 
-def _train(job: _Job, run: Run, resume: bool) -> None:
-    from cnnkit.cli.progress import Display
+def merge(given: dict[str, Any], config: Path | None) -> RunConfig:
+    """Return the settings in full: flags on top of a file on top of its recipe on top of the defaults."""
+    file = read_toml(config) if config else {}
+    if "recipe" in given and file.get("recipe", given["recipe"]) != given["recipe"]:
+        raise UsageError(f"{config} says recipe {file['recipe']!r}, --recipe {given['recipe']!r}: leave out one")
+    for table in ("model_kwargs", "stage_lr"):  # one by one, as the other settings
+        if table in given and isinstance(file.get(table), dict):
+            given = given | {table: file[table] | given[table]}
+    return resolve(file | given)
+
+
+def _begun(output: Path, job: str) -> Path | None:
+    run = Run.of_job(output, job)
+    return None if run is None else run.path
+
+
+def _begin(config: RunConfig, output: Path, world: "World") -> None:
+    from cnnkit.cli.job import prepare
+
+    job = prepare(config, world)
+    path = output
+    if world.is_main:
+        stem = f"{job.config.net}-{Path(job.config.data).name}"
+        run = Run.create(output, stem, job.config.model_dump(mode="json"), world.job)
+        run.write_json("split.json", job.split)
+        path = run.path
+    train_job(job, Run(world.share(path)), world)
+
+
+def _go_on(run: Run, given: dict[str, Any], world: "World") -> None:
+    from cnnkit.cli.job import prepare
+    from cnnkit.train.loop import FREE
+
+    free = FREE | {"workers", "tensorboard"}
+    if others := given.keys() - free:
+        raise UsageError(
+            f"--resume takes the run's own settings; leave the others out: {', '.join(sorted(others))} "
+            f"(it may have another {', '.join(sorted(free))})"
+        )
+    job = prepare(resolve(run.settings() | given), world, resumed=True)
+    if run.read_json("split.json") != job.split:
+        raise DataError(f"{job.config.data} is not the data that {run.path} was split from (split.json)")
+    if given and world.is_main:
+        run.write_settings(job.config.model_dump(mode="json"))
+    train_job(job, run, world, resume=True)
+
+
+def train_job(job: "Job", run: Run, world: "World", resume: bool = False) -> None:
+    """Train in the run's folder, and say so as it goes.
+
+    Raises Interrupted, with what to type to go on, after Ctrl-C or SIGTERM.
+    """
+    from cnnkit.cli.progress import Display, Silent
     from cnnkit.deploy import save_bundle
     from cnnkit.train import Trainer
 
@@ -169,7 +124,7 @@ def _train(job: _Job, run: Run, resume: bool) -> None:
         metrics = {"epoch": record.epoch, "val_loss": record.val_loss, "val_accuracy": record.val_accuracy}
         save_bundle(run.best, net, job.bundle.model_copy(update={"metrics": metrics}))
 
-    with run.locked(), Display(run, job.config.epochs) as display:
+    with run.locked(world.is_main), Display(run, job.config) if world.is_main else Silent() as display:
         trainer = Trainer(
             job.net,
             job.training,
@@ -178,17 +133,30 @@ def _train(job: _Job, run: Run, resume: bool) -> None:
             checkpoint=run.checkpoint,
             observer=display,
             save_best=save_best,
+            world=world,
+            num_classes=len(job.bundle.classes),
         )
         if resume:
-            trainer.resume()
-            run.drop_metrics_from(trainer.epoch)
-        validation = f"{job.validation.num_images:,} to choose the best epoch by" if job.validation else "none aside"
-        display.say(
-            f"{job.config.net} on {job.config.data}: {job.training.num_images:,} images to train on, {validation}, "
-            f"on {job.training.labels.device}\nrun folder: {run.path}"
-        )
+            for problem in trainer.resume():
+                display.say(f"passed over: {problem}")
+            if world.is_main:
+                run.drop_metrics_from(trainer.epoch)
+        display.say(_about(job, world))
+        for path, reason in job.skipped:
+            display.say(f"left out: {path}: {reason}")
+        display.say(f"run folder: {run.path}")
         try:
-            trainer.run()
+            why = trainer.run()
         except Interrupted as stop:
             raise Interrupted(f"{stop}; go on with: cnnkit train --resume {run.path}") from stop
-        display.say(f"done; the best weights are in {run.best}\nnext: cnnkit evaluate {run.path}")
+        display.say(f"done: {why}; the best weights are in {run.best}\nnext: cnnkit evaluate {run.path}")
+
+
+def _about(job: "Job", world: "World") -> str:
+    validation = f"{job.validation.num_images:,} to choose the best epoch by" if job.validation else "none aside"
+    together = f" in {world.size} processes" if world.size > 1 else ""
+    left_out = f", {len(job.skipped):,} left out" if job.skipped else ""
+    return (
+        f"{job.config.net} on {job.config.data}: {job.training.num_images:,} images to train on, {validation}"
+        f"{left_out}, batches of {job.config.batch_size}, on {job.training.device}{together}"
+    )

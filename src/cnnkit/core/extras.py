@@ -14,5 +14,5 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise CnnkitError(
-            f"this needs the package {module.partition('.')[0]}: pip install \"cnnkit[{extra}]\""
+            f'this needs the package {module.partition(".")[0]}: pip install "cnnkit[{extra}]"'
         ) from error

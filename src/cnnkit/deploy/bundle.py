@@ -39,6 +39,8 @@ class Bundle(BaseModel):
     """Pixels of the shorter side, before the middle is cut out; without it images are resized whole, with padding."""
     data: str
     data_dir: str | None
+    test_fraction: float = 0.1
+    """Share of a folder without test/ that was set aside for testing."""
     split_sha256: str
     """Of the run's split.json: which images were never trained on."""
     metrics: dict[str, float | int | bool | None]

@@ -1,11 +1,14 @@
 from .config import TrainConfig
+from .distributed import ALONE, World
 from .evaluate import Metrics, evaluate
-from .loop import EpochRecord, Observer, StepRecord, Trainer
+from .loop import Trainer
+from .observe import EpochRecord, Observer, StepRecord
 from .optimizer import initialise
 from .recipes import RECIPES
 from .record import Run
 
 __all__ = [
+    "ALONE",
     "RECIPES",
     "EpochRecord",
     "Metrics",
@@ -14,6 +17,7 @@ __all__ = [
     "StepRecord",
     "TrainConfig",
     "Trainer",
+    "World",
     "evaluate",
     "initialise",
 ]

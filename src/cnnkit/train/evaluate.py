@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
+from cnnkit.train.distributed import ALONE, World
 
 __all__ = ["Metrics", "evaluate", "prediction_mode"]
 
@@ -58,22 +59,26 @@ def prediction_mode(net: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def evaluate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Metrics:
+def evaluate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: World = ALONE) -> Metrics:
     """Run `net` (returning logits) in prediction mode over all batches (x, y).
 
-    The mean is over images, not batches. The modes of the net's modules are restored. Raises UsageError if there
-    is no batch.
+    The mean is over images, not batches. The modes of the net's modules are restored. Where several processes have
+    parts of the images, each returns the figures of all. Raises UsageError if there is no batch.
     """
     losses: list[Tensor] = []
+    confusion = None
     with prediction_mode(net):
         for x, y in batches:
             logits = net(x)
             classes = logits.shape[1]
-            if not losses:
+            if confusion is None:
                 confusion = torch.zeros(classes * classes, dtype=torch.int64, device=y.device)
             losses.append(F.cross_entropy(logits, y, reduction="sum"))
             confusion += torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
-    if not losses:
+    own = None if confusion is None else (confusion.cpu(), torch.stack(losses).cpu().double().sum().item())
+    parts = [part for part in world.gather(own) if part is not None]
+    if not parts:
         raise UsageError("there is no image to evaluate on")
-    confusion = confusion.view(classes, classes).cpu()
-    return Metrics(torch.stack(losses).cpu().double().sum().item() / int(confusion.sum()), confusion)
+    counts = torch.stack([part[0] for part in parts]).sum(0)
+    side = round(len(counts) ** 0.5)
+    return Metrics(sum(part[1] for part in parts) / int(counts.sum()), counts.view(side, side))

@@ -1,73 +1,43 @@
-"""The training loop: steps, epochs, validation; checkpoints that a killed or stopped run continues from."""
+"""The training loop: epochs, validation, checkpoints that a killed or stopped run continues from."""
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
 from cnnkit.data.batches import Batches
-from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
+from cnnkit.train.checkpoint import earlier, load_newest, save_checkpoint
 from cnnkit.train.config import TrainConfig
+from cnnkit.train.distributed import ALONE, World
 from cnnkit.train.evaluate import evaluate
 from cnnkit.train.interrupt import stop_requested
-from cnnkit.train.optimizer import make_optimizer
+from cnnkit.train.memory import explain_memory
+from cnnkit.train.objective import balanced_weights
+from cnnkit.train.observe import EpochRecord, Observer, StepRecord
 from cnnkit.train.schedule import learning_rate
+from cnnkit.train.step import Step, Stepper
 
-__all__ = ["EpochRecord", "Observer", "StepRecord", "Trainer"]
+__all__ = ["Trainer"]
 
 LOOK_SECONDS = 0.2  # between looks at the losses, which may wait for the device
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """Where the run stands within an epoch; loss and accuracy are those of the epoch so far."""
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    images_per_second: float
-    seconds_left: float  # of the whole run
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What an epoch brought; the validation figures are None if no image was set aside."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float | None
-    val_accuracy: float | None
-    lr: float
-    seconds: float
-    images_per_second: float
-    best: bool
-
-
-class Observer(Protocol):
-    """What the loop tells while it runs."""
-
-    def on_step(self, record: StepRecord) -> None:
-        """Take where the run stands; called a few times a second."""
-
-    def on_epoch(self, record: EpochRecord) -> None:
-        """Take what an epoch brought."""
+AGREE_STEPS = 8  # between the moments when several processes agree on whether to stop
+# settings that may be others when a run goes on
+FREE = {"epochs", "patience", "max_time", "device", "accumulate", "checkpoint_steps", "checkpoint_minutes", "keep"}
 
 
 class Trainer:
     """Trains a net (returning logits) on shuffled batches and remembers the best weights.
 
     `save_best(net, record)` is called after each epoch with a new best validation accuracy (every epoch, if no
-    image is set aside). `checkpoint` is written at the start, after each epoch, and on Ctrl-C or SIGTERM.
+    image is set aside). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as
+    the settings say. In a `world` of several processes each has a Trainer with its part of the batches; the main one
+    alone observes and writes.
     """
 
     def __init__(
@@ -80,115 +50,162 @@ class Trainer:
         checkpoint: Path,
         observer: Observer,
         save_best: Callable[[nn.Module, EpochRecord], None],
+        world: World = ALONE,
+        num_classes: int | None = None,
     ):
-        self.net, self.train, self.validation, self.config = net, train, validation, config
+        self.train, self.validation, self.config, self.world = train, validation, config, world
         self.checkpoint, self.observer, self.save_best = checkpoint, observer, save_best
-        self.optimizer = make_optimizer(net, config)
-        self.device = next(net.parameters()).device
+        weights = None
+        if config.class_weights == "balanced":
+            classes = num_classes or int(train.labels.max()) + 1
+            weights = balanced_weights(train.labels.cpu(), classes).to(next(net.parameters()).device)
+        self.stepper = Stepper(net, config, world, weights)
+        self.net, self.optimizer = self.stepper.net, self.stepper.optimizer
         self.epoch, self.step = 1, 0  # the next step to take
         self.best: tuple[float, float] | None = None  # accuracy, minus loss
-        self.looked = time.monotonic()
+        self.best_epoch = 0
+        self.total_seconds = 0.0
+        self.looked = self.saved = time.monotonic()
         self._clear_sums()
 
-    def resume(self) -> None:
-        """Take up the state of the checkpoint file: on a CPU, the run goes on to the bit.
+    def resume(self) -> list[str]:
+        """Take up the newest checkpoint that is whole: on a CPU, the run goes on to the bit.
 
-        Raises CnnkitError if the file is damaged or another net's.
+        Return what was wrong with newer ones. Raises CnnkitError if all are damaged or another net's.
         """
-        state = load_checkpoint(self.checkpoint)
+        state, wrong = load_newest(self.checkpoint)
         try:
             for name, value in state["config"].items():
-                if value != getattr(self.config, name) and name not in ("epochs", "device"):
-                    raise ValueError(f"its {name} is {value!r}, here {getattr(self.config, name)!r}")
-            self.net.load_state_dict(state["net"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+                if value != self._settings()[name] and name not in FREE:
+                    raise ValueError(f"its {name} is {value!r}, here {self._settings()[name]!r}")
+            self.stepper.load(state["stepper"])
+            self.epoch, self.step = state["epoch"], state["step"]
+            self.seconds, self.total_seconds = state["seconds"], state["total_seconds"]
             if state["losses"].shape != self.losses.shape:
                 raise ValueError(f"its epochs have {len(state['losses'])} steps, here {len(self.losses)}")
             self.losses.copy_(state["losses"])
             self.correct.copy_(state["correct"])
-            self.best = state["best"] and tuple(state["best"])
-            torch.set_rng_state(state["rng"])
+            self.best, self.best_epoch = state["best"] and tuple(state["best"]), state["best_epoch"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CnnkitError(f"{self.checkpoint}: the checkpoint does not fit this run ({reason})") from error
+        return wrong
 
-    def run(self) -> None:
-        """Train to the last epoch.
+    def run(self) -> str:
+        """Train to the last epoch, or until patience or time is up, and return which it was.
 
         Raises Interrupted after Ctrl-C or SIGTERM, with the checkpoint saved, and CnnkitError when the loss is no
-        longer a number; the checkpoint and the best weights are then those of before.
+        longer a number or memory is out; the checkpoint and the best weights are then those of before.
         """
         if not self.train.num_images:
             raise UsageError("there is no image to train on: set fewer aside for validation")
-        if not self.checkpoint.exists():
+        if not any(earlier(self.checkpoint)):
             self._save()
-        with stop_requested() as stop:
+        with stop_requested() as stop, explain_memory(self.config):
             while self.epoch <= self.config.epochs:
-                self._train_epoch(stop.is_set)
+                if self._out_of_patience():
+                    return f"no better epoch in {self.config.patience} after epoch {self.best_epoch}"
+                if self._out_of_time() or self._train_epoch(stop.is_set):
+                    self._save()
+                    return f"{self.config.max_time:g} minutes are over"
                 self._finish_epoch()
-                if stop.is_set():
+                if any(self.world.gather(stop.is_set())):
                     raise Interrupted(f"stopped after epoch {self.epoch - 1}; saved in {self.checkpoint}")
+        return "all epochs are done"
 
-    def _train_epoch(self, stopped: Callable[[], bool]) -> None:
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.best is not None and self.epoch - 1 - self.best_epoch >= patience
+
+    def _out_of_time(self) -> bool:
+        most = self.config.max_time
+        return self.world.share(most is not None and self.total_seconds > 60 * most)
+
+    def _train_epoch(self, stopped: Callable[[], bool]) -> bool:
+        """Train to the end of the epoch and return whether time is up before that."""
         config, steps = self.config, len(self.train)
-        total = steps * config.epochs
-        self.net.train()
-        entered, first = time.monotonic(), self.step
-        for x, y in self.train.epoch(self.epoch, first):
-            lr = learning_rate(config.schedule, config.lr, (self.epoch - 1) * steps + self.step, total)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            logits = self.net(x)
-            loss = F.cross_entropy(logits, y)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.losses[self.step] = loss.detach()
-            self.correct += (logits.detach().argmax(1) == y).sum()
+        self.stepper.train()
+        self.first, self.entered = self.step, time.monotonic()
+        for x, y in self.train.epoch(self.epoch, self.step):
+            self.lr = learning_rate(config, (self.epoch - 1) * steps + self.step, steps)
+            seed = mix_seed(config.seed, self.epoch, self.step)
+            step = Step(self.step, self.lr, seed, self.train.sizes[self.step])
+            self.losses[self.step], hits = self.stepper(step, x, y)
+            self.correct += hits.long()
             self.step += 1
-            now = time.monotonic()
-            if now - self.looked > LOOK_SECONDS:
-                self.looked = now
-                self._look((self.step - first) / (now - entered), total)
-            if stopped() and self.step < steps:
+            self._look()
+            if self.step < steps and (wish := self._wish(stopped())):
                 self._require_numbers()
                 self._require_finite_weights()
-                self.seconds += time.monotonic() - entered
+                self._count_seconds()
+                if wish == "time":
+                    return True
                 self._save()
-                raise Interrupted(f"stopped in epoch {self.epoch} at step {self.step}; saved in {self.checkpoint}")
+                if wish == "stop":
+                    raise Interrupted(f"stopped in epoch {self.epoch} at step {self.step}; saved in {self.checkpoint}")
         self._require_numbers()
-        self.seconds += time.monotonic() - entered
-        self.lr = lr
+        self._count_seconds()
+        return False
 
-    def _look(self, steps_per_second: float, total: int) -> None:
+    def _wish(self, stopped: bool) -> str:
+        """Return what is due after a step, the same in all processes: stop, time is up, save, or nothing."""
+        due = bool(self.config.checkpoint_steps) and self.step % (self.config.checkpoint_steps or 1) == 0
+        if self.world.size > 1 and self.step % AGREE_STEPS and not due:
+            return ""
+        now = time.monotonic()
+        wish = "save" if due else ""
+        if self.config.checkpoint_minutes and now - self.saved > 60 * self.config.checkpoint_minutes:
+            wish = "save"
+        if self.config.max_time and self.total_seconds + now - self.entered > 60 * self.config.max_time:
+            wish = "time"
+        if any(self.world.gather(stopped)):  # any one may have got the signal
+            wish = "stop"
+        return self.world.share(wish)
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self.entered
+        self.total_seconds += now - self.entered
+        self.entered, self.first = now, self.step
+
+    def _look(self) -> None:
+        """Tell the observer where the run stands, a few times a second."""
+        now = time.monotonic()
+        if now - self.looked < LOOK_SECONDS or not self.world.is_main or self.step == self.first:
+            return
+        self.looked = now
         self._require_numbers()
-        steps, images = len(self.train), min(self.step * self.train.batch_size, self.train.num_images)
-        done = (self.epoch - 1) * steps + self.step
+        steps = len(self.train)
+        steps_per_second = (self.step - self.first) / (now - self.entered)
         record = StepRecord(
             self.epoch,
             self.step,
             steps,
-            self.losses[: self.step].mean().item(),
-            self.correct.item() / images,
+            self._mean_loss(),
+            self.correct.item() / sum(self.train.sizes[: self.step]),
             steps_per_second * self.train.batch_size,
-            (total - done) / steps_per_second,
+            (steps * self.config.epochs - (self.epoch - 1) * steps - self.step) / steps_per_second,
         )
         self.observer.on_step(record)
 
+    def _mean_loss(self) -> float:
+        """Return the mean loss of the epoch so far over its images, those of steps left out apart."""
+        sizes = torch.tensor(self.train.sizes[: self.step], device=self.losses.device, dtype=self.losses.dtype)
+        sizes[self.stepper.skipped] = 0
+        return ((self.losses[: self.step].nan_to_num() * sizes).sum() / sizes.sum()).item()
+
     def _finish_epoch(self) -> None:
         images = self.train.num_images
-        sizes = torch.full_like(self.losses, self.train.batch_size)
-        sizes[-1] = images - self.train.batch_size * (len(self.train) - 1)
         self._require_finite_weights()
-        metrics = evaluate(self.net, self.validation) if self.validation else None
+        best_net = self.stepper.best_net
+        metrics = evaluate(best_net, self.validation, self.world) if self.validation else None
         if metrics and not metrics.loss < float("inf"):
             raise self._not_a_number("validation loss", metrics.loss, f"after epoch {self.epoch}")
         score = (metrics.accuracy, -metrics.loss) if metrics else None
         is_best = score is None or self.best is None or score > self.best
         record = EpochRecord(
             self.epoch,
-            ((self.losses * sizes).sum() / images).item(),
+            self._mean_loss(),
             self.correct.item() / images,
             metrics.loss if metrics else None,
             metrics.accuracy if metrics else None,
@@ -198,40 +215,51 @@ class Trainer:
             is_best,
         )
         if is_best:
-            self.save_best(self.net, record)
-            self.best = score
-        self.observer.on_epoch(record)
+            if self.world.is_main:
+                self.save_best(best_net, record)
+            self.best, self.best_epoch = score, self.epoch
+        if self.world.is_main:
+            self.observer.on_epoch(record)
         self.epoch, self.step = self.epoch + 1, 0
         self._clear_sums()
         self._save()
 
     def _clear_sums(self) -> None:
         """Start the sums of an epoch; they stay on the device, so that no step waits for it."""
-        self.losses = torch.zeros(len(self.train), device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        device = self.stepper.device
+        self.losses = torch.zeros(len(self.train), device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.seconds = 0.0
+        self.stepper.skipped = []
+
+    def _settings(self) -> dict[str, object]:
+        return self.config.model_dump(mode="json", include=set(TrainConfig.model_fields))
 
     def _save(self) -> None:
-        save_checkpoint(
-            self.checkpoint,
-            {
-                "config": self.config.model_dump(include=set(TrainConfig.model_fields)),
-                "net": self.net.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "epoch": self.epoch,
-                "step": self.step,
-                "seconds": self.seconds,
-                "losses": self.losses,
-                "correct": self.correct,
-                "best": self.best,
-                "rng": torch.get_rng_state(),
-            },
-        )
+        self.saved = time.monotonic()
+        if self.world.is_main:
+            save_checkpoint(self.checkpoint, self._state(), self.config.keep)
+        self.world.share(None)  # nobody leaves before it is written
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": self._settings(),
+            "stepper": self.stepper.state(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "total_seconds": self.total_seconds,
+            "losses": self.losses,
+            "correct": self.correct,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+        }
 
     def _require_numbers(self) -> None:
-        wrong = (~self.losses[: self.step].isfinite()).nonzero()
-        if len(wrong):
-            step = int(wrong[0])
+        wrong = ~self.losses[: self.step].isfinite()
+        wrong[self.stepper.skipped] = False
+        if wrong.any():
+            step = int(wrong.nonzero()[0])
             raise self._not_a_number("loss", self.losses[step].item(), f"in epoch {self.epoch} at step {step + 1}")
 
     def _require_finite_weights(self) -> None:
@@ -242,5 +270,5 @@ class Trainer:
     def _not_a_number(self, what: str, value: float, where: str) -> CnnkitError:
         return CnnkitError(
             f"the {what} is {value} {where}; {self.checkpoint} and best/ stay as they were before; "
-            f"try an lr below {self.config.lr:g}"
+            f"try an lr below {self.config.lr:g}, or --clip 1"
         )

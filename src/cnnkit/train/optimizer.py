@@ -1,17 +1,18 @@
-"""Initial weights and the optimiser, as the settings name them."""
+"""Initial weights, which of them learn and how fast, and the optimiser, as the settings name them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnkit.core.errors import unknown
+from cnnkit.core.errors import UsageError, unknown
 from cnnkit.ops import MultiChannelConv2D
 from cnnkit.train.config import TrainConfig
 
-__all__ = ["initialise", "make_optimizer"]
+__all__ = ["freeze", "initialise", "make_optimizer"]
 
 
 INITS: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -35,13 +36,50 @@ def initialise(net: nn.Module, init: str) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def freeze(net: nn.Module, patterns: Iterable[str]) -> list[nn.Module]:
+    """Keep the weights of the stages or layers called like one of `patterns` as they are, and return those modules.
+
+    Raises UsageError for a pattern that no module is called like, or if nothing is left to learn.
+    """
+    frozen = [module for pattern in patterns for module in _called(net, pattern, "freeze")]
+    for module in frozen:
+        module.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise UsageError("freeze leaves no weight to learn")
+    return frozen
+
+
 def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimiser of `config`, with fused kernels where torch has them."""
-    parameters = net.parameters()
-    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    """Return the optimiser of `config` over the weights that learn, with fused kernels where torch has them.
+
+    Each group of weights has a `factor` of the learning rate (`stage_lr`; of several patterns the last counts); biases
+    and normalisations have no weight decay. Raises UsageError for a pattern that no module is called like.
+    """
+    factors: dict[int, float] = {}
+    for pattern, factor in config.stage_lr.items():
+        for module in _called(net, pattern, "stage_lr"):
+            factors |= {id(parameter): factor for parameter in module.parameters()}
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((factors.get(id(parameter), 1.0), decay), []).append(parameter)
+    rows: list[dict[str, Any]] = [
+        {"params": parameters, "factor": factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, fused=True, **common)
+        return torch.optim.SGD(rows, config.lr, config.momentum, nesterov=config.nesterov, fused=True)
     if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, momentum=config.momentum, **common)
+        return torch.optim.RMSprop(rows, config.lr, momentum=config.momentum)
     adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return adam(parameters, fused=True, **common)
+    return adam(rows, config.lr, fused=True)
+
+
+def _called(net: nn.Module, pattern: str, setting: str) -> list[nn.Module]:
+    names = {name: module for name, module in net.named_modules() if name}
+    found = [module for name, module in names.items() if fnmatchcase(name, pattern)]
+    if not found:
+        stages = [name for name, _ in net.named_children()]
+        raise UsageError(f"{setting}: no stage or layer is called like {pattern!r}; the stages: {', '.join(stages)}")
+    return found

@@ -19,6 +19,30 @@ RECIPES: dict[str, dict[str, Any]] = {
         "init": "glorot",
         "standardize": False,
     },
+    # published weights, moved little in the body and more in the new head
+    "finetune": {
+        "pretrained": True,
+        "lr": 0.002,
+        "weight_decay": 0.05,
+        "stage_lr": {"*": 0.1, "head": 1.0},
+        "augment": ["rrc:0.35", "flip"],
+        "label_smoothing": 0.1,
+        "ema": 0.99,
+        "patience": 5,
+    },
+    # the most accuracy from random weights, for patience
+    "best": {
+        "epochs": 30,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "augment": ["flip", "crop", "erase:0.25"],
+        "label_smoothing": 0.1,
+        "ema": 0.998,
+    },
 }
 
 

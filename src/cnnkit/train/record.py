@@ -27,8 +27,11 @@ class Run:
         self.checkpoint, self.best, self.config_file = path / "last.ckpt", path / "best", path / "config.toml"
 
     @classmethod
-    def create(cls, parent: Path, stem: str, settings: dict[str, Any]) -> "Run":
-        """Make the next free folder and write config.toml and environment.json; raises CnnkitError if it cannot."""
+    def create(cls, parent: Path, stem: str, settings: dict[str, Any], job: str | None = None) -> "Run":
+        """Make the next free folder and write config.toml and environment.json; raises CnnkitError if it cannot.
+
+        `job` is what `Run.of_job` finds it by.
+        """
         make_folder(parent)
         number = 1
         while True:
@@ -43,9 +46,8 @@ class Run:
                     f"cannot make a run folder in {parent}: {error.strerror}; choose another with --output"
                 ) from error
         run = cls(path)
-        present = {name: value for name, value in settings.items() if value is not None}
-        atomic_write(run.config_file, tomli_w.dumps(present))
-        run.write_json("environment.json", _environment())
+        run.write_settings(settings)
+        run.write_json("environment.json", _environment() | ({"job": job} if job else {}))
         return run
 
     @classmethod
@@ -56,9 +58,29 @@ class Run:
             raise UsageError(f"{path} is not a run folder: it has no config.toml")
         return run
 
+    @classmethod
+    def latest(cls, parent: Path) -> "Run":
+        """Return the run in `parent` that was trained last; raises UsageError if there is none."""
+        checkpoints = sorted(parent.glob("*/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not checkpoints:
+            raise UsageError(f"{parent} has no run to resume; name one, or its folder with --output")
+        return cls.open(checkpoints[-1].parent)
+
+    @classmethod
+    def of_job(cls, parent: Path, job: str) -> "Run | None":
+        """Return the run in `parent` that an earlier start of this job has begun, if it has."""
+        for path in parent.glob("*/environment.json"):
+            run = cls(path.parent)
+            if run.checkpoint.exists() and run.read_json(path.name).get("job") == job:
+                return run
+        return None
+
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training this run; raises CnnkitError if one does already."""
+    def locked(self, wanted: bool = True) -> Iterator[None]:
+        """Keep other processes from training this run, if `wanted`; raises CnnkitError if one does already."""
+        if not wanted:
+            yield
+            return
         try:
             with FileLock(self.path / ".lock", timeout=0):
                 yield
@@ -68,6 +90,10 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Return config.toml; raises UsageError if it is damaged."""
         return read_toml(self.config_file)
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Write config.toml, without what is not set."""
+        atomic_write(self.config_file, tomli_w.dumps({name: v for name, v in settings.items() if v is not None}))
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file into the folder, atomically."""

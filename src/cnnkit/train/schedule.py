@@ -1,24 +1,39 @@
 """The learning rate as a function of the step, so that a resumed run needs no memory of it."""
 
 import math
+from collections.abc import Callable
+
+from cnnkit.train.config import TrainConfig
 
 __all__ = ["learning_rate"]
 
-WARM_UP, START = 0.25, 0.04
+ONE_CYCLE, START = 0.25, 0.04  # one-cycle's share of warm-up; where a warm-up begins
+
+# share of the peak, from the settings, the epoch (a fraction) and the progress (0 to 1) since the warm-up
+SHAPES: dict[str, Callable[[TrainConfig, float, float], float]] = {
+    "constant": lambda config, epoch, progress: 1.0,
+    "cosine": lambda config, epoch, progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "one-cycle": lambda config, epoch, progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "poly": lambda config, epoch, progress: (1 - progress) ** config.lr_power,
+    "step": lambda config, epoch, progress: config.lr_gamma ** (int(epoch) // config.lr_step),
+}
 
 
-def learning_rate(schedule: str, peak: float, step: int, total: int) -> float:
-    """Return the learning rate of step number `step` (from 0) out of `total`.
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Return the learning rate of step number `step` (from 0), with `steps` to an epoch.
 
-    "constant" is `peak`. "one-cycle" rises linearly from START x peak over the first WARM_UP of the steps, then
-    falls to zero along a cosine (after Smith and Topin 2018, super-convergence).
+    It rises linearly from START x peak over the warm-up and then follows `config.schedule`: "one-cycle" (after Smith
+    and Topin 2018, super-convergence) is "cosine" (Loshchilov and Hutter 2017, one period) with a quarter of the run
+    as its warm-up.
 
-    >>> [round(learning_rate("one-cycle", 1.0, step, 8), 2) for step in range(8)]
+    >>> config = TrainConfig(epochs=2, lr=1.0)
+    >>> [round(learning_rate(config, step, 4), 2) for step in range(8)]
     [0.04, 0.52, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07]
     """
-    if schedule == "constant":
-        return peak
-    warm_up = WARM_UP * total
+    total = steps * config.epochs
+    default = ONE_CYCLE * config.epochs if config.schedule == "one-cycle" else 0.0
+    warm_up = steps * min(default if config.warm_up is None else config.warm_up, config.epochs)
     if step < warm_up:
-        return peak * (START + (1 - START) * step / warm_up)
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (total - warm_up)))
+        return config.lr * (START + (1 - START) * step / warm_up)
+    progress = (step - warm_up) / max(total - warm_up, 1)
+    return config.lr * SHAPES[config.schedule](config, step / steps, progress)

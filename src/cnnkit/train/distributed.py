@@ -1,0 +1,152 @@
+"""Several processes, on one machine or many, that train one network together (started by torchrun)."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cnnkit.core.errors import CnnkitError
+
+__all__ = ["ALONE", "World", "join_world", "synchronise_batch_norms"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together; alone, everything here costs nothing."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    job: str | None = None  # what a restart of the same job has in common with it
+    restarts: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """Rank and size: which part of each batch is this process's."""
+        return self.rank, self.size
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the tensor summed over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def share(self, value: T) -> T:
+        """Return the main process's value, a small object, in every process."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Return each process's value, small objects, in the order of the ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def leave(self) -> None:
+        """Part from the others."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+ALONE = World()
+
+
+def join_world(device: str) -> World:
+    """Meet the other processes that torchrun has started, if it has: with NCCL on CUDA devices, else with Gloo.
+
+    Raises CnnkitError if they cannot be reached.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ALONE
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    run = os.environ["TORCHELASTIC_RUN_ID"]
+    world = World(
+        rank,
+        size,
+        local_rank,
+        # torchrun calls every job of a single machine "none"; its own process then tells them apart
+        job=f"{run}-{os.getppid()}" if run == "none" else run,
+        restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+    )
+    if size > 1:
+        cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+        if cuda:
+            torch.cuda.set_device(local_rank)
+        try:
+            dist.init_process_group("nccl" if cuda else "gloo")
+        except (RuntimeError, ValueError) as error:
+            raise CnnkitError(f"process {rank} of {size} cannot reach the others: {error}") from error
+    return world
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]  # torch's own signature
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the images of all processes; torch's own does that on CUDA devices only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x, N x C or N x C x H x W, normalised."""
+        if not self.training:
+            return super().forward(x)
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        count = _sum(x.new_tensor(x.numel() / x.shape[1]))
+        mean = _sum(x.sum(axes)) / count
+        centred = x - mean.view(shape)
+        variance = _sum(centred.square().sum(axes)) / count
+        if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        y: Tensor = centred * (variance + self.eps).rsqrt().view(shape)
+        return y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Take any rank."""
+
+
+def synchronise_batch_norms(net: nn.Module, device: torch.device) -> nn.Module:
+    """Return `net` with its batch normalisations taking their statistics from all processes' images."""
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        return converted
+    for module in net.modules():
+        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
+            module.__class__ = _SyncedBatchNorm
+    return net

@@ -1,0 +1,104 @@
+"""How many images fit into memory, and what to say when they do not."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.train.config import TrainConfig
+
+__all__ = ["explain_memory", "fitting_batch"]
+
+LARGEST = 1024  # images; more at once learn less from each
+FEWEST_STEPS = 20  # of an epoch
+SHARE = 0.7  # of the free memory, as allocators leave gaps
+COPIES = 5  # of the weights: themselves, their gradients, two of Adam's, a moving average
+TEMPORARY = 2  # what is alive at once during a step, in terms of what the backward pass keeps
+
+
+@contextmanager
+def explain_memory(config: TrainConfig) -> Iterator[None]:
+    """Turn torch's errors about memory into a CnnkitError that says what to try."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_about_memory(error):
+            raise
+        half = max(1, int(config.batch_size) // 2)
+        raise CnnkitError(
+            f"out of memory with batch_size {config.batch_size} in {config.accumulate} part(s); the last checkpoint is "
+            f"whole: go on from it with --accumulate {2 * config.accumulate}, or start anew with --batch-size {half} "
+            "or auto"
+        ) from error
+
+
+def fitting_batch(net: nn.Module, image: tuple[int, int, int], num_images: int, config: TrainConfig) -> int:
+    """Return the largest power of two of images C x H x W whose training step fits into the device's free memory.
+
+    What the backward pass keeps is counted on two images; a GPU then takes a step with as many as that promises, and
+    with half of them while it cannot. At most LARGEST, and few enough that an epoch has FEWEST_STEPS steps. Raises
+    UsageError if not even two fit.
+    """
+    device = next(net.parameters()).device
+    per_image = _kept_bytes(net, torch.zeros(2, *image, device=device)) // 2 * TEMPORARY
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+    free = SHARE * _free_bytes(device) - COPIES * weights
+    fits = int(min(free // max(per_image, 1) * config.accumulate, LARGEST, max(2, num_images // FEWEST_STEPS)))
+    while fits >= 2:
+        size = 1 << (fits.bit_length() - 1)
+        if device.type == "cpu" or _step_fits(net, torch.zeros(size // config.accumulate or 1, *image, device=device)):
+            return size
+        fits = size // 2
+    raise UsageError(f"not even two images of {image} fit into memory: use a smaller --image-size or network")
+
+
+def _kept_bytes(net: nn.Module, x: Tensor) -> int:
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    training = [module for module in net.modules() if module.training]
+    net.eval()  # moving statistics stay as they are; what is kept is the same
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        net(x)
+    for module in training:
+        module.training = True
+    return sum(size for pointer, size in kept.items() if pointer not in own)
+
+
+def _step_fits(net: nn.Module, x: Tensor) -> bool:
+    try:
+        torch.autograd.grad(net(x).sum(), [parameter for parameter in net.parameters() if parameter.requires_grad])
+    except RuntimeError as error:
+        if not _is_about_memory(error):
+            raise
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
+    if (meminfo := Path("/proc/meminfo")).exists():  # counts what caches would give back
+        rows = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        free = [1024 * int(rows["MemAvailable"].split()[0])]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")  # of a container
+    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdecimal():
+        free.append(int(most) - int(used.read_text()))
+    return min(free)
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )

@@ -1,0 +1,44 @@
+"""What the training loop tells while it runs."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["EpochRecord", "Observer", "StepRecord"]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """Where the run stands within an epoch; loss and accuracy are those of the epoch so far."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    seconds_left: float  # of the whole run
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What an epoch brought; the validation figures are None if no image was set aside."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    lr: float
+    seconds: float
+    images_per_second: float
+    best: bool
+
+
+class Observer(Protocol):
+    """Who listens to the loop."""
+
+    def on_step(self, record: StepRecord) -> None:
+        """Take where the run stands; called a few times a second."""
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Take what an epoch brought."""

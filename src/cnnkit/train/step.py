@@ -1,0 +1,157 @@
+"""One step of training: forward, backward, update, in the precision and among the processes that the settings say."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cnnkit.core.device import mix_seed, seed_device
+from cnnkit.core.errors import CnnkitError
+from cnnkit.train.config import TrainConfig
+from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
+from cnnkit.train.ema import MovingAverage
+from cnnkit.train.objective import Objective
+from cnnkit.train.optimizer import freeze, make_optimizer
+
+__all__ = ["Step", "Stepper"]
+
+PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step is told beside its images."""
+
+    number: int  # in the epoch
+    lr: float
+    seed: int  # of all that is random in it, so that a resumed run needs no generator's state
+    images: int  # of the batch, over all processes
+
+
+class Stepper:
+    """A net with all that changes when it takes a step: optimiser, moving average, loss scale.
+
+    `class_weights`, one per class, weigh the loss. Where several processes train, each calls it with its part of the
+    batch and all take the same step.
+    """
+
+    def __init__(self, net: nn.Module, config: TrainConfig, world: World = ALONE, class_weights: Tensor | None = None):
+        self.net, self.config, self.world = net, config, world
+        self.device = next(net.parameters()).device
+        self.frozen = freeze(net, config.freeze)
+        self.objective = Objective(config, class_weights)
+        self.optimizer = make_optimizer(net, config)
+        self.average = MovingAverage(net, config.ema) if config.ema else None
+        self.precision = PRECISIONS[config.amp]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self.skipped: list[int] = []  # of the epoch
+        self.num_skipped = 0
+        self.model = self._model()
+
+    def _model(self) -> Callable[[Tensor], Tensor]:
+        """Return what runs forward: the net, spread over the processes, compiled."""
+        model = self.net
+        if self.world.size > 1:
+            if self.config.sync_bn:
+                model = self.net = synchronise_batch_norms(self.net, self.device)
+            model = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        if self.config.compile:
+            model = cast(nn.Module, torch.compile(model))
+        return model
+
+    def train(self) -> None:
+        """Put the net into training mode, but for what is frozen."""
+        self.net.train()
+        for module in self.frozen:
+            module.eval()
+
+    @property
+    def best_net(self) -> nn.Module:
+        """The net to validate and to keep: the moving average, if there is one."""
+        return self.average.net if self.average else self.net
+
+    def __call__(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a step and return the batch's mean loss and its number of hits.
+
+        x, y are this process's part of the batch. Raises CnnkitError when too many gradients are no numbers.
+        """
+        before = [buffer.clone() for buffer in self.net.buffers()] if self.config.skip_nan else []
+        loss, hits = self._gradients(step, x, y)
+        for group in self.optimizer.param_groups:
+            group["lr"] = step.lr * group["factor"]
+        self.scaler.unscale_(self.optimizer)
+        if self.config.clip or self.config.skip_nan:
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
+            if self.config.skip_nan and not (norm + loss).isfinite():
+                self._skip(step.number, before)
+                return loss, hits
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.follow(self.net)
+        return loss, hits
+
+    def _gradients(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave the gradient of the batch's mean loss with the parameters."""
+        seed_device(self.device, step.seed)
+        x, targets = self.objective.mix(x, y)
+        if self.world.rank:  # all mix by the same numbers, and drop out by their own
+            seed_device(self.device, mix_seed(step.seed, self.world.rank))
+        self.optimizer.zero_grad()
+        totals = torch.zeros(2, device=x.device)
+        parts = list(zip(x.chunk(self.config.accumulate), targets.chunk(self.config.accumulate), strict=True))
+        for index, (part, labels) in enumerate(parts):
+            with self._together(index + 1 == len(parts)):
+                with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
+                    logits = self.model(part)
+                loss = self.objective.total(logits, labels) / step.images
+                # gradients are averaged over the processes, but the losses are parts of one sum
+                self.scaler.scale(loss * self.world.size).backward()
+            totals += torch.stack([loss.detach(), (logits.detach().argmax(1) == labels.first).sum()])
+        loss, hits = self.world.sum(totals)
+        return loss, hits
+
+    def _together(self, last: bool) -> AbstractContextManager[None]:
+        """Let the processes exchange gradients with the last part of a batch only."""
+        if last or self.world.size == 1:
+            return nullcontext()
+        return cast(AbstractContextManager[None], cast(DistributedDataParallel, self.model).no_sync())
+
+    def _skip(self, number: int, buffers: list[Tensor]) -> None:
+        """Forget a step whose gradient is no number; raises CnnkitError at the one too many."""
+        self.num_skipped += 1
+        if self.num_skipped > self.config.skip_nan:
+            raise CnnkitError(
+                f"the gradient is no number for time {self.num_skipped}, and skip_nan allows {self.config.skip_nan}"
+            )
+        self.skipped.append(number)
+        self.scaler.update()
+        for buffer, value in zip(self.net.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average and {"steps": self.average.steps, "net": self.average.net.state_dict()},
+            "skipped": self.skipped,
+            "num_skipped": self.num_skipped,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` returned; raises KeyError, RuntimeError or ValueError if it is another net's."""
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.steps = state["average"]["steps"]
+            self.average.net.load_state_dict(state["average"]["net"])
+        self.skipped, self.num_skipped = state["skipped"], state["num_skipped"]
