@@ -351,3 +351,12 @@ def test_create_is_at_the_top() -> None:
     assert cnnkit.create is create
     with pytest.raises(AttributeError):
         cnnkit.nothing  # noqa: B018
+
+
+def test_a_narrow_resnet_for_small_images_keeps_its_pixels_in_the_stem() -> None:
+    net = create("resnet18", image_size=28, stem="cifar", width=16)
+    shapes = [part.output for part in trace(net, (1, 28, 28)).stages]
+    assert shapes == [(16, 28, 28), (16, 28, 28), (32, 14, 14), (64, 7, 7), (128, 4, 4), (128,), (10,)]
+    for arguments, words in (({"stem": "cifr"}, "unknown stem 'cifr'; did you mean 'cifar'?"), ({"width": 0}, "width")):
+        with pytest.raises(UsageError, match=words):
+            create("resnet18", **arguments)

@@ -68,6 +68,10 @@ class Style:
         """Return what ResNet and DenseNet begin with: 7x7 / 2, batch normalisation, ReLU, 3x3 / 2 maximum pooling."""
         return nn.Sequential(self.conv(in_channels, channels, 7, 2), self.norm(channels), nn.ReLU(), self.pool())
 
+    def small_stem(self, in_channels: int, channels: int) -> nn.Sequential:
+        """Return a beginning that keeps all pixels, for small images: 3x3, batch normalisation, ReLU."""
+        return nn.Sequential(self.conv(in_channels, channels, 3), self.norm(channels), nn.ReLU())
+
 
 def pick(table: Mapping[Key, Row], key: Key, kind: str) -> Row:
     """Return the table's row; raises UsageError, with what there is, for another key."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cnnkit.core.shape import Pair
+from cnnkit.core.shape import Pair, count
 from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, override, pick
 
 __all__ = ["BASIC", "BOTTLENECK", "Residual", "resnet"]
@@ -20,7 +20,7 @@ Convs = tuple[tuple[int, int, bool], ...]
 BASIC: Convs = ((1, 3, True), (1, 3, False))
 BOTTLENECK: Convs = ((1, 1, False), (1, 3, True), (4, 1, False))
 
-WIDTHS = {"conv2": 64, "conv3": 128, "conv4": 256, "conv5": 512}
+WIDTHS = {"conv2": 1, "conv3": 2, "conv4": 4, "conv5": 8}  # times the first stage's
 ROWS = {  # blocks in conv2 to conv5
     18: (BASIC, (2, 2, 2, 2)),
     34: (BASIC, (3, 4, 6, 3)),
@@ -100,13 +100,16 @@ def resnet(
     layout: str = "chapter",
     decay: float | None = None,
     epsilon: float | None = None,
+    width: int = 64,
+    stem: str = "imagenet",
     head: Head = "logits",
 ) -> nn.Sequential:
     """ResNet: a stem, four stages of residual blocks, global average pooling, one dense layer.
 
     `layout` is "chapter", "torchvision" or "preactivation". Batch normalisation is Keras' in the chapter's layout
-    (decay 0.99, epsilon 1e-3), torch's in the others (0.9, 1e-5). The chapter's head is a softmax:
-    `head="as_written"`.
+    (decay 0.99, epsilon 1e-3), torch's in the others (0.9, 1e-5). `width` channels in conv2, twice as many in each stage
+    behind it. `stem` "imagenet" brings a quarter of the pixels to a side, "cifar" is one 3x3 convolution that keeps them
+    all (section 4.2), for small images. The chapter's head is a softmax: `head="as_written"`.
 
     stage       output           resnet18    resnet34
     stem        64 x 56 x 56        3,328       3,328
@@ -155,15 +158,16 @@ def resnet(
     chosen = pick(LAYOUTS, layout, "layout")
     style = override(chosen.style, decay=decay, epsilon=epsilon)
     convs, counts = pick(ROWS, depth, "depth")
-    stages = OrderedDict[str, nn.Module](stem=style.stem(in_channels, 64))
-    channels = 64
-    for (stage, width), count in zip(WIDTHS.items(), counts, strict=True):
+    channels = count(width, "width")
+    first_layers = pick({"imagenet": style.stem, "cifar": style.small_stem}, stem, "stem")
+    stages = OrderedDict[str, nn.Module](stem=first_layers(in_channels, width))
+    for (stage, times), number_of_blocks in zip(WIDTHS.items(), counts, strict=True):
         blocks = []
-        for number in range(count):
+        for number in range(number_of_blocks):
             first = stage == "conv2" and number == 0
             stride = 2 if number == 0 and not first else 1
-            blocks.append(Residual(channels, width, stride, convs, layout, first, style))
-            channels = width * convs[-1][0]
+            blocks.append(Residual(channels, times * width, stride, convs, layout, first, style))
+            channels = times * width * convs[-1][0]
         stages[stage] = nn.Sequential(*blocks)
     last = [style.norm(channels), nn.ReLU()] if chosen.preactivated else []
     stages["pool"] = global_pool(*last)
