@@ -160,7 +160,7 @@ GOLDEN_SPLIT = [1, 17, 19, 24, 27, 30, 34, 36]
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 2])
 def test_a_bad_fraction(fraction: float) -> None:
-    with pytest.raises(UsageError, match="validation fraction"):
+    with pytest.raises(UsageError, match="the fraction to set aside"):
         stratified_split(torch.zeros(4), fraction, 0)
 
 

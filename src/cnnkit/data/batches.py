@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
-from cnnkit.data.datasets import ImageSet
+from cnnkit.data.imageset import ImageSet
 from cnnkit.data.preprocess import Preprocess
 
 __all__ = ["Augmentation", "Batches"]

@@ -4,17 +4,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
-from cnnkit.core.errors import DataError, unknown
+from cnnkit.core.errors import DataError, UsageError, unknown
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import cache_dir
+from cnnkit.data.folder import BadImage, load_folder
 from cnnkit.data.idx import read_idx
+from cnnkit.data.imageset import Dataset, ImageSet
+from cnnkit.data.store import BUDGET
 
-__all__ = ["DATASETS", "Dataset", "ImageSet", "Source", "StoredImages", "load_dataset"]
+__all__ = ["DATASETS", "Source", "load_dataset"]
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -23,58 +24,6 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 SYSTEM = Path("/usr/share/datasets")
-
-
-class StoredImages(Protocol):
-    """Images that are not in memory: uint8, `shape` N x C x H x W, read row by row."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """N, C, H, W."""
-
-    def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        """Return the images of these rows (a slice, or int64), in memory as N x H x W x C."""
-
-    def subset(self, rows: Tensor) -> "StoredImages":
-        """Return these rows (int64) as images of their own; nothing is read or copied."""
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images, uint8, N x C x H x W in memory as N x H x W x C (channels-last strides), and labels, int64, N.
-
-    `names` are the files' paths below the data set's folder, with "/" between their parts; images from IDX files
-    have none.
-    """
-
-    images: Tensor | StoredImages
-    labels: Tensor
-    names: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, rows: Tensor) -> "ImageSet":
-        """Return the set of these rows (int64), in their order."""
-        images = self.images[rows] if isinstance(self.images, Tensor) else self.images.subset(rows)
-        names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
-        return ImageSet(images, self.labels[rows], names)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Sets of images of the same classes, in the labels' order.
-
-    `validation` is None where the data set has none of its own: take it out of `train` (`stratified_split`).
-    `skipped` names the files that could not be read, relative to the folder, and why.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: ImageSet
-    test: ImageSet | None
-    validation: ImageSet | None = None
-    skipped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,23 +81,49 @@ DATASETS: dict[str, Source] = {
 }
 
 
-def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
-    """Read a data set of DATASETS into memory.
+def load_dataset(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    on_bad_image: BadImage = "error",
+    workers: int | None = None,
+    budget: int = BUDGET,
+    test_fraction: float = 0.1,
+    progress: bool = True,
+) -> Dataset:
+    """Read a data set of DATASETS into memory, or open the folder of pictures that `name` is the path of.
 
-    Its IDX files are looked for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
+    IDX files are looked for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
     /usr/share/datasets, plain or .gz, in the folder itself or in one of the set's name; if none has all four,
-    they are downloaded into the cache. Raises UsageError for an unknown name, DataError for files that are
-    missing, damaged or at odds with each other.
+    they are downloaded into the cache. The other arguments are `load_folder`'s.
+
+    Raises UsageError for an unknown name, DataError for files that are missing, damaged or at odds with each other.
     """
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
-    source = DATASETS[name]
-    train_images, train_labels, test_images, test_labels = _locate(name, source, data_dir)
-    return Dataset(
-        name,
-        source.classes,
-        _read(train_images, train_labels, len(source.classes)),
-        _read(test_images, test_labels, len(source.classes)),
+    if name in DATASETS:
+        source = DATASETS[name]
+        train_images, train_labels, test_images, test_labels = _locate(name, source, data_dir)
+        return Dataset(
+            name,
+            source.classes,
+            _read(train_images, train_labels, len(source.classes)),
+            _read(test_images, test_labels, len(source.classes)),
+        )
+    root = Path(name).expanduser()
+    if not root.is_dir() and root.name == name:
+        raise UsageError(f"{unknown('data set', name, DATASETS)}; nor is there such a folder")
+    if data_dir is not None:
+        raise UsageError(f"data_dir is where the data sets with names lie; {name} is a folder of its own")
+    return load_folder(
+        root,
+        image_size=image_size,
+        channels=channels,
+        on_bad_image=on_bad_image,
+        workers=workers,
+        budget=budget,
+        test_fraction=test_fraction,
+        progress=progress,
     )
 
 

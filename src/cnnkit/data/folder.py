@@ -1,18 +1,26 @@
-"""A folder of pictures, one folder for each class: what lies in it, found without opening a file."""
+"""A folder of pictures, one folder for each class: what lies in it, and the data set that it is."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from cnnkit.core.errors import DataError
+import torch
 
-__all__ = ["ImageFolder", "Split", "scan_folder"]
+from cnnkit.core.errors import DataError, UsageError
+from cnnkit.data.imageset import Dataset, ImageSet
+from cnnkit.data.split import stratified_split
+from cnnkit.data.store import BUDGET, open_images
+
+__all__ = ["BadImage", "ImageFolder", "Split", "load_folder", "scan_folder"]
+
+BadImage = Literal["error", "skip"]
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+NAMED = 5  # bad pictures in an error
 
 
 class Split(NamedTuple):
@@ -86,6 +94,74 @@ def scan_folder(root: Path) -> ImageFolder:
         raise DataError(f"{where} has no folder of pictures in it: make one for each class, such as {where / 'cat'}")
     order = [name for name in ("train", "validation", "test") if name in found]
     return ImageFolder(root, classes, {name: _sorted(root, classes, found[name]) for name in order}, flat)
+
+
+def load_folder(
+    root: Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    on_bad_image: BadImage = "error",
+    workers: int | None = None,
+    budget: int = BUDGET,
+    test_fraction: float = 0.1,
+    progress: bool = True,
+) -> Dataset:
+    """Open the pictures below `root` as sets of images, all of one size.
+
+    They are decoded once, by `workers` threads (None: one for each processor), into a file of at most `budget` bytes
+    in the cache, or else whenever they are asked for. If all are of one size that fits into `image_size` (H, W) they
+    keep it, else they are fitted into `image_size`, with padding. They are grey if all pictures are, else in colour,
+    unless `channels` says 1 or 3. Where there is no train/, `test_fraction` of each class, always the same, is the
+    test set. `on_bad_image="skip"` leaves out what cannot be read. `progress` tells how far it is on standard error.
+
+    Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for pictures that cannot be
+    read, UsageError for sizes that differ without an `image_size`.
+    """
+    if channels not in (None, 1, 3):
+        raise UsageError(f"channels must be 1 or 3, not {channels}")
+    folder = scan_folder(root)
+    if complaints := folder.complaints():
+        raise DataError("; ".join(complaints))
+    paths: list[str] = []
+    labels: list[int] = []
+    rows = {}
+    for name, split in folder.splits.items():
+        rows[name] = torch.arange(len(paths), len(paths) + len(split.paths))
+        paths += split.paths
+        labels += split.labels
+    if folder.flat:
+        rows["train"], rows["test"] = stratified_split(torch.tensor(labels), test_fraction, seed=0)
+    images, problems = open_images(
+        root,
+        paths,
+        image_size=image_size,
+        channels=channels,
+        skip=on_bad_image == "skip",
+        workers=workers,
+        budget=budget,
+        progress=progress,
+    )
+    if problems and on_bad_image == "error":
+        raise _unreadable(root, len(paths), problems)
+    good = torch.tensor([path not in problems for path in paths])
+    readable = ImageSet(images, torch.tensor(labels)[good], tuple(path for path in paths if path not in problems))
+    position = good.cumsum(0) - 1  # of the good ones among themselves
+    sets = {name: readable.subset(position[own[good[own]]]) for name, own in rows.items()}
+    left = sets["train"].labels.unique().tolist()
+    if lost := [name for label, name in enumerate(folder.classes) if label not in left]:
+        raise DataError(f"{root}: no picture of class {lost[0]!r} is left to train on")
+    validation, test = (sets.get(name) or None for name in ("validation", "test"))  # an empty one is none
+    return Dataset(root.resolve().name, folder.classes, sets["train"], test, validation, tuple(problems.items()))
+
+
+def _unreadable(root: Path, total: int, problems: dict[str, str]) -> DataError:
+    first = ", ".join(f"{path} ({reason})" for path, reason in list(problems.items())[:NAMED])
+    more = f", and {len(problems) - NAMED:,} more" if len(problems) > NAMED else ""
+    return DataError(
+        f"{root}: {len(problems):,} of {total:,} pictures cannot be read: {first}{more}; "
+        f"look at them with: cnnkit data check {root}, or leave them out with: --on-bad-image skip"
+    )
 
 
 def _sorted(root: Path, classes: tuple[str, ...], pictures: dict[str, list[str]]) -> Split:

@@ -1,47 +1,87 @@
 """Pictures from files, whatever their mode, as uint8 tensors."""
 
-import warnings
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 
-__all__ = ["read_image", "write_image"]
+__all__ = ["Header", "decode_image", "fitted_size", "read_header", "read_image", "write_image"]
+
+# What a file begins with tells its format. `Image.open` warns of large pictures, and warnings are not for threads.
+OPENERS: dict[bytes, Callable[..., ImageFile]] = {
+    b"\x89P": PngImagePlugin.PngImageFile,
+    b"\xff\xd8": JpegImagePlugin.jpeg_factory,
+    b"RI": WebPImagePlugin.WebPImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"GI": GifImagePlugin.GifImageFile,
+    b"II": TiffImagePlugin.TiffImageFile,
+    b"MM": TiffImagePlugin.TiffImageFile,
+    **{f"P{digit}".encode(): PpmImagePlugin.PpmImageFile for digit in range(1, 7)},
+}
+GREY = ("1", "L", "LA", "La", "I", "F")  # and the modes of 16 bits, I;16 and its like
+EXIF, ORIENTATION = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}, 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+DRAFT_GAP = 2  # a JPEG is decoded to at least so many times the size it is then resized to
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+SMALL = 1 << 16  # pixels; opening such a picture takes longer than decoding it
 
 
-def read_image(path: Path, channels: int | None = None) -> Tensor:
+class Header(NamedTuple):
+    """What a picture is when upright: its size in pixels, and whether it is grey."""
+
+    height: int
+    width: int
+    grey: bool
+
+
+def read_image(path: Path, channels: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
     """Return the picture as uint8, C x H x W, upright (EXIF orientation applied).
 
     C is 1 (grey) or 3 (RGB); None keeps what the file has. Palettes are looked up, transparency is laid over
-    white, 16-bit grey is scaled to 8 bits, CMYK converted; the first frame counts. Raises DataError for a file
-    that is missing, damaged, no picture or absurdly large.
+    white, 16-bit grey is scaled to 8 bits, CMYK converted; the first frame counts. With `size` (H, W), the picture
+    is fitted into it as by `resize_with_pad`; a large JPEG is decoded small. Raises DataError for a file that is
+    missing, damaged, no picture or absurdly large.
     """
     if channels not in (None, 1, 3):
         raise UsageError(f"channels must be 1 or 3, not {channels}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                picture = ImageOps.exif_transpose(file)
-                picture.load()
+        array = decode_image(path.read_bytes(), channels, size)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not a picture that can be read") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: refused, {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: the picture is damaged or cut short ({error})") from error
-    picture = _eight_bits(picture)
-    if channels is None:
-        channels = 1 if picture.mode == "L" else 3
-    return _to_tensor(picture.convert("L" if channels == 1 else "RGB"))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return torch.from_numpy(array.copy()).permute(2, 0, 1)
 
 
 def write_image(path: Path, image: Tensor) -> None:
@@ -58,8 +98,97 @@ def write_image(path: Path, image: Tensor) -> None:
         raise CnnkitError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def read_header(file: IO[bytes]) -> Header:
+    """Return what the picture in an open file is, without decoding it; raises DataError with the reason alone."""
+    with _reasons():
+        picture = _open(file)
+        height, width = picture.height, picture.width
+        if _orientation(picture) > 4:
+            height, width = width, height
+        return Header(height, width, picture.mode in GREY or picture.mode.startswith("I;"))
+
+
+def decode_image(content: bytes, channels: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Return what `read_image` does, for the bytes of a file and as H x W x C; the array may be read-only.
+
+    Raises DataError with the reason alone.
+    """
+    with _reasons():
+        picture = _small_png(content) or _upright(content, size)
+        if channels is None:
+            channels = 1 if picture.mode == "L" else 3
+        mode = "L" if channels == 1 else "RGB"
+        if picture.mode != mode:
+            picture = picture.convert(mode)
+        if size is not None and picture.size != size[::-1]:
+            picture = _fitted(picture, size)
+        return np.asarray(picture).reshape(picture.height, picture.width, channels)
+
+
+def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest size within `size` that keeps the aspect ratio."""
+    scale = min(size[0] / height, size[1] / width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn whatever Pillow raises into DataError: a damaged file can bring forth anything."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (UnidentifiedImageError, SyntaxError) as error:
+        raise DataError("not a picture that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"refused: {error}") from error
+    except Exception as error:
+        raise DataError(f"the picture is damaged or cut short ({error})") from error
+
+
+def _small_png(content: bytes) -> Image.Image | None:
+    """Decode a small 8-bit PNG that has nothing but a header, one block of data and an end; None for any other.
+
+    Such a file's pixels are inflated within a few microseconds, of which Pillow's way there takes ten times as many.
+    """
+    if not content.startswith(PNG_START) or len(content) < 45:
+        return None
+    width, height, *kind, checksum, length, name = struct.unpack_from(">II5BII4s", content, len(PNG_START))
+    mode = {0: "L", 2: "RGB"}.get(kind[1])
+    plain = (
+        mode
+        and kind[0] == 8
+        and not any(kind[2:])
+        and name == b"IDAT"
+        and content[49 + length : 53 + length] == b"IEND"
+    )
+    if not (plain and 0 < width * height <= SMALL and zlib.crc32(content[12:29]) == checksum):
+        return None
+    try:
+        return Image.frombytes(str(mode), (width, height), content[41 : 41 + length], "zip", mode)
+    except ValueError:
+        return None
+
+
+def _upright(content: bytes, size: tuple[int, int] | None) -> Image.Image:
+    """Return the first frame as L or RGB; a JPEG that is much larger than `size` takes is brought to it."""
+    file = _open(BytesIO(content))
+    if not isinstance(file, JpegImagePlugin.JpegImageFile):
+        file.load()  # their orientation may lie behind their pixels
+    orientation, whole, box = _orientation(file), file.size, None
+    if size is not None:
+        inner = fitted_size(*whole, size) if orientation > 4 else fitted_size(*whole[::-1], size)[::-1]
+        box = file.draft(None, (DRAFT_GAP * inner[0], DRAFT_GAP * inner[1]))
+    picture = _eight_bits(file)
+    if box and file.size != whole:
+        picture = picture.resize(inner, Image.Resampling.BILINEAR, box[1])
+    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+
+
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Return the picture as L or RGB, opaque, with 16-bit and float values brought to 0-255."""
+    if picture.mode in ("L", "RGB") and "transparency" not in picture.info:
+        return picture
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
         values = np.asarray(picture).astype(np.int64)
         scale = 1 if picture.mode == "I" and values.max() <= 255 else 257  # 32 bits may hold any range
@@ -68,13 +197,36 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
         values = np.nan_to_num(np.asarray(picture))
         return Image.fromarray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))
     if picture.has_transparency_data:
-        grey = picture.mode in ("LA", "La")
+        grey = picture.mode in GREY
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         return picture.convert("L" if grey else "RGB")
-    return picture.convert("L") if picture.mode in ("1", "L") else picture.convert("RGB")
+    return picture.convert("L") if picture.mode in GREY else picture.convert("RGB")
 
 
-def _to_tensor(picture: Image.Image) -> Tensor:
-    array = np.array(picture)
-    return torch.from_numpy(array if array.ndim == 3 else array[..., None]).permute(2, 0, 1)
+def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = fitted_size(picture.height, picture.width, size)
+    canvas = Image.new(picture.mode, size[::-1])
+    inner = picture.resize((width, height), Image.Resampling.BILINEAR)
+    canvas.paste(inner, ((size[1] - width) // 2, (size[0] - height) // 2))
+    return canvas
+
+
+def _open(file: IO[bytes]) -> ImageFile:
+    """Read what lies before the pixels; refuse more pixels than Pillow thinks sane."""
+    opener = OPENERS.get(start := file.read(3)) or OPENERS.get(start[:2], Image.open)
+    file.seek(0)
+    picture = opener(file)
+    if Image.MAX_IMAGE_PIXELS and picture.height * picture.width > Image.MAX_IMAGE_PIXELS:
+        raise DataError(f"refused: {picture.width:,} x {picture.height:,} pixels may be a decompression bomb")
+    return picture
+
+
+def _orientation(picture: ImageFile) -> int:
+    """Return the EXIF orientation, 1 to 8, that is still to be undone; a damaged one counts as none."""
+    if not EXIF & picture.info.keys() or isinstance(picture, TiffImagePlugin.TiffImageFile):  # Pillow turns TIFFs
+        return 1
+    try:
+        return int(picture.getexif().get(ORIENTATION, 1))
+    except Exception:
+        return 1

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
-from cnnkit.data.datasets import StoredImages
+from cnnkit.data.imageset import StoredImages
 
 __all__ = ["Preprocess", "channel_statistics", "resize_and_crop", "resize_with_pad"]
 

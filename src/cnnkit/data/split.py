@@ -1,4 +1,4 @@
-"""Validation images out of the training set: stratified, seeded, the same on every machine."""
+"""Validation or test images out of the training set: stratified, seeded, the same on every machine."""
 
 import random
 
@@ -11,18 +11,18 @@ __all__ = ["stratified_split"]
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return sorted indices (training, validation): `fraction` of each class, rounded, is for validation.
+    """Return sorted indices (training, set aside): `fraction` of each class, rounded, is set aside.
 
     Python's own generator draws them, whose numbers do not depend on torch's version or the device.
     Raises UsageError unless 0 <= fraction < 1.
     """
     if not 0 <= fraction < 1:
-        raise UsageError(f"the validation fraction must be at least 0 and below 1, not {fraction!r}")
+        raise UsageError(f"the fraction to set aside must be at least 0 and below 1, not {fraction!r}")
     draw = random.Random(seed)
     chosen: list[int] = []
     for label in torch.unique(labels).tolist():
         members = (labels == label).nonzero().flatten().tolist()
         chosen += draw.sample(members, round(len(members) * fraction))
-    is_validation = torch.zeros(len(labels), dtype=torch.bool)
-    is_validation[chosen] = True
-    return (~is_validation).nonzero().flatten(), is_validation.nonzero().flatten()
+    aside = torch.zeros(len(labels), dtype=torch.bool)
+    aside[chosen] = True
+    return (~aside).nonzero().flatten(), aside.nonzero().flatten()
