@@ -14,7 +14,6 @@ from cnnkit.core.device import pick_device, seed_everything
 from cnnkit.core.errors import UsageError
 from cnnkit.data import (
     DATASETS,
-    Augment,
     Batches,
     Dataset,
     ImageSet,
@@ -23,6 +22,7 @@ from cnnkit.data import (
     load_dataset,
     stratified_split,
 )
+from cnnkit.data.augment import Augment
 from cnnkit.deploy import Bundle, published_preprocess
 from cnnkit.nets import create, entry
 from cnnkit.train import ALONE, World, initialise

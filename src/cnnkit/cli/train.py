@@ -51,15 +51,16 @@ def train(
     given = settings.model_dump(include=settings.model_fields_set) | ({"net": net} if net else {})
     world = join_world(str(given.get("device", "auto")))
     try:
-        if resume is None and world.job and world.restarts:
-            resume = world.share(_begun(output, world.job))
-            given = given if resume is None else {}
-        if resume is None:
-            _begin(merge(given, config), output, world)
-        elif config:
-            raise UsageError("--resume takes the run's own settings: leave --config out")
-        else:
-            _go_on(Run.latest(output) if resume == LATEST else Run.open(resume), given, world)
+        with world.kept_together():
+            if resume is None and world.job and world.restarts:
+                resume = world.share(_begun(output, world.job))
+                given = given if resume is None else {}
+            if resume is None:
+                _begin(merge(given, config), output, world)
+            elif config:
+                raise UsageError("--resume takes the run's own settings: leave --config out")
+            else:
+                _go_on(Run.latest(output) if resume == LATEST else Run.open(resume), given, world)
     finally:
         world.leave()
 

@@ -1,6 +1,8 @@
 """Several processes, on one machine or many, that train one network together (started by torchrun)."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,6 +58,19 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def kept_together(self) -> Iterator[None]:
+        """Raise CnnkitError, instead of what the network library says, when another process is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not any(word in str(error) for word in ("gloo", "NCCL", "Connection", "peer")):
+                raise
+            raise CnnkitError(
+                f"process {self.rank} of {self.size} has lost another one; torchrun --max-restarts starts all again "
+                "from the last checkpoint, as does --resume"
+            ) from error
 
     def leave(self) -> None:
         """Part from the others."""

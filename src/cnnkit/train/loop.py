@@ -99,7 +99,7 @@ class Trainer:
         """
         if not self.train.num_images:
             raise UsageError("there is no image to train on: set fewer aside for validation")
-        if not any(earlier(self.checkpoint)):
+        if self.world.share(not any(earlier(self.checkpoint))):
             self._save()
         with stop_requested() as stop, explain_memory(self.config):
             while self.epoch <= self.config.epochs:

@@ -1,0 +1,73 @@
+"""`cnnkit lr-find`: a learning rate, found by trying them all in one short run."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cnnkit.cli.settings import RunConfig
+from cnnkit.cli.train import merge
+
+__all__ = ["lr_find"]
+
+
+def lr_find(
+    net: str | None = None,
+    *,
+    config: Annotated[Path | None, Parameter(alias="-c")] = None,
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 100,
+    output: Path | None = None,
+    json: bool = False,
+    settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
+) -> None:
+    """Find a learning rate: train briefly with ever larger ones, and see where the loss falls the steepest.
+
+    Nothing is kept of the training. All settings of `cnnkit train` apply, but the schedule.
+
+    Parameters
+    ----------
+    net
+        A name from `cnnkit nets`.
+    config
+        A TOML file of settings, such as a run's config.toml.
+    low
+        The learning rate to begin with.
+    high
+        The learning rate to end with; the run ends before it when the loss explodes.
+    steps
+        Steps in between.
+    output
+        A picture of the curve to write: .png, .svg or .pdf.
+    json
+        Print JSON.
+    """
+    from rich.progress import track
+
+    from cnnkit.cli.console import console, print_json
+    from cnnkit.cli.job import prepare
+    from cnnkit.core.errors import UsageError
+    from cnnkit.report import Panel, Series, print_plot, save_figure
+    from cnnkit.train.lr_find import lr_range_test, suggest_lr
+
+    if not 0 < low < high or steps < 2:
+        raise UsageError(
+            f"--low must be above 0 and below --high, and --steps at least 2, not {low:g}, {high:g}, {steps}"
+        )
+    given = settings.model_dump(include=settings.model_fields_set) | ({"net": net} if net else {})
+    job = prepare(merge(given, config))
+    test = lr_range_test(job.net, job.training, job.config, low, high, steps)
+    hidden = json or not console.is_terminal
+    points = [*track(test, "learning rates", steps, console=console, transient=True, disable=hidden)]
+    rate = suggest_lr(points)
+    if json:
+        print_json({"suggestion": rate, "points": [{"lr": lr, "loss": loss} for lr, loss in points]})
+        return
+    rates, losses = zip(*points, strict=True)
+    title = f"{job.config.net} on {Path(job.config.data).name}"
+    panel = Panel(title, "learning rate", "loss, smoothed", [Series("loss", rates, losses)], log_x=True)
+    print_plot(panel)
+    if output:
+        save_figure(output, [panel])
+    console.print(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}", markup=False, soft_wrap=True)

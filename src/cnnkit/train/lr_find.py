@@ -1,0 +1,66 @@
+"""The learning-rate range test: one short run in which the rate grows until the loss explodes (Smith 2017)."""
+
+import copy
+import math
+from collections.abc import Iterator
+from itertools import count, pairwise
+
+from torch import Tensor, nn
+
+from cnnkit.core.device import mix_seed
+from cnnkit.core.errors import CnnkitError
+from cnnkit.data.batches import Batches
+from cnnkit.train.config import TrainConfig
+from cnnkit.train.step import Step, Stepper
+
+__all__ = ["lr_range_test", "suggest_lr"]
+
+SMOOTHING = 0.9  # of the losses' moving average
+EXPLODED = 4.0  # times the least loss
+
+
+def lr_range_test(
+    net: nn.Module, batches: Batches, config: TrainConfig, lowest: float, highest: float, steps: int
+) -> Iterator[tuple[float, float]]:
+    """Train a copy of `net` for `steps` steps with learning rates from `lowest` to `highest`, evenly by their ratio.
+
+    Yield (learning rate, smoothed loss) after each step; end early when the loss is EXPLODED times its least, or no
+    number any more. Raises CnnkitError if the very first loss is none.
+    """
+    stepper = Stepper(copy.deepcopy(net), config)
+    stepper.train()
+    average, least = 0.0, math.inf
+    for number, (x, y, images) in zip(range(steps), _endless(batches), strict=False):
+        lr = lowest * (highest / lowest) ** (number / max(steps - 1, 1))
+        loss = stepper(Step(number, lr, mix_seed(config.seed, number), images), x, y)[0].item()
+        if not math.isfinite(loss):
+            if number == 0:
+                raise CnnkitError("the first loss is no number already: look at the data with `cnnkit data show`")
+            return
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        smooth = average / (1 - SMOOTHING ** (number + 1))
+        least = min(least, smooth)
+        yield lr, smooth
+        if smooth > EXPLODED * least:
+            return
+
+
+def suggest_lr(points: list[tuple[float, float]]) -> float:
+    """Return the learning rate, of a range test's points, at which the loss falls the steepest before its least.
+
+    Raises CnnkitError if it never falls.
+    """
+    least = min(range(len(points)), key=lambda index: points[index][1])
+    slopes = [
+        ((after - before) / math.log(right / left), left)
+        for (left, before), (right, after) in pairwise(points[: least + 1])
+    ]
+    if not slopes or min(slopes)[0] >= 0:
+        raise CnnkitError("the loss never falls: try other --low and --high, more --steps, or another network")
+    return min(slopes)[1]
+
+
+def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor, int]]:
+    for epoch in count(1):
+        for (x, y), images in zip(batches.epoch(epoch), batches.sizes, strict=True):
+            yield x, y, images

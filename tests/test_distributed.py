@@ -1,0 +1,123 @@
+"""Several real processes, started by torchrun, train as one does; killed ones are started again and end the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnnkit.train.checkpoint import load_checkpoint
+from conftest import Cli
+
+SETTINGS = ("--batch-size", "96", "--augment", "flip,crop:1", "--ema", "0.9", "--lr", "0.005")
+
+
+def together(*arguments: object, processes: int = 2, restarts: int = 0) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*command, f"--max-restarts={restarts}", "--monitor-interval=0.1", "-m", "cnnkit", *map(str, arguments)]
+
+
+def run(*arguments: object, **options: int) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        together(*arguments, **options), env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def rows(folder: str) -> list[dict[str, float]]:
+    text = Path(folder, "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_same_curve(one: str, other: str) -> None:
+    for a, b in zip(rows(one), rows(other), strict=True):
+        for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=2e-3), name
+
+
+def test_two_processes_follow_the_curve_of_one(cli: Cli) -> None:
+    """The same images, augmented alike, in parts of two processes and of two halves each; validation is exact."""
+    arguments = ("train", "lenet", *SETTINGS, "--epochs", 3)
+    assert cli(*arguments, "--output", "one").code == 0
+    done = run(*arguments, "--accumulate", 2, "--output", "two")
+    assert done.returncode == 0, done.stderr
+    assert_same_curve("one/lenet-digits-1", "two/lenet-digits-1")
+    assert done.stdout.count("epoch 3/3") == 1, "one process speaks"
+    assert "in 2 processes" in done.stdout
+    assert [path.name for path in Path("two").iterdir()] == ["lenet-digits-1"]
+    assert cli("evaluate", "two/lenet-digits-1").code == 0
+
+
+def test_batch_normalisation_over_all_processes(cli: Cli) -> None:
+    """With plain SGD: Adam makes steps of the rounding errors that are the gradients of biases before a normalisation."""
+    arguments = ("train", "lenet_bn", *SETTINGS, "--epochs", 3, "--optimizer", "sgd", "--momentum", 0.9)
+    assert cli(*arguments, "--output", "one").code == 0
+    done = run(*arguments, "--sync-bn", "--output", "two")
+    assert done.returncode == 0, done.stderr
+    assert_same_curve("one/lenet_bn-digits-1", "two/lenet_bn-digits-1")
+    one, two = (torch.load(f"{name}/lenet_bn-digits-1/last.ckpt")["stepper"]["net"] for name in ("one", "two"))
+    assert one.keys() == two.keys()
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that torchrun has started."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in children if b"cnnkit" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait_for(path: Path, lines: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not path.exists() or len(path.read_text().splitlines()) < lines):
+        time.sleep(0.02)
+    assert path.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find torchrun's workers")
+def test_a_killed_process_is_replaced_and_the_job_ends_the_same() -> None:
+    arguments = ("train", "lenet", *SETTINGS, "--epochs", 30, "--checkpoint-steps", 3)
+    assert run(*arguments, "--output", "whole").returncode == 0
+    metrics = Path("runs/lenet-digits-1/metrics.jsonl")
+    command = together(*arguments, restarts=1)
+    with subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as job:
+        wait_for(metrics, 4)
+        os.kill(workers(job.pid)[1], signal.SIGKILL)
+        _, err = job.communicate(timeout=100)
+    assert job.returncode == 0, err.decode()
+    assert [path.name for path in Path("runs").iterdir()] == ["lenet-digits-1"], "the same run went on"
+    a, b = (load_checkpoint(Path(folder, "lenet-digits-1/last.ckpt")) for folder in ("whole", "runs"))
+    for name, value in a["stepper"]["net"].items():
+        assert value.equal(b["stepper"]["net"][name]), name
+    figures = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(folder)]
+        for folder in ("whole/lenet-digits-1", "runs/lenet-digits-1")
+    ]
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find torchrun's workers")
+def test_one_process_that_is_told_to_stop_stops_all() -> None:
+    arguments = ("train", "lenet", *SETTINGS, "--epochs", 200)
+    with subprocess.Popen(
+        together(*arguments), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as job:
+        wait_for(Path("runs/lenet-digits-1/metrics.jsonl"), 2)
+        os.kill(workers(job.pid)[1], signal.SIGTERM)
+        _, err = job.communicate(timeout=60)
+    assert b"go on with: cnnkit train --resume runs/lenet-digits-1" in err
+    done = load_checkpoint(Path("runs/lenet-digits-1/last.ckpt"))
+    assert run("train", "--resume", "--epochs", done["epoch"]).returncode == 0
+    assert len(rows("runs/lenet-digits-1")) == done["epoch"]
+
+
+def test_more_processes_than_images_in_a_batch() -> None:
+    done = run("train", "lenet", "--batch-size", 1)
+    assert done.returncode == 1
+    assert "batch_size must be at least 2 for 2 processes, not 1" in done.stderr
+    assert not Path("runs").exists()
