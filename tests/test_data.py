@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.data import (
@@ -268,6 +270,91 @@ def test_iteration_is_in_order_and_channels_last() -> None:
         next(batches.epoch(1))
     with pytest.raises(UsageError, match="batch_size must be at least 1, not 0"):
         Batches(digits, 0, Preprocess((8, 8)))
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5))
+def test_the_parts_of_several_processes_are_the_batches_of_one(count: int, batch_size: int, world: int) -> None:
+    if batch_size < world:
+        with pytest.raises(UsageError, match=f"batch_size must be at least {world} for {world} processes"):
+            Batches(numbered(count), batch_size, Preprocess((2, 2)), shard=(0, world))
+        return
+    ranks = [Batches(numbered(count), batch_size, Preprocess((2, 2)), seed=1, shard=(r, world)) for r in range(world)]
+    sizes = ranks[0].sizes
+    assert all(batches.sizes == sizes for batches in ranks)
+    assert sum(sizes) == count == ranks[0].num_images
+    assert len(sizes) == len(ranks[0])
+    seen = torch.cat([y for batches in ranks for _, y in batches])
+    assert sorted(seen.tolist()) == list(range(count)), "in order, each image is seen by exactly one process"
+    if count < world:
+        with pytest.raises(UsageError, match=f"{count} images are too few for {world} processes"):
+            next(ranks[0].epoch(1))
+        return
+    (whole,) = torch.cat([y for _, y in Batches(numbered(count), count, Preprocess((2, 2)), seed=1).epoch(3)]).split(
+        count
+    )
+    parts = list(zip(*([y for _, y in batches.epoch(3)] for batches in ranks), strict=True))
+    for part, batch in zip(parts, whole.split(sizes), strict=True):
+        for rank, own in enumerate(part):
+            assert own.equal(batch[rank::world])
+            assert len(own) >= 2 or batch_size < 2 * world or count < 2 * world
+
+
+class Stamp:
+    """Paints an image in the shade of its first random number."""
+
+    numbers = 3
+
+    def __call__(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        assert images.dtype == torch.uint8
+        assert u.shape == (len(images), 3)
+        assert u.dtype == torch.float32
+        return (u[:, :1, None, None] * 256).to(torch.uint8).expand_as(images)
+
+
+def test_augmentation_hangs_on_the_seed_the_epoch_and_the_image_alone() -> None:
+    """Who enters an epoch late, or shares it in the same batches, gives each image what it would have had."""
+
+    def shades(seed: int = 1, epoch: int = 1, first: int = 0, shard: tuple[int, int] = (0, 1)) -> dict[int, float]:
+        batches = Batches(numbered(55), 8, Preprocess((2, 2)), seed=seed, augment=Stamp(), shard=shard)
+        return {
+            int(label): float(x.mean()) for xs, y in batches.epoch(epoch, first) for x, label in zip(xs, y, strict=True)
+        }
+
+    whole = shades()
+    assert len(set(whole.values())) > 40
+    assert shades() == whole
+    late = shades(first=4)
+    assert len(late) == 23
+    assert late.items() <= whole.items()
+    assert shades(shard=(0, 3)) | shades(shard=(1, 3)) | shades(shard=(2, 3)) == whole
+    assert shades(epoch=2) != whole != shades(seed=2)
+    plain = Batches(numbered(55), 8, Preprocess((2, 2), std=(1 / 255,)), seed=1, augment=Stamp())
+    assert all(x[:, 0, 0, 0].equal(y.float()) for x, y in plain), "iteration in order leaves images as they are"
+
+
+def test_the_random_numbers_are_the_same_on_every_machine() -> None:
+    seen = []
+
+    class Look(Stamp):
+        def __call__(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            seen.append(u)
+            return images
+
+    next(Batches(numbered(4), 2, Preprocess((2, 2)), seed=0, augment=Look()).epoch(1))
+    assert (seen[0] * 1000).long().tolist() == GOLDEN_NUMBERS
+
+
+GOLDEN_NUMBERS = [[836, 310, 711], [471, 500, 744]]
+
+
+def test_a_subset_has_its_rows_in_their_order() -> None:
+    whole = ImageSet(numbered(6).images, torch.arange(6), tuple("abcdef"))
+    few = whole.subset(torch.tensor([4, 1, 2]))
+    assert few.labels.tolist() == [4, 1, 2]
+    assert few.names == ("e", "b", "c")
+    assert few.images[:, 0, 0, 0].tolist() == [4, 1, 2]
+    assert len(few) == 3
+    assert numbered(6).subset(torch.tensor([0])).names == ()
 
 
 def test_the_example_images_are_the_last_of_the_test_set() -> None:

@@ -1,14 +1,19 @@
 """Pictures of every mode that users have, and files that are none."""
 
+import io
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.data import read_image, write_image
+from cnnkit.data import read_image, resize_with_pad, write_image
+from cnnkit.data.images import decode_image, fitted_size, read_header
 
 RAMP = np.arange(0, 256, 17, dtype=np.uint8).reshape(4, 4)
 
@@ -122,3 +127,172 @@ def test_writing_to_the_wrong_place(tmp_path: Path) -> None:
         write_image(tmp_path / "x.psd", image)
     with pytest.raises(UsageError, match="channels must be 1 or 3, not 2"):
         read_image(tmp_path / "x.png", 2)
+
+
+# --- of a given size
+
+
+def smooth(height: int, width: int, mode: str = "RGB") -> Image.Image:
+    """A picture as photographs are: no noise from pixel to pixel."""
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def difference(path: Path, size: tuple[int, int], channels: int | None = None) -> torch.Tensor:
+    """How far the sized picture is from the one that `resize_with_pad` makes of the whole picture, per pixel."""
+    whole = read_image(path, channels)
+    expected = resize_with_pad(whole[None].float(), size)[0]
+    found = read_image(path, channels, size)
+    assert found.shape == expected.shape
+    assert found.dtype == torch.uint8
+    return (found.float() - expected).abs()
+
+
+@given(*[st.integers(1, 70)] * 2, st.tuples(*[st.integers(1, 70)] * 2), st.sampled_from(["L", "RGB"]))
+def test_a_sized_picture_is_what_resize_with_pad_makes(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, size: tuple[int, int], mode: str
+) -> None:
+    assume(width > 1 and fitted_size(height, width, size)[1] > 1)  # torch resizes a single column wrongly
+    path = tmp_path_factory.mktemp("sized") / "x.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)).convert(mode).save(path)
+    assert difference(path, size).max() <= 1.5
+
+
+def test_nothing_is_lost_where_nothing_is_scaled(tmp_path: Path) -> None:
+    for suffix in ("png", "jpg"):
+        path = tmp_path / f"x.{suffix}"
+        smooth(20, 31).save(path)
+        for size in ((20, 31), (20, 40), (27, 31)):
+            assert not difference(path, size).any()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_a_turned_picture_is_fitted_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x.{suffix}"
+    smooth(301, 203).save(path, exif=exif, quality=95)
+    for size in ((301, 203), (32, 32), (20, 50)):
+        assert difference(path, size).max() <= 8 if suffix == "jpg" else 1.5
+    with path.open("rb") as file:
+        assert read_header(file)[:2] == tuple(read_image(path).shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("CMYK", "jpg"), ("P", "png"), ("RGBA", "png"), ("LA", "png"), ("I;16", "png"), ("1", "png"), ("P", "gif")],
+)
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_every_mode_is_fitted(tmp_path: Path, mode: str, suffix: str, channels: int | None) -> None:
+    path = tmp_path / f"x.{suffix}"
+    picture = smooth(120, 90, "L" if mode == "I;16" else "RGB")
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    elif mode in ("RGBA", "LA"):
+        picture.putalpha(smooth(120, 90, "L"))
+    (picture if mode == "I;16" else picture.convert(mode)).save(path)
+    assert difference(path, (30, 40), channels).max() <= (6 if suffix == "jpg" else 1.5)
+    with path.open("rb") as file:
+        assert read_header(file).grey == (read_image(path).shape[0] == 1)
+
+
+def test_grey_with_a_transparent_value_stays_grey(tmp_path: Path) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "x.png", transparency=17)
+    expected = RAMP.copy()
+    expected[0, 1] = 255
+    assert read_image(tmp_path / "x.png").tolist() == [expected.tolist()]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1001, 2003), (1500, 1500), (3000, 400)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_photo_is_decoded_small(tmp_path: Path, height: int, width: int, channels: int) -> None:
+    path = tmp_path / "x.jpg"
+    smooth(height, width).save(path, quality=92)
+    far = difference(path, (64, 64), channels)
+    assert far.mean() < 0.6
+    assert far.max() < 6
+
+    def seconds(size: tuple[int, int] | None) -> float:
+        start = time.process_time()
+        read_image(path, channels, size)
+        return time.process_time() - start
+
+    whole, small = (min(seconds(size) for _ in range(3)) for size in (None, (64, 64)))
+    assert small < whole / 2
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.tuples(st.integers(1, 300), st.integers(1, 300)))
+def test_the_fitted_size_fits_and_touches(height: int, width: int, size: tuple[int, int]) -> None:
+    inner = fitted_size(height, width, size)
+    assert all(1 <= inside <= whole for inside, whole in zip(inner, size, strict=True))
+    assert any(inside == whole for inside, whole in zip(inner, size, strict=True))
+    assert fitted_size(*inner, size) == inner
+
+
+# --- the short way through a small PNG
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(["L", "RGB"]), st.integers(0, 2**32), st.booleans())
+def test_a_small_png_is_decoded_as_pillow_does(height: int, width: int, mode: str, seed: int, noise: bool) -> None:
+    values = np.random.default_rng(seed).integers(0, 256 if noise else 3, (height, width, 3), np.uint8)
+    picture = Image.fromarray(values).convert(mode)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    found = decode_image(buffer.getvalue())
+    assert found.tolist() == np.asarray(picture).reshape(height, width, -1).tolist()
+    header = read_header(io.BytesIO(buffer.getvalue()))
+    assert header == (height, width, mode == "L")
+
+
+def test_a_png_that_says_more_is_decoded_the_long_way() -> None:
+    """Text, an orientation behind the pixels, a transparent value: what the short way does not know."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Title", "x")
+    for how in ({"pnginfo": text}, {"transparency": 0}):
+        buffer = io.BytesIO()
+        Image.fromarray(RAMP).save(buffer, "PNG", **how)
+        assert decode_image(buffer.getvalue())[1:, :, 0].tolist() == RAMP[1:].tolist()
+    buffer = io.BytesIO()
+    Image.fromarray(RAMP).save(buffer, "PNG")
+    content = buffer.getvalue()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = io.BytesIO()
+    Image.fromarray(RAMP).save(turned, "PNG", exif=exif)
+    start = turned.getvalue().index(b"eXIf") - 4
+    chunk = turned.getvalue()[start : turned.getvalue().index(b"IDAT") - 4]
+    behind = content[: content.index(b"IEND") - 4] + chunk + content[content.index(b"IEND") - 4 :]
+    assert decode_image(behind)[..., 0].tolist() == RAMP[::-1, ::-1].tolist()
+
+
+FORMATS = ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM"]
+
+
+@given(
+    st.sampled_from(FORMATS), st.sampled_from(["L", "RGB"]), st.integers(0, 10**6), st.binary(min_size=1, max_size=8)
+)
+def test_a_damaged_file_is_read_or_told(kind: str, mode: str, position: int, damage: bytes) -> None:
+    """Whatever bytes change, the only error is the one that callers expect."""
+    buffer = io.BytesIO()
+    smooth(24, 24, mode).save(buffer, kind)
+    content = bytearray(buffer.getvalue())
+    position %= len(content)
+    content[position : position + len(damage)] = damage
+    for damaged in (bytes(content), bytes(content[:position])):
+        for size in (None, (8, 8)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Image, "MAX_IMAGE_PIXELS", 1 << 20)
+                try:
+                    image = decode_image(damaged, 3, size)
+                except DataError:
+                    continue
+            assert image.shape[2] == 3
+            assert size is None or image.shape[:2] == size
+
+
+def test_a_large_file_is_read_whole(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
+    picture.save(tmp_path / "x.bmp")
+    assert (tmp_path / "x.bmp").stat().st_size > 4 * 2**16
+    assert read_image(tmp_path / "x.bmp").permute(1, 2, 0).numpy().tolist() == np.asarray(picture).tolist()

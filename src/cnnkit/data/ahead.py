@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
-__all__ = ["Counter", "ahead", "processors"]
+__all__ = ["Counter", "ahead", "chunks", "processors"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,6 +41,11 @@ def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, depth: i
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the sequence in pieces of `size`; the last may be smaller."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 class Counter:

@@ -7,11 +7,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cnnkit.core.errors import UsageError
+from cnnkit.core.errors import DataError, UsageError
+from cnnkit.data.ahead import ahead
 from cnnkit.data.imageset import ImageSet
 from cnnkit.data.preprocess import Preprocess
+from cnnkit.data.stream import Streamed
 
 __all__ = ["Augmentation", "Batches"]
+
+Rows = slice | Tensor  # the tensor is int64
 
 
 class Augmentation(Protocol):
@@ -72,28 +76,30 @@ class Batches:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for number in range(len(self)):
-            part = self._part(number)
-            if part.start < part.stop:
-                images, labels = self._gather(part)
+        parts = map(self._part, range(len(self)))
+        for images, labels, _ in self._read(part for part in parts if part.start < part.stop):
+            if len(labels):
                 yield self.preprocess(images), labels
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the shuffled batches of an epoch from batch number `first` on: this process' part of each.
 
-        Raises UsageError without a seed, or with fewer images than processes.
+        Raises UsageError without a seed, or with fewer images than processes, and DataError for a batch of pictures
+        of which none can be read.
         """
         if self.seed is None:
             raise UsageError("these batches have no seed to shuffle by")
         if 0 < self.num_images < self.world:
             raise UsageError(f"{self.num_images:,} images are too few for {self.world} processes")
         order = torch.randperm(self.num_images, generator=_generator(self.seed, epoch)).to(self.labels.device)
-        for number in range(first, len(self)):
-            images, labels = self._gather(order[self._part(number)])
+        parts = (order[self._part(number)] for number in range(first, len(self)))
+        for number, (images, labels, kept) in enumerate(self._read(parts), first):
+            if not len(labels):
+                raise DataError(f"batch {number} of epoch {epoch} has no picture that can be read")
             if self.augment:
                 draw = _generator(self.seed, epoch, number)
                 u = torch.rand(self.sizes[number], self.augment.numbers, generator=draw)
-                images = self.augment(images, u[self.rank :: self.world].to(self.device))
+                images = self.augment(images, u[self.rank :: self.world][kept].to(self.device))
             yield self.preprocess(images), labels
 
     def _part(self, number: int) -> slice:
@@ -101,8 +107,22 @@ class Batches:
         start = number * self.batch_size
         return slice(start + self.rank, start + self.sizes[number], self.world)
 
-    def _gather(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
-        return self.images[rows].to(self.device), self.labels[rows].to(self.device)
+    def _read(self, parts: Iterator[Rows]) -> Iterator[tuple[Tensor, Tensor, Rows]]:
+        """Yield the images of some rows on the device, their labels, and which of the rows could be read."""
+        streamed = isinstance(self.images, Streamed)
+        for images, labels, kept in ahead(self._gather, parts, 1, 2) if streamed else map(self._gather, parts):
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), kept
+
+    def _gather(self, rows: Rows) -> tuple[Tensor, Tensor, Rows]:
+        kept: Rows = slice(None)
+        if isinstance(self.images, Streamed):
+            images, kept = self.images.fetch(rows)
+        else:
+            images = self.images[rows]
+        labels = self.labels[rows][kept]
+        if self.device.type == "cuda" and not isinstance(self.images, Tensor):
+            images, labels = images.pin_memory(), labels.pin_memory()  # so that the copy need not be waited for
+        return images, labels, kept
 
 
 def _generator(*key: int) -> torch.Generator:

@@ -36,13 +36,13 @@ class Entry(NamedTuple):
     """What is known of a picture's file."""
 
     size: int = -1  # bytes
-    modified: int = -1  # nanoseconds; both are -1 for a file that cannot be opened: it may be another time
+    modified: int = -1  # nanoseconds
     height: int = 0
     width: int = 0
     grey: bool = False
     digest: str = ""  # of its content, once it has been decoded
     row: int = -1  # where its pixels are, if they are
-    problem: str = ""  # why it has none
+    problem: str = ""  # why they are not; believed as long as the content is the same
 
 
 def digest(content: bytes) -> str:
@@ -89,10 +89,8 @@ class PixelCache:
         if canvas != self.canvas or size < self.rows * math.prod(canvas) or live < self.rows // 2:
             self._drop()
             files = {path: entry._replace(row=-1) for path, entry in files.items()}
-        changed = (canvas, files) != (self.canvas, self.files)
+        self.changed = (canvas, files) != (self.canvas, self.files)
         self.canvas, self.files = canvas, files
-        if changed:
-            self._write_index()
         return [path for path, entry in files.items() if entry.row < 0 and not entry.problem]
 
     def add(self, decoded: Iterable[tuple[np.ndarray, list[tuple[str, Entry]]]]) -> None:
@@ -108,11 +106,15 @@ class PixelCache:
                     self._append(file, decoded)
                 finally:
                     self._commit(file)
-        except OSError as error:
+        except (OSError, CnnkitError) as error:
             self._drop()
-            raise CnnkitError(
-                f"cannot write {self.pixels}: {error.strerror or error}; make room, or set $CNNKIT_CACHE"
-            ) from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CnnkitError(f"cannot write {self.pixels}: {reason}; make room, or set $CNNKIT_CACHE") from error
+
+    def save(self) -> None:
+        """Keep what `begin` was told."""
+        if self.changed:
+            self._write_index()
 
     def images(self) -> Tensor:
         """Return all rows, N x H x W x C, mapped into memory."""
@@ -123,12 +125,8 @@ class PixelCache:
         for images, entries in decoded:
             file.write(images.data)
             for path, entry in entries:
-                row = -1
-                if not entry.problem:
-                    row, self.rows = (
-                        self.rows,
-                        self.rows + 1,
-                    )  # counted first: an interrupt may waste a row, not share it
+                row = -1 if entry.problem else self.rows
+                self.rows += not entry.problem  # before it is noted: an interrupt may waste a row, but not share it
                 self.files[path] = entry._replace(row=row)
             if time.monotonic() - committed > COMMIT_SECONDS:
                 self._commit(file)

@@ -18,7 +18,7 @@ __all__ = ["BadImage", "ImageFolder", "Split", "load_folder", "scan_folder"]
 
 BadImage = Literal["error", "skip"]
 
-SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 NAMED = 5  # bad pictures in an error
 
@@ -187,7 +187,7 @@ def _pictures(folder: Path | str, visited: set[tuple[int, int]]) -> Iterator[str
     for entry in _entries(folder):
         if entry.is_dir():
             yield from _pictures(entry.path, visited)
-        elif entry.name.rpartition(".")[2].lower() in SUFFIXES:
+        elif entry.name.lower().endswith(SUFFIXES):
             yield entry.path
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
+from cnnkit.data.images import fitted_size
 from cnnkit.data.imageset import StoredImages
 
 __all__ = ["Preprocess", "channel_statistics", "resize_and_crop", "resize_with_pad"]
@@ -48,7 +49,7 @@ def channel_statistics(images: Tensor | StoredImages) -> tuple[tuple[float, ...]
     count, channels = images.shape[:2]
     rows = torch.arange(count)
     if not isinstance(images, Tensor):
-        rows = torch.linspace(0, count - 1, min(count, SAMPLE)).long()
+        rows = torch.linspace(0, count - 1, min(count, SAMPLE), dtype=torch.float64).long()
     counts = torch.zeros(channels, 256, dtype=torch.int64)
     for chunk in rows.split(CHUNK):
         for row, channel in zip(counts, images[chunk].unbind(1), strict=True):
@@ -67,9 +68,7 @@ def resize_with_pad(images: Tensor, size: tuple[int, int]) -> Tensor:
     """
     _require_batch(images)
     height, width = images.shape[-2:]
-    scale = min(size[0] / height, size[1] / width)
-    inner = max(1, round(height * scale)), max(1, round(width * scale))
-    return _centred(_resized(images, inner), size)
+    return _centred(_resized(images, fitted_size(height, width, size)), size)
 
 
 def resize_and_crop(images: Tensor, shorter: int, size: tuple[int, int]) -> Tensor:

@@ -4,7 +4,8 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data.ahead import Counter, ahead, processors
+from cnnkit.data.ahead import Counter, ahead, chunks, processors
 from cnnkit.data.cache import Canvas, Entry, PixelCache, digest
-from cnnkit.data.images import decode_image, read_header
+from cnnkit.data.images import decode_image, read_file, read_header
 from cnnkit.data.stream import Streamed
 
 __all__ = ["BUDGET", "Mapped", "open_images"]
@@ -74,7 +75,10 @@ def open_images(
         free = shutil.disk_usage(cache.place).free
         keep = len(files) * math.prod(canvas) <= budget and len(missing) * math.prod(canvas) <= free // 2
         if keep and missing:
-            cache.add(_decoded(root, missing, cache.files, canvas, workers, progress))
+            with closing(_decoded(root, missing, cache.files, canvas, workers, progress)) as decoded:
+                cache.add(decoded)
+        else:
+            cache.save()
         good = [path for path in paths if not cache.files[path].problem]
         problems = {path: entry.problem for path, entry in cache.files.items() if entry.problem}
         if keep and good:
@@ -105,7 +109,7 @@ def _looked_at(
         return [(path, _look(f"{root}/{path}", known.get(path))) for path in chunk]
 
     with Counter(f"looking at {root}", len(paths), progress) as counter:
-        for entries in ahead(look, _chunks(paths, CHUNK), workers, 2 * workers):
+        for entries in ahead(look, chunks(paths, CHUNK), workers, 2 * workers):
             yield from entries
             counter.advance(len(entries))
 
@@ -115,7 +119,7 @@ def _look(path: str, known: Entry | None) -> Entry:
     try:
         found = os.stat(path)  # noqa: PTH116  a Path for each of a million files takes longer
         entry = Entry(found.st_size, found.st_mtime_ns)
-        if known and known[:2] == entry[:2]:
+        if known and known[:2] == entry[:2] and not known.problem:
             return known
         if not stat.S_ISREG(found.st_mode):
             raise DataError("not a file")
@@ -125,7 +129,7 @@ def _look(path: str, known: Entry | None) -> Entry:
             if known and known.digest and known.size == entry.size and digest(file.read()) == known.digest:
                 return known._replace(modified=entry.modified)
             file.seek(0)
-            return entry._replace(**read_header(file)._asdict())
+            return Entry(found.st_size, found.st_mtime_ns, *read_header(file))
     except OSError as error:
         return Entry(problem=f"cannot be read ({error.strerror})")
     except DataError as error:
@@ -134,7 +138,7 @@ def _look(path: str, known: Entry | None) -> Entry:
 
 def _decoded(
     root: Path, paths: Sequence[str], files: dict[str, Entry], canvas: Canvas, workers: int, progress: bool
-) -> Iterator[tuple[np.ndarray, list[tuple[str, Entry]]]]:
+) -> Generator[tuple[np.ndarray, list[tuple[str, Entry]]], None, None]:
     """Yield the images of some files, and what is then known of these."""
     height, width, channels = canvas
 
@@ -143,12 +147,10 @@ def _decoded(
         for path in chunk:
             entry = files[path]
             try:
-                content = (root / path).read_bytes()
+                content = read_file(f"{root}/{path}")
                 entry = entry._replace(digest=digest(content))
                 images[count] = decode_image(content, channels, (height, width))
                 count += 1
-            except OSError as error:
-                entry = Entry(problem=f"cannot be read ({error.strerror})")
             except DataError as error:
                 entry = entry._replace(problem=str(error))
             entries.append((path, entry))
@@ -156,10 +158,6 @@ def _decoded(
 
     at_a_time = max(1, min(CHUNK, CHUNK_BYTES // math.prod(canvas)))
     with Counter(f"decoding {root}", len(paths), progress) as counter:
-        for images, entries in ahead(decode, _chunks(paths, at_a_time), workers, 2 * workers):
+        for images, entries in ahead(decode, chunks(paths, at_a_time), workers, 2 * workers):
             yield images, entries
             counter.advance(len(entries))
-
-
-def _chunks(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (paths[start : start + size] for start in range(0, len(paths), size))

@@ -1,6 +1,7 @@
 """The pictures of a folder, decoded whenever they are asked for: for folders that no cache holds."""
 
 import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.ahead import ahead
-from cnnkit.data.images import decode_image
+from cnnkit.data.ahead import ahead, chunks
+from cnnkit.data.images import decode_image, read_file
 
 __all__ = ["Streamed"]
 
-CHUNK = 8  # pictures that a thread decodes at a time
+CHUNK = 64  # pictures that a thread decodes at a time, at most
 
 
 @dataclass(frozen=True)
@@ -49,31 +50,35 @@ class Streamed:
         return Streamed(self.root, self.paths, self.canvas, self.workers, self.skip, self.rows[rows], self.skipped)
 
     def fetch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images of these rows, and which of them, counted from 0, they are: all that could be read.
+        """Return the images of these rows that can be read, and which they are, counted from 0.
 
-        Raises DataError if one, or with `skip` each of them, cannot be read.
+        Raises DataError for one that cannot be read, unless it is skipped.
         """
         paths = [self.paths[row] for row in self.rows[rows].tolist()]
-        chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-        found = [image for chunk in ahead(self._decode, chunks, self.workers, len(chunks)) for image in chunk]
-        kept = [number for number, image in enumerate(found) if image is not None]
-        if paths and not kept:
-            raise DataError(f"{self.root}: none of {len(paths)} pictures can be read, such as {paths[0]}")
-        images = torch.from_numpy(np.stack([image for image in found if image is not None]))
-        return images.permute(0, 3, 1, 2), torch.tensor(kept)
+        images, kept = np.empty((len(paths), *self.canvas), np.uint8), torch.ones(len(paths), dtype=torch.bool)
 
-    def _decode(self, paths: Sequence[str]) -> list[np.ndarray | None]:
-        return [self._read(path) for path in paths]
+        def decode(numbers: Sequence[int]) -> None:
+            for number in numbers:
+                image = self._read(paths[number])
+                if image is None:
+                    kept[number] = False
+                else:
+                    images[number] = image
+
+        share = min(CHUNK, -(-len(paths) // (2 * self.workers)) or 1)
+        deque(ahead(decode, chunks(range(len(paths)), share), self.workers, len(paths)), maxlen=0)
+        found = torch.from_numpy(images).permute(0, 3, 1, 2)
+        return (found if kept.all() else found[kept]), kept.nonzero().flatten()
 
     def _read(self, path: str) -> np.ndarray | None:
         height, width, channels = self.canvas
         try:
-            return decode_image((self.root / path).read_bytes(), channels, (height, width))
-        except (DataError, OSError) as error:
-            reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-        if not self.skip:
-            raise DataError(f"{self.root / path}: {reason}; leave such pictures out with --on-bad-image skip")
-        if path not in self.skipped:
-            self.skipped[path] = reason
-            print(f"{self.root / path}: {reason}; left out", file=sys.stderr)
-        return None
+            return decode_image(read_file(f"{self.root}/{path}"), channels, (height, width))
+        except DataError as error:
+            if not self.skip:
+                remedy = "leave such pictures out with --on-bad-image skip"
+                raise DataError(f"{self.root}/{path}: {error}; {remedy}") from error
+            if path not in self.skipped:
+                self.skipped[path] = str(error)
+                print(f"{self.root}/{path}: {error}; left out", file=sys.stderr)
+            return None
