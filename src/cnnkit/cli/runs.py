@@ -1,0 +1,83 @@
+"""`cnnkit runs`: a table of runs."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cnnkit.report import RunSummary
+
+__all__ = ["runs"]
+
+
+def runs(
+    folder: Path = Path("runs"),
+    *,
+    sort: Annotated[list[str] | None, Parameter(negative=())] = None,
+    json: bool = False,
+) -> None:
+    """Compare the runs in a folder: best validation accuracy, test accuracy if evaluated, time, state.
+
+    Parameters
+    ----------
+    folder
+        Where run folders are, up to two levels down; or one run.
+    sort
+        run, net, data, val or test (best first), time (of training, shortest first) or started (the default). Give it
+        again for what to sort by next.
+    json
+        Print JSON.
+    """
+    from cnnkit.cli.console import console, page, print_json
+    from cnnkit.report import list_runs, sort_runs
+
+    found = sort_runs(list_runs(folder), sort or [])
+    if json:
+        print_json([_facts(run) for run in found])
+    elif found:
+        page.print(_listing(found), width=max(80, console.width) if console.is_terminal else None)
+        for run in found:
+            if run.problem:
+                page.print(f"{run.name}: {run.problem}", markup=False, soft_wrap=True)
+    else:
+        console.print(f"no runs in {folder}; cnnkit train makes them", markup=False, soft_wrap=True)
+
+
+def _facts(run: "RunSummary") -> dict[str, Any]:
+    started = datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds")
+    return asdict(run) | {"path": str(run.path), "started": started}
+
+
+def _listing(found: "list[RunSummary]") -> "Table":
+    from rich.text import Text
+
+    from cnnkit.cli.console import table
+
+    listing = table(["run", "net", "data", "epochs", "val", "at", "test", "time", "started", "state"], text=3)
+    listing.padding, listing.pad_edge = (0, 0), False  # so that it fits 80 columns
+    for run in found:
+        minutes, seconds = divmod(round(run.seconds), 60)
+        listing.add_row(
+            Text(run.name),
+            Text(run.net or "?"),
+            Text(Path(run.data).name if run.data else "?"),
+            f"{run.epochs}/{run.epochs_asked or '?'}",
+            "-" if run.val_accuracy is None else f"{run.val_accuracy:.4f}",
+            "-" if run.best_epoch is None else str(run.best_epoch),
+            "-" if run.test_accuracy is None else f"{run.test_accuracy:.4f}",
+            f"{minutes // 60}:{minutes % 60:02}:{seconds:02}",
+            _short(run.started),
+            run.state,
+        )
+    return listing
+
+
+def _short(time: float) -> str:
+    """Write a moment of this year as month, day and time, an earlier one as a date."""
+    moment = datetime.fromtimestamp(time)
+    return moment.strftime("%m-%d %H:%M" if moment.year == datetime.now().year else "%Y-%m-%d")

@@ -1,0 +1,210 @@
+"""What a folder of runs holds, a summary of each, read from the files alone and without torch."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from cnnkit.core.errors import CnnkitError, DataError, UsageError, unknown
+from cnnkit.train.record import Run
+
+__all__ = ["SORT_KEYS", "RunSummary", "list_runs", "read_metrics", "sort_runs", "summarise"]
+
+State = Literal["done", "running", "stopped", "damaged"]
+LEVELS = 2  # of folders to look into: a sweep's runs have one of their own
+SIGNS = {"config.toml", "metrics.jsonl", "last.ckpt"}  # any of them makes a folder a run, whole or not
+NUMBERS = ("train_loss", "train_accuracy", "lr", "seconds", "images_per_second")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run has come to; a figure it does not have (yet) is None."""
+
+    path: Path
+    name: str  # the path within the listed folder
+    state: State
+    started: float  # Unix time, of the oldest file
+    problem: str | None = None  # what is damaged
+    net: str | None = None
+    data: str | None = None
+    epochs: int = 0
+    epochs_asked: int | None = None
+    seconds: float = 0.0  # of training, over all epochs
+    best_epoch: int | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None
+
+
+def list_runs(folder: Path) -> list[RunSummary]:
+    """Return the runs in `folder`, up to two levels down, by when they were started; none is an empty list.
+
+    Damaged ones are among them. Raises UsageError if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder; cnnkit train makes runs in runs/ or where --output says")
+    runs = [summarise(path, str(path.relative_to(folder))) for path in _run_folders(folder, LEVELS)]
+    return sort_runs(runs, ["started", "run"])
+
+
+def summarise(path: Path, name: str | None = None) -> RunSummary:
+    """Return what the run folder `path` has come to; what cannot be read is told in `problem`."""
+    facts: dict[str, Any] = {}
+    problem = None
+    state: State = "damaged"
+    try:
+        settings = Run.open(path).settings()
+        facts["net"], facts["data"] = (_word(settings, key) for key in ("net", "data"))
+        facts["epochs_asked"] = asked = int(_number(settings, "epochs"))
+        facts |= _progress(read_metrics(path))
+        facts["test_accuracy"] = _test_accuracy(path)
+        over = facts["epochs"] >= asked or _out_of_patience(facts, settings.get("patience"))
+        state = "done" if over else "running" if _is_locked(path) else "stopped"
+        if state == "stopped" and not any(path.glob("*.ckpt")):
+            raise DataError("no checkpoint: it cannot be resumed")
+    except (CnnkitError, OSError) as error:
+        problem, state = str(error).removeprefix(f"{path}{os.sep}"), "damaged"
+    return RunSummary(path, path.name if name in (None, ".") else name, state, _started(path), problem, **facts)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return a run's rows of metrics.jsonl, one for each finished epoch, none if none has.
+
+    A last row that is being written, or that a crash tore, is left out. Raises DataError for any other that is
+    damaged.
+    """
+    try:
+        lines = (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            row["epoch"] = int(_number(row, "epoch"))
+            row |= {key: _number(row, key) for key in NUMBERS}
+            row |= {key: _number(row, key) for key in ("val_loss", "val_accuracy") if row[key] is not None}
+            row["best"] = bool(row["best"])
+        except (ValueError, TypeError, KeyError, DataError) as error:
+            raise DataError(f"{path / 'metrics.jsonl'}: line {number} is no row of metrics") from error
+        rows.append(row)
+    return rows
+
+
+# what to sort by: the figure, and whether the largest comes first
+SORT_KEYS: dict[str, tuple[Callable[[RunSummary], Any], bool]] = {
+    "run": (lambda run: _natural(run.name), False),
+    "net": (lambda run: run.net and _natural(run.net), False),
+    "data": (lambda run: run.data and _natural(run.data), False),
+    "val": (lambda run: run.val_accuracy, True),
+    "test": (lambda run: run.test_accuracy, True),
+    "time": (lambda run: run.seconds, False),
+    "started": (lambda run: run.started, False),
+}
+
+
+def sort_runs(runs: Sequence[RunSummary], keys: Sequence[str]) -> list[RunSummary]:
+    """Return the runs sorted by SORT_KEYS, the first key first; those without the figure come last.
+
+    Raises UsageError for an unknown key.
+    """
+    result = list(runs)
+    for key in reversed(keys):
+        if key not in SORT_KEYS:
+            raise unknown("sort key", key, SORT_KEYS)
+        figure, largest_first = SORT_KEYS[key]
+        have = [run for run in result if figure(run) is not None]
+        lack = [run for run in result if figure(run) is None]
+        result = sorted(have, key=figure, reverse=largest_first) + lack
+    return result
+
+
+def _run_folders(folder: Path, levels: int) -> Iterator[Path]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # closed to us, or gone
+        return
+    if SIGNS & {entry.name for entry in entries}:
+        yield folder
+    elif levels:
+        for entry in entries:
+            if entry.is_dir() and not entry.name.startswith("."):
+                yield from _run_folders(folder / entry.name, levels - 1)
+
+
+def _progress(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of a run's rows; the best epoch is the last that the trainer called so."""
+    facts: dict[str, Any] = {"epochs": 0, "seconds": sum(row["seconds"] for row in rows)}
+    for row in rows:
+        facts["epochs"] = row["epoch"]
+        if row["best"]:
+            facts["best_epoch"] = row["epoch"]
+            facts |= {key: row[key] for key in ("val_loss", "val_accuracy")}
+    return facts
+
+
+def _out_of_patience(facts: dict[str, Any], patience: Any) -> bool:
+    if not isinstance(patience, int) or facts.get("val_accuracy") is None:
+        return False
+    return bool(facts["epochs"] - facts["best_epoch"] >= patience)
+
+
+def _test_accuracy(path: Path) -> float | None:
+    if not (path / "test.json").exists():
+        return None
+    return _number(Run(path).read_json("test.json"), "accuracy")
+
+
+def _word(table: Any, key: str) -> str:
+    value = table.get(key) if isinstance(table, dict) else None
+    if not isinstance(value, str):
+        raise DataError(f"{key} is {value!r}, not a word")
+    return value
+
+
+def _number(table: Any, key: str) -> float:
+    value = table.get(key) if isinstance(table, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"{key} is {value!r}, not a number")
+    return value
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether a process holds the run's lock; one that cannot be opened counts as free."""
+    lock = path / ".lock"
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def _started(path: Path) -> float:
+    """Return when the oldest file was written: some that a run begins with are never written again."""
+    times = []
+    for file in path.iterdir():
+        with suppress(FileNotFoundError):  # a checkpoint on its way to its name
+            times.append(file.lstat().st_mtime)
+    return min(times, default=0.0)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Let lenet-2 come before lenet-10.
+
+    >>> sorted(["lenet-10", "lenet-2", "lenet"], key=_natural)
+    ['lenet', 'lenet-2', 'lenet-10']
+    """
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,43 @@
+"""What is optional is asked for where it is used, and named when it is missing."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnnkit.core.errors import CnnkitError
+from cnnkit.core.extras import require
+from cnnkit.report import Panel, Series, print_plot, save_figure
+from cnnkit.train.tensorboard import TensorBoardObserver
+
+PANEL = Panel("Loss", "epoch", "nats", [Series("training", [1, 2], [2.0, 1.0])])
+
+
+def test_what_is_there_is_returned() -> None:
+    assert require("json", "report") is sys.modules["json"]
+    assert require("xml.dom.minidom", "report") is sys.modules["xml.dom.minidom"]
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "no_such_package.inside.it"])
+def test_what_is_missing_is_named_with_its_extra(name: str) -> None:
+    with pytest.raises(CnnkitError) as caught:
+        require(name, "report")
+    assert str(caught.value) == 'this needs the package no_such_package: pip install "cnnkit[report]"'
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra", "use"),
+    [
+        ("matplotlib.figure", "matplotlib", "report", lambda: save_figure(Path("curves.png"), [PANEL])),
+        ("plotext", "plotext", "report", lambda: print_plot(PANEL)),
+        ("tensorboard", "tensorboard", "track", lambda: TensorBoardObserver(Path("events"), 10)),
+    ],
+)
+def test_each_extra_is_named_by_what_needs_it(
+    monkeypatch: pytest.MonkeyPatch, module: str, package: str, extra: str, use: object
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(CnnkitError, match=rf'the package {package}: pip install "cnnkit\[{extra}\]"'):
+        use()
+    assert not list(Path().iterdir())
