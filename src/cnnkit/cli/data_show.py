@@ -1,0 +1,90 @@
+"""`cnnkit data show`: the pictures as a network sees them."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+__all__ = ["show"]
+
+CLASSES = 20  # on one sheet
+WIDTH, FRAME, GAP = 1440, 6, 16  # pixels: of a row of tiles, of what lies around each, and between the two kinds
+PIXELS = 224  # of pictures that have several sizes: what most networks take
+
+
+def show(
+    data: str,
+    *,
+    augment: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    image_size: int | None = None,
+    count: int = 16,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    output: Path | None = None,
+) -> None:
+    """Write training pictures of each class on one sheet, as a network sees them before its pixels are scaled.
+
+    With --augment, a picture of each class and beside it what augmentation makes of it. Of more than 20 classes, some.
+
+    Parameters
+    ----------
+    data
+        digits (in the package), fashion-mnist, mnist, or a folder of pictures.
+    augment
+        Changes, one after the other: flip, crop[:PADDING], rrc[:SMALLEST], jitter[:STRENGTH], erase[:PROBABILITY],
+        trivial, rand[:OPERATIONS[:MAGNITUDE]].
+    image_size
+        Pixels in height and width that the network sees; without it, the pictures' own, or 224 if they differ.
+    count
+        Pictures in a row, or changes of one; the more, the smaller.
+    seed
+        Another seed chooses other pictures and other changes.
+    data_dir
+        Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download.
+    output
+        The file to write; without it, the data's name with -show behind it, in the current folder.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from cnnkit.anatomy import contact_sheet, stack_sheets
+    from cnnkit.cli.console import console
+    from cnnkit.core import shape
+    from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
+    from cnnkit.data.augment import Augment, parse
+
+    shape.count(count, "count")
+    pixels = shape.count(PIXELS if image_size is None else image_size, "image_size")
+    names = parse(augment or ())
+    Augment(names, (pixels, pixels))  # a wrong name is told before pictures are read
+    dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
+    train, classes = dataset.train, dataset.classes
+    size = (pixels, pixels) if image_size else (train.images.shape[2], train.images.shape[3])
+    change, preprocess = Augment(names, size), Preprocess(size)
+    draw = torch.Generator().manual_seed(seed)
+    largest = max(WIDTH // count - FRAME, 1)
+
+    def tiles(pictures: torch.Tensor) -> torch.Tensor:
+        seen = preprocess(pictures)
+        seen = resize_with_pad(seen, (largest, largest)) if max(size) > largest else seen
+        return contact_sheet((seen * 255).round().byte(), tile=min(largest, 64))
+
+    sheets = {}
+    for label in range(0, len(classes), -(-len(classes) // CLASSES)):
+        members = (train.labels == label).nonzero().flatten()
+        rows = members[torch.randperm(len(members), generator=draw)[: 1 if names else count]]
+        sheet = tiles(train.images[rows])
+        title = f"{classes[label]}: {len(members):,} pictures"
+        if names:
+            many = train.images[rows].expand(count, -1, -1, -1)
+            changed = tiles(change(many, torch.rand(count, change.numbers, generator=draw)))
+            below = changed.shape[1] - sheet.shape[1]
+            sheet = torch.cat([F.pad(sheet, (0, GAP, 0, below), value=255), changed], 2)
+            title += f", {train.names[int(rows)]}" if train.names else ""
+        sheets[title] = sheet
+    target = output or Path(f"{Path(data).resolve().name}-show.png")
+    write_image(target, stack_sheets(sheets))
+    line = f"{target}: {len(sheets)} of {len(classes)} classes, {shape.by(*size)}"
+    line += f", each a picture and {count} changes by {', '.join(names)}" if names else f", up to {count} pictures each"
+    line += f"; {len(dataset.skipped)} cannot be read: cnnkit data check {data}" if dataset.skipped else ""
+    console.print(line, markup=False, soft_wrap=True)
