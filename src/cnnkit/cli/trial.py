@@ -1,0 +1,130 @@
+"""One trial of a sweep: an ordinary run that tells its study what each epoch brings."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna import TrialPruned
+from optuna.trial import FrozenTrial, Trial
+
+from cnnkit.cli.console import console
+from cnnkit.cli.job import prepare
+from cnnkit.cli.settings import resolve
+from cnnkit.cli.train import train_job
+from cnnkit.core.errors import CnnkitError, DataError, Interrupted
+from cnnkit.report import read_metrics
+from cnnkit.train import ALONE, EpochRecord, Run, StepRecord
+from cnnkit.train.space import Space, overlay
+from cnnkit.train.storage import StudyError
+from cnnkit.train.study import Study, TakenOver
+
+__all__ = ["ELSEWHERE", "Worker"]
+
+# settings that may be others on another machine
+ELSEWHERE = {"data_dir", "device", "workers", "tensorboard", "checkpoint_steps", "checkpoint_minutes", "keep"}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Trains trials of a `study` in `folder`: what is `given`, and what the study suggests within the `space`."""
+
+    study: Study
+    given: dict[str, Any]
+    space: Space
+    folder: Path
+    stop: threading.Event
+
+    def attempt(self, trial: Trial) -> FrozenTrial:
+        """Train, and record how it ended. Raises TakenOver if another worker has taken the trial over.
+
+        Raises too what every other trial would meet, such as missing data; this one is then tried again. A Ctrl-C
+        while it trains sets `stop`.
+        """
+        with self.study.held(trial):
+            try:
+                return self.study.complete(trial, self._train(trial))
+            except TrialPruned as pruned:
+                return self.study.prune(trial, str(pruned))
+            except (TakenOver, StudyError):
+                raise
+            except Interrupted as stopped:
+                self.stop.set()
+                return self.study.fail(trial, str(stopped), again=True)
+            except CnnkitError as error:
+                shared = isinstance(error, DataError) or isinstance(error.__cause__, OSError | ImportError)
+                ended = self.study.fail(trial, str(error), again=shared)
+                if shared:
+                    raise
+                return ended
+            except Exception as error:  # what torch says to settings that do not go together
+                return self.study.fail(trial, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+    def _train(self, trial: Trial) -> float:
+        """Make the trial's run, or go on with the one of an earlier attempt, and return its best accuracy."""
+        config = resolve(overlay(self.given, self.study.suggest(trial, self.space)))
+        run = _free_run(trial.user_attrs.get("run"))
+        resumed = run is not None
+        if run:
+            here = config.model_dump(mode="json", include=ELSEWHERE, exclude_none=True)
+            config = resolve(run.settings() | here)
+        job = prepare(config, resumed=resumed)
+        if run is None:
+            stem = f"{job.config.net}-{Path(job.config.data).name}"
+            run = Run.create(self.folder, stem, job.config.model_dump(mode="json"))
+            run.write_json("split.json", job.split)
+        self.study.note(trial, run=str(run.path.resolve()))
+        score = _Score(self.study, trial, self.stop, job.config.epochs)
+        for row in read_metrics(run.path) if resumed else ():
+            score.keep(row["epoch"], row["val_accuracy"])
+        with _quiet():
+            train_job(job, run, ALONE, resume=resumed, observers=[score])
+        return max(score.values.values())
+
+
+class _Score:
+    """The observer of a trial: tells the study what each epoch brought, and ends what is not worth going on."""
+
+    def __init__(self, study: Study, trial: Trial, stop: threading.Event, epochs: int) -> None:
+        self.study, self.trial, self.stop, self.epochs = study, trial, stop, epochs
+        self.values: dict[int, float] = {}
+
+    def keep(self, epoch: int, value: float) -> bool:
+        """Report the epoch, and return whether to leave the others out."""
+        if epoch in self.values:  # a resumed run repeats the one that it was stopped in
+            return False
+        self.values[epoch] = value
+        return self.study.report(self.trial, epoch, value) and epoch < self.epochs
+
+    def on_step(self, record: StepRecord) -> None:
+        """Stop, if somebody asked for it before the training could hear."""
+        if self.stop.is_set():
+            raise Interrupted("stopped")
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Report the epoch; raises TrialPruned."""
+        if record.val_accuracy is not None and self.keep(record.epoch, record.val_accuracy):
+            raise TrialPruned(f"pruned after epoch {record.epoch}")
+
+
+def _free_run(path: str | None) -> Run | None:
+    """Return the run of an earlier attempt, if it is in reach, has a checkpoint, and nobody trains it."""
+    if path is None or not (run := Run(Path(path))).checkpoint.exists():
+        return None
+    try:
+        with run.locked():
+            return run
+    except (CnnkitError, OSError):
+        return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave what a training says to its log.txt."""
+    console.quiet = True
+    try:
+        yield
+    finally:
+        console.quiet = False

@@ -1,0 +1,234 @@
+"""A study that several workers share through a data base or a journal file, on optuna.
+
+A trial whose worker was stopped or is gone fails and gets a successor with the same settings, which counts in its
+place. Workers agree without locks: storages give trials their numbers one by one, and whoever looks at the numbers
+comes to the same end.
+"""
+
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
+from typing import Any, Literal
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from cnnkit.core.device import mix_seed
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.train.space import Space
+from cnnkit.train.storage import StudyError, one_line, open_storage
+
+__all__ = ["PrunerName", "Study", "TakenOver", "attempts"]
+
+PrunerName = Literal["median", "hyperband", "none"]
+
+PRUNERS: dict[PrunerName, type[BasePruner]] = {"median": MedianPruner, "hyperband": HyperbandPruner, "none": NopPruner}
+BEAT_SECONDS = 15  # between the signs of life of a worker
+STALE_SECONDS = 90  # without one, after which it is gone
+TELLING = 10  # trials that tell what mattered
+DEATHS = 3  # of workers in the same epoch of a trial, after which it is to blame
+
+
+class TakenOver(Exception):
+    """Another worker took this one for gone, and its trial over."""
+
+
+class Study:
+    """A study called `name` of `total` trials, begun or joined.
+
+    `about` says what is searched; joining a study about something else raises UsageError.
+    """
+
+    def __init__(
+        self, storage: str, name: str, total: int, seed: int, pruner: PrunerName, about: dict[str, Any]
+    ) -> None:
+        self.total, self.seed, self.others = total, seed, 0
+        self._where, self._storage = open_storage(storage)
+        self._beats: dict[int, tuple[int, float]] = {}
+        with self._watched():
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=name,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=PRUNERS[pruner](),
+            )
+            self._join(about)
+
+    def claim(self) -> Trial | None:
+        """Return the next trial for this worker; None if there is none now, with `others` still at work on theirs."""
+        with self._watched():
+            while True:
+                current = attempts(self._study.get_trials(deepcopy=False), self.total)
+                if gone := [trial for trial in current if trial.state == TrialState.RUNNING and self._is_gone(trial)]:
+                    self._give_up(gone[0])
+                    continue
+                again = [trial for trial in current if trial.state == TrialState.FAIL and trial.user_attrs.get("again")]
+                self.others = sum(trial.state == TrialState.RUNNING for trial in current)
+                if not again and len(current) == self.total:
+                    return None
+                if trial := self._begin(again[0] if again else None):
+                    return trial
+
+    @contextmanager
+    def held(self, trial: Trial) -> Iterator[None]:
+        """Show the other workers, as long as it takes, that this one is at work on the trial."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(trial._trial_id, done), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def suggest(self, trial: Trial, space: Space) -> dict[str, Any]:
+        """Return the trial's values of what is searched."""
+        with self._watched():
+            return {name: dimension.suggest(trial, name) for name, dimension in space.items()}
+
+    def note(self, trial: Trial, **attributes: Any) -> None:
+        """Keep something with the trial."""
+        with self._watched():
+            for name, value in attributes.items():
+                trial.set_user_attr(name, value)
+
+    def report(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Record what the trial has come to, and return whether it is not worth going on."""
+        with self._watched():
+            trial.report(value, epoch)
+            return trial.should_prune()
+
+    def complete(self, trial: Trial, value: float) -> FrozenTrial:
+        """End the trial with its value."""
+        return self._end(trial, TrialState.COMPLETE, value)
+
+    def prune(self, trial: Trial, reason: str) -> FrozenTrial:
+        """End the trial early."""
+        return self._end(trial, TrialState.PRUNED, reason=reason)
+
+    def fail(self, trial: Trial, reason: str, again: bool = False) -> FrozenTrial:
+        """End the trial without a value, to be tried `again` or not."""
+        return self._end(trial, TrialState.FAIL, reason=reason, again=again)
+
+    def results(self) -> list[FrozenTrial]:
+        """Return the trials that count, in order."""
+        with self._watched():
+            return attempts(self._study.get_trials(), self.total)
+
+    def importances(self) -> dict[str, float]:
+        """Return the share of each setting in what made the better trials better (PED-ANOVA; Watanabe et al., 2023).
+
+        It is empty for so few trials that nothing shows.
+        """
+        with self._watched(), warnings.catch_warnings(action="ignore"):
+            if len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < TELLING:
+                return {}
+            return optuna.importance.get_param_importances(
+                self._study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+            )
+
+    def _join(self, about: dict[str, Any]) -> None:
+        known = self._study.user_attrs.get("about")
+        if known is None and self._study.get_trials(deepcopy=False):
+            raise UsageError(
+                f"{self._where} has a study {self._study.study_name!r} of another program: use another --name"
+            )
+        if known is None:
+            self._study.set_user_attr("about", about)
+        elif changed := sorted(key for key in known.keys() | about.keys() if known.get(key) != about.get(key)):
+            raise UsageError(
+                f"the study {self._study.study_name!r} in {self._where} was begun with another {', '.join(changed)}; "
+                "use the same settings, or another --name"
+            )
+
+    def _begin(self, before: FrozenTrial | None) -> Trial | None:
+        """Begin a trial, that tries one before it again or not; None if another worker was faster."""
+        attributes: dict[str, Any] = {}
+        if before:
+            attributes = {name: before.user_attrs[name] for name in ("run", "deaths") if name in before.user_attrs}
+            attributes |= {"of": before.number, "epochs": before.last_step or 0}
+        template = optuna.create_trial(
+            state=TrialState.RUNNING,
+            system_attrs={"fixed_params": before.params if before else {}},
+            user_attrs=attributes,
+        )
+        begun = self._storage.create_new_trial(self._storage.get_study_id_from_name(self._study.study_name), template)
+        for place, trial in enumerate(attempts(self._study.get_trials(deepcopy=False), self.total)):
+            if trial._trial_id == begun:
+                # by its place, so that a study that was interrupted goes on as it would have
+                self._study.sampler = TPESampler(seed=mix_seed(self.seed, place), constant_liar=True)
+                return Trial(self._study, begun)
+        self._storage.set_trial_user_attr(begun, "surplus", True)
+        self._storage.set_trial_state_values(begun, TrialState.FAIL)
+        return None
+
+    def _give_up(self, trial: FrozenTrial) -> None:
+        known = trial.user_attrs
+        deaths = 1 + (0 if (trial.last_step or 0) > known.get("epochs", 0) else known.get("deaths", 0))
+        reason = f"its worker gave no sign of life for {STALE_SECONDS:g} seconds"
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another worker was faster
+            for name, value in {"reason": reason, "deaths": deaths, "again": deaths < DEATHS}.items():
+                self._storage.set_trial_user_attr(trial._trial_id, name, value)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def _is_gone(self, trial: FrozenTrial) -> bool:
+        """Return whether the worker has given no sign for long, by this worker's clock alone."""
+        beat, now = trial.user_attrs.get("beat", 0), time.monotonic()
+        last, since = self._beats.setdefault(trial.number, (beat, now))
+        if last != beat:
+            self._beats[trial.number] = beat, now
+        return last == beat and now - since > STALE_SECONDS
+
+    def _beat(self, trial_id: int, done: threading.Event) -> None:
+        for beat in count(1):
+            if done.wait(BEAT_SECONDS):
+                break
+            with suppress(Exception):  # the next one makes up for it
+                self._storage.set_trial_user_attr(trial_id, "beat", beat)
+        self._storage.remove_session()
+
+    def _end(self, trial: Trial, state: TrialState, value: float | None = None, **attributes: Any) -> FrozenTrial:
+        self.note(trial, **attributes)
+        with self._watched():
+            ended = self._study.tell(trial, value, state, skip_if_finished=True)
+        if ended.state != state:
+            raise TakenOver
+        return ended
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise TakenOver from error
+        except CnnkitError:
+            raise
+        except (optuna.exceptions.OptunaError, SQLAlchemyError, OSError, ValueError, LookupError) as error:
+            raise StudyError(
+                f"the study in {self._where} cannot be used: {one_line(error)}; the same command goes on with it"
+            ) from error
+
+
+def attempts(trials: Sequence[FrozenTrial], total: int) -> list[FrozenTrial]:
+    """Return the first `total` trials, each replaced by the latest that tries it again.
+
+    Of two that try the same one again, which workers may begin at the same moment, the first counts.
+    """
+    current: list[FrozenTrial] = []
+    places: dict[int, int] = {}
+    for trial in trials:
+        before = trial.user_attrs.get("of")
+        if before is None and len(current) < total and not trial.user_attrs.get("surplus"):
+            places[trial.number] = len(current)
+            current.append(trial)
+        elif before in places:
+            place = places[trial.number] = places.pop(before)
+            current[place] = trial
+    return current
