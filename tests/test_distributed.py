@@ -54,7 +54,7 @@ def test_two_processes_follow_the_curve_of_one(cli: Cli) -> None:
 
 
 def test_batch_normalisation_over_all_processes(cli: Cli) -> None:
-    """With plain SGD: Adam makes steps of the rounding errors that are the gradients of biases before a normalisation."""
+    """With SGD: Adam makes whole steps of the rounding errors that biases before a normalisation have for gradients."""
     arguments = ("train", "lenet_bn", *SETTINGS, "--epochs", 3, "--optimizer", "sgd", "--momentum", 0.9)
     assert cli(*arguments, "--output", "one").code == 0
     done = run(*arguments, "--sync-bn", "--output", "two")

@@ -38,7 +38,8 @@ def test_public_names_are_documented_and_listed(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["cnnkit.ops", "cnnkit.nets", "cnnkit.data", "cnnkit.train", "cnnkit.anatomy", "cnnkit.deploy"]
+    "name",
+    ["cnnkit.ops", "cnnkit.nets", "cnnkit.data", "cnnkit.train", "cnnkit.anatomy", "cnnkit.deploy", "cnnkit.report"],
 )
 def test_a_room_offers_what_it_lists(name: str) -> None:
     room = importlib.import_module(name)

@@ -1,7 +1,8 @@
 """The classic convolutional networks as one kit.
 
 The rooms, lowest first: `ops` (the operators by hand), `nets` (the networks), `data` (images to batches),
-`train` (batches to a trained net), `anatomy` (look into a net) and `deploy` (carry a trained net around).
+`train` (batches to a trained net), `anatomy` (look into a net), `deploy` (carry a trained net around) and `report`
+(pictures and numbers of runs).
 Each is imported when it is first used; `__init__.pyi` lists what there is.
 """
 

@@ -1,6 +1,6 @@
-from . import anatomy, data, deploy, nets, ops, train
+from . import anatomy, data, deploy, nets, ops, report, train
 from .nets import create
 
-__all__ = ["__version__", "anatomy", "create", "data", "deploy", "nets", "ops", "train"]
+__all__ = ["__version__", "anatomy", "create", "data", "deploy", "nets", "ops", "report", "train"]
 
 __version__: str

@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "Measure a trained network on its whole test set.",
     "predict": "Say what is in pictures.",
     "data check": "Look for what is wrong in a folder of pictures.",
+    "data pack": "Pack a folder of pictures into tar shards.",
     "data show": "Show the pictures as the network sees them.",
     "lr-find": "Find a learning rate by trying them all in one short run.",
     "sweep": "Search for the best settings.",

@@ -46,8 +46,8 @@ def evaluate(
     json
         Print JSON.
     """
+    from cnnkit.cli.job import batches_of
     from cnnkit.core.device import pick_device
-    from cnnkit.data import Batches
     from cnnkit.deploy import load_bundle
     from cnnkit.train import evaluate as measure
 
@@ -58,7 +58,7 @@ def evaluate(
         raise DataError(f"{dataset.name} has the classes {dataset.classes}, the network knows {bundle.classes}")
     if images.images.shape[1] != bundle.in_channels:
         raise DataError(f"{dataset.name} has {images.images.shape[1]} channels, the network takes {bundle.in_channels}")
-    metrics = measure(net, Batches(images, 500, bundle.preprocess, device=where))
+    metrics = measure(net, batches_of(images)(images, 500, bundle.preprocess, device=where))
     for path, reason in dataset.skipped:
         print(f"cnnkit: left out: {path}: {reason}", file=sys.stderr)
     report = {
@@ -79,26 +79,21 @@ def _test_images(
     bundle: "Bundle", data: str | None, data_dir: Path | None, **options: Any
 ) -> "tuple[Dataset, ImageSet]":
     """Return a data set and its test images; raises DataError if it has none."""
-    from cnnkit.data import DATASETS, load_dataset, scan_folder
+    from cnnkit.data import DATASETS, is_shards, load_dataset, load_shards, scan_folder
 
-    if data is None and data_dir is None and bundle.data_dir:
-        data_dir = Path(bundle.data_dir)
     name = data or bundle.data
-    fraction = bundle.test_fraction
-    another = data is not None and name not in DATASETS
-    if another:
-        name = str(Path(name).resolve())
-        if another := scan_folder(Path(name)).flat:
-            fraction = 0.0
-    dataset = load_dataset(
-        name,
-        data_dir,
-        image_size=bundle.image_size,
-        channels=bundle.in_channels if name not in DATASETS else None,
-        test_fraction=fraction,
-        **options,
-    )
-    images = dataset.train if another else dataset.test
+    options["image_size"] = bundle.image_size
+    whole = False  # of a flat folder that is not the one trained on
+    if name in DATASETS:
+        own = Path(bundle.data_dir) if bundle.data_dir and data is None else None
+        dataset = load_dataset(name, data_dir or own, **options)
+    elif is_shards(name):
+        dataset = load_shards(name, channels=bundle.in_channels, **options)
+    else:
+        whole = data is not None and Path(name).is_dir() and scan_folder(Path(name)).flat
+        fraction = 0.0 if whole else bundle.test_fraction
+        dataset = load_dataset(name, data_dir, channels=bundle.in_channels, test_fraction=fraction, **options)
+    images = dataset.train if whole else dataset.test
     if images is None or not len(images):
         raise DataError(f"{name} has no test images: put some into {name}/test/CLASS/, or name others with --data")
     return dataset, images

@@ -14,21 +14,26 @@ from cnnkit.core.device import pick_device, seed_everything
 from cnnkit.core.errors import UsageError
 from cnnkit.data import (
     DATASETS,
+    Augment,
     Batches,
     Dataset,
     ImageSet,
     Preprocess,
+    ShardBatches,
+    ShardImages,
     channel_statistics,
+    is_shards,
     load_dataset,
+    load_shards,
+    set_aside,
     stratified_split,
 )
-from cnnkit.data.augment import Augment
 from cnnkit.deploy import Bundle, published_preprocess
 from cnnkit.nets import create, entry
 from cnnkit.train import ALONE, World, initialise
 from cnnkit.train.memory import fitting_batch
 
-__all__ = ["Job", "prepare"]
+__all__ = ["Job", "batches_of", "prepare"]
 
 VALIDATION_BATCH = 500  # images
 
@@ -58,6 +63,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
     pixels = config.image_size or own_size
     augment = Augment(config.augment, (pixels, pixels)) if config.augment else None
     device = pick_device(config.device, world.local_rank)
+    config = config.model_copy(update={"data": _place(config.data)})
     dataset = _read(config, pixels)
     channels = dataset.train.images.shape[1]
     seed_everything(config.seed)
@@ -76,7 +82,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     if not batch_size:
         batch_size = world.share(fitting_batch(net, (channels, pixels, pixels), len(training), config))
-    config = config.model_copy(update={"image_size": pixels, "batch_size": batch_size, "data": dataset.name})
+    config = config.model_copy(update={"image_size": pixels, "batch_size": batch_size})
     preprocess = Preprocess((pixels, pixels), *_statistics(config, training, channels))
     bundle = Bundle(
         net=config.net,
@@ -93,28 +99,41 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
         metrics={},
         versions=Bundle.current_versions(),
     )
+    batches = batches_of(training)
     where: dict[str, Any] = {"device": device, "shard": world.shard}
     return Job(
         config,
         net,
-        Batches(training, batch_size, preprocess, seed=config.seed, augment=augment, **where),
-        Batches(validation, VALIDATION_BATCH, preprocess, **where) if len(validation) else None,
+        batches(training, batch_size, preprocess, seed=config.seed, augment=augment, **where),
+        batches(validation, VALIDATION_BATCH, preprocess, **where) if len(validation) else None,
         split,
         dataset.skipped,
         bundle,
     )
 
 
+def batches_of(images: ImageSet) -> type[Batches]:
+    """Return what makes batches of these images."""
+    return ShardBatches if isinstance(images.images, ShardImages) else Batches
+
+
+def _place(data: str) -> str:
+    """Return what --data says in a way that means the same from every folder."""
+    here = Path(data).expanduser()
+    if data in DATASETS or "://" in data or not (here.is_dir() or is_shards(data)):
+        return data
+    return str(here.absolute())
+
+
 def _read(config: RunConfig, pixels: int) -> Dataset:
-    name = config.data if config.data in DATASETS else str(Path(config.data).resolve())
-    return load_dataset(
-        name,
-        config.data_dir,
-        image_size=(pixels, pixels),
-        on_bad_image=config.on_bad_image,
-        workers=config.workers,
-        test_fraction=config.test,
-    )
+    options: dict[str, Any] = {
+        "image_size": (pixels, pixels),
+        "on_bad_image": config.on_bad_image,
+        "workers": config.workers,
+    }
+    if config.data not in DATASETS and is_shards(config.data):
+        return load_shards(config.data, **options)
+    return load_dataset(config.data, config.data_dir, test_fraction=config.test, **options)
 
 
 def _split(dataset: Dataset, config: RunConfig) -> tuple[ImageSet, ImageSet, dict[str, Any]]:
@@ -122,7 +141,10 @@ def _split(dataset: Dataset, config: RunConfig) -> tuple[ImageSet, ImageSet, dic
     training, validation = dataset.train, dataset.validation
     rows = torch.empty(0, dtype=torch.int64)
     if validation is None:
-        kept, rows = stratified_split(training.labels, config.validation, config.seed)
+        if isinstance(training.images, ShardImages):
+            kept, rows = set_aside(training, config.validation, config.seed)
+        else:
+            kept, rows = stratified_split(training.labels, config.validation, config.seed)
         training, validation = dataset.train.subset(kept), dataset.train.subset(rows)
     if not len(training):
         raise UsageError(f"validation {config.validation} leaves no image to train on")

@@ -68,6 +68,6 @@ def lr_find(
     title = f"{job.config.net} on {Path(job.config.data).name}"
     panel = Panel(title, "learning rate", "loss, smoothed", [Series("loss", rates, losses)], log_x=True)
     print_plot(panel)
+    console.print(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}", markup=False, soft_wrap=True)
     if output:
         save_figure(output, [panel])
-    console.print(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}", markup=False, soft_wrap=True)

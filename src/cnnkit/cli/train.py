@@ -1,5 +1,6 @@
 """`cnnkit train`: marry a network, a data set and the trainer in a run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cnnkit.cli.job import Job
-    from cnnkit.train import EpochRecord, World
+    from cnnkit.train import EpochRecord, Observer, World
 
 __all__ = ["merge", "train", "train_job"]
 
@@ -48,18 +49,18 @@ def train(
     """
     from cnnkit.train.distributed import join_world
 
-    given = settings.model_dump(include=settings.model_fields_set) | ({"net": net} if net else {})
+    given = settings.model_dump(mode="json", include=settings.model_fields_set) | ({"net": net} if net else {})
     world = join_world(str(given.get("device", "auto")))
     try:
         with world.kept_together():
-            if resume is None and world.job and world.restarts:
-                resume = world.share(_begun(output, world.job))
-                given = given if resume is None else {}
+            if resume is None and world.job and (begun := world.share(_begun(output, world.job, given))):
+                resume, given, config = begun, {}, None
             if resume is None:
                 _begin(merge(given, config), output, world)
             elif config:
                 raise UsageError("--resume takes the run's own settings: leave --config out")
             else:
+                _require_free(given)
                 _go_on(Run.latest(output) if resume == LATEST else Run.open(resume), given, world)
     finally:
         world.leave()
@@ -76,9 +77,14 @@ def merge(given: dict[str, Any], config: Path | None) -> RunConfig:
     return resolve(file | given)
 
 
-def _begun(output: Path, job: str) -> Path | None:
+def _begun(output: Path, job: str, given: dict[str, Any]) -> Path | None:
+    """Return the run that an earlier start of this job, with the same settings, has begun."""
     run = Run.of_job(output, job)
-    return None if run is None else run.path
+    if run is None:
+        return None
+    settings = run.settings()
+    same = all(settings.get(name) == value for name, value in given.items() if name not in ("data", "batch_size"))
+    return run.path if same else None
 
 
 def _begin(config: RunConfig, output: Path, world: "World") -> None:
@@ -94,8 +100,8 @@ def _begin(config: RunConfig, output: Path, world: "World") -> None:
     train_job(job, Run(world.share(path)), world)
 
 
-def _go_on(run: Run, given: dict[str, Any], world: "World") -> None:
-    from cnnkit.cli.job import prepare
+def _require_free(given: dict[str, Any]) -> None:
+    """Raise UsageError for settings that a run cannot change any more."""
     from cnnkit.train.loop import FREE
 
     free = FREE | {"workers", "tensorboard"}
@@ -104,6 +110,11 @@ def _go_on(run: Run, given: dict[str, Any], world: "World") -> None:
             f"--resume takes the run's own settings; leave the others out: {', '.join(sorted(others))} "
             f"(it may have another {', '.join(sorted(free))})"
         )
+
+
+def _go_on(run: Run, given: dict[str, Any], world: "World") -> None:
+    from cnnkit.cli.job import prepare
+
     job = prepare(resolve(run.settings() | given), world, resumed=True)
     if run.read_json("split.json") != job.split:
         raise DataError(f"{job.config.data} is not the data that {run.path} was split from (split.json)")
@@ -112,14 +123,19 @@ def _go_on(run: Run, given: dict[str, Any], world: "World") -> None:
     train_job(job, run, world, resume=True)
 
 
-def train_job(job: "Job", run: Run, world: "World", resume: bool = False) -> None:
-    """Train in the run's folder, and say so as it goes.
+def train_job(job: "Job", run: Run, world: "World", resume: bool = False, observers: "Sequence[Observer]" = ()) -> None:
+    """Train in the run's folder, and say so as it goes, also to `observers`.
 
     Raises Interrupted, with what to type to go on, after Ctrl-C or SIGTERM.
     """
     from cnnkit.cli.progress import Display, Silent
     from cnnkit.deploy import save_bundle
     from cnnkit.train import Trainer
+    from cnnkit.train.observe import Observers
+    from cnnkit.train.tensorboard import TensorBoardObserver
+
+    if job.config.tensorboard and world.is_main:
+        observers = [TensorBoardObserver(run.path / "tensorboard", len(job.training)), *observers]
 
     def save_best(net: "nn.Module", record: "EpochRecord") -> None:
         metrics = {"epoch": record.epoch, "val_loss": record.val_loss, "val_accuracy": record.val_accuracy}
@@ -132,7 +148,7 @@ def train_job(job: "Job", run: Run, world: "World", resume: bool = False) -> Non
             job.validation,
             job.config,
             checkpoint=run.checkpoint,
-            observer=display,
+            observer=Observers(display, *observers),
             save_best=save_best,
             world=world,
             num_classes=len(job.bundle.classes),

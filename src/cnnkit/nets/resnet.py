@@ -107,9 +107,9 @@ def resnet(
     """ResNet: a stem, four stages of residual blocks, global average pooling, one dense layer.
 
     `layout` is "chapter", "torchvision" or "preactivation". Batch normalisation is Keras' in the chapter's layout
-    (decay 0.99, epsilon 1e-3), torch's in the others (0.9, 1e-5). `width` channels in conv2, twice as many in each stage
-    behind it. `stem` "imagenet" brings a quarter of the pixels to a side, "cifar" is one 3x3 convolution that keeps them
-    all (section 4.2), for small images. The chapter's head is a softmax: `head="as_written"`.
+    (decay 0.99, epsilon 1e-3), torch's in the others (0.9, 1e-5). conv2 has `width` channels, each stage behind it
+    twice as many. The `stem` "imagenet" leaves a quarter of the pixels of a side, "cifar" is one 3x3 convolution that
+    keeps them all, for small images (section 4.2). The chapter's head is a softmax: `head="as_written"`.
 
     stage       output           resnet18    resnet34
     stem        64 x 56 x 56        3,328       3,328

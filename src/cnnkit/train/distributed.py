@@ -25,7 +25,6 @@ class World:
     size: int = 1
     local_rank: int = 0
     job: str | None = None  # what a restart of the same job has in common with it
-    restarts: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -90,14 +89,8 @@ def join_world(device: str) -> World:
         return ALONE
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     run = os.environ["TORCHELASTIC_RUN_ID"]
-    world = World(
-        rank,
-        size,
-        local_rank,
-        # torchrun calls every job of a single machine "none"; its own process then tells them apart
-        job=f"{run}-{os.getppid()}" if run == "none" else run,
-        restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
-    )
+    # torchrun calls a job "none" unless it is told better; its own process then tells them apart
+    world = World(rank, size, local_rank, f"{run}-{os.getppid()}" if run == "none" else run)
     if size > 1:
         cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
         if cuda:

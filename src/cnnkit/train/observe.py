@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["EpochRecord", "Observer", "StepRecord"]
+__all__ = ["EpochRecord", "Observer", "Observers", "StepRecord"]
 
 
 @dataclass(frozen=True)
@@ -42,3 +42,20 @@ class Observer(Protocol):
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Take what an epoch brought."""
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, *observers: Observer):
+        self.observers = observers
+
+    def on_step(self, record: StepRecord) -> None:
+        """Tell each."""
+        for observer in self.observers:
+            observer.on_step(record)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Tell each."""
+        for observer in self.observers:
+            observer.on_epoch(record)

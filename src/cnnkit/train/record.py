@@ -82,7 +82,7 @@ class Run:
             yield
             return
         try:
-            with FileLock(self.path / ".lock", timeout=0):
+            with FileLock(self.path / ".lock", timeout=1):  # one that only looks holds it for an instant
                 yield
         except Timeout as error:
             raise CnnkitError(f"another process is training {self.path}") from error

@@ -1,0 +1,238 @@
+"""The pictures in tar shards as images: read forwards and decoded by threads, in an order that mixes and resumes.
+
+An epoch lays the shards, shuffled, on a tape and cuts it into lanes of equal length, which are read side by side;
+within a window of a lane, images change places. The order takes an image of each lane in turn. All this is worked out
+from the index alone: nothing is read before the place where an epoch is entered, and each of several processes that
+share the order image by image reads lanes of its own.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnkit.core.device import mix_seed
+from cnnkit.core.errors import DataError
+from cnnkit.data.ahead import ahead, chunks
+from cnnkit.data.images import decode_image
+from cnnkit.data.remote import ByteFile, open_bytes, read_range
+from cnnkit.data.shard_index import Shard, ShardIndex
+from cnnkit.data.tar import HEADER, member_name
+
+__all__ = ["LANES", "ShardImages"]
+
+LANES = 8
+WINDOW, WINDOW_BYTES = 512, 1 << 25  # pictures of a lane, or their bytes, whichever is less
+BLOCK, GAP = 1 << 20, 1 << 16  # bytes read at once, and read over between two pictures
+CHUNK = 64  # pictures that a thread decodes at a time, at most
+SAMPLE, STRETCH = 4096, 256  # pictures
+
+Content = bytes | DataError  # a picture with the tar header before it, or why its shard cannot be read
+
+
+class _Piece(NamedTuple):
+    """What a thread decodes: some numbers of a part."""
+
+    rows: np.ndarray
+    contents: list[Content]
+    images: np.ndarray
+    kept: Tensor
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True)
+class ShardImages:
+    """Pictures of `index` as uint8 images, fitted into `canvas` (H, W, C), decoded by `workers` threads.
+
+    With `skip`, a picture that cannot be read is left out and kept in `skipped` with the reason; else it raises
+    DataError. `rows` are those of the index that this is about.
+    """
+
+    index: ShardIndex
+    rows: Tensor
+    canvas: tuple[int, int, int]
+    workers: int
+    skip: bool
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, C, H, W."""
+        height, width, channels = self.canvas
+        return len(self.rows), channels, height, width
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Return the images of these rows, without those that are skipped."""
+        wanted, places = self.rows[rows].unique(return_inverse=True)
+        if not len(wanted):
+            return torch.empty(0, *self.shape[1:], dtype=torch.uint8)
+        [(images, kept)] = replace(self, rows=wanted).stream([torch.arange(len(wanted))])
+        return images[places[kept[places]]]
+
+    def subset(self, rows: Tensor) -> "ShardImages":
+        """Return these rows as images of their own."""
+        return replace(self, rows=self.rows[rows])
+
+    def sample(self) -> "ShardImages":
+        """Return SAMPLE of the images, in stretches that are quickly read."""
+        if len(self.rows) <= SAMPLE:
+            return self
+        starts = torch.linspace(0, len(self.rows) - STRETCH, SAMPLE // STRETCH, dtype=torch.float64).long()
+        return self.subset((starts[:, None] + torch.arange(STRETCH)).flatten())
+
+    def tape(self, draw: torch.Generator) -> Tensor:
+        """Return the rows with their shards shuffled."""
+        shards = torch.from_numpy(self.index.shard_of(self.rows.numpy()))
+        return torch.randperm(len(self.index.shards), generator=draw)[shards].argsort(stable=True)
+
+    def order(self, seed: int, epoch: int, world: int) -> Tensor:
+        """Return the order of an epoch, int64: the same for each `world`, a number of processes, that divides LANES.
+
+        Of several processes, number r takes the images r, r + world, r + 2 world and so on.
+        """
+        draw = torch.Generator().manual_seed(mix_seed(seed, epoch))
+        tape = self.tape(draw)
+        number = torch.arange(len(tape))
+        moved = number + self.window * torch.rand(len(tape), generator=draw, dtype=torch.float64)
+        order = torch.empty_like(tape)
+        lanes = -(-LANES // world) * world
+        start = 0
+        for lane in range(lanes):
+            stop = start + len(range(lane, len(tape), lanes))
+            order[lane::lanes] = tape[start:stop][moved[start:stop].argsort(stable=True)]
+            start = stop
+        return order
+
+    @cached_property
+    def window(self) -> int:
+        """Over how many places of its lane an image may move: so many that a lane has few shards open at a time."""
+        sizes, shards = self.index.samples["size"], self.index.shards
+        if not len(sizes):
+            return 1
+        return max(1, min(WINDOW, int(WINDOW_BYTES / sizes.mean()), len(sizes) // len(shards)))
+
+    def stream(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the images of some rows (int64), part by part, and for each row whether it could be read.
+
+        What is skipped has no sensible pixels. While a part is used, the next ones are read and decoded. Raises
+        DataError for a picture that cannot be read, unless it is skipped.
+        """
+        if not parts:
+            return
+        rows = [self.rows[part].numpy() for part in parts]
+        contents = _read(self.index, rows, 2 * LANES * self.window)
+        read = ahead(lambda _: next(contents), rows, 1, 2)
+
+        def pieces() -> Iterator[_Piece]:
+            for part, own in zip(rows, read, strict=True):
+                images, kept = np.empty((len(part), *self.canvas), np.uint8), torch.ones(len(part), dtype=torch.bool)
+                share = min(CHUNK, -(-len(part) // (2 * self.workers)))
+                for numbers in chunks(range(len(part)), share):
+                    yield _Piece(part, own, images, kept, numbers)
+
+        for piece in ahead(self._decode, pieces(), self.workers, 4 * self.workers):
+            if piece.numbers[-1] + 1 == len(piece.rows):
+                yield torch.from_numpy(piece.images).permute(0, 3, 1, 2), piece.kept
+
+    def _decode(self, piece: _Piece) -> _Piece:
+        height, width, channels = self.canvas
+        for number in piece.numbers:
+            content = piece.contents[number]
+            try:
+                if isinstance(content, DataError):
+                    raise content
+                piece.images[number] = decode_image(content[HEADER:], channels, (height, width))
+            except DataError as error:
+                piece.kept[number] = False
+                self._complain(int(piece.rows[number]), content, str(error))
+        return piece
+
+    def _complain(self, row: int, content: Content, reason: str) -> None:
+        """Raise DataError, or say once what is left out."""
+        what = self.index.shards[self.index.shard_of(np.array(row))].place
+        if isinstance(content, bytes):
+            what = f"{what}: {member_name(content)}"
+        if not self.skip:
+            raise DataError(f"{what}: {reason}; leave such pictures out with --on-bad-image skip")
+        if what not in self.skipped:
+            self.skipped[what] = reason
+            print(f"{what}: {reason}; left out", file=sys.stderr)
+
+
+def _read(index: ShardIndex, parts: Sequence[np.ndarray], horizon: int) -> Iterator[list[Content]]:
+    """Yield the contents of some rows, part by part.
+
+    Rows of a shard that are at most `horizon` places from each other are read forwards, and kept until they are asked
+    for.
+    """
+    rows = np.concatenate(parts)
+    places = rows.argsort()
+    forwards = rows[places]
+    breaks = (np.diff(index.shard_of(forwards)) != 0) | (np.abs(np.diff(places)) > horizon)
+    runs = np.split(forwards, np.flatnonzero(breaks) + 1)
+    run_of = np.empty_like(rows)
+    run_of[places] = np.cumsum([0, *breaks])
+    readers = [_read_run(index, run) for run in runs]
+    kept: dict[int, Content] = {}
+    for part, numbers in zip(parts, np.split(run_of, np.cumsum([len(part) for part in parts])), strict=False):
+        contents = []
+        for row, number in zip(part.tolist(), numbers.tolist(), strict=True):
+            while row not in kept:
+                kept.update(next(readers[number]))
+            contents.append(kept.pop(row))
+        yield contents
+
+
+def _read_run(index: ShardIndex, rows: np.ndarray) -> Iterator[dict[int, Content]]:
+    """Yield the contents of rows of one shard, block by block."""
+    shard = index.shards[index.shard_of(rows[0])]
+    blocks = list(_blocks(index, rows))
+    try:
+        file = open_bytes(shard.place)
+    except DataError as error:
+        yield dict.fromkeys(rows.tolist(), error)
+        return
+    with file:
+        for block in blocks[:-1]:
+            yield _read_block(file, shard, block)
+        last = _read_block(file, shard, blocks[-1])
+    yield last  # when the file is closed: nobody comes back to close it
+
+
+class _Span(NamedTuple):
+    row: int
+    start: int  # of the header, in bytes
+    stop: int
+
+
+def _blocks(index: ShardIndex, rows: np.ndarray) -> Iterator[list[_Span]]:
+    """Yield what is read at once."""
+    samples = index.samples[rows]
+    starts = samples["offset"] - HEADER
+    stops = samples["offset"] + samples["size"]
+    block: list[_Span] = []
+    for span in map(_Span, rows.tolist(), starts.tolist(), stops.tolist()):
+        if block and (span.stop - block[0].start > BLOCK or span.start - block[-1].stop > GAP):
+            yield block
+            block = []
+        block.append(span)
+    yield block
+
+
+def _read_block(file: ByteFile, shard: Shard, block: list[_Span]) -> dict[int, Content]:
+    start = block[0].start
+    try:
+        content = read_range(file, start, block[-1].stop)
+        reason = ""
+    except (DataError, OSError) as error:
+        reason = str(error)
+    if shard.bytes is not None and file.length not in (None, shard.bytes):
+        reason = f"it has {file.length:,} bytes, and its index says {shard.bytes:,}: cut short, or another one"
+    if reason:
+        return dict.fromkeys((span.row for span in block), DataError(reason))
+    return {span.row: bytes(content[span.start - start : span.stop - start]) for span in block}

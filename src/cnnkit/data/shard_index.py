@@ -1,0 +1,203 @@
+"""What lies where in tar shards: an index that is written with them, or made once by reading through them."""
+
+import json
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urljoin
+
+import numpy as np
+
+from cnnkit.core.errors import DataError
+from cnnkit.core.fetch import fetch
+from cnnkit.core.files import atomic_write, cache_dir, sha256
+from cnnkit.data.folder import SPLITS
+from cnnkit.data.remote import exists, is_url, read_all
+from cnnkit.data.tar import read_tars
+
+__all__ = ["INDEX", "SAMPLE", "Shard", "ShardIndex", "expand", "is_shards", "open_index", "write_index"]
+
+INDEX, SAMPLES, VERSION = "shards.json", "samples.npy", 1
+SAMPLE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4")])  # of a picture's bytes in its shard
+
+
+class Shard(NamedTuple):
+    """A tar file: its path or URL, the split it belongs to, how many pictures and bytes it has."""
+
+    place: str
+    split: str
+    images: int
+    bytes: int | None  # None where a server does not say
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Shards and their `samples`, an array of SAMPLE, those of the first shard first; a row is a place in it.
+
+    `size` is (H, W) if all pictures have it, `grey` says that all are; `problems` names what cannot be used, and why.
+    """
+
+    shards: tuple[Shard, ...]
+    samples: np.ndarray
+    classes: tuple[str, ...]
+    size: tuple[int, int] | None
+    grey: bool
+    problems: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """The first row of each shard, and behind the last one the number of rows."""
+        return np.cumsum([0, *(shard.images for shard in self.shards)])
+
+    def shard_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the number of each row's shard."""
+        return np.searchsorted(self.starts, rows, "right") - 1
+
+    def rows(self, split: str, without: Container[int] = ()) -> np.ndarray:
+        """Return the rows of a split, without those of some shards, by number."""
+        chosen = [shard.split == split and number not in without for number, shard in enumerate(self.shards)]
+        return np.flatnonzero(np.repeat(chosen, np.diff(self.starts)))
+
+    def select(self, places: Sequence[str]) -> "ShardIndex":
+        """Return the index of some of its shards."""
+        numbers = {shard.place: number for number, shard in enumerate(self.shards)}
+        chosen = [numbers[place] for place in places]
+        samples = [self.samples[self.starts[number] : self.starts[number + 1]] for number in chosen]
+        return replace(self, shards=tuple(self.shards[number] for number in chosen), samples=np.concatenate(samples))
+
+
+def is_shards(spec: str) -> bool:
+    """Say whether a data set is given as shards: by URL, names of tar files, shards.json, or a folder."""
+    if is_url(spec) or spec.endswith((".tar", INDEX)):
+        return True
+    folder = Path(spec).expanduser()
+    return folder.is_dir() and ((folder / INDEX).is_file() or next(folder.glob("*.tar"), None) is not None)
+
+
+def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
+    """Return the index of the shards that `spec` names; made, and kept in the cache, where they came without one.
+
+    Raises DataError if a shard or the index is missing or damaged.
+    """
+    place = spec if is_url(spec) else str(Path(spec).expanduser().absolute())
+    if not is_url(spec) and Path(place).is_dir():
+        if (Path(place) / INDEX).is_file():
+            return _read_index(f"{place}/{INDEX}")
+        return _made_index(spec, [str(path) for path in sorted(Path(place).glob("*.tar"))], workers, progress)
+    if place.endswith(".json"):
+        return _read_index(place)
+    places = expand(place)
+    if not is_url(place) and (missing := [path for path in places if not Path(path).is_file()]):
+        raise DataError(f"{missing[0]}: no such shard ({len(missing):,} of {len(places):,} are missing)")
+    if places and exists(beside := _beside(places[0], INDEX)):
+        index = _read_index(beside)
+        if {shard.place for shard in index.shards}.issuperset(places):
+            return index.select(places)
+    return _made_index(spec, places, workers, progress)
+
+
+def expand(spec: str) -> list[str]:
+    """Return the names that braces stand for.
+
+    >>> expand("{train-{08..10},val}.tar")
+    ['train-08.tar', 'train-09.tar', 'train-10.tar', 'val.tar']
+    """
+    if not (braces := re.search(r"\{([^{}]*)\}", spec)):
+        return [spec]
+    words = braces[1].split(",")
+    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", braces[1]):
+        first, last = numbers.groups()
+        words = [f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
+    start, end = spec[: braces.start()], spec[braces.end() :]
+    return list(dict.fromkeys(name for word in words for name in expand(start + word + end)))
+
+
+def write_index(folder: Path, index: ShardIndex) -> None:
+    """Write the index beside its shards."""
+    atomic_write(folder / SAMPLES, lambda file: np.save(file, index.samples))
+    content = {
+        "version": VERSION,
+        "classes": index.classes,
+        "size": index.size,
+        "grey": index.grey,
+        "samples_sha256": sha256(folder / SAMPLES),
+        "shards": [
+            {"file": Path(shard.place).name, "split": shard.split, "images": shard.images, "bytes": shard.bytes}
+            for shard in index.shards
+        ],
+    }
+    atomic_write(folder / INDEX, json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def _read_index(place: str) -> ShardIndex:
+    try:
+        content = json.loads(read_all(place))
+        if content["version"] != VERSION:
+            raise DataError(f"this cnnkit reads version {VERSION} of it, not {content['version']}")
+        shards = tuple(
+            Shard(_beside(place, row["file"]), row["split"], row["images"], row["bytes"]) for row in content["shards"]
+        )
+        samples = _samples(_beside(place, SAMPLES), content["samples_sha256"])
+        height_width = content["size"] and (content["size"][0], content["size"][1])
+        index = ShardIndex(shards, samples, tuple(content["classes"]), height_width, content["grey"])
+        if samples.dtype != SAMPLE or len(samples) != index.starts[-1]:
+            raise ValueError(f"it speaks of {index.starts[-1]:,} pictures, {SAMPLES} of {len(samples):,}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{place}: not an index of shards, or a damaged one ({error})") from error
+    except (DataError, OSError) as error:
+        raise DataError(f"{place}: {error}") from error
+    return index
+
+
+def _beside(place: str, name: str) -> str:
+    return urljoin(place, name) if is_url(place) else str(Path(place).parent / name)
+
+
+def _samples(place: str, digest: str) -> np.ndarray:
+    path = Path(place)
+    if is_url(place):
+        path = fetch([place], cache_dir() / "shards" / f"{digest}.npy", digest)
+    elif sha256(path) != digest:
+        raise DataError(f"{SAMPLES} beside it is of other shards, or damaged")
+    samples: np.ndarray = np.load(path, mmap_mode="r")
+    return samples
+
+
+def _made_index(spec: str, places: list[str], workers: int, progress: bool) -> ShardIndex:
+    if not places:
+        raise DataError(f"{spec}: there are no shards (*.tar)")
+    contents = read_tars(places, workers, progress)
+    labels = {label for content in contents for label in content.labels}
+    names = sorted(map(str, labels))
+    if all(isinstance(label, int) for label in labels):
+        names.sort(key=int)
+    number = {name: label for label, name in enumerate(names)}
+    shards, problems = [], []
+    samples = np.empty(sum(len(content.labels) for content in contents), SAMPLE)
+    row = 0
+    for place, content in zip(places, contents, strict=True):
+        shards.append(Shard(place, _split(place), len(content.labels), content.bytes))
+        own = samples[row : row + len(content.labels)]
+        own["offset"], own["size"] = content.offsets, content.sizes
+        own["label"] = [number[str(label)] for label in content.labels]
+        row += len(own)
+        problems += [(f"{place}: {name}", reason) for name, reason in content.problems]
+        problems += [(place, content.damage)] if content.damage else []
+    sizes = {content.size and (content.size[0], content.size[1]) for content in contents if content.labels}
+    return ShardIndex(
+        tuple(shards),
+        samples,
+        tuple(names),
+        sizes.pop() if len(sizes) == 1 else None,
+        all(content.grey for content in contents),
+        tuple(problems),
+    )
+
+
+def _split(place: str) -> str:
+    """Return the split that a word of the file's name tells: imagenet-val-0001.tar."""
+    words = re.split(r"[^a-z]+", Path(place).name.lower())
+    return next((SPLITS[word] for word in words if word in SPLITS), "train")

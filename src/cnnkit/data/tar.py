@@ -1,0 +1,196 @@
+"""What is in tar files of samples, as WebDataset has them: KEY.jpg beside KEY.cls or KEY.json.
+
+KEY is a member's path up to the first dot of its name. What is found is kept in the cache.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock
+
+from cnnkit.core.errors import DataError
+from cnnkit.core.files import atomic_write, cache_dir, make_folder
+from cnnkit.data.ahead import Counter, ahead
+from cnnkit.data.folder import SUFFIXES
+from cnnkit.data.images import Header, read_header
+from cnnkit.data.remote import is_url, open_bytes
+from cnnkit.data.store import LARGEST
+
+__all__ = ["HEADER", "Contents", "member_name", "read_tar", "read_tars"]
+
+VERSION = 1
+BUFFER = 1 << 16  # bytes
+HEADER = 512  # bytes before the content of a member
+LABELS = (".cls", ".json")
+WORDS = ("class", "label")  # in the JSON; the first one counts
+
+
+@dataclass
+class Contents:
+    """The samples of a tar file, in their order, and what is wrong with it.
+
+    `size` is (H, W) if all pictures have it, `grey` says that all are. A sample that cannot be used is among
+    `problems`, by name and with the reason; `damage` says why the file cannot be read, or not to its end.
+    """
+
+    bytes: int | None = None
+    modified: int = 0  # nanoseconds; 0 for one on a server
+    offsets: list[int] = field(default_factory=list)  # of the pictures' bytes
+    sizes: list[int] = field(default_factory=list)
+    labels: list[int | str] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    grey: bool = True
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    damage: str = ""
+
+    def add(self, picture: tarfile.TarInfo, header: Header, label: int | str) -> None:
+        """Count one more sample."""
+        size = header.height, header.width
+        self.size = size if self.size == size or not self.offsets else None
+        self.grey = self.grey and header.grey
+        self.offsets.append(picture.offset_data)
+        self.sizes.append(picture.size)
+        self.labels.append(label)
+
+
+@dataclass
+class _Sample:
+    key: str
+    picture: tarfile.TarInfo | None = None
+    header: Header | DataError | None = None
+    labels: dict[str, bytes] = field(default_factory=dict)
+
+
+def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Contents]:
+    """Return what is in each tar file, by path or URL; of several processes one reads and the others wait for it."""
+    cache = make_folder(cache_dir() / "shards")
+
+    def read(place: str) -> Contents:
+        path = cache / f"{hashlib.sha256(place.encode()).hexdigest()[:32]}.json"
+        with suppress(OSError, ValueError, TypeError, KeyError):  # none, damaged, or of another version
+            known = json.loads(path.read_bytes())
+            if known.pop("version") == VERSION and known["modified"] == _modified(place):
+                return Contents(**known)
+        contents = read_tar(place)
+        if not contents.damage:
+            atomic_write(path, json.dumps({"version": VERSION, **asdict(contents)}))
+        return contents
+
+    with FileLock(cache / ".lock"), Counter("reading through the shards", len(places), progress) as counter:
+        result = []
+        for contents in ahead(read, places, workers, 2 * workers):
+            result.append(contents)
+            counter.advance(1)
+    return result
+
+
+def read_tar(place: str) -> Contents:
+    """Return what is in a tar file; raises CnnkitError only if a server cannot be reached."""
+    contents = Contents()
+    try:
+        contents.modified = _modified(place)
+        with open_bytes(place) as raw, io.BufferedReader(raw, BUFFER) as file:
+            try:
+                with tarfile.open(fileobj=file, mode="r:") as tar:
+                    for sample in _samples(tar, is_url(place)):
+                        _add(contents, sample)
+                    contents.damage = _wrong_end(file, tar.offset)
+            finally:
+                contents.bytes = raw.length
+    except (tarfile.TarError, ValueError, OSError) as error:
+        contents.damage = f"no tar file, or a compressed or damaged one ({error})"
+    except DataError as error:
+        contents.damage = str(error)
+    return contents
+
+
+def member_name(header: bytes) -> str:
+    """Return the name in the header of a member, as far as it fits in there."""
+    name, prefix = (
+        header[start:stop].split(b"\0")[0].decode(errors="replace") for start, stop in ((0, 100), (345, 500))
+    )
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _modified(place: str) -> int:
+    return 0 if is_url(place) else Path(place).stat().st_mtime_ns
+
+
+def _samples(tar: tarfile.TarFile, remote: bool) -> Iterator[_Sample]:
+    """Yield what belongs together; each member is read where it lies, for on a server nothing goes backwards."""
+    sample = _Sample("")
+    for member in tar:
+        folder, slash, name = member.name.rpartition("/")
+        stem, dot, suffix = name.partition(".")
+        key, kind = f"{folder}{slash}{stem}", (dot + suffix).lower()
+        if not stem or not member.isreg() or member.issparse() or kind not in (*SUFFIXES, *LABELS):
+            continue
+        file = tar.extractfile(member)
+        assert file
+        if key != sample.key:
+            yield sample
+            sample = _Sample(key)
+        if kind in LABELS:
+            sample.labels[kind] = file.read()
+        elif not sample.picture:
+            sample.picture = member
+            sample.header = _header(io.BytesIO(file.read()) if remote else file, member.size)
+    yield sample
+
+
+def _header(file: IO[bytes], size: int) -> Header | DataError:
+    try:
+        if size > LARGEST:
+            raise DataError(f"refused: it has {size:,} bytes")
+        return read_header(file)
+    except DataError as error:
+        return error
+
+
+def _add(contents: Contents, sample: _Sample) -> None:
+    if sample.picture is None or sample.header is None:
+        if ".cls" in sample.labels:
+            contents.problems.append((sample.key, "there is no picture beside its label"))
+        return
+    try:
+        if isinstance(sample.header, DataError):
+            raise sample.header
+        contents.add(sample.picture, sample.header, _label(sample.labels))
+    except DataError as error:
+        contents.problems.append((sample.picture.name, str(error)))
+
+
+def _label(labels: dict[str, bytes]) -> int | str:
+    try:
+        if ".cls" in labels:
+            return _number_or_name(labels[".cls"].decode())
+        content = json.loads(labels.get(".json", b"{}"))
+    except ValueError as error:
+        raise DataError(f"its label cannot be read ({error})") from error
+    for word in WORDS:
+        if isinstance(content, dict) and isinstance(content.get(word), int | str):
+            return _number_or_name(str(content[word]))
+    raise DataError(f"beside it is no .cls, and no .json that says {' or '.join(WORDS)}")
+
+
+def _number_or_name(text: str) -> int | str:
+    text = text.strip()
+    if not text or text.startswith("-"):
+        raise DataError(f"its label is {text!r}")
+    return int(text) if text.isdecimal() else text
+
+
+def _wrong_end(file: IO[bytes], offset: int) -> str:
+    """Say what is wrong with what lies where no member begins any more: tarfile takes anything for the end."""
+    file.seek(offset)
+    block = file.read(HEADER)
+    if not block:
+        return f"it ends at byte {offset:,} without an end mark: it may be cut short"
+    return f"it is damaged at byte {offset:,}" if any(block) else ""

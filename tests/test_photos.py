@@ -1,0 +1,95 @@
+"""From a folder of photographs to an evaluated classifier, through the command line."""
+
+import json
+import random
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from conftest import Cli, one_line
+from test_folder import with_bad_ones
+
+CLASSES = ("bar", "disc", "square")
+QUICK = ("lenet_bn", "--data", "photos", "--image-size", "28", "--batch-size", "16", "--epochs", "6")
+
+
+def draw(path: Path, kind: str, seed: int) -> None:
+    """A dark shape on a bright ground, or the other way round, in a photo of any size."""
+    chance = random.Random(seed)
+    size = (chance.randint(40, 90), chance.randint(40, 90))
+    ground, shape = ((chance.randint(180, 255),) * 3, (chance.randint(0, 70),) * 3)
+    image = Image.new("RGB", size, ground)
+    side = min(size) // 2
+    left, top = (chance.randint(0, extent - side) for extent in size)
+    box = (left, top, left + side, top + (side if kind != "bar" else side // 4))
+    pen = ImageDraw.Draw(image)
+    (pen.ellipse if kind == "disc" else pen.rectangle)(box, fill=shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+@pytest.fixture
+def photos() -> Path:
+    for number, kind in enumerate(CLASSES):
+        for seed in range(40):
+            draw(Path(f"photos/{kind}/{seed:02}.{'jpg' if seed % 2 else 'png'}"), kind, 100 * number + seed)
+    return Path("photos")
+
+
+def test_photos_become_a_classifier(photos: Path, cli: Cli) -> None:
+    trained = cli("train", *QUICK, "--lr", 0.02)
+    assert trained.code == 0, trained.err
+    assert "96 images to train on, 12 to choose the best epoch by" in trained.out
+    run = Path("runs/lenet_bn-photos-1")
+    split = json.loads((run / "split.json").read_text())
+    assert len(split["test"]) == 12
+    assert not set(split["test"]) & set(split["validation"])
+    assert tomllib.loads((run / "config.toml").read_text())["data"] == str(photos.resolve())
+    report = json.loads(cli("evaluate", run, "--json").out)
+    assert report["images"] == 12
+    assert report["accuracy"] > 0.6
+    assert json.loads((run / "test.json").read_text()) == report
+    answers = json.loads(cli("predict", run, *(photos / name for name in split["test"]), "--json").out)
+    hits = [answer["predictions"][0]["class"] == Path(answer["image"]).parent.name for answer in answers]
+    assert sum(hits) / 12 == pytest.approx(report["accuracy"]), "predictions see the pictures as the test set does"
+
+
+def test_a_folder_of_its_own_splits(photos: Path, cli: Cli) -> None:
+    for index, split in enumerate(("train", "val", "test")):
+        for kind in CLASSES:
+            for picture in sorted((photos / kind).iterdir())[10 * index :: 30]:
+                target = Path("own", split, kind, picture.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(picture, target)
+    trained = cli("train", "lenet", "--data", "own", "--epochs", 1, "--batch-size", 3)
+    assert trained.code == 0, trained.err
+    assert "own: 6 images to train on, 3 to choose the best epoch by" in trained.out
+    assert json.loads(cli("evaluate", "runs/lenet-own-1", "--json").out)["images"] == 3
+    everything = json.loads(cli("evaluate", "runs/lenet-own-1", "--data", "photos", "--json").out)
+    assert everything["images"] == 120, "all of another flat folder"
+    assert json.loads(Path("runs/lenet-own-1/test.json").read_text())["images"] == 3, "of the run's own data alone"
+    shutil.rmtree("own/test")
+    one_line(cli("evaluate", "runs/lenet-own-1"), 3, "own has no test images", "test/CLASS/", "--data")
+
+
+def test_a_changed_folder_is_not_resumed(photos: Path, cli: Cli) -> None:
+    assert cli("train", *QUICK).code == 0
+    draw(photos / "bar/new.png", "bar", 1)
+    one_line(cli("train", "--resume", "--epochs", 7), 3, "is not the data that runs/lenet_bn-photos-1 was split from")
+
+
+def test_bad_pictures_stop_before_training_or_are_left_out_by_name(photos: Path, cli: Cli) -> None:
+    (photos / "bar").rename(photos / "cat")
+    (photos / "cat/00.png").touch()
+    with_bad_ones(photos)
+    result = cli("train", *QUICK)
+    one_line(result, 3, "--on-bad-image skip", "cnnkit data check")
+    assert not Path("runs").exists()
+    result = cli("train", *QUICK, "--on-bad-image", "skip")
+    assert result.code == 0, result.err
+    log = Path("runs/lenet_bn-photos-1/log.txt").read_text()
+    assert log.count("left out: ") >= 10
+    assert " left out, " in log
