@@ -255,7 +255,10 @@ def test_hopeless_trials_are_ended_early(cli: Cli) -> None:
 
 
 def test_a_trial_in_its_last_epoch_is_not_ended_early(cli: Cli) -> None:
-    write("lr = {low = 1e-9, high = 0.03, log = true}", 'net = "lenet_bn"\nepochs = 1\nschedule = "constant"\n')
+    write(
+        "lr = {low = 1e-3, high = 0.03, log = true}",
+        'net = "lenet_bn"\nepochs = 1\nschedule = "constant"\nbatch_size = 32\n',
+    )
     trials = search(cli, "--trials", 9)
     assert {trial["state"] for trial in trials} == {"complete"}
     assert min(trial["value"] for trial in trials[5:]) < max(trial["value"] for trial in trials[:5])
