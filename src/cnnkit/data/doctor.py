@@ -1,0 +1,161 @@
+"""The doctor of folders of pictures: whatever would harm a training, and what is worth knowing besides."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnkit.core.errors import DataError
+from cnnkit.core.shape import count
+from cnnkit.data.ahead import Counter, ahead, chunks, processors
+from cnnkit.data.examine import PICTURE, Trouble, examine, format_of
+from cnnkit.data.findings import KINDS, Finding
+from cnnkit.data.folder import SPLITS, SUFFIXES, ImageFolder, Split, scan_folder
+from cnnkit.data.judge import imbalance, repeated, statistics, wrong_suffixes
+
+__all__ = ["Diagnosis", "diagnose"]
+
+CHUNK = 16  # files that a thread looks at in one go
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found in the folder `root`, the worst first, and `statistics` of the pictures that can be read."""
+
+    root: Path
+    files: int
+    findings: tuple[Finding, ...]
+    statistics: dict[str, Any]
+
+    @property
+    def harms(self) -> bool:
+        """Whether a training would be harmed."""
+        return any(finding.harms for finding in self.findings)
+
+
+def diagnose(root: Path, workers: int | None = None, progress: bool = True) -> Diagnosis:
+    """Decode each picture below `root` once, in `workers` threads (None: one for each processor), and judge them all.
+
+    No file in the folder raises an error. `progress` tells how far it is on standard error. Raises DataError if there
+    is no such folder, UsageError for workers below 1.
+    """
+    workers = count(processors() if workers is None else workers, "workers")
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    everything = set(_walk(root))
+    findings: list[Finding] = []
+    try:
+        folder = scan_folder(root)
+    except (DataError, OSError, RecursionError) as error:
+        findings.append(Finding("layout", detail=str(error)))
+        folder = _guess(root, sorted(path for path in everything if path.lower().endswith(SUFFIXES)))
+    seen = {path for split in folder.splits.values() for path in split.paths}
+    with _silence():
+        facts, bad = _look_at_all(folder, workers, progress)
+        for path in sorted(everything - seen):
+            findings.append(_unseen(root, path))
+    findings += bad
+    folder = _without(folder, {path for finding in bad for path in finding.paths})
+    if "" not in folder.classes:
+        findings += [Finding("class", detail=line) for line in folder.complaints()]
+        findings += imbalance(folder)
+    findings += wrong_suffixes(folder, facts)
+    findings += repeated(folder, facts, progress)
+    order = list(KINDS)
+    findings.sort(key=lambda finding: (order.index(finding.kind), finding.paths))
+    return Diagnosis(root, len(everything | seen), tuple(findings), statistics(folder, facts))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Yield the files below the root that are not hidden; each folder once, in the order of `scan_folder`."""
+    folders, visited = [""], set()
+    while folders:
+        below = folders.pop()
+        try:
+            status = (root / below).stat()
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(root / below) as found:
+                entries = sorted((entry for entry in found if entry.name[0] != "."), key=lambda entry: entry.name)
+        except OSError:  # it has vanished; or it may not be read, as scan_folder says
+            continue
+        names = {entry.name: os.path.isdir(entry) for entry in entries}  # noqa: PTH112  no error for a link to itself
+        yield from (f"{below}{name}" for name, is_folder in names.items() if not is_folder)
+        folders += [f"{below}{name}/" for name, is_folder in reversed(names.items()) if is_folder]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep to ourselves what Pillow warns of: the files are named in the findings, or harmless."""
+    log = logging.getLogger("PIL")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():  # here, not in the threads: they share one list of filters
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _guess(root: Path, paths: list[str]) -> ImageFolder:
+    """Place pictures as far as their paths tell, where `scan_folder` gives up; "" is the class of those in none."""
+    parts = {path: path.split("/") for path in paths}
+    split = any(names[0].lower() in SPLITS for names in parts.values() if len(names) > 1)
+    places: dict[str, list[tuple[str, str]]] = {name: [] for name in SPLITS.values()}
+    for path, names in parts.items():
+        if not split:
+            places["train"].append((path, names[0] if len(names) > 1 else ""))
+        elif len(names) > 1 and (name := SPLITS.get(names[0].lower())):
+            places[name].append((path, names[1] if len(names) > 2 else ""))
+    classes = sorted({label for rows in places.values() for _, label in rows})
+    splits = {
+        name: Split(tuple(path for path, _ in rows), tuple(classes.index(label) for _, label in rows))
+        for name, rows in places.items()
+        if rows or name == "train"
+    }
+    return ImageFolder(root, tuple(classes), splits, flat=not split)
+
+
+def _look_at_all(folder: ImageFolder, workers: int, progress: bool) -> tuple[np.ndarray, list[Finding]]:
+    """Return a row of PICTURE for each picture that can be read, in their order, and what is wrong with the others."""
+    paths = [path for split in folder.splits.values() for path in split.paths]
+    names = iter(paths)
+    facts, bad = [np.empty(0, PICTURE)], []
+
+    def look(chunk: Sequence[str]) -> list[np.ndarray | Trouble]:
+        return [examine(f"{folder.root}/{path}") for path in chunk]
+
+    with Counter(f"looking at {folder.root}", len(paths), progress) as counter:
+        for found in ahead(look, chunks(paths, CHUNK), workers, 4 * workers):
+            for result, path in zip(found, names, strict=False):
+                if isinstance(result, Trouble):
+                    bad.append(Finding(result.kind, (path,), result.reason, (path,)))
+                else:
+                    facts.append(result)
+            counter.advance(len(found))
+    return np.concatenate(facts), bad
+
+
+def _unseen(root: Path, path: str) -> Finding:
+    """Say what a file is that lies outside the classes, or has another suffix."""
+    if path.lower().endswith(SUFFIXES):
+        return Finding("unseen", (path,), "outside the folders of classes")
+    if found := format_of(f"{root}/{path}"):
+        return Finding("unseen", (path,), f"holds a {found}, but its suffix is not one that is read")
+    return Finding("other-file", (path,))
+
+
+def _without(folder: ImageFolder, bad: set[str]) -> ImageFolder:
+    splits = {}
+    for name, split in folder.splits.items():
+        good = [(path, label) for path, label in zip(*split, strict=True) if path not in bad]
+        splits[name] = Split(tuple(path for path, _ in good), tuple(label for _, label in good))
+    return replace(folder, splits=splits)

@@ -1,0 +1,82 @@
+"""Pictures that are nearly the same, found in a time that grows with their number and not with its square."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+__all__ = ["PORTIONS", "gather", "near_pairs"]
+
+PASSES, NEIGHBOURS = 8, 8  # orders in which pictures are sorted, and with how many of the next each is compared
+PORTIONS = PASSES * NEIGHBOURS
+BITS, AXES = 64, 24
+CLOSE = 0.05  # largest difference of two thumbnails, as a part of their contrast
+FLAT = 2  # grey levels: pictures of less contrast tell too little
+SAMPLE, BLOCK = 5000, 8192
+
+
+def near_pairs(thumbs: np.ndarray) -> Iterator[list[tuple[int, int]]]:
+    """Yield, in PORTIONS portions, pairs of rows whose thumbnails (uint8, N x D) are nearly the same.
+
+    Two thumbnails are if the root mean square of their difference is below CLOSE times the smaller of their standard
+    deviations. Candidates are neighbours when the pictures are sorted by 64-bit perceptual hashes, whose bits are
+    shuffled for each pass (Charikar 2002). A bit says on which side of the middle a picture lies along a random
+    direction, drawn after the principal components of these very pictures have been brought to one scale, so that
+    pictures that are all alike, such as clothes on black, still differ in half of their bits.
+    """
+    if len(thumbs) < 2:
+        return
+    bits = _hashes(thumbs)
+    contrast = np.concatenate([block.std(1) for block in _blocks(thumbs)])
+    limit = np.where(contrast < FLAT, 0, CLOSE * contrast) ** 2
+    draw = np.random.default_rng(0)
+    for _ in range(PASSES):
+        shuffled = np.packbits(bits[:, draw.permutation(BITS)], axis=1)
+        order = np.argsort(np.ascontiguousarray(shuffled).view(">u8")[:, 0], kind="stable")
+        for step in range(1, NEIGHBOURS + 1):
+            pairs: list[tuple[int, int]] = []
+            for start in range(0, len(order) - step, BLOCK):
+                one = order[:-step][start : start + BLOCK]
+                other = order[step:][start : start + BLOCK]
+                difference = thumbs[one].astype(np.float32) - thumbs[other]
+                close = (difference**2).mean(1) < np.minimum(limit[one], limit[other])
+                pairs += zip(one[close].tolist(), other[close].tolist(), strict=True)
+            yield pairs
+
+
+def gather(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the groups, sorted, that the pairs connect.
+
+    >>> gather([(1, 2), (5, 4), (2, 0)])
+    [[0, 1, 2], [4, 5]]
+    """
+    parent: dict[int, int] = {}
+
+    def first(row: int) -> int:
+        while (above := parent.setdefault(row, row)) != row:
+            parent[row] = row = parent[above]
+        return row
+
+    for one, other in pairs:
+        low, high = sorted((first(one), first(other)))
+        parent[high] = low
+    groups = defaultdict(list)
+    for row in sorted(parent):
+        groups[first(row)].append(row)
+    return list(groups.values())
+
+
+def _hashes(thumbs: np.ndarray) -> np.ndarray:
+    """Return N x BITS booleans."""
+    sample = thumbs[:: 1 + len(thumbs) // SAMPLE].astype(np.float32)
+    centre = sample.mean(0)
+    variances, axes = np.linalg.eigh(np.cov(sample - centre, rowvar=False))
+    directions = axes[:, -AXES:] / np.sqrt(variances[-AXES:].clip(0) + 1)
+    directions = directions @ np.random.default_rng(0).normal(size=(directions.shape[1], BITS))
+    sides = np.concatenate([(block - centre) @ directions for block in _blocks(thumbs)])
+    return np.asarray(sides > np.median(sides, 0))
+
+
+def _blocks(thumbs: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(thumbs), BLOCK):
+        yield thumbs[start : start + BLOCK].astype(np.float32)

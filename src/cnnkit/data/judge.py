@@ -1,0 +1,113 @@
+"""What is wrong with pictures that can be read, taken together: copies, leaks, classes of unequal size."""
+
+import os
+from collections import Counter as Count
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from cnnkit.data.ahead import Counter
+from cnnkit.data.duplicates import PORTIONS, gather, near_pairs
+from cnnkit.data.examine import FORMATS
+from cnnkit.data.findings import Finding
+from cnnkit.data.folder import ImageFolder
+
+__all__ = ["imbalance", "repeated", "statistics", "wrong_suffixes"]
+
+UNEQUAL = 10  # times as many pictures in the largest class as in the smallest
+
+
+def wrong_suffixes(folder: ImageFolder, facts: np.ndarray) -> Iterator[Finding]:
+    """Yield the pictures whose format is not what their suffix says; `facts` has a row of PICTURE for each picture."""
+    paths = chain.from_iterable(split.paths for split in folder.splits.values())
+    for path, found in zip(paths, facts["format"].tolist(), strict=True):
+        if found not in FORMATS[path.rpartition(".")[2].lower()]:
+            yield Finding("wrong-suffix", (path,), f"holds a {found}")
+
+
+def imbalance(folder: ImageFolder) -> Iterator[Finding]:
+    """Yield a finding if the largest class of the training set has UNEQUAL times as many pictures as the smallest."""
+    sizes = Count(next(iter(folder.splits.values())).labels).most_common()
+    if sizes and sizes[0][1] >= UNEQUAL * sizes[-1][1]:
+        (most, many), (least, few) = sizes[0], sizes[-1]
+        times = f"{many / few:,.0f} times as many"
+        yield Finding(
+            "imbalance", (), f"{folder.classes[most]} has {many:,} pictures, {folder.classes[least]} {few:,}: {times}"
+        )
+
+
+def repeated(folder: ImageFolder, facts: np.ndarray, progress: bool) -> Iterator[Finding]:
+    """Yield the pictures that are there more than once, and those that nearly are."""
+    files = [
+        (path, split, folder.classes[label])
+        for split, pictures in folder.splits.items()
+        for path, label in zip(*pictures, strict=True)
+    ]
+    _, firsts, inverse = np.unique(facts["pixels"], return_index=True, return_inverse=True)
+    copies: list[list[int]] = [[] for _ in firsts]
+    for row, group in enumerate(inverse.tolist()):
+        copies[group].append(row)
+    for rows in copies:
+        if len(rows) > 1:
+            paths, splits, classes = zip(*(files[row] for row in rows), strict=True)
+            alike = "same bytes" if len(set(facts["content"][rows].tolist())) == 1 else "same pixels"
+            detail = ", ".join([alike, *_conflict(classes)])
+            if len(set(splits)) > 1:
+                yield Finding("leak", paths, detail, _trained_on(folder, paths, splits))
+            if len(set(classes)) > 1:
+                yield Finding("label-conflict", paths, detail)
+            elif len(set(splits)) == 1:
+                yield Finding("duplicate", paths, detail)
+    for groups in gather(_near(facts["thumb"][firsts], progress)):
+        rows = sorted(row for group in groups for row in copies[group])
+        paths, splits, classes = zip(*(files[row] for row in rows), strict=True)
+        kind = "near-leak" if len(set(splits)) > 1 else "near-duplicate"
+        yield Finding(kind, paths, "".join(_conflict(classes)))
+
+
+def statistics(folder: ImageFolder, facts: np.ndarray) -> dict[str, Any]:
+    """Return what the pictures are like: how many in each class, sizes (upright), bytes, modes, formats."""
+    counts = {split: Count(pictures.labels) for split, pictures in folder.splits.items()}
+    return {
+        "pictures": len(facts),
+        "classes": {
+            name: {split: count[label] for split, count in counts.items()} for label, name in enumerate(folder.classes)
+        },
+        "height": _spread(facts["height"]),
+        "width": _spread(facts["width"]),
+        "aspect": _spread(facts["width"] / facts["height"]),
+        "bytes": _spread(facts["bytes"]) | {"sum": int(facts["bytes"].sum())},
+        "modes": dict(Count(facts["mode"].tolist()).most_common()),
+        "formats": dict(Count(facts["format"].tolist()).most_common()),
+        "turned": int(facts["turned"].sum()),
+    }
+
+
+def _near(thumbs: np.ndarray, progress: bool) -> Iterator[tuple[int, int]]:
+    with Counter("comparing pictures", PORTIONS, progress) as counter:
+        for portion in near_pairs(thumbs):
+            yield from portion
+            counter.advance(1)
+
+
+def _conflict(classes: tuple[str, ...]) -> list[str]:
+    return [f"as {' and '.join(sorted(set(classes)))}"] if len(set(classes)) > 1 else []
+
+
+def _trained_on(folder: ImageFolder, paths: tuple[str, ...], splits: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the copies to take away: all but those of the last split, and none that is one of these by a link."""
+    last = [name for name in folder.splits if name in splits][-1]
+    kept = {_place(folder, path) for path, split in zip(paths, splits, strict=True) if split == last}
+    return tuple(path for path in paths if _place(folder, path) not in kept)
+
+
+def _place(folder: ImageFolder, path: str) -> tuple[str, str]:
+    parent, _, name = path.rpartition("/")
+    return os.path.realpath(folder.root / parent), name
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    low, middle, high = np.percentile(values, (0, 50, 100)).tolist() if len(values) else (0, 0, 0)
+    return {"min": low, "median": middle, "max": high}

@@ -1,0 +1,113 @@
+"""Harmful files moved out of a folder of pictures: none is lost, and each can go back."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.files import atomic_write, make_folder
+from cnnkit.data.doctor import Diagnosis
+
+__all__ = ["JOURNAL", "check_quarantine", "quarantine"]
+
+JOURNAL = "quarantine.json"
+
+
+def check_quarantine(root: Path, target: Path) -> None:
+    """Raise UsageError if files from `root` moved into `target` would be part of the data, or of another folder's."""
+    inner, outer = target.resolve(), root.resolve()
+    hidden = inner.is_relative_to(outer) and any(part.startswith(".") for part in inner.relative_to(outer).parts)
+    if outer.is_relative_to(inner) or (inner.is_relative_to(outer) and not hidden):
+        raise UsageError(f"{target} and {root} lie in each other: choose a folder elsewhere, or {root / '.quarantine'}")
+    if os.path.lexists(target) and not target.is_dir():
+        raise UsageError(f"{target} is no folder: choose another name")
+
+
+def quarantine(diagnosis: Diagnosis, target: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Move the culprits of what would harm training into `target`, with their paths below the root.
+
+    A name that is taken gets a number; nothing is overwritten or deleted. Before the first is moved,
+    target/quarantine.json lists all: "what" lies in `target`, "from" where it came, and "why". A file listed there that
+    `target` does not have was not moved. Returns where each went, by its path below the root, and why others stayed.
+    Raises UsageError for a `target` that is part of the data, CnnkitError if it cannot be written.
+    """
+    check_quarantine(diagnosis.root, target)
+    reasons: dict[str, str] = {}
+    for finding in diagnosis.findings:
+        if finding.harms:
+            why = f"{finding.about.text}: {finding.detail}".removesuffix(": ")
+            reasons |= {path: why for path in finding.culprits if path not in reasons}
+    present = [path for path in reasons if os.path.lexists(diagnosis.root / path)]
+    if not present:
+        return {}, {}
+    journal = make_folder(target) / JOURNAL
+    earlier = _read(journal)
+    taken = {JOURNAL} | {entry["what"] for entry in earlier}
+    places: dict[str, str] = {}
+    for path in present:
+        places[path] = _free(target, path, taken)
+        taken.add(places[path])
+
+    def write(paths: list[str]) -> None:
+        root = diagnosis.root.resolve()
+        new = [{"what": places[path], "from": f"{root}/{path}", "why": reasons[path]} for path in paths]
+        atomic_write(journal, json.dumps(earlier + new, indent=1) + "\n")  # ASCII: names need not be UTF-8
+
+    write(present)
+    failed: dict[str, str] = {}
+    for path in present:
+        try:
+            _move(diagnosis.root / path, target / places[path])
+        except OSError as error:
+            failed[path] = error.strerror or str(error)
+    if failed:
+        write([path for path in present if path not in failed])
+    return {path: place for path, place in places.items() if path not in failed}, failed
+
+
+def _read(journal: Path) -> list[dict[str, str]]:
+    try:
+        entries = json.loads(journal.read_bytes())
+        if isinstance(entries, list) and all(isinstance(entry["what"], str) for entry in entries):
+            return entries
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise CnnkitError(f"{journal} is not readable as a list of files: choose another folder, or move it away")
+
+
+def _free(target: Path, path: str, taken: set[str]) -> str:
+    """Return the path, or with a number if that name is taken in `target`."""
+    folder, _, name = path.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    choice, number = path, 1
+    while choice in taken or os.path.lexists(target / choice):
+        number += 1
+        choice = f"{folder}/{stem}-{number}{dot}{suffix}".lstrip("/")
+    return choice
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file, or a link; onto another file system by a copy that reaches the disk before the source goes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(source, target)
+        source.unlink()
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copy2(source, target, follow_symlinks=False)
+        if not target.is_symlink():
+            with target.open("rb") as file:
+                os.fsync(file.fileno())
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
