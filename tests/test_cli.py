@@ -221,7 +221,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["train", "lenet", "--data", "fashion-mnits"], 2, ["unknown data set", "did you mean 'fashion-mnist'"]),
         (["train", "lenet", "--optimizer", "adma"], 2, ["unknown optimizer 'adma'", "did you mean 'adam'", "sgd"]),
         (["train", "lenet", "--recipe", "chapte"], 2, ["unknown recipe 'chapte'", "did you mean 'chapter'"]),
-        (["train", "lenet", "--schedule", "cosine"], 2, ["unknown schedule 'cosine'", "one-cycle"]),
+        (["train", "lenet", "--schedule", "linear"], 2, ["unknown schedule 'linear'", "one-cycle"]),
         (["train", "lenet", "--epocs", "1"], 2, ["--epocs", "--epochs"]),
         (["train", "lenet", "--epochs", "0"], 2, ["epochs cannot be '0'", "greater than or equal to 1"]),
         (["train", "lenet", "--lr", "fast"], 2, ["lr cannot be 'fast'", "valid number"]),

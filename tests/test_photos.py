@@ -13,7 +13,7 @@ from conftest import Cli, one_line
 from test_folder import with_bad_ones
 
 CLASSES = ("bar", "disc", "square")
-QUICK = ("lenet_bn", "--data", "photos", "--image-size", "28", "--batch-size", "16", "--epochs", "6")
+QUICK = ("lenet_bn", "--data", "photos", "--image-size", "28", "--batch-size", "16", "--epochs", "12")
 
 
 def draw(path: Path, kind: str, seed: int) -> None:
@@ -78,7 +78,7 @@ def test_a_folder_of_its_own_splits(photos: Path, cli: Cli) -> None:
 def test_a_changed_folder_is_not_resumed(photos: Path, cli: Cli) -> None:
     assert cli("train", *QUICK).code == 0
     draw(photos / "bar/new.png", "bar", 1)
-    one_line(cli("train", "--resume", "--epochs", 7), 3, "is not the data that runs/lenet_bn-photos-1 was split from")
+    one_line(cli("train", "--resume", "--epochs", 13), 3, "is not the data that runs/lenet_bn-photos-1 was split from")
 
 
 def test_bad_pictures_stop_before_training_or_are_left_out_by_name(photos: Path, cli: Cli) -> None:

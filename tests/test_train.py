@@ -363,6 +363,14 @@ def test_ctrl_c_while_torch_is_imported(cli: Cli) -> None:
     assert (process.returncode, err) == (130, "cnnkit: interrupted\n")
 
 
+def test_no_password_stays_in_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "argv", ["cnnkit", "sweep", "--storage", "postgresql://me:s3cret@host/db", "a:b@c"])
+    run = Run.create(tmp_path, "run", {})
+    assert run.read_json("environment.json")["command"][3:] == ["postgresql://me:***@host/db", "a:b@c"]
+
+
 def test_a_run_is_resumed_by_one_process_with_its_own_settings(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     run = Run.open(Path("runs/lenet-digits-1"))

@@ -16,6 +16,7 @@ from cnnkit.train.step import Step, Stepper
 __all__ = ["lr_range_test", "suggest_lr"]
 
 SMOOTHING = 0.9  # of the losses' moving average
+LAG = 9  # steps, SMOOTHING / (1 - SMOOTHING)
 EXPLODED = 4.0  # times the least loss
 
 
@@ -48,16 +49,19 @@ def lr_range_test(
 def suggest_lr(points: list[tuple[float, float]]) -> float:
     """Return the learning rate, of a range test's points, at which the loss falls the steepest before its least.
 
-    Raises CnnkitError if it never falls.
+    The average follows the losses LAG steps late, so the rate is that of LAG steps before. Raises CnnkitError if the
+    loss never falls.
     """
-    least = min(range(len(points)), key=lambda index: points[index][1])
+    settled = points[len(points) // 10 :]  # the average of a few losses is noise
+    least = min(range(len(settled)), key=lambda index: settled[index][1])
     slopes = [
         ((after - before) / math.log(right / left), left)
-        for (left, before), (right, after) in pairwise(points[: least + 1])
+        for (left, before), (right, after) in pairwise(settled[: least + 1])
     ]
     if not slopes or min(slopes)[0] >= 0:
         raise CnnkitError("the loss never falls: try other --low and --high, more --steps, or another network")
-    return min(slopes)[1]
+    rates = [lr for lr, _ in points]
+    return rates[max(rates.index(min(slopes)[1]) - LAG, 0)]
 
 
 def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor, int]]:

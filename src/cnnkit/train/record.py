@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -160,5 +161,5 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "command": sys.argv,
+        "command": [re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", word) for word in sys.argv],  # no password
     }
