@@ -1,0 +1,74 @@
+"""One process with two threads against two processes with one thread each, training the same network in turn.
+
+    python benchmarks/processes.py
+
+Each round trains two epochs in new processes, by the plain command line and by torchrun, with the same images in each
+batch; the second epoch's images per second count. Results go to benchmarks/results/ as Markdown and JSON.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from report import RESULTS, write
+
+WORK = {
+    "lenet_bn": ["lenet_bn", "--data", "fashion-mnist", "--batch-size", "256"],
+    "resnet18 at 28, width 16": [
+        "resnet18", "--data", "fashion-mnist", "--image-size", "28", "--batch-size", "256", "--validation", "0.9",
+        "--model-kwargs.stem", "cifar", "--model-kwargs.width", "16",
+    ],
+}  # fmt: skip
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def speed(arguments: list[str], processes: int) -> tuple[float, float]:
+    """Train two epochs and return the second's images per second, and the last training loss."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, *(TORCHRUN if processes > 1 else []), "-m", "cnnkit", "train", *arguments]
+        subprocess.run(
+            [*command, "--epochs", "2", "--output", folder], check=True, stdout=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": str(2 // processes)},
+        )  # fmt: skip
+        [run] = Path(folder).iterdir()
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return rows[-1]["images_per_second"], rows[-1]["train_loss"]
+
+
+def main() -> None:
+    """Measure the two in turn and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+
+    figures, rows = {}, []
+    for name, arguments in WORK.items():
+        found = {processes: [] for processes in (1, 2)}
+        for _ in range(options.rounds):
+            for processes in found:
+                found[processes].append(speed(arguments, processes))
+        one, two = ([images for images, _ in found[processes]] for processes in (1, 2))
+        ratio = statistics.median(b / a for a, b in zip(one, two, strict=True))
+        losses = [found[processes][0][1] for processes in (1, 2)]
+        figures[name] = {"one process": found[1], "two processes": found[2]}
+        medians = [f"{statistics.median(values):,.0f}" for values in (one, two)]
+        rows.append([name, *medians, f"{ratio:.2f}", *(f"{loss:.4f}" for loss in losses)])
+    write(
+        options.output,
+        "processes",
+        "Two processes against one",
+        f"images/s, medians of {options.rounds} rounds, and the median of their ratios; two threads in all; Gloo",
+        ["network", "one process", "two processes", "ratio", "loss of one", "loss of two"],
+        rows,
+        figures,
+    )
+
+
+if __name__ == "__main__":
+    main()
