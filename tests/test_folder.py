@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from cnnkit.data import (
 )
 from cnnkit.data import cache as cache_module
 from cnnkit.data import store as store_module
+from cnnkit.data.ahead import ahead
 
 SIZE = (8, 8)
 
@@ -62,6 +64,7 @@ def contents(root: Path, data: Dataset) -> None:
         if part is not None:
             images = part.images[torch.arange(len(part))]
             assert images.shape == (len(part), *part.images.shape[1:]) == tuple(part.images.shape)
+            assert images.permute(0, 2, 3, 1).is_contiguous(), "channels last"
             assert len(part.names) == len(part) == len(images)
             for image, name, label in zip(images, part.names, part.labels.tolist(), strict=True):
                 assert image.equal(read_image(root / name, image.shape[0], tuple(image.shape[1:]))), name
@@ -489,7 +492,7 @@ def test_what_is_too_large_for_the_budget_is_streamed(monkeypatch: pytest.Monkey
     contents(root, load(root))
     assert not decoded
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=2 * 20 * 64))
-    contents(root, load(root))
+    contents(root, load(root, budget=20 * 64))
     assert len(decoded) == 20
 
 
@@ -513,6 +516,22 @@ def test_statistics_of_what_is_on_the_disk_look_at_some(monkeypatch: pytest.Monk
     monkeypatch.setattr("cnnkit.data.preprocess.SAMPLE", 4)
     spread = stored.images[torch.tensor([0, 7, 15, 23])]
     assert channel_statistics(stored.images) == channel_statistics(spread)
+
+
+def test_threads_work_in_order_and_not_for_those_who_left() -> None:
+    done = []
+
+    def work(item: int) -> int:
+        done.append(item)
+        time.sleep(0.001 * (item % 3))
+        return item
+
+    assert list(ahead(work, range(50), 4, 8)) == list(range(50))
+    del done[:]
+    results = ahead(work, range(1000), 2, 1000)
+    assert next(results) == 0
+    results.close()
+    assert len(done) < 500
 
 
 def test_streaming_ends_with_its_batches() -> None:
@@ -602,6 +621,8 @@ def test_bad_pictures_are_left_out_and_named(budget: int, capfd: pytest.CaptureF
         labels = torch.cat([y for _, y in batches.epoch(1)])
         assert torch.bincount(labels).tolist() == [10, 10]
         assert torch.bincount(torch.cat([y for _, y in batches])).tolist() == [10, 10]
+        half = data.train.subset(torch.arange(len(data.train)))
+        assert sum(len(y) for _, y in Batches(half, 6, Preprocess(SIZE))) == 20, "what is bad has been told"
         told = dict(data.skipped) | getattr(data.train.images, "skipped", {})
         assert set(told) == {f"cat/{name}" for name in BAD}
         for name, (_, reason) in BAD.items():

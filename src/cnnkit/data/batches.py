@@ -76,8 +76,7 @@ class Batches:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = map(self._part, range(len(self)))
-        for images, labels, _ in self._read(part for part in parts if part.start < part.stop):
+        for images, labels, _ in self._read(map(self._part, range(len(self)))):
             if len(labels):
                 yield self.preprocess(images), labels
 

@@ -51,7 +51,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-BLOCK = 1 << 16
+READ, BLOCK = os.O_RDONLY | getattr(os, "O_BINARY", 0), 1 << 16
 DRAFT_GAP = 2  # a JPEG is decoded to at least so many times the size it is then resized to
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PLAIN, PLAIN_MODES = 41, {0: "L", 2: "RGB"}  # bytes before the pixels; colour types
@@ -100,7 +100,7 @@ def write_image(path: Path, image: Tensor) -> None:
 def read_file(path: Path | str) -> bytes:
     """Return the bytes of a file; raises DataError with the reason alone."""
     try:
-        file = os.open(path, os.O_RDONLY)  # fewer calls, at each of which another thread would go on, than open() makes
+        file = os.open(path, READ)  # fewer calls, at each of which another thread would go on, than open() makes
         try:
             blocks = [os.read(file, BLOCK)]
             while blocks[-1]:
