@@ -32,7 +32,7 @@ BLOCK, GAP = 1 << 20, 1 << 16  # bytes read at once, and read over between two p
 CHUNK = 64  # pictures that a thread decodes at a time, at most
 SAMPLE, STRETCH = 4096, 256  # pictures
 
-Content = bytes | DataError  # a picture with the tar header before it, or why its shard cannot be read
+Content = bytes | str  # a picture with the tar header before it, or why its shard cannot be read
 
 
 class _Piece(NamedTuple):
@@ -144,8 +144,8 @@ class ShardImages:
         for number in piece.numbers:
             content = piece.contents[number]
             try:
-                if isinstance(content, DataError):
-                    raise content
+                if isinstance(content, str):
+                    raise DataError(content)
                 piece.images[number] = decode_image(content[HEADER:], channels, (height, width))
             except DataError as error:
                 piece.kept[number] = False
@@ -195,7 +195,7 @@ def _read_run(index: ShardIndex, rows: np.ndarray) -> Iterator[dict[int, Content
     try:
         file = open_bytes(shard.place)
     except DataError as error:
-        yield dict.fromkeys(rows.tolist(), error)
+        yield dict.fromkeys(rows.tolist(), str(error))
         return
     with file:
         for block in blocks[:-1]:
@@ -234,5 +234,5 @@ def _read_block(file: ByteFile, shard: Shard, block: list[_Span]) -> dict[int, C
     if shard.bytes is not None and file.length not in (None, shard.bytes):
         reason = f"it has {file.length:,} bytes, and its index says {shard.bytes:,}: cut short, or another one"
     if reason:
-        return dict.fromkeys((span.row for span in block), DataError(reason))
+        return dict.fromkeys((span.row for span in block), reason)
     return {span.row: bytes(content[span.start - start : span.stop - start]) for span in block}

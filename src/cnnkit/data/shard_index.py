@@ -102,8 +102,8 @@ def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
 def expand(spec: str) -> list[str]:
     """Return the names that braces stand for.
 
-    >>> expand("{train-{08..10},val}.tar")
-    ['train-08.tar', 'train-09.tar', 'train-10.tar', 'val.tar']
+    >>> expand("x-{08..10}.tar"), expand("{train,val}.tar")
+    (['x-08.tar', 'x-09.tar', 'x-10.tar'], ['train.tar', 'val.tar'])
     """
     if not (braces := re.search(r"\{([^{}]*)\}", spec)):
         return [spec]
