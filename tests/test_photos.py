@@ -31,12 +31,17 @@ def draw(path: Path, kind: str, seed: int) -> None:
     image.save(path)
 
 
+def make_photos(folder: Path, count: int) -> Path:
+    """Draw `count` photos of each class, every other one as JPEG."""
+    for number, kind in enumerate(CLASSES):
+        for seed in range(count):
+            draw(folder / kind / f"{seed:02}.{'jpg' if seed % 2 else 'png'}", kind, 100 * number + seed)
+    return folder
+
+
 @pytest.fixture
 def photos() -> Path:
-    for number, kind in enumerate(CLASSES):
-        for seed in range(40):
-            draw(Path(f"photos/{kind}/{seed:02}.{'jpg' if seed % 2 else 'png'}"), kind, 100 * number + seed)
-    return Path("photos")
+    return make_photos(Path("photos"), 40)
 
 
 def test_photos_become_a_classifier(photos: Path, cli: Cli) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from test_photos import make_photos
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.M)
@@ -21,6 +22,7 @@ def test_the_readmes_commands_run_in_order(tmp_path: Path) -> None:
     assert len(COMMANDS) >= 8
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    make_photos(tmp_path / "photos", 24)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in COMMANDS:
         if command.startswith("make"):

@@ -14,7 +14,7 @@ from cnnkit.train.config import TrainConfig
 __all__ = ["explain_memory", "fitting_batch"]
 
 LARGEST = 1024  # images; more at once learn less from each
-FEWEST_STEPS = 20  # of an epoch
+FEWEST_STEPS, SMALLEST = 20, 16  # of an epoch, if its batches then have as many images
 SHARE = 0.7  # of the free memory, as allocators leave gaps
 COPIES = 5  # of the weights: themselves, their gradients, two of Adam's, a moving average
 TEMPORARY = 2  # what is alive at once during a step, in terms of what the backward pass keeps
@@ -47,7 +47,7 @@ def fitting_batch(net: nn.Module, image: tuple[int, int, int], num_images: int, 
     per_image = _kept_bytes(net, torch.zeros(2, *image, device=device)) // 2 * TEMPORARY
     weights = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
     free = SHARE * _free_bytes(device) - COPIES * weights
-    fits = int(min(free // max(per_image, 1) * config.accumulate, LARGEST, max(2, num_images // FEWEST_STEPS)))
+    fits = int(min(free // max(per_image, 1) * config.accumulate, LARGEST, max(SMALLEST, num_images // FEWEST_STEPS)))
     while fits >= 2:
         size = 1 << (fits.bit_length() - 1)
         if device.type == "cpu" or _step_fits(net, torch.zeros(size // config.accumulate or 1, *image, device=device)):
