@@ -149,6 +149,20 @@ def test_mixed_precision_learns_in_half_and_keeps_whole_weights(tmp_path: Path, 
     assert run.stepper.scaler.is_enabled() == (amp == "fp16")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile meets torch's own old parts
+def test_a_compiled_net_follows_the_same_curve(tmp_path: Path) -> None:
+    seen, compiled = Quiet(), Quiet()
+    plain = trainer(tmp_path / "plain", config(epochs=2), seen)
+    other = trainer(tmp_path / "compiled", config(epochs=2, compile=True), compiled)
+    for run in (plain, other):
+        run.net[4] = nn.Identity()  # what notes its inputs
+        run.run()
+    for a, b in zip(seen.epochs, compiled.epochs, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=1e-3)
+    assert [*other.net.state_dict()] == [*plain.net.state_dict()]
+
+
 def test_a_gradient_that_is_no_number_is_left_out(tmp_path: Path) -> None:
     seen = Quiet()
     run = trainer(tmp_path, config(skip_nan=2, ema=0.9, epochs=2), seen)

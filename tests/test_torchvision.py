@@ -24,6 +24,7 @@ from cnnkit.deploy import load_bundle, published_preprocess
 from cnnkit.nets import WEIGHTS, ZOO, create, pretrained
 from cnnkit.nets.pretrained import torchvision_names
 from conftest import ROOT, Cli
+from test_photos import make_photos
 
 GOLDENS = ROOT / "tests" / "goldens"
 GOLDEN = json.loads((GOLDENS / "torchvision.json").read_text())
@@ -343,6 +344,23 @@ def test_training_goes_on_from_published_weights(
     assert (result.code, "has weights of its own" in result.err) == (2, True)
     result = cli("train", "lenet", "--pretrained")
     assert (result.code, "lenet has no published weights" in result.err) == (2, True)
+
+
+def test_fine_tuning_moves_the_head_and_hardly_the_body_and_nothing_that_is_frozen(
+    server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
+    state = weights("resnet18")
+    serve(tmp_path / "served", state, monkeypatch)
+    make_photos(tmp_path / "photos", 8)
+    train = ("train", "resnet18.tv", "--recipe", "finetune", "--data", "photos", "--image-size", 32, "--epochs", 2)
+    result = cli(*train, "--batch-size", 10, "--freeze", "stem", "conv2", "--ema", 0.5)
+    assert result.code == 0, result.err
+    [checkpoint] = (torch.load("runs/resnet18.tv-photos-1/last.ckpt", weights_only=True)["stepper"]["net"],)
+    assert checkpoint["stem.0.weight"].equal(state["conv1.weight"])
+    assert checkpoint["stem.1.running_mean"].equal(state["bn1.running_mean"])
+    body = (checkpoint["conv5.1.body.conv2.weight"] - state["layer4.1.conv2.weight"]).abs().max()
+    assert 0 < body < 0.01
+    assert checkpoint["head.weight"].shape == (3, 512)
 
 
 def test_nothing_is_downloaded_unless_asked() -> None:

@@ -5,7 +5,7 @@ import sys
 from itertools import pairwise
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from cnnkit import __version__
@@ -40,6 +40,7 @@ app = App(
     help="The classic convolutional networks as one kit.",
     help_epilogue=EPILOGUE,
     help_format="markdown",
+    default_parameter=Parameter(consume_multiple=True),  # --augment flip crop
 )
 data = App(name="data", help="Look after pictures of one's own.")
 app.command(data)
