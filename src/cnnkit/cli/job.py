@@ -64,7 +64,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
     augment = Augment(config.augment, (pixels, pixels)) if config.augment else None
     device = pick_device(config.device, world.local_rank)
     config = config.model_copy(update={"data": _place(config.data)})
-    dataset = _read(config, pixels)
+    dataset = _read(config, pixels, world)
     channels = dataset.train.images.shape[1]
     seed_everything(config.seed)
     arguments: dict[str, Any] = config.model_kwargs | {
@@ -125,11 +125,12 @@ def _place(data: str) -> str:
     return str(here.absolute())
 
 
-def _read(config: RunConfig, pixels: int) -> Dataset:
+def _read(config: RunConfig, pixels: int, world: World) -> Dataset:
     options: dict[str, Any] = {
         "image_size": (pixels, pixels),
         "on_bad_image": config.on_bad_image,
         "workers": config.workers,
+        "progress": world.is_main,
     }
     if config.data not in DATASETS and is_shards(config.data):
         return load_shards(config.data, **options)

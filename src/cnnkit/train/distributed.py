@@ -1,5 +1,6 @@
 """Several processes, on one machine or many, that train one network together (started by torchrun)."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ class World:
     def leave(self) -> None:
         """Part from the others."""
         if self.size > 1 and dist.is_initialized():
+            gc.collect()  # what spread a net over the processes has threads that must end before Python does
             dist.destroy_process_group()
 
 
