@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import tracemalloc
 import warnings
 from collections import defaultdict
@@ -195,6 +196,13 @@ def test_a_turned_picture_equals_the_upright_one() -> None:
     assert diagnosis.statistics["height"] == {"min": 20, "median": 30, "max": 30}
 
 
+def test_equal_bytes_in_another_shape_are_another_picture() -> None:
+    pixels = noise()
+    save("data/a/1.png", pixels)
+    save("data/b/2.png", pixels.reshape(30, 20, 3))
+    assert found("data") == {}
+
+
 def test_statistics() -> None:
     save("data/a/1.png", np.zeros((10, 20), np.uint8))
     save("data/a/2.jpg", noise(30, 30))
@@ -207,13 +215,13 @@ def test_statistics() -> None:
 
 
 def test_imbalance_is_a_warning() -> None:
-    for number in range(30):
-        save(f"data/{'rare' if number < 3 else 'common'}/{number}.png")
+    for number in range(21):
+        save(f"data/{'rare' if number < 2 else 'common'}/{number}.png")
     assert found("data") == {}
-    (Path("data/rare/0.png")).unlink()
+    save("data/common/one more.png")
     diagnosis = look("data")
     assert found("data") == {"imbalance": [()]}
-    assert details(diagnosis, "imbalance") == ["common has 27 pictures, rare 2: 14 times as many"]
+    assert details(diagnosis, "imbalance") == ["common has 20 pictures, rare 2: 10 times as many"]
     assert not diagnosis.harms
 
 
@@ -300,17 +308,19 @@ def test_pictures_of_few_details_raise_no_false_alarm() -> None:
     grey = [np.full((20, 20), level, np.uint8) for level in range(100, 104)]
     pictures = [*digits, shades[0], shades[1].T, *grey]
     thumbs = [Image.fromarray(each).convert("RGB").resize((THUMB, THUMB)) for each in pictures]
-    assert not any(near_pairs(np.stack([np.asarray(thumb).reshape(-1) for thumb in thumbs])))
+    night = np.zeros((2, THUMB * THUMB * 3), np.uint8)
+    night[:, 200] = 30  # all that is left of a star, and too little to tell one from another
+    assert not any(near_pairs(np.stack([*(np.asarray(thumb).reshape(-1) for thumb in thumbs), *night])))
 
 
 def test_neighbours_are_nearly_all_found_that_comparing_all_with_all_finds() -> None:
     draw = np.random.default_rng(0)
     ramp = np.linspace(0, 1, THUMB)
     shapes = np.stack([np.cos(3 * a * ramp)[:, None] * np.cos(3 * b * ramp)[None] for a in range(4) for b in range(4)])
-    weights = draw.normal(size=(4000, 16))
-    weights[2000:] = weights[:2000] + draw.normal(scale=0.02, size=(2000, 16))  # copies, more or less close
+    weights = draw.normal(size=(4000, 16)) * ([10] + 15 * [1])  # most differ in brightness most of all
+    weights[2000:] = weights[:2000] + draw.normal(scale=0.01, size=(2000, 16))  # copies, more or less close
     thumbs = np.einsum("nk,khw->nhw", weights, shapes)[..., None].repeat(3, -1).reshape(4000, -1)
-    thumbs = (128 + 20 * thumbs).clip(0, 255).astype(np.uint8)
+    thumbs = (128 + 6 * thumbs).clip(0, 255).astype(np.uint8)
     values = thumbs.astype(float)
     contrast = values.std(1)
     expected = set()
@@ -359,6 +369,15 @@ def test_no_beginning_of_a_picture_stops_it(suffix: str) -> None:
     assert bad > 0.6 * len(content)
     path.write_bytes(content)
     assert not isinstance(examine(str(path)), Trouble)
+
+
+def test_nothing_that_decoding_raises_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*arguments: object, **options: object) -> None:
+        raise RuntimeError("two\nlines")
+
+    path = str(save("x.png"))
+    monkeypatch.setattr(Image, "open", surprise)
+    assert examine(path) == ("damaged", "two lines")
 
 
 def readable(path: Path) -> bool:
@@ -430,10 +449,13 @@ def test_pillow_is_silent(capfd: pytest.CaptureFixture[str], monkeypatch: pytest
         assert readable(root / "train/cat/x.jpg")
     save(root / "train/cat/bomb.png", Image.new("1", (300, 300)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80_000)  # of which Pillow only warns
-    before = list(warnings.filters)
-    look(root)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        look(root)
+        assert warnings.filters == before
+    assert caught == []
     assert capfd.readouterr() == ("", "")
-    assert warnings.filters == before
 
 
 def test_memory_does_not_grow_with_the_pictures() -> None:
@@ -530,7 +552,27 @@ def test_onto_another_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [entry["what"] for entry in json.loads(Path("away", JOURNAL).read_text())] == list(moved)
 
 
-def test_what_cannot_be_moved_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_half_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folders()
+    spoil(root)
+    before = tree(root)
+
+    def rename(self: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def copy(source: Path, target: Path, **how: object) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(shutil, "copy2", copy)
+    moved, failed = quarantine(look(root), Path("away"))
+    assert (moved, set(failed.values())) == ({}, {"No space left on device"})
+    assert tree(root) == before
+    assert tree(Path("away")).keys() == {JOURNAL}
+
+
+def test_what_cannot_be_moved_stays() -> None:
     root = folders()
     spoil(root)
     Path("away").mkdir()
@@ -643,6 +685,17 @@ def test_the_command_moves_and_the_next_is_clean(cli: Cli) -> None:
     assert json.loads(result.out)["moved"]["train/cat/empty.jpg"] == "train/cat/empty-2.jpg"
     one_line(result, 3, "classes that cannot be trained on (1)")
     assert "--quarantine" not in result.err
+
+
+def test_the_command_tells_what_could_not_be_moved(cli: Cli) -> None:
+    root = folders()
+    (root / "train/cat/bad.png").write_text("x")
+    Path("away").mkdir()
+    Path("away/train").touch()
+    result = cli("data", "check", root, "--quarantine", "away")
+    one_line(result, 3, "files without a picture in them (1)")
+    assert "not moved: train/cat/bad.png: " in result.out
+    assert "--quarantine" not in result.err  # it was tried
 
 
 def test_wrong_use(cli: Cli) -> None:
