@@ -449,6 +449,11 @@ def test_pillow_is_silent(capfd: pytest.CaptureFixture[str], monkeypatch: pytest
         assert readable(root / "train/cat/x.jpg")
     save(root / "train/cat/bomb.png", Image.new("1", (300, 300)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80_000)  # of which Pillow only warns
+    tif = bytearray(save(root / "train/cat/x.tif", noise(), compression="tiff_lzw").read_bytes())
+    tif[200:210] = b"\xff" * 10
+    (root / "train/cat/x.tif").write_bytes(tif)
+    assert not readable(root / "train/cat/x.tif")
+    assert "tif" in capfd.readouterr().err  # libtiff writes by itself
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         before = list(warnings.filters)
@@ -456,6 +461,8 @@ def test_pillow_is_silent(capfd: pytest.CaptureFixture[str], monkeypatch: pytest
         assert warnings.filters == before
     assert caught == []
     assert capfd.readouterr() == ("", "")
+    assert not readable(root / "train/cat/x.tif")
+    assert "tif" in capfd.readouterr().err  # as before
 
 
 def test_memory_does_not_grow_with_the_pictures() -> None:

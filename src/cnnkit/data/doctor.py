@@ -1,15 +1,17 @@
 """The doctor of folders of pictures: whatever would harm a training, and what is worth knowing besides."""
 
+import ctypes
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import _imaging
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.shape import count
@@ -93,16 +95,29 @@ def _walk(root: Path) -> Iterator[str]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep to ourselves what Pillow warns of: the files are named in the findings, or harmless."""
+    """Keep to ourselves what Pillow and libtiff complain of: the files are named in the findings, or harmless."""
     log = logging.getLogger("PIL")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
+    handlers = {name: _call_on(name, None) for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler")}
     try:
         with warnings.catch_warnings():  # here, not in the threads: they share one list of filters
             warnings.simplefilter("ignore")
             yield
     finally:
         log.setLevel(level)
+        for name, handler in handlers.items():
+            _call_on(name, handler)
+
+
+def _call_on(event: str, handler: int | None) -> int | None:
+    """Tell libtiff, which by itself writes to the screen, which function to call; return the one before."""
+    with suppress(OSError, AttributeError):  # another build of Pillow
+        function = getattr(ctypes.CDLL(_imaging.__file__), event)
+        function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_void_p
+        before: int | None = function(handler)
+        return before
+    return None
 
 
 def _guess(root: Path, paths: list[str]) -> ImageFolder:
