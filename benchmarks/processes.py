@@ -18,9 +18,9 @@ from pathlib import Path
 from report import RESULTS, write
 
 WORK = {
-    "lenet_bn": ["lenet_bn", "--data", "fashion-mnist", "--batch-size", "256"],
-    "resnet18 at 28, width 16": [
-        "resnet18", "--data", "fashion-mnist", "--image-size", "28", "--batch-size", "256", "--validation", "0.9",
+    "lenet_bn, Fashion-MNIST": ["lenet_bn", "--data", "fashion-mnist", "--batch-size", "256"],
+    "resnet18 at 28, width 16, digits": [
+        "resnet18", "--data", "digits", "--image-size", "28", "--batch-size", "256",
         "--model-kwargs.stem", "cifar", "--model-kwargs.width", "16",
     ],
 }  # fmt: skip

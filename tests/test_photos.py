@@ -98,3 +98,17 @@ def test_bad_pictures_stop_before_training_or_are_left_out_by_name(photos: Path,
     log = Path("runs/lenet_bn-photos-1/log.txt").read_text()
     assert log.count("left out: ") >= 10
     assert " left out, " in log
+
+
+def test_packed_photos_are_trained_on_and_measured(photos: Path, cli: Cli) -> None:
+    packed = cli("data", "pack", photos, "shards", "--images-per-shard", 20)
+    assert packed.code == 0, packed.err
+    for data in ("shards", "shards/{train-00000,train-00001,test-00000}.tar"):
+        trained = cli("train", "lenet_bn", "--data", data, "--image-size", 28, "--batch-size", 8)
+        assert trained.code == 0, trained.err
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["lenet_bn-shards-1", "lenet_bn-shards-2"]
+    assert json.loads(cli("evaluate", "runs/lenet_bn-shards-1", "--json").out)["images"] == 12
+    assert cli("train", "--resume", "runs/lenet_bn-shards-1", "--epochs", 11).code == 0
+    split = Path("runs/lenet_bn-shards-1/split.json")
+    split.write_text(split.read_text().replace('"train_sha256": "', '"train_sha256": "0'))
+    one_line(cli("train", "--resume", "runs/lenet_bn-shards-1", "--epochs", 12), 3, "is not the data")

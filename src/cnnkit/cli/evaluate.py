@@ -83,12 +83,13 @@ def _test_images(
 
     name = data or bundle.data
     options["image_size"] = bundle.image_size
-    whole = False  # of a flat folder that is not the one trained on
+    whole = False  # of another set without test images
     if name in DATASETS:
         own = Path(bundle.data_dir) if bundle.data_dir and data is None else None
         dataset = load_dataset(name, data_dir or own, **options)
     elif is_shards(name):
         dataset = load_shards(name, channels=bundle.in_channels, **options)
+        whole = data is not None and dataset.test is None
     else:
         whole = data is not None and Path(name).is_dir() and scan_folder(Path(name)).flat
         fraction = 0.0 if whole else bundle.test_fraction

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cnnkit.cli.settings import RunConfig
 from cnnkit.core.device import pick_device, seed_everything
-from cnnkit.core.errors import UsageError
+from cnnkit.core.errors import DataError, UsageError
 from cnnkit.data import (
     DATASETS,
     Augment,
@@ -49,6 +49,8 @@ class Job:
     split: dict[str, Any]
     skipped: tuple[tuple[str, str], ...]
     bundle: Bundle
+    stem: str
+    """What its run folder is called after."""
 
 
 def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> Job:
@@ -109,6 +111,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
         split,
         dataset.skipped,
         bundle,
+        f"{config.net}-{Path(dataset.name).name}",
     )
 
 
@@ -147,10 +150,15 @@ def _split(dataset: Dataset, config: RunConfig) -> tuple[ImageSet, ImageSet, dic
         else:
             kept, rows = stratified_split(training.labels, config.validation, config.seed)
         training, validation = dataset.train.subset(kept), dataset.train.subset(rows)
+    if not len(dataset.train):
+        raise DataError(f"{config.data} has no images to train on, only others")
     if not len(training):
         raise UsageError(f"validation {config.validation} leaves no image to train on")
     split: dict[str, Any] = {"seed": config.seed, "validation": validation.names or rows.tolist()}
-    if training.names:
+    if isinstance(training.images, ShardImages):
+        places = training.images.index.samples[training.images.rows.numpy()]
+        split["train_sha256"] = hashlib.sha256(places.tobytes()).hexdigest()
+    elif training.names:
         split["test"] = dataset.test.names if dataset.test else ()
         split["train_sha256"] = hashlib.sha256(json.dumps(training.names).encode()).hexdigest()
     return training, validation, json.loads(json.dumps(split))
@@ -164,7 +172,8 @@ def _statistics(config: RunConfig, training: ImageSet, channels: int) -> tuple[t
         known = published_preprocess(config.net, channels)
         return known.mean, known.std
     if config.standardize:
-        return channel_statistics(training.images)
+        images = training.images
+        return channel_statistics(images.sample() if isinstance(images, ShardImages) else images)
     return (0.0,), (1.0,)
 
 

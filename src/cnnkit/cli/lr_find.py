@@ -65,8 +65,7 @@ def lr_find(
         print_json({"suggestion": rate, "points": [{"lr": lr, "loss": loss} for lr, loss in points]})
         return
     rates, losses = zip(*points, strict=True)
-    title = f"{job.config.net} on {Path(job.config.data).name}"
-    panel = Panel(title, "learning rate", "loss, smoothed", [Series("loss", rates, losses)], log_x=True)
+    panel = Panel(job.stem, "learning rate", "loss, smoothed", [Series("loss", rates, losses)], log_x=True)
     print_plot(panel)
     console.print(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}", markup=False, soft_wrap=True)
     if output:

@@ -20,8 +20,8 @@ class RunConfig(TrainConfig):
     net: Annotated[str, Parameter(parse=False)] = ""
     """A name from `cnnkit nets`."""
     data: str = "digits"
-    """digits (in the package), fashion-mnist, mnist, or a folder of pictures: CLASS/..., or train/CLASS/... and, where
-    there are, val/CLASS/... and test/CLASS/...."""
+    """digits (in the package), fashion-mnist, mnist; a folder of pictures: CLASS/..., or train/CLASS/... and, where
+    there are, val/CLASS/... and test/CLASS/...; or tar shards: a folder, "x-{000..015}.tar", or a URL."""
     data_dir: Path | None = None
     """Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download."""
     recipe: str = "default"

@@ -93,8 +93,7 @@ def _begin(config: RunConfig, output: Path, world: "World") -> None:
     job = prepare(config, world)
     path = output
     if world.is_main:
-        stem = f"{job.config.net}-{Path(job.config.data).name}"
-        run = Run.create(output, stem, job.config.model_dump(mode="json"), world.job)
+        run = Run.create(output, job.stem, job.config.model_dump(mode="json"), world.job)
         run.write_json("split.json", job.split)
         path = run.path
     train_job(job, Run(world.share(path)), world)

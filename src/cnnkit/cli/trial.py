@@ -72,8 +72,7 @@ class Worker:
             config = resolve(run.settings() | here)
         job = prepare(config, resumed=resumed)
         if run is None:
-            stem = f"{job.config.net}-{Path(job.config.data).name}"
-            run = Run.create(self.folder, stem, job.config.model_dump(mode="json"))
+            run = Run.create(self.folder, job.stem, job.config.model_dump(mode="json"))
             run.write_json("split.json", job.split)
         self.study.note(trial, run=str(run.path.resolve()))
         score = _Score(self.study, trial, self.stop, job.config.epochs)

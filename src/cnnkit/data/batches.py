@@ -90,7 +90,7 @@ class Batches:
             raise UsageError("these batches have no seed to shuffle by")
         if 0 < self.num_images < self.world:
             raise UsageError(f"{self.num_images:,} images are too few for {self.world} processes")
-        order = torch.randperm(self.num_images, generator=_generator(self.seed, epoch)).to(self.labels.device)
+        order = self._order(self.seed, epoch).to(self.labels.device)
         parts = (order[self._part(number)] for number in range(first, len(self)))
         for number, (images, labels, kept) in enumerate(self._read(parts), first):
             if not len(labels):
@@ -100,6 +100,10 @@ class Batches:
                 u = torch.rand(self.sizes[number], self.augment.numbers, generator=draw)
                 images = self.augment(images, u[self.rank :: self.world][kept].to(self.device))
             yield self.preprocess(images), labels
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        """Return the order of an epoch's images."""
+        return torch.randperm(self.num_images, generator=_generator(seed, epoch))
 
     def _part(self, number: int) -> slice:
         """Return this process' rows of a batch."""

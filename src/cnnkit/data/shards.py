@@ -9,7 +9,7 @@ from torch import Tensor
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.data.ahead import processors
-from cnnkit.data.batches import Batches, _generator
+from cnnkit.data.batches import Batches, Rows
 from cnnkit.data.folder import BadImage
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.remote import is_url
@@ -66,36 +66,23 @@ class ShardBatches(Batches):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         start, stop = (self.num_images * rank // self.world for rank in (self.rank, self.rank + 1))
         parts = torch.arange(start, stop).split(-(-self.batch_size // self.world)) if start < stop else ()
-        for images, labels, _ in self._stream(parts):
+        for images, labels, _ in self._read(iter(parts)):
             if len(labels):
                 yield self.preprocess(images), labels
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the shuffled batches of an epoch from batch number `first` on, as `Batches` does."""
-        if self.seed is None:
-            raise UsageError("these batches have no seed to shuffle by")
-        if 0 < self.num_images < self.world:
-            raise UsageError(f"{self.num_images:,} images are too few for {self.world} processes")
-        order = self._shards.order(self.seed, epoch, self.world)
-        parts = [order[self._part(number)] for number in range(first, len(self))]
-        for number, (images, labels, kept) in enumerate(self._stream(parts), first):
-            if not len(labels):
-                raise DataError(f"batch {number} of epoch {epoch} has no picture that can be read")
-            if self.augment:
-                draw = _generator(self.seed, epoch, number)
-                u = torch.rand(self.sizes[number], self.augment.numbers, generator=draw)
-                images = self.augment(images, u[self.rank :: self.world][kept].to(self.device))
-            yield self.preprocess(images), labels
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        return self._shards.order(seed, epoch, self.world)
 
     @property
     def _shards(self) -> ShardImages:
         assert isinstance(self.images, ShardImages)
         return self.images
 
-    def _stream(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield the images of some rows on the device, their labels, and which of the rows could be read."""
-        for rows, (images, kept) in zip(parts, self._shards.stream(parts), strict=True):
-            labels = self.labels[rows]
+    def _read(self, parts: Iterator[Rows]) -> Iterator[tuple[Tensor, Tensor, Rows]]:
+        numbers = torch.arange(self.num_images)
+        rows = [numbers[part] for part in parts]
+        for part, (images, kept) in zip(rows, self._shards.stream(rows), strict=True):
+            labels = self.labels[part]
             if not kept.all():
                 images, labels = images[kept], labels[kept]
             if self.device.type == "cuda":
