@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.images import decode_image, read_file
+from cnnkit.data.images import EXIF, ORIENTATION, decode_image, read_file
 from cnnkit.data.store import LARGEST
 
 __all__ = ["FORMATS", "PICTURE", "THUMB", "Trouble", "examine", "format_of"]
@@ -42,7 +42,6 @@ FORMATS = {
     "pgm": ("PPM",),
 }
 KNOWN = sorted({name for names in FORMATS.values() for name in names})
-ORIENTATION = 0x0112
 REASONS = {  # words of the errors that decoding raises, and the kind of trouble they tell of
     "not a picture": "no-picture",
     "refused": "too-large",
@@ -106,6 +105,8 @@ def _picture(content: bytes, pixels: np.ndarray) -> np.ndarray:
 
 
 def _turned(file: Image.Image) -> bool:
+    if file.format == "PNG" and not EXIF & file.info.keys():
+        return False  # Pillow would decode it again to look behind the pixels
     try:
         return file.getexif().get(ORIENTATION, 1) in range(2, 9)
     except Exception:  # a damaged one counts as none
