@@ -236,6 +236,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["train", "lenet_bn", "--model-kwargs.norm", "[1]"], 2, ["model_kwargs.norm cannot be [1]", "a word"]),
         (["train", "lenet_bn", "--batch-size", "1"], 2, ["batch_size cannot be 1"]),
         (["train", "lenet", "--batch-size", "9" * 20], 2, ["batch_size cannot be"]),
+        (["train", "lenet", "--stage-lr.head", "-1"], 2, ["stage_lr.head cannot be", "greater than or equal to 0"]),
         (["train", "lenet", "--lr", "inf"], 2, ["lr cannot be 'inf'", "finite"]),
         (["train", "lenet", "--validation", "0.9999"], 2, ["validation 0.9999 leaves no image"]),
         (["train", "lenet", "--device", "meta"], 2, ["device 'meta' cannot be used"]),

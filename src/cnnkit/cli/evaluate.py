@@ -46,7 +46,7 @@ def evaluate(
     json
         Print JSON.
     """
-    from cnnkit.cli.job import batches_of
+    from cnnkit.cli.job import batches_of, looking_batch
     from cnnkit.core.device import pick_device
     from cnnkit.deploy import load_bundle
     from cnnkit.train import evaluate as measure
@@ -58,7 +58,9 @@ def evaluate(
         raise DataError(f"{dataset.name} has the classes {dataset.classes}, the network knows {bundle.classes}")
     if images.images.shape[1] != bundle.in_channels:
         raise DataError(f"{dataset.name} has {images.images.shape[1]} channels, the network takes {bundle.in_channels}")
-    metrics = measure(net, batches_of(images)(images, 500, bundle.preprocess, device=where))
+    metrics = measure(
+        net, batches_of(images)(images, looking_batch(max(bundle.image_size)), bundle.preprocess, device=where)
+    )
     for path, reason in dataset.skipped:
         print(f"cnnkit: left out: {path}: {reason}", file=sys.stderr)
     report = {

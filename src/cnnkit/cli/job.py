@@ -33,9 +33,9 @@ from cnnkit.nets import create, entry
 from cnnkit.train import ALONE, World, initialise
 from cnnkit.train.memory import fitting_batch
 
-__all__ = ["Job", "batches_of", "prepare"]
+__all__ = ["Job", "batches_of", "looking_batch", "place", "prepare"]
 
-VALIDATION_BATCH = 500  # images
+MOST_PIXELS, MOST_IMAGES = 2**22, 500  # of a batch that is only looked at
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
     pixels = config.image_size or own_size
     augment = Augment(config.augment, (pixels, pixels)) if config.augment else None
     device = pick_device(config.device, world.local_rank)
-    config = config.model_copy(update={"data": _place(config.data)})
+    config = config.model_copy(update={"data": place(config.data)})
     dataset = _read(config, pixels, world)
     channels = dataset.train.images.shape[1]
     seed_everything(config.seed)
@@ -74,7 +74,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
         "num_classes": len(dataset.classes),
         "image_size": pixels,
     }
-    if config.batch_size == 1:
+    if isinstance(config.batch_size, int) and config.batch_size < 2 * world.size:
         with torch.device("meta"):
             _try_one_image(create(config.net, **arguments), torch.empty(1, channels, pixels, pixels))
     net = create(config.net, pretrained=config.pretrained and not resumed, **arguments)
@@ -107,7 +107,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
         config,
         net,
         batches(training, batch_size, preprocess, seed=config.seed, augment=augment, **where),
-        batches(validation, VALIDATION_BATCH, preprocess, **where) if len(validation) else None,
+        batches(validation, looking_batch(pixels, world), preprocess, **where) if len(validation) else None,
         split,
         dataset.skipped,
         bundle,
@@ -115,12 +115,17 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
     )
 
 
+def looking_batch(pixels: int, world: World = ALONE) -> int:
+    """Return how many images of this height and width to predict at once: enough for speed, few enough for memory."""
+    return max(world.size, min(MOST_IMAGES, MOST_PIXELS // pixels**2))
+
+
 def batches_of(images: ImageSet) -> type[Batches]:
     """Return what makes batches of these images."""
     return ShardBatches if isinstance(images.images, ShardImages) else Batches
 
 
-def _place(data: str) -> str:
+def place(data: str) -> str:
     """Return what --data says in a way that means the same from every folder."""
     here = Path(data).expanduser()
     if data in DATASETS or "://" in data or not (here.is_dir() or is_shards(data)):

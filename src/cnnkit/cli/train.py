@@ -50,18 +50,20 @@ def train(
     from cnnkit.train.distributed import join_world
 
     given = settings.model_dump(mode="json", include=settings.model_fields_set) | ({"net": net} if net else {})
-    world = join_world(str(given.get("device", "auto")))
+    world = join_world()
     try:
         with world.kept_together():
-            if resume is None and world.job and (begun := world.share(_begun(output, world.job, given))):
-                resume, given, config = begun, {}, None
+            if resume is None and world.job:
+                resume = world.share(_begun(output, world.job, merge(given, config)))
+                given, config = ({}, None) if resume else (given, config)
             if resume is None:
                 _begin(merge(given, config), output, world)
             elif config:
                 raise UsageError("--resume takes the run's own settings: leave --config out")
             else:
                 _require_free(given)
-                _go_on(Run.latest(output) if resume == LATEST else Run.open(resume), given, world)
+                latest = resume == LATEST and not resume.exists()
+                _go_on(Run(world.share(Run.latest(output).path)) if latest else Run.open(resume), given, world)
     finally:
         world.leave()
 
@@ -77,14 +79,17 @@ def merge(given: dict[str, Any], config: Path | None) -> RunConfig:
     return resolve(file | given)
 
 
-def _begun(output: Path, job: str, given: dict[str, Any]) -> Path | None:
+def _begun(output: Path, job: str, config: RunConfig) -> Path | None:
     """Return the run that an earlier start of this job, with the same settings, has begun."""
-    run = Run.of_job(output, job)
-    if run is None:
-        return None
-    settings = run.settings()
-    same = all(settings.get(name) == value for name, value in given.items() if name not in ("data", "batch_size"))
-    return run.path if same else None
+    from cnnkit.cli.job import place
+
+    asked = config.model_dump(mode="json") | {"data": place(config.data)}
+    told = {name: value for name, value in asked.items() if value not in (None, "auto")}  # the others were filled in
+    for run in Run.of_job(output, job):
+        saved = run.settings()
+        if all(saved.get(name) == value for name, value in told.items()):
+            return run.path
+    return None
 
 
 def _begin(config: RunConfig, output: Path, world: "World") -> None:
@@ -165,7 +170,10 @@ def train_job(job: "Job", run: Run, world: "World", resume: bool = False, observ
             why = trainer.run()
         except Interrupted as stop:
             raise Interrupted(f"{stop}; go on with: cnnkit train --resume {run.path}") from stop
-        display.say(f"done: {why}; the best weights are in {run.best}\nnext: cnnkit evaluate {run.path}")
+        if run.best.exists():
+            display.say(f"done: {why}; the best weights are in {run.best}\nnext: cnnkit evaluate {run.path}")
+        else:
+            display.say(f"{why}, before the first epoch was; go on with: cnnkit train --resume {run.path}")
 
 
 def _about(job: "Job", world: "World") -> str:

@@ -1,6 +1,6 @@
 """The settings of a training run; each field's text is also its help on the command line."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -56,7 +56,7 @@ class TrainConfig(BaseModel):
     """Weigh the loss of each class: all the same, or by how rare it is in the training images."""
     freeze: tuple[str, ...] = ()
     """Stages or layers that keep their weights, such as stem "conv*"."""
-    stage_lr: dict[str, float] = Field({})
+    stage_lr: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field({})
     """What to multiply the learning rate of some stages by: --stage-lr.stem 0.1."""
     init: Literal["torch", "glorot", "he"] = "torch"
     """Initial weights: torch's own, Glorot-uniform as in Keras, or He-normal, which deep ReLU networks without batch

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -51,6 +52,12 @@ class World:
         dist.broadcast_object_list(values)
         return values[0]
 
+    def copy_buffers(self, net: nn.Module) -> None:
+        """Give `net` the main process's moving statistics."""
+        if self.size > 1:
+            for buffer in net.buffers():
+                dist.broadcast(buffer, 0)
+
     def gather(self, value: T) -> list[T]:
         """Return each process's value, small objects, in the order of the ranks."""
         if self.size == 1:
@@ -82,26 +89,33 @@ class World:
 ALONE = World()
 
 
-def join_world(device: str) -> World:
-    """Meet the other processes that torchrun has started, if it has: with NCCL on CUDA devices, else with Gloo.
+def join_world() -> World:
+    """Meet the other processes that torchrun has started, if it has: with NCCL for CUDA tensors, with Gloo for others.
 
-    Raises CnnkitError if they cannot be reached.
+    Raises CnnkitError if they cannot be reached, or a process has no CUDA device of its own.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ALONE
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     run = os.environ["TORCHELASTIC_RUN_ID"]
     # torchrun calls a job "none" unless it is told better; its own process then tells them apart
-    world = World(rank, size, local_rank, f"{run}-{os.getppid()}" if run == "none" else run)
+    world = World(rank, size, local_rank, f"{run}-{_parent()}" if run == "none" else run)
     if size > 1:
-        cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-        if cuda:
-            torch.cuda.set_device(local_rank)
+        cuda = torch.cuda.is_available()
         try:
-            dist.init_process_group("nccl" if cuda else "gloo")
+            if cuda:
+                torch.cuda.set_device(local_rank)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
         except (RuntimeError, ValueError) as error:
-            raise CnnkitError(f"process {rank} of {size} cannot reach the others: {error}") from error
+            raise CnnkitError(f"process {rank} of {size} cannot join the others: {error}") from error
     return world
+
+
+def _parent() -> str:
+    """Return what tells the parent from all other processes, also of the same number in another container."""
+    parent = os.getppid()
+    status = Path(f"/proc/{parent}/stat")
+    return f"{parent}-{status.read_text().rpartition(')')[2].split()[19]}" if status.exists() else str(parent)
 
 
 def _sum(tensor: Tensor) -> Tensor:
@@ -132,6 +146,7 @@ class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Return x, N x C or N x C x H x W, normalised."""
         if not self.training:
             return super().forward(x)
+        dtype, x = x.dtype, x.float()
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         count = _sum(x.new_tensor(x.numel() / x.shape[1]))
@@ -145,7 +160,7 @@ class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         y: Tensor = centred * (variance + self.eps).rsqrt().view(shape)
-        return y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y
+        return (y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y).to(dtype)
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Take any rank."""

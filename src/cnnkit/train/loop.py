@@ -192,12 +192,13 @@ class Trainer:
         """Return the mean loss of the epoch so far over its images, those of steps left out apart."""
         sizes = torch.tensor(self.train.sizes[: self.step], device=self.losses.device, dtype=self.losses.dtype)
         sizes[self.stepper.skipped] = 0
-        return ((self.losses[: self.step].nan_to_num() * sizes).sum() / sizes.sum()).item()
+        return ((self.losses[: self.step].nan_to_num() * sizes).sum() / sizes.sum().clamp(min=1)).item()
 
     def _finish_epoch(self) -> None:
         images = self.train.num_images
         self._require_finite_weights()
         best_net = self.stepper.best_net
+        self.world.copy_buffers(best_net)
         metrics = evaluate(best_net, self.validation, self.world) if self.validation else None
         if metrics and not metrics.loss < float("inf"):
             raise self._not_a_number("validation loss", metrics.loss, f"after epoch {self.epoch}")

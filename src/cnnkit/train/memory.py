@@ -1,5 +1,6 @@
 """How many images fit into memory, and what to say when they do not."""
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ def fitting_batch(net: nn.Module, image: tuple[int, int, int], num_images: int, 
     fits = int(min(free // max(per_image, 1) * config.accumulate, LARGEST, max(SMALLEST, num_images // FEWEST_STEPS)))
     while fits >= 2:
         size = 1 << (fits.bit_length() - 1)
-        if device.type == "cpu" or _step_fits(net, torch.zeros(size // config.accumulate or 1, *image, device=device)):
+        part = max(size // config.accumulate, 2)
+        if device.type == "cpu" or _step_fits(net, torch.zeros(part, *image, device=device)):
             return size
         fits = size // 2
     raise UsageError(f"not even two images of {image} fit into memory: use a smaller --image-size or network")
@@ -75,6 +77,7 @@ def _kept_bytes(net: nn.Module, x: Tensor) -> int:
 
 
 def _step_fits(net: nn.Module, x: Tensor) -> bool:
+    net = copy.deepcopy(net)  # its moving statistics are not to see what is no image
     try:
         torch.autograd.grad(net(x).sum(), [parameter for parameter in net.parameters() if parameter.requires_grad])
     except RuntimeError as error:

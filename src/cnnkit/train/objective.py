@@ -19,11 +19,11 @@ class Targets:
     second: Tensor | None = None
     share: float = 1.0
 
-    def chunk(self, parts: int) -> "list[Targets]":
+    def split(self, parts: int) -> "list[Targets]":
         """Return the targets of `parts` parts of the batch."""
         if self.second is None:
-            return [Targets(first) for first in self.first.chunk(parts)]
-        pairs = zip(self.first.chunk(parts), self.second.chunk(parts), strict=True)
+            return [Targets(first) for first in self.first.tensor_split(parts)]
+        pairs = zip(self.first.tensor_split(parts), self.second.tensor_split(parts), strict=True)
         return [Targets(first, second, self.share) for first, second in pairs]
 
 

@@ -68,13 +68,13 @@ class Run:
         return cls.open(checkpoints[-1].parent)
 
     @classmethod
-    def of_job(cls, parent: Path, job: str) -> "Run | None":
-        """Return the run in `parent` that an earlier start of this job has begun, if it has."""
-        for path in parent.glob("*/environment.json"):
+    def of_job(cls, parent: Path, job: str) -> "Iterator[Run]":
+        """Yield the runs in `parent` that earlier starts of this job have begun, the newest first."""
+        begun = [path for path in parent.glob("*/environment.json") if path.with_name("last.ckpt").exists()]
+        for path in sorted(begun, key=lambda path: path.stat().st_mtime, reverse=True):
             run = cls(path.parent)
-            if run.checkpoint.exists() and run.read_json(path.name).get("job") == job:
-                return run
-        return None
+            if run.read_json(path.name).get("job") == job:
+                yield run
 
     @contextmanager
     def locked(self, wanted: bool = True) -> Iterator[None]:

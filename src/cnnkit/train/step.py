@@ -43,6 +43,8 @@ class Stepper:
     def __init__(self, net: nn.Module, config: TrainConfig, world: World = ALONE, class_weights: Tensor | None = None):
         self.net, self.config, self.world = net, config, world
         self.device = next(net.parameters()).device
+        if config.sync_bn and world.size > 1:
+            self.net = net = synchronise_batch_norms(net, self.device)
         self.frozen = freeze(net, config.freeze)
         self.objective = Objective(config, class_weights)
         self.optimizer = make_optimizer(net, config)
@@ -57,8 +59,6 @@ class Stepper:
         """Return what runs forward: the net, spread over the processes, compiled."""
         model = self.net
         if self.world.size > 1:
-            if self.config.sync_bn:
-                model = self.net = synchronise_batch_norms(self.net, self.device)
             model = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
         if self.config.compile:
             model = cast(nn.Module, torch.compile(model))
@@ -88,9 +88,11 @@ class Stepper:
         if self.config.clip or self.config.skip_nan:
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
-            if self.config.skip_nan and not (norm + loss).isfinite():
+            # an infinite gradient is how the scaler finds its scale
+            wrong = loss if self.scaler.is_enabled() else norm + loss
+            if self.config.skip_nan and not wrong.isfinite():
                 self._skip(step.number, before)
-                return loss, hits
+                return loss, torch.zeros_like(hits)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
@@ -105,7 +107,9 @@ class Stepper:
             seed_device(self.device, mix_seed(step.seed, self.world.rank))
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=x.device)
-        parts = list(zip(x.chunk(self.config.accumulate), targets.chunk(self.config.accumulate), strict=True))
+        # as many in all processes, and two images in each: batch normalisation cannot train on one
+        count = min(self.config.accumulate, step.images // (2 * self.world.size)) or 1
+        parts = list(zip(x.tensor_split(count), targets.split(count), strict=True))
         for index, (part, labels) in enumerate(parts):
             with self._together(index + 1 == len(parts)):
                 with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
