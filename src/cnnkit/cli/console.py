@@ -34,4 +34,5 @@ def table(columns: Sequence[str], *, text: int = 1) -> Table:
 
 def print_json(content: Any) -> None:
     """Print `content` as JSON to standard output, and nothing else."""
-    print(json.dumps(content, indent=1, ensure_ascii=False))
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    print(text.encode("utf-8", "backslashreplace").decode())  # names of files may hold bytes that are not UTF-8

@@ -176,19 +176,24 @@ def _sorted(root: Path, classes: tuple[str, ...], pictures: dict[str, list[str]]
 
 def _folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted by name."""
-    return [Path(entry) for entry in _entries(folder) if entry.is_dir()]
+    return [Path(entry) for entry in _entries(folder) if _is_folder(entry)]
 
 
 def _pictures(folder: Path | str, visited: set[tuple[int, int]]) -> Iterator[str]:
     """Yield the pictures in a folder and its folders; each folder once, so that links in a circle end."""
-    if _identity(folder) in visited:
-        return
-    visited.add(_identity(folder))
-    for entry in _entries(folder):
-        if entry.is_dir():
-            yield from _pictures(entry.path, visited)
-        elif entry.name.lower().endswith(SUFFIXES):
-            yield entry.path
+    waiting = [os.fspath(folder)]
+    while waiting:
+        place = waiting.pop()
+        if (identity := _identity(place)) in visited:
+            continue
+        visited.add(identity)
+        within = []
+        for entry in _entries(place):
+            if _is_folder(entry):
+                within.append(entry.path)
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield entry.path
+        waiting += reversed(within)
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -200,6 +205,13 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path)  # noqa: PTH112  entry.is_dir() raises for a link to itself
+
+
 def _identity(folder: Path | str) -> tuple[int, int]:
-    found = os.stat(folder)  # noqa: PTH116  also for the strings of scandir
+    try:
+        found = os.stat(folder)  # noqa: PTH116  also for the strings of scandir
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     return found.st_dev, found.st_ino

@@ -2,9 +2,12 @@
 
 import gc
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +20,7 @@ from cnnkit.core.errors import CnnkitError
 __all__ = ["ALONE", "World", "join_world", "synchronise_batch_norms"]
 
 T = TypeVar("T")
+PATIENCE = timedelta(minutes=5)  # between the start of the first process and that of the last one
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,39 @@ def join_world() -> World:
         try:
             if cuda:
                 torch.cuda.set_device(local_rank)
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+            backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+            store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=PATIENCE))
+            dist.init_process_group(backend, store=_of_this_attempt(store, rank, size), rank=rank, world_size=size)
         except (RuntimeError, ValueError) as error:
             raise CnnkitError(f"process {rank} of {size} cannot join the others: {error}") from error
     return world
+
+
+def _of_this_attempt(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """Return `store` behind a prefix that only the processes alive now have; RuntimeError if one stays away.
+
+    torchrun keeps one store for all its restarts, with the addresses of processes that are gone; a count of the restarts
+    would not do, since each machine has its own. So each process leaves a word of its own, and the first one answers
+    whatever words it finds until every process has said that it took the answer.
+    """
+    if rank > 0:
+        word = uuid.uuid4().hex
+        store.set(f"hello/{rank}", word)
+        prefix = store.get(f"answer/{word}").decode()
+        store.set(f"{prefix}/here/{rank}", "")
+        return dist.PrefixStore(prefix, store)
+    prefix = uuid.uuid4().hex
+    absent = set(range(1, size))
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    while absent:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no word from {sorted(absent)} in {PATIENCE.total_seconds():g} s")
+        for other in absent:
+            if store.check([f"hello/{other}"]):
+                store.set(f"answer/{store.get(f'hello/{other}').decode()}", prefix)
+        absent = {other for other in absent if not store.check([f"{prefix}/here/{other}"])}
+        time.sleep(0.01)
+    return dist.PrefixStore(prefix, store)
 
 
 def _parent() -> str:

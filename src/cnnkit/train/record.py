@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -84,9 +85,17 @@ class Run:
             return
         try:
             with FileLock(self.path / ".lock", timeout=1):  # one that only looks holds it for an instant
+                self._sweep()
                 yield
         except Timeout as error:
             raise CnnkitError(f"another process is training {self.path}") from error
+
+    def _sweep(self) -> None:
+        """Remove what a killed process was writing."""
+        for file in self.path.glob(f".{self.checkpoint.stem}.*.tmp"):
+            file.unlink()
+        for folder in self.path.glob(f".{self.best.name}.*.new"):
+            shutil.rmtree(folder)
 
     def settings(self) -> dict[str, Any]:
         """Return config.toml; raises UsageError if it is damaged."""
