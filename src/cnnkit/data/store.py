@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import stat
+import statistics
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = ["BUDGET", "Mapped", "open_images"]
 BUDGET = 32 * 10**9  # bytes on the disk, for a folder
 CHUNK, CHUNK_BYTES = 64, 1 << 24  # what a thread decodes at a time
 LARGEST = 1 << 30  # bytes of a file
+TINY = 4096  # bytes; such files are decoded by one thread: Python's lock passed between two halves the speed
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def open_images(
     with cache.locked(progress):
         files = dict(_looked_at(root, paths, cache.files, workers, progress))
         canvas = _canvas(root, files, image_size, channels)
+        if statistics.median(entry.size for entry in files.values()) <= TINY:
+            workers = 1
         missing = cache.begin(canvas, files)
         free = shutil.disk_usage(cache.place).free
         keep = len(files) * math.prod(canvas) <= budget and len(missing) * math.prod(canvas) <= free // 2
