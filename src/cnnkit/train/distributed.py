@@ -120,7 +120,7 @@ def join_world() -> World:
 def _of_this_attempt(store: dist.Store, rank: int, size: int) -> dist.Store:
     """Return `store` behind a prefix that only the processes alive now have; RuntimeError if one stays away.
 
-    torchrun keeps one store for all its restarts, with the addresses of processes that are gone; a count of the restarts
+    torchrun keeps one store for all its restarts, with the addresses of processes that are gone; a count of restarts
     would not do, since each machine has its own. So each process leaves a word of its own, and the first one answers
     whatever words it finds until every process has said that it took the answer.
     """
