@@ -371,6 +371,17 @@ def test_no_password_stays_in_a_run_folder(tmp_path: Path, monkeypatch: pytest.M
     assert run.read_json("environment.json")["command"][3:] == ["postgresql://me:***@host/db", "a:b@c"]
 
 
+def test_resuming_sweeps_away_what_a_killed_process_was_writing(cli: Cli) -> None:
+    assert cli("train", "lenet", "--epochs", 1).code == 0
+    run = Path("runs/lenet-digits-1")
+    (run / ".last.new.ckpt.123.tmp").write_bytes(b"half")
+    (run / ".best.123.new").mkdir()
+    (run / ".best.123.new/model.safetensors").write_bytes(b"half")
+    kept = {path.name for path in run.iterdir() if "123" not in path.name}
+    assert cli("train", "--resume", run, "--epochs", 2).code == 0
+    assert {path.name for path in run.iterdir()} == kept | {"last.1.ckpt"}
+
+
 def test_a_run_is_resumed_by_one_process_with_its_own_settings(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     run = Run.open(Path("runs/lenet-digits-1"))

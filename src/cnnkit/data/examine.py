@@ -87,10 +87,10 @@ def examine(path: str) -> np.ndarray | Trouble:
 def format_of(path: str) -> str:
     """Return the format of a picture whose suffix is none that training reads; "" if the file holds none."""
     try:
-        if stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+        if stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  as above
             with Image.open(path, formats=KNOWN) as picture:
                 return picture.format or ""
-    except Exception:
+    except Exception:  # a damaged one counts as none
         return ""
     return ""
 

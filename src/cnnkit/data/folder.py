@@ -111,10 +111,10 @@ def load_folder(
 
     They are decoded once, by `workers` threads (None: one for each processor; tiny files by one), into a file of at
     most `budget` bytes in the cache, or else whenever they are asked for. If all are of one size that fits into
-    `image_size` (H, W) they
-    keep it, else they are fitted into `image_size`, with padding. They are grey if all pictures are, else in colour,
-    unless `channels` says 1 or 3. Where there is no train/, `test_fraction` of each class, always the same, is the
-    test set. `on_bad_image="skip"` leaves out what cannot be read. `progress` tells how far it is on standard error.
+    `image_size` (H, W) they keep it, else they are fitted into `image_size`, with padding. They are grey if all
+    pictures are, else in colour, unless `channels` says 1 or 3. Where there is no train/, `test_fraction` of each
+    class, always the same, is the test set. `on_bad_image="skip"` leaves out what cannot be read. `progress` tells how
+    far it is on standard error.
 
     Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for pictures that cannot be
     read, UsageError for sizes that differ without an `image_size`.

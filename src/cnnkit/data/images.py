@@ -257,5 +257,5 @@ def _orientation(picture: ImageFile) -> int:
         return 1
     try:
         return int(picture.getexif().get(ORIENTATION, 1))
-    except Exception:
+    except Exception:  # damaged bytes bring forth errors of any type
         return 1
