@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]  # not marked as exported
 
 from cnnkit.core.errors import CnnkitError
 
@@ -110,14 +111,14 @@ def join_world() -> World:
             if cuda:
                 torch.cuda.set_device(local_rank)
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-            store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=PATIENCE))
+            store, _, _ = next(rendezvous("env://", rank, size, timeout=PATIENCE))
             dist.init_process_group(backend, store=_of_this_attempt(store, rank, size), rank=rank, world_size=size)
         except (RuntimeError, ValueError) as error:
             raise CnnkitError(f"process {rank} of {size} cannot join the others: {error}") from error
     return world
 
 
-def _of_this_attempt(store: dist.Store, rank: int, size: int) -> dist.Store:
+def _of_this_attempt(store: Store, rank: int, size: int) -> Store:
     """Return `store` behind a prefix that only the processes alive now have; RuntimeError if one stays away.
 
     torchrun keeps one store for all its restarts, with the addresses of processes that are gone; a count of restarts
@@ -129,7 +130,7 @@ def _of_this_attempt(store: dist.Store, rank: int, size: int) -> dist.Store:
         store.set(f"hello/{rank}", word)
         prefix = store.get(f"answer/{word}").decode()
         store.set(f"{prefix}/here/{rank}", "")
-        return dist.PrefixStore(prefix, store)
+        return PrefixStore(prefix, store)
     prefix = uuid.uuid4().hex
     absent = set(range(1, size))
     deadline = time.monotonic() + PATIENCE.total_seconds()
@@ -141,7 +142,7 @@ def _of_this_attempt(store: dist.Store, rank: int, size: int) -> dist.Store:
                 store.set(f"answer/{store.get(f'hello/{other}').decode()}", prefix)
         absent = {other for other in absent if not store.check([f"{prefix}/here/{other}"])}
         time.sleep(0.01)
-    return dist.PrefixStore(prefix, store)
+    return PrefixStore(prefix, store)
 
 
 def _parent() -> str:
