@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from itertools import pairwise
 from typing import NoReturn
 
@@ -64,7 +65,7 @@ def main() -> NoReturn:
     except OSError as error:
         _drop_output()
         _leave(f"cannot go on: {error}", 1)
-    sys.exit(0)
+    _end(0)
 
 
 def _name_the_run(arguments: list[str]) -> list[str]:
@@ -91,4 +92,18 @@ def _drop_output() -> None:
 
 def _leave(message: str, code: int) -> NoReturn:
     print(f"cnnkit: {message}", file=sys.stderr)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process; one of several at once.
+
+    torch's DistributedDataParallel leaves Gloo's threads behind even when it is gone, and they may abort Python's
+    orderly end, after all is done and saved.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
