@@ -353,6 +353,13 @@ def test_create_is_at_the_top() -> None:
         cnnkit.nothing  # noqa: B018
 
 
+def test_a_narrow_vgg_is_narrow_everywhere() -> None:
+    shapes = [part.output for part in trace(create("vgg11", image_size=64, width=8), (1, 64, 64)).stages]
+    assert shapes == [(8, 32, 32), (16, 16, 16), (32, 8, 8), (64, 4, 4), (64, 2, 2), (512,), (10,)]
+    with pytest.raises(UsageError, match="width"):
+        create("vgg11", width=0)
+
+
 def test_a_narrow_resnet_for_small_images_keeps_its_pixels_in_the_stem() -> None:
     net = create("resnet18", image_size=28, stem="cifar", width=16)
     shapes = [part.output for part in trace(net, (1, 28, 28)).stages]

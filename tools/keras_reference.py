@@ -16,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
+os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+if __name__ == "__main__":
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # the same sums everywhere; whoever imports the networks wants speed
 
 import keras
 import numpy as np
@@ -97,11 +99,11 @@ def lenet(draw: Drawing, x: Maps, constants: Constants | None = None) -> None:
     draw.classify(x, "sigmoid")
 
 
-def two_hidden(draw: Drawing, x: Maps) -> None:
+def two_hidden(draw: Drawing, x: Maps, width: int = 4096) -> None:
     """The dense half of 5.6 and 5.7."""
     x = draw(x, layers.Flatten())
     for _ in range(2):
-        x = draw(x, layers.Dense(4096, activation="relu"), layers.Dropout(0.5))
+        x = draw(x, layers.Dense(width, activation="relu"), layers.Dropout(0.5))
     draw.classify(x, "sigmoid")
 
 
@@ -111,11 +113,11 @@ def alexnet(draw: Drawing, x: Maps) -> None:
     two_hidden(draw, draw(x, *(conv(channels, 3) for channels in (384, 384, 256)), pool(3, 2)))
 
 
-def vgg(draw: Drawing, x: Maps, counts: tuple[int, ...]) -> None:
-    """5.7."""
-    for channels, count in zip((64, 128, 256, 512, 512), counts, strict=True):
-        x = draw(x, *(conv(channels, 3) for _ in range(count)), pool(2, 2))
-    two_hidden(draw, x)
+def vgg(draw: Drawing, x: Maps, counts: tuple[int, ...], width: int = 64) -> None:
+    """5.7, with `width` channels in the first block."""
+    for times, count in zip((1, 2, 4, 8, 8), counts, strict=True):
+        x = draw(x, *(conv(times * width, 3) for _ in range(count)), pool(2, 2))
+    two_hidden(draw, x, 64 * width)
 
 
 def nin(draw: Drawing, x: Maps) -> None:

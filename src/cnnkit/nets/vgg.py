@@ -13,7 +13,8 @@ from cnnkit.nets.blocks import TORCHVISION, Head, Norm, classifier, dense_layers
 
 __all__ = ["vgg", "vgg_block"]
 
-WIDTHS = (64, 128, 256, 512, 512)
+# channels of the blocks and of the hidden dense layers, times the first block's
+WIDTHS, DENSE = (1, 2, 4, 8, 8), 64
 ROWS = {  # convolutions in each block: columns A, B, D and E of the table
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
@@ -44,11 +45,13 @@ def vgg(
     normalised: bool = False,
     dropout: float = 0.5,
     head: Head = "logits",
+    width: int = 64,
 ) -> nn.Sequential:
     """VGG: five blocks of 3x3 convolutions, two hidden dense layers of 4,096 with dropout.
 
     `layout` is "chapter" or "torchvision", which pools the last map to 7 x 7, whatever the image; `normalised` adds
-    batch normalisation behind each convolution. The chapter's head is a sigmoid: `head="as_written"`.
+    batch normalisation behind each convolution. The chapter's head is a sigmoid: `head="as_written"`. conv1 has `width`
+    channels, and all other layers go with it: with 8 the network is an eighth as wide, 4,096 becoming 512.
 
     stage  output                vgg11        vgg13        vgg16        vgg19
     conv1  64 x 112 x 112          640       37,568       37,568       37,568
@@ -71,15 +74,16 @@ def vgg(
     head   1000              4,097,000    4,097,000    4,097,000    4,097,000
     total                  132,863,336  133,047,848  138,357,544  143,667,240
     """
-    height, width = (side // 2 ** len(WIDTHS) for side in pair(image_size, "image_size"))
+    rows, columns = (side // 2 ** len(WIDTHS) for side in pair(image_size, "image_size"))
     stages = OrderedDict[str, nn.Module]()
+    widths = [times * count(width, "width") for times in WIDTHS]
     for number, ((before, channels), num_convs) in enumerate(
-        zip(pairwise((in_channels, *WIDTHS)), pick(ROWS, depth, "depth"), strict=True), start=1
+        zip(pairwise((in_channels, *widths)), pick(ROWS, depth, "depth"), strict=True), start=1
     ):
         stages[f"conv{number}"] = vgg_block(before, channels, num_convs, TORCHVISION.norm if normalised else None)
     if adapted := pick(ADAPTED, layout, "layout"):
         stages["pool"] = nn.AdaptiveAvgPool2d(adapted)
-        height = width = adapted
-    stages["dense"] = dense_layers(WIDTHS[-1] * height * width, dropout=dropout)
-    stages["head"] = classifier(4096, num_classes, head, nn.Sigmoid())
+        rows = columns = adapted
+    stages["dense"] = dense_layers(widths[-1] * rows * columns, DENSE * width, dropout)
+    stages["head"] = classifier(DENSE * width, num_classes, head, nn.Sigmoid())
     return nn.Sequential(stages)

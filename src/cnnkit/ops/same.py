@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.shape import Sides, padding_sides
 
-__all__ = ["SameConv2d", "SameMaxPool2d"]
+__all__ = ["SameConv2d", "SameMaxPool2d", "same_sides"]
 
 
 class SameConv2d(nn.Conv2d):
@@ -23,7 +23,7 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pad and correlate: N x C x H x W to N x O x ceil(H / stride) x ceil(W / stride)."""
-        top, bottom, left, right = _sides(self, input)
+        top, bottom, left, right = same_sides(self, input)
         if (top, left) == (bottom, right):
             return F.conv2d(input, self.weight, self.bias, self.stride, (top, left))
         return F.conv2d(F.pad(input, (left, right, top, bottom)), self.weight, self.bias, self.stride)
@@ -38,11 +38,12 @@ class SameMaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool N x C x H x W to N x C x ceil(H / stride) x ceil(W / stride)."""
-        top, bottom, left, right = _sides(self, input)
+        top, bottom, left, right = same_sides(self, input)
         if self.stride == 1:  # nothing to round up
             input = F.pad(input, (0, right - left, 0, bottom - top), value=float("-inf"))
         return F.max_pool2d(input, self.kernel_size, self.stride, (top, left), ceil_mode=True)
 
 
-def _sides(layer: Any, input: Tensor) -> Sides:
+def same_sides(layer: Any, input: Tensor) -> Sides:
+    """Return the zeros at the top, bottom, left and right that a layer with kernel and stride puts around maps."""
     return padding_sides("same", (input.shape[-2], input.shape[-1]), layer.kernel_size, layer.stride)
