@@ -28,7 +28,7 @@ ROWS = {
     "lenet_bn": ["lenet_bn", *FASHION],
     "lenet_bn-by-hand": ["lenet_bn", *FASHION, *BY_HAND],
     "lenet_bn-mnist-4000": ["lenet_bn", "--data", "mnist"],
-    "resnet18-best": ["resnet18", *FASHION, *SMALL_RESNET, "--recipe", "best", "--epochs", "24", "--amp", "bf16"],
+    "resnet18-best": ["resnet18", *FASHION, *SMALL_RESNET, "--recipe", "best", "--epochs", "24", "--precision", "bf16"],
 }
 
 

@@ -78,7 +78,9 @@ def test_what_is_validated_is_what_is_saved() -> None:
     rows = torch.tensor(json.loads((one / "split.json").read_text())["validation"])
     batches = Batches(load_dataset("digits").train.subset(rows), 500, bundle.preprocess)
     assert evaluate(net, batches).loss == pytest.approx(bundle.metrics["val_loss"], rel=1e-6)
-    odd = run("train", "lenet_bn", "--epochs", 1, "--batch-size", 9, "--accumulate", 4, "--sync-bn", "--amp", "bf16")
+    odd = run(
+        "train", "lenet_bn", "--epochs", 1, "--batch-size", 9, "--accumulate", 4, "--sync-bn", "--precision", "bf16"
+    )
     assert odd.returncode == 0, odd.stderr
 
 

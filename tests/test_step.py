@@ -136,10 +136,10 @@ def test_patterns_that_fit_nothing(settings: dict[str, object], words: str) -> N
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_mixed_precision_learns_in_half_and_keeps_whole_weights(tmp_path: Path, amp: str) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_in_half_and_keeps_whole_weights(tmp_path: Path, precision: str) -> None:
     seen = Quiet()
-    run = trainer(tmp_path, config(amp=amp, epochs=4), seen)
+    run = trainer(tmp_path, config(precision=precision, epochs=4), seen)
     kinds = []
 
     def look(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -148,10 +148,10 @@ def test_mixed_precision_learns_in_half_and_keeps_whole_weights(tmp_path: Path, 
 
     run.net[0].register_forward_hook(look)
     run.run()
-    assert set(kinds) == {torch.bfloat16 if amp == "bf16" else torch.float16}
+    assert set(kinds) == {torch.bfloat16 if precision == "bf16" else torch.float16}
     assert seen.epochs[-1].val_accuracy == 1.0
     assert {parameter.dtype for parameter in run.net.parameters()} == {torch.float32}
-    assert run.stepper.scaler.is_enabled() == (amp == "fp16")
+    assert run.stepper.scaler.is_enabled() == (precision == "fp16")
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_a_gradient_that_is_no_number_is_left_out(tmp_path: Path) -> None:
 
 
 def test_the_loss_scale_of_fp16_finds_its_way_without_skipping(tmp_path: Path) -> None:
-    run = trainer(tmp_path, config(amp="fp16", skip_nan=1, epochs=3))
+    run = trainer(tmp_path, config(precision="fp16", skip_nan=1, epochs=3))
     run.stepper.scaler._init_scale = 2.0**30  # overflows at first
     run.run()
     assert run.stepper.num_skipped == 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnkit.cli.settings import RunConfig
+from cnnkit.core.allocator import keep_large_blocks
 from cnnkit.core.device import pick_device, seed_everything
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.data import (
@@ -58,6 +59,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
 
     A resumed run has its weights in its checkpoint.
     """
+    keep_large_blocks()
     if config.pretrained and (config.init != "torch" or config.raw_pixels):
         other = "raw_pixels" if config.raw_pixels else f"init {config.init!r}"
         raise UsageError(f"{other} does not go with pretrained weights: leave out one of the two")

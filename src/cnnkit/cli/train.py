@@ -136,6 +136,7 @@ def train_job(job: "Job", run: Run, world: "World", resume: bool = False, observ
     from cnnkit.deploy import save_bundle
     from cnnkit.train import Trainer
     from cnnkit.train.observe import Observers
+    from cnnkit.train.plan import read_plan
     from cnnkit.train.tensorboard import TensorBoardObserver
 
     if job.config.tensorboard and world.is_main:
@@ -156,13 +157,17 @@ def train_job(job: "Job", run: Run, world: "World", resume: bool = False, observ
             save_best=save_best,
             world=world,
             num_classes=len(job.bundle.classes),
+            plan=read_plan(run.plan) if resume and run.plan.exists() else None,
         )
+        if world.is_main:
+            run.write_json(run.plan.name, trainer.plan.model_dump(mode="json"))
         if resume:
             for problem in trainer.resume():
                 display.say(f"passed over: {problem}")
             if world.is_main:
                 run.drop_metrics_from(trainer.epoch)
         display.say(_about(job, world))
+        display.say(f"plan: {trainer.plan}")
         for path, reason in job.skipped:
             display.say(f"left out: {path}: {reason}")
         display.say(f"run folder: {run.path}")

@@ -9,6 +9,7 @@ from torch import nn
 
 from cnnkit.core.errors import unknown
 from cnnkit.core.shape import count
+from cnnkit.ops.dropout import Dropout
 from cnnkit.ops.layers import BatchNormalization, check_constants
 from cnnkit.ops.same import SameConv2d, SameMaxPool2d
 
@@ -123,11 +124,11 @@ def dense_layers(features: int, width: int = 4096, dropout: float = 0.5, drop_fi
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs in (features, width):
         layer = [nn.Linear(inputs, width), nn.ReLU()]
-        layers += [nn.Dropout(dropout), *layer] if drop_first else [*layer, nn.Dropout(dropout)]
+        layers += [Dropout(dropout), *layer] if drop_first else [*layer, Dropout(dropout)]
     return nn.Sequential(*layers)
 
 
 def global_pool(*before: nn.Module, dropout: float = 0) -> nn.Sequential:
     """Return the mean of each channel as a vector, N x C, with `before` in front of it and dropout behind."""
-    after = [nn.Dropout(dropout)] if dropout else []
+    after = [Dropout(dropout)] if dropout else []
     return nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *after)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cnnkit.core.errors import unknown
 from cnnkit.core.shape import Pair
 from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, override, pick
+from cnnkit.ops.dropout import Dropout
 
 __all__ = ["DenseBlock", "bottleneck", "densenet", "transition"]
 
@@ -55,7 +56,7 @@ def bottleneck(in_channels: int, growth_rate: int, dropout: float = 0.5, style: 
         conv2=style.conv(wide, growth_rate, 3),
     )
     if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
+        layers["dropout"] = Dropout(dropout)
     return nn.Sequential(layers)
 
 

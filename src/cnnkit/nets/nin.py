@@ -10,6 +10,7 @@ from torch import nn
 from cnnkit.core.errors import unknown
 from cnnkit.core.shape import Pair
 from cnnkit.nets.blocks import Head
+from cnnkit.ops.dropout import Dropout
 
 __all__ = ["nin", "nin_block"]
 
@@ -56,5 +57,5 @@ def nin(
         stages[f"conv{number}"] = nn.Sequential(*block, nn.MaxPool2d(3, 2))
         channels = wider
     classes = nin_block(channels, num_classes, *HEAD, last_relu=head == "as_written")
-    stages["head"] = nn.Sequential(nn.Dropout(dropout), *classes, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    stages["head"] = nn.Sequential(Dropout(dropout), *classes, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return nn.Sequential(stages)

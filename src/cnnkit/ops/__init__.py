@@ -8,6 +8,7 @@ network from them.
 from cnnkit.ops.batchnorm import batch_norm
 from cnnkit.ops.by_hand import by_hand
 from cnnkit.ops.corr2d import conv2d, corr2d, corr2d_1x1, corr2d_multi_in, corr2d_multi_in_out
+from cnnkit.ops.dropout import Dropout
 from cnnkit.ops.filters import KERNELS, filter_image, parse_kernel
 from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
 from cnnkit.ops.learn import LearnedKernel, detect_edges, learn_kernel
@@ -21,6 +22,7 @@ __all__ = [
     "AdaptiveAvgPool2D",
     "BatchNormalization",
     "Conv2D",
+    "Dropout",
     "LearnedKernel",
     "MultiChannelConv2D",
     "Pool2D",

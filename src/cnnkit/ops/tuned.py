@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cnnkit.core.shape import Sides
 from cnnkit.ops.same import SameConv2d, same_sides
 
-__all__ = ["ALGORITHMS", "Algorithms", "TunedConv2d", "Window", "possible", "tune"]
+__all__ = ["INPUT", "KERNELS", "OUTPUT", "Algorithm", "Algorithms", "TunedConv2d", "Window", "possible", "tune"]
 
 Algorithm = Literal["onednn", "unfold", "dense"]
 LARGEST_UNFOLDED = 256  # pixels of the output; larger maps have enough work for oneDNN, and their windows take memory
@@ -292,4 +292,3 @@ KERNELS: dict[Algorithm, Gradient] = {
     "unfold": _unfolded_kernels,
     "dense": _dense_kernels,
 }
-ALGORITHMS = {"output": OUTPUT, "input": INPUT, "kernels": KERNELS}

@@ -76,8 +76,11 @@ class TrainConfig(BaseModel):
     """Stop, with a checkpoint, after this many minutes of training."""
     skip_nan: int = Field(0, ge=0)
     """Steps whose gradient is no number to leave out, at most, before giving up; looking costs time on a GPU."""
-    amp: Literal["off", "bf16", "fp16"] = "off"
-    """Mixed precision: which half precision the forward pass computes in."""
+    plan: str = "auto"
+    """How steps are computed: "auto" tries what is fastest on this machine, unless the training is a short one; "off"
+    leaves it to torch; or a file, such as an earlier run's plan.json."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What the forward pass computes in; "auto" is fp32, or bf16 where the plan finds it much faster."""
     compile: bool = False
     """Compile the network with torch.compile before training."""
     sync_bn: bool = False

@@ -20,6 +20,7 @@ from cnnkit.train.interrupt import stop_requested
 from cnnkit.train.memory import explain_memory
 from cnnkit.train.objective import balanced_weights
 from cnnkit.train.observe import EpochRecord, Observer, StepRecord
+from cnnkit.train.plan import Plan, choose_plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
 from cnnkit.train.step import Step, Stepper
 
@@ -37,7 +38,7 @@ class Trainer:
     `save_best(net, record)` is called after each epoch with a new best validation accuracy (every epoch, if no
     image is set aside). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as
     the settings say. In a `world` of several processes each has a Trainer with its part of the batches; the main one
-    alone observes and writes.
+    alone observes and writes. `plan` says how steps are computed; without one it is chosen as the settings say.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Trainer:
         save_best: Callable[[nn.Module, EpochRecord], None],
         world: World = ALONE,
         num_classes: int | None = None,
+        plan: Plan | None = None,
     ):
         self.train, self.validation, self.config, self.world = train, validation, config, world
         self.checkpoint, self.observer, self.save_best = checkpoint, observer, save_best
@@ -59,7 +61,10 @@ class Trainer:
         if config.class_weights == "balanced":
             classes = num_classes or int(train.labels.max()) + 1
             weights = balanced_weights(train.labels.cpu(), classes).to(next(net.parameters()).device)
-        self.stepper = Stepper(net, config, world, weights)
+        if plan is None:
+            plan = world.share(self._choose(net) if world.is_main else plain_plan(config))
+        self.plan = plan
+        self.stepper = Stepper(net, config, world, weights, plan)
         self.net, self.optimizer = self.stepper.net, self.stepper.optimizer
         self.epoch, self.step = 1, 0  # the next step to take
         self.best: tuple[float, float] | None = None  # accuracy, minus loss
@@ -67,6 +72,13 @@ class Trainer:
         self.total_seconds = 0.0
         self.looked = self.saved = time.monotonic()
         self._clear_sums()
+
+    def _choose(self, net: nn.Module) -> Plan:
+        """Choose the plan for the largest part of a batch that this process computes at once."""
+        channels = self.train.images.shape[1]
+        batch = max(self.train.sizes, default=0) // self.world.size // self.config.accumulate
+        images = self.config.epochs * self.train.num_images // self.world.size
+        return choose_plan(net, (channels, *self.train.preprocess.image_size), max(batch, 2), images, self.config)
 
     def resume(self) -> list[str]:
         """Take up the newest checkpoint that is whole: on a CPU, the run goes on to the bit.
@@ -101,7 +113,7 @@ class Trainer:
             raise UsageError("there is no image to train on: set fewer aside for validation")
         if self.world.share(not any(earlier(self.checkpoint))):
             self._save()
-        with stop_requested() as stop, explain_memory(self.config):
+        with stop_requested() as stop, explain_memory(self.config), threads(self.plan.threads):
             while self.epoch <= self.config.epochs:
                 if self._out_of_patience():
                     return f"no better epoch in {self.config.patience} after epoch {self.best_epoch}"

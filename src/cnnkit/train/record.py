@@ -27,6 +27,7 @@ class Run:
     def __init__(self, path: Path):
         self.path = path
         self.checkpoint, self.best, self.config_file = path / "last.ckpt", path / "best", path / "config.toml"
+        self.plan = path / "plan.json"
 
     @classmethod
     def create(cls, parent: Path, stem: str, settings: dict[str, Any], job: str | None = None) -> "Run":

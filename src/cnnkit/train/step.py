@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -17,10 +18,9 @@ from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
 from cnnkit.train.ema import MovingAverage
 from cnnkit.train.objective import Objective
 from cnnkit.train.optimizer import freeze, make_optimizer
+from cnnkit.train.plan import Plan, plain_plan, use_plan
 
 __all__ = ["Step", "Stepper"]
-
-PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,17 @@ class Stepper:
     """A net with all that changes when it takes a step: optimiser, moving average, loss scale.
 
     `class_weights`, one per class, weigh the loss. Where several processes train, each calls it with its part of the
-    batch and all take the same step.
+    batch and all take the same step. `plan` says how it is computed; without one, the settings do.
     """
 
-    def __init__(self, net: nn.Module, config: TrainConfig, world: World = ALONE, class_weights: Tensor | None = None):
+    def __init__(
+        self,
+        net: nn.Module,
+        config: TrainConfig,
+        world: World = ALONE,
+        class_weights: Tensor | None = None,
+        plan: Plan | None = None,
+    ):
         self.net, self.config, self.world = net, config, world
         self.device = next(net.parameters()).device
         if config.sync_bn and world.size > 1:
@@ -49,19 +56,20 @@ class Stepper:
         self.objective = Objective(config, class_weights)
         self.optimizer = make_optimizer(net, config)
         self.average = MovingAverage(net, config.ema) if config.ema else None
-        self.precision = PRECISIONS[config.amp]
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self.plan = plan or plain_plan(config)
+        use_plan(net, self.plan)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.plan.precision == "fp16")
         self.skipped: list[int] = []  # of the epoch
         self.num_skipped = 0
-        self.model = self._model()
 
-    def _model(self) -> Callable[[Tensor], Tensor]:
+    @cached_property
+    def model(self) -> Callable[[Tensor], Tensor]:
         """Return what runs forward: the net, spread over the processes, compiled."""
         model = self.net
         if self.world.size > 1:
             model = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
-        if self.config.compile:
-            model = cast(nn.Module, torch.compile(model))
+        if self.plan.compile_mode:
+            model = cast(nn.Module, torch.compile(model, mode=self.plan.compile_mode))
         return model
 
     def train(self) -> None:
@@ -102,7 +110,7 @@ class Stepper:
     def _gradients(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the batch's mean loss with the parameters."""
         seed_device(self.device, step.seed)
-        x, targets = self.objective.mix(x, y)
+        x, targets = self.objective.mix(self.plan.lay_out(x), y)
         if self.world.rank:  # all mix by the same numbers, and drop out by their own
             seed_device(self.device, mix_seed(step.seed, self.world.rank))
         self.optimizer.zero_grad()
@@ -112,7 +120,7 @@ class Stepper:
         parts = list(zip(x.tensor_split(count), targets.split(count), strict=True))
         for index, (part, labels) in enumerate(parts):
             with self._together(index + 1 == len(parts)):
-                with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
+                with torch.autocast(self.device.type, self.plan.half, enabled=self.plan.half is not None):
                     logits = self.model(part)
                 loss = self.objective.total(logits, labels) / step.images
                 # gradients are averaged over the processes, but the losses are parts of one sum
