@@ -9,10 +9,8 @@ turn, after one epoch that does not count. Results go to benchmarks/results/ as 
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,10 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from report import RESULTS, write
+from turns import Contestant, Turn, answer
 
 IMAGES, BATCH, LR = 54_000, 32, 0.9
-
-Turn = Callable[[str, float], None]  # takes who trained and the seconds of an epoch; returns when it is its turn again
 
 
 def read(folder: str) -> tuple:
@@ -127,21 +124,6 @@ def cnnkit(folder: str, turn: Turn) -> None:
 CONTESTANTS: dict[str, Callable[[str, Turn], None]] = {"keras": keras, "plain": plain, "cnnkit": cnnkit}
 
 
-def work(contestant: str, folder: str) -> None:
-    """Train one epoch for each line of standard input and answer with a line of JSON; leave at its end."""
-
-    def turn(title: str, seconds: float) -> None:
-        print(json.dumps([title, seconds]), flush=True)
-        wait()
-
-    def wait() -> None:
-        if not sys.stdin.readline():
-            sys.exit()
-
-    wait()
-    CONTESTANTS[contestant](folder, turn)
-
-
 def main() -> None:
     """Let the contestants train in turn and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,32 +134,26 @@ def main() -> None:
     parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.data_dir)
+        answer(lambda turn: CONTESTANTS[options.worker](options.data_dir, turn))
         return
 
     pythons = {"plain": sys.executable, "cnnkit": sys.executable}
     if options.keras_python:
         pythons = {"keras": options.keras_python} | pythons
-    processes = {
-        name: subprocess.Popen(
-            [python, __file__, "--worker", name, "--data-dir", options.data_dir],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
+    contestants = {
+        name: Contestant([python, __file__, "--worker", name, "--data-dir", options.data_dir])
         for name, python in pythons.items()
-    }  # fmt: skip
-    seconds: dict[str, list[float]] = {name: [] for name in processes}
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
     titles = {}
     for round_ in range(options.rounds + 1):
-        for name, process in processes.items():
-            assert process.stdin
-            assert process.stdout
-            print("go", file=process.stdin, flush=True)
-            titles[name], elapsed = json.loads(process.stdout.readline())
+        for name, contestant in contestants.items():
+            titles[name], elapsed = contestant.turn()
             if round_:
                 seconds[name].append(round(elapsed, 3))
             print(f"round {round_} {name} {elapsed:.2f} s", flush=True)
-    for process in processes.values():
-        process.communicate()
+    for contestant in contestants.values():
+        contestant.leave()
 
     rows = []
     for name, found in seconds.items():

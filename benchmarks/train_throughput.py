@@ -1,0 +1,304 @@
+"""Images per second in training: Keras `fit`, Lightning, the usual PyTorch loop, and cnnkit, in turn in one run.
+
+    python3 -m venv /tmp/keras && /tmp/keras/bin/pip install tensorflow-cpu
+    python -m pip install lightning
+    python benchmarks/train_throughput.py --keras-python /tmp/keras/bin/python
+
+The chapter's networks at the chapter's image sizes, and ResNet-18 at 28 pixels. The peers get their images as float32,
+resized in memory beforehand; cnnkit gets them as the data set has them, bytes of 28 x 28, and resizes each batch, as
+`cnnkit train` does. Each contestant is a process of its own with its default threads; they train a few hundred images
+each, in turn, after a turn that does not count. Results go to benchmarks/results/ as Markdown and JSON.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from report import RESULTS, earlier, write
+from turns import Contestant, Turn, answer
+
+LR = 0.01
+
+
+@dataclass(frozen=True)
+class Work:
+    """A network to train."""
+
+    net: str
+    pixels: int
+    batch: int
+    images: int  # in a turn
+    width: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What the table calls it."""
+        width = f", width {self.width}" if self.width else ""
+        return f"{self.net} at {self.pixels}, batch {self.batch}{width}"
+
+
+WORK = {
+    "lenet": Work("lenet", 28, 32, 16384),
+    "lenet_bn": Work("lenet_bn", 28, 32, 8192),
+    "resnet18-28": Work("resnet18", 28, 128, 2048),
+    "resnet18": Work("resnet18", 96, 32, 384),
+    "googlenet": Work("googlenet", 96, 32, 384),
+    "densenet": Work("densenet", 96, 32, 384),
+    "alexnet": Work("alexnet", 224, 32, 192),
+    "nin": Work("nin", 224, 32, 192),
+    "vgg11-narrow": Work("vgg11", 224, 32, 192, 16),
+    "vgg11": Work("vgg11", 224, 16, 32),
+}
+
+
+def arrays(work: Work) -> tuple[Any, Any]:
+    """Return random images (N, pixels, pixels) between 0 and 1 as float32, and labels; no loop sees a difference."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    images = random.random((work.images, work.pixels, work.pixels), dtype=np.float32)
+    return images, random.integers(0, 10, work.images)
+
+
+def keras(work: Work, turn: Turn, policy: str = "float32") -> None:
+    """Keras' own loop, the network as the chapter writes it."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+    from keras_reference import WIRINGS, Drawing, tf
+    from keras_reference import keras as k
+
+    k.mixed_precision.set_global_policy(policy)
+    wiring, own = WIRINGS[work.net]
+    drawing = Drawing((work.pixels, work.pixels))
+    wiring(drawing, drawing.input, **own, **({"width": work.width} if work.width else {}))
+    net = k.Model(drawing.input, k.layers.Activation("linear", dtype="float32")(drawing.logits))
+    loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile(k.optimizers.SGD(LR, momentum=0.9), loss=loss, metrics=["accuracy"])
+    x, y = arrays(work)
+    while True:
+        start = time.perf_counter()
+        net.fit(x[..., None], y, batch_size=work.batch, epochs=1, verbose=0)
+        turn(f"Keras {k.__version__}, TensorFlow {tf.__version__}, {policy}", time.perf_counter() - start)
+
+
+def keras_bf16(work: Work, turn: Turn) -> None:
+    """The same in mixed precision."""
+    keras(work, turn, "mixed_bfloat16")
+
+
+def network(work: Work) -> Any:
+    """Return the network in PyTorch."""
+    from cnnkit import create
+
+    width = {"width": work.width} if work.width else {}
+    return create(work.net, in_channels=1, num_classes=10, image_size=work.pixels, **width)
+
+
+def loader(work: Work) -> Any:
+    """Return the usual batches of tensors."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, y = arrays(work)
+    return DataLoader(TensorDataset(torch.tensor(x)[:, None], torch.tensor(y)), batch_size=work.batch, shuffle=True)
+
+
+def plain(work: Work, turn: Turn) -> None:
+    """The loop that most people write."""
+    import torch
+    from torch import nn
+
+    net, batches = network(work), loader(work)
+    optimizer, criterion = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9), nn.CrossEntropyLoss()
+    net.train()
+    while True:
+        start = time.perf_counter()
+        loss_sum, correct = 0.0, 0
+        for x, y in batches:
+            optimizer.zero_grad()
+            logits = net(x)
+            loss = criterion(logits, y)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item()
+            correct += (logits.argmax(1) == y).sum().item()
+        turn(f"plain PyTorch loop, torch {torch.__version__}", time.perf_counter() - start)
+
+
+def lightning(work: Work, turn: Turn) -> None:
+    """Lightning's trainer with its defaults, but for what it would write."""
+    import logging
+    import warnings
+
+    import lightning as pl
+    import torch
+    import torch.nn.functional as F
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+    class Module(pl.LightningModule):
+        """The network, its loss and its optimiser."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network(work)
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            x, y = batch
+            logits = self.net(x)
+            loss = F.cross_entropy(logits, y)
+            self.log_dict({"loss": loss, "accuracy": (logits.argmax(1) == y).float().mean()})
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=LR, momentum=0.9)
+
+        def on_train_epoch_start(self) -> None:
+            self.start = time.perf_counter()
+
+        def on_train_epoch_end(self) -> None:
+            turn(f"Lightning {pl.__version__}, torch {torch.__version__}", time.perf_counter() - self.start)
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Module(), loader(work))
+
+
+def cnnkit(work: Work, turn: Turn) -> None:
+    """The trainer behind `cnnkit train`, with the plan that it chooses."""
+    from cnnkit.core.allocator import keep_large_blocks
+
+    keep_large_blocks()
+    import torch
+
+    import cnnkit
+    from cnnkit.data import Batches, ImageSet, Preprocess
+    from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer
+
+    pixels = torch.randint(256, (work.images, 28, 28, 1), dtype=torch.uint8).permute(0, 3, 1, 2)
+    data = ImageSet(pixels, torch.randint(10, (work.images,)))
+    settings = {"optimizer": "sgd", "lr": LR, "momentum": 0.9, "weight_decay": 0, "schedule": "constant"}
+    config = TrainConfig(epochs=100_000, batch_size=work.batch, checkpoint_minutes=None, **settings)
+    net = network(work)
+
+    class Report:
+        """Hands over each epoch's seconds."""
+
+        def on_step(self, record: StepRecord) -> None:
+            pass
+
+        def on_epoch(self, record: EpochRecord) -> None:
+            title = f"cnnkit {cnnkit.__version__}, torch {torch.__version__}: {trainer.plan}"
+            turn(title, record.seconds)
+
+    with tempfile.TemporaryDirectory() as run:
+        trainer = Trainer(
+            net,
+            Batches(data, work.batch, Preprocess((work.pixels, work.pixels)), seed=0),
+            None,
+            config,
+            checkpoint=Path(run) / "last.ckpt",
+            observer=Report(),
+            save_best=lambda net, record: None,
+        )
+        trainer.run()
+
+
+CONTESTANTS: dict[str, Callable[[Work, Turn], None]] = {
+    "keras": keras,
+    "keras-bf16": keras_bf16,
+    "plain": plain,
+    "lightning": lightning,
+    "cnnkit": cnnkit,
+}
+
+
+def measure(work: Work, commands: dict[str, list[str]], rounds: int) -> dict[str, Any]:
+    """Let the contestants train the network in turn; return their titles and their images per second."""
+    contestants = {name: Contestant(command) for name, command in commands.items()}
+    speeds: dict[str, list[float]] = {name: [] for name in contestants}
+    titles = {}
+    for round_ in range(rounds + 1):
+        for name, contestant in contestants.items():
+            titles[name], seconds = contestant.turn()
+            if round_:
+                speeds[name].append(round(work.images / seconds, 2))
+            print(f"{work.title}: round {round_}, {name}: {work.images / seconds:,.1f} images/s", flush=True)
+    for contestant in contestants.values():
+        contestant.leave()
+    return {"titles": titles, "images_per_second": speeds}
+
+
+def ratios(speeds: dict[str, list[float]]) -> dict[str, float]:
+    """Return how many times as fast as each peer cnnkit was: the median over the rounds."""
+    ours = speeds["cnnkit"]
+    return {
+        name: statistics.median(own / other for own, other in zip(ours, found, strict=True))
+        for name, found in speeds.items()
+        if name != "cnnkit"
+    }
+
+
+def main() -> None:
+    """Measure network after network and write the table after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), help="the networks to measure anew")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        contestant, key = options.worker
+        answer(lambda turn: CONTESTANTS[contestant](WORK[key], turn))
+        return
+
+    pythons = dict.fromkeys(["plain", *(["lightning"] if find_spec("lightning") else []), "cnnkit"], sys.executable)
+    if options.keras_python:
+        pythons = dict.fromkeys(["keras", "keras-bf16"], options.keras_python) | pythons
+    figures = earlier(options.output, "train_throughput")
+    for key in options.only:
+        commands = {name: [python, __file__, "--worker", name, key] for name, python in pythons.items()}
+        figures[key] = measure(WORK[key], commands, options.rounds)
+        report(options.output, {key: figures[key] for key in WORK if key in figures}, options.rounds)
+
+
+def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
+    """Write the table: medians, and cnnkit's ratio to each peer."""
+    names = [name for name in CONTESTANTS if all(name in row["titles"] for row in figures.values())]
+    peers = [name for name in names if name != "cnnkit"]
+    rows, found = [], {name: list[float]() for name in peers}
+    for key, row in figures.items():
+        speeds = row["images_per_second"]
+        ratio = ratios(speeds)
+        for name in peers:
+            found[name].append(ratio[name])
+        medians = [f"{statistics.median(speeds[name]):,.1f}" for name in names]
+        rows.append([WORK[key].title, *medians, *(f"{ratio[name]:.2f}" for name in peers)])
+    means = [f"{math.exp(statistics.fmean(map(math.log, found[name]))):.2f}" for name in peers]
+    rows.append(["geometric mean", *[""] * len(names), *means])
+    titles = next(iter(figures.values()))["titles"]
+    versions = "; ".join(titles[name] for name in peers)
+    write(
+        folder,
+        "train_throughput",
+        "Training, images per second",
+        f"medians of {rounds} rounds in turn, SGD with momentum; {versions}; ratios round by round",
+        ["network", *names, *(f"cnnkit / {name}" for name in peers)],
+        rows,
+        figures,
+    )
+
+
+if __name__ == "__main__":
+    main()
