@@ -46,10 +46,14 @@ def assert_same_curve(one: str, other: str) -> None:
 
 
 def test_two_processes_follow_the_curve_of_one(cli: Cli) -> None:
-    """The same images, augmented alike, in parts of two processes and of two halves each; validation is exact."""
+    """The same images, augmented alike, in parts of two processes and of two halves each; validation is exact.
+
+    The two also compute by another plan.
+    """
     arguments = ("train", "lenet", *SETTINGS, "--epochs", 3)
     assert cli(*arguments, "--output", "one").code == 0
-    done = run(*arguments, "--accumulate", 2, "--output", "two")
+    Path("plan.json").write_text(json.dumps({"convolutions": {"conv2": ["unfold"] * 3}}))
+    done = run(*arguments, "--accumulate", 2, "--plan", "plan.json", "--output", "two")
     assert done.returncode == 0, done.stderr
     assert_same_curve("one/lenet-digits-1", "two/lenet-digits-1")
     assert done.stdout.count("epoch 3/3") == 1, "one process speaks"

@@ -63,7 +63,7 @@ class Plan(BaseModel):
         if self.compile_mode:
             parts.append(f"compiled ({self.compile_mode})")
         if self.convolutions:
-            parts.append(f"{len(self.convolutions)} convolutions with algorithms of their own")
+            parts.append(f"tuned convolutions: {len(self.convolutions)}")
         return ", ".join(parts)
 
     @property

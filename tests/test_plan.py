@@ -1,0 +1,184 @@
+"""The execution plan: chosen by trying, kept, obeyed, and without an effect on what is computed."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cnnkit.nets import create
+from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune
+from cnnkit.train import TrainConfig, plan
+from cnnkit.train.plan import Plan, choose_plan, plain_plan, read_plan, threads, use_plan
+from conftest import Cli, one_line
+
+MANY = 10**12  # images: enough for a plan to be worth its trial
+IMAGE = (1, 8, 8)
+UNFOLD = ["unfold", "unfold", "unfold"]
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return create("resnet18", image_size=8, width=4, stem="cifar")
+
+
+def small_plan(**fields: object) -> Path:
+    path = Path("plan.json")
+    path.write_text(json.dumps(fields))
+    return path
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+def test_a_plan_is_chosen_once_and_found_again(
+    net: nn.Module, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = TrainConfig(precision=precision)
+    chosen = choose_plan(net, IMAGE, 4, MANY, config)
+    assert chosen.precision in (["fp32", "bf16"] if precision == "auto" else [precision])
+    [file] = (tmp_path / "cache/plans").iterdir()
+    assert read_plan(file) == chosen
+    monkeypatch.setattr(plan, "_Trial", None)
+    assert choose_plan(net, IMAGE, 4, MANY, config) == chosen
+    with pytest.raises(TypeError):  # other batches are another question
+        choose_plan(net, IMAGE, 5, MANY, config)
+
+
+def test_choosing_leaves_the_net_as_it_is(net: nn.Module) -> None:
+    net.train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    choose_plan(net, IMAGE, 4, MANY, TrainConfig(freeze=("stem",)))
+    assert net.training
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert not any(isinstance(layer, TunedConv2d) for layer in net.modules())
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_what_is_fastest_is_taken_if_it_wins_enough(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock of our own: the trial's logic, not this machine's speed."""
+    cost = {"bf16": 0.7, "fp32": 1.0, "contiguous": 0.5, "channels_last": 1.0}
+
+    def step(trial: object, asked: Plan) -> object:
+        seconds = 0.01 * cost[asked.precision] * cost[asked.memory_format]
+        return lambda: seconds * (0.99 if asked.convolutions else 1)
+
+    monkeypatch.setattr(plan._Trial, "_step", step)
+    monkeypatch.setattr(plan._Trial, "_algorithms", lambda trial, asked: {"head": Algorithms("unfold")})
+    chosen = choose_plan(net, IMAGE, 4, MANY, TrainConfig())
+    assert chosen == Plan(precision="bf16", memory_format="contiguous")  # one percent is noise
+    cost["bf16"] = 0.9
+    assert choose_plan(net, IMAGE, 8, MANY, TrainConfig()) == Plan(memory_format="contiguous")
+
+
+def test_each_layers_fastest_algorithm_is_found(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what can be chosen the last is the fastest here; a layer that keeps its weights has no gradient to choose."""
+    monkeypatch.setattr(plan, "_winner", lambda ways: [*ways][-1])
+    net.conv2.requires_grad_(False)
+    chosen = plan._Trial(net.train(), torch.rand(4, 1, 12, 12))._algorithms(Plan())
+    assert "stem.0" not in chosen  # one channel
+    assert chosen["conv2.0.body.conv1"] == ("unfold", "unfold", "onednn")
+    assert chosen["conv5.1.body.conv1"] == ("dense", "dense", "dense")
+    assert chosen["conv5.0.shortcut.0"] == ("unfold", "unfold", "unfold")
+
+
+def test_short_trainings_and_off_have_the_plain_plan(net: nn.Module, tmp_path: Path) -> None:
+    for images, how in ((1000, "auto"), (MANY, "off")):
+        assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how)) == Plan()
+        assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how, precision="bf16")).precision == "bf16"
+        assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how, compile=True)).compile_mode == "default"
+    assert plain_plan(TrainConfig()) == Plan()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_of_two_that_choose_at_once_the_first_ones_counts(tmp_path: Path) -> None:
+    file = tmp_path / "plans/one.json"
+    plans = [Plan(threads=number + 1) for number in range(8)]
+    writers = [threading.Thread(target=plan._keep_first, args=(file, plans[0]))]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    for later in plans[1:]:
+        plan._keep_first(file, later)
+    assert read_plan(file) == plans[0]
+    assert [path.name for path in file.parent.iterdir()] == ["one.json"]
+
+
+@pytest.mark.parametrize("memory_format", ["channels_last", "contiguous"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_get_the_plans_strides(channels: int, memory_format: str) -> None:
+    chosen = Plan(memory_format=memory_format)
+    for x in (torch.rand(2, channels, 4, 5), torch.rand(2, channels, 4, 5).to(memory_format=torch.channels_last)):
+        laid = chosen.lay_out(x)
+        assert torch.equal(laid, x)
+        pixel, column = (1, channels) if memory_format == "channels_last" else (20, 1)
+        assert laid.stride() == (20 * channels, pixel, 5 * column, column)
+        assert channels > 1 or laid.data_ptr() == x.data_ptr(), "no copy"
+
+
+def test_threads_are_as_many_as_before_afterwards() -> None:
+    before = torch.get_num_threads()
+    with threads(3):
+        assert torch.get_num_threads() == 3
+    with threads(None):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before
+
+
+def test_using_a_plan_sets_every_layer_anew(net: nn.Module) -> None:
+    name = "conv3.0.body.conv1"
+    use_plan(net, Plan(convolutions={name: UNFOLD}))
+    assert tune(net)[name].algorithms == tuple(UNFOLD)
+    use_plan(net, Plan())
+    assert {layer.algorithms for layer in tune(net).values()} == {Algorithms()}
+
+
+def metrics(run: str) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    return [{key: row[key] for key in ("train_loss", "val_loss", "val_accuracy")} for row in rows]
+
+
+def test_a_run_obeys_its_plan_and_keeps_it(cli: Cli) -> None:
+    """Other algorithms, the same losses but for rounding; gone on with and repeated, the same to the bit."""
+    small_plan(convolutions={"conv2": UNFOLD}, memory_format="contiguous")
+    arguments = ("train", "lenet", "--seed", 3, "--lr", 0.003)
+    planned = cli(*arguments, "--epochs", 2, "--plan", "plan.json")
+    assert planned.code == 0, planned.err
+    assert "\nplan: fp32, contiguous, tuned convolutions: 1\n" in planned.out
+    plain = cli(*arguments, "--epochs", 2, "--plan", "off")
+    assert "\nplan: fp32, channels-last\n" in plain.out
+    one, other = metrics("runs/lenet-digits-1"), metrics("runs/lenet-digits-2")
+    for a, b in zip(one, other, strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+    saved = read_plan(Path("runs/lenet-digits-1/plan.json"))
+    assert saved == read_plan(Path("plan.json"))
+
+    Path("plan.json").unlink()  # a run does not need the file any more
+    assert cli("train", "--resume", "runs/lenet-digits-1", "--epochs", 3).code == 0
+    repeated = cli(*arguments, "--epochs", 3, "--plan", "runs/lenet-digits-1/plan.json")
+    assert repeated.code == 0, repeated.err
+    assert read_plan(Path("runs/lenet-digits-3/plan.json")) == saved
+    assert metrics("runs/lenet-digits-3")[:2] != other
+
+
+def test_a_wrong_plan_is_told(cli: Cli) -> None:
+    small_plan(convolutions={"conv9": UNFOLD})
+    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "plan.json", "another network's", "conv9")
+    small_plan(precision="bf16")
+    one_line(cli("train", "lenet", "--plan", "plan.json", "--precision", "fp32"), 2, "computes in bf16, not fp32")
+    small_plan(thread=1)
+    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "not a plan", "thread")
+    Path("plan.json").write_text("no JSON")
+    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "not a plan")
+    one_line(cli("train", "lenet", "--plan", "nowhere.json"), 2, "nowhere.json", "auto, off or a file")
+    assert not list(Path().glob("runs/*/metrics.jsonl"))
+
+
+def test_half_precision_is_the_plans(cli: Cli) -> None:
+    small_plan(precision="bf16")
+    assert "plan: bf16" in cli("train", "lenet_bn", "--epochs", 1, "--plan", "plan.json").out
+    assert "plan: bf16" in cli("train", "lenet_bn", "--epochs", 1, "--precision", "bf16").out
+    assert metrics("runs/lenet_bn-digits-1") == metrics("runs/lenet_bn-digits-2")
