@@ -1,0 +1,47 @@
+"""Batch normalisation folded into the layer before it: in prediction it is a factor and a summand per channel."""
+
+import copy
+from typing import Any
+
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+__all__ = ["fold"]
+
+FUSED: dict[type[nn.Module], tuple[type[nn.Module], Any]] = {
+    nn.BatchNorm2d: (nn.Conv2d, fuse_conv_bn_eval),
+    nn.BatchNorm1d: (nn.Linear, fuse_linear_bn_eval),
+}
+
+
+class _Tracer(fx.Tracer):
+    """Follows the code down to layers."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m).__module__.startswith(("torch.nn", "cnnkit.ops")) and not isinstance(m, nn.Sequential)
+
+
+def fold(net: nn.Module) -> fx.GraphModule:
+    """Return a copy of `net` for prediction: the same outputs but for rounding, with fewer layers.
+
+    A normalisation goes where it follows a convolution or a dense layer that nothing else reads. Raises
+    torch.fx's errors if the net's code depends on its input.
+    """
+    net = copy.deepcopy(net).eval()
+    folded = fx.GraphModule(net, _Tracer().trace(net))
+    layers = dict(folded.named_modules())
+    for node in list(folded.graph.nodes):
+        norm = layers.get(str(node.target)) if node.op == "call_module" else None
+        if norm is None or type(norm) not in FUSED:
+            continue
+        (kind, fuse), before = FUSED[type(norm)], node.args[0]
+        assert isinstance(before, fx.Node)
+        layer = layers.get(str(before.target)) if before.op == "call_module" else None
+        if isinstance(layer, kind) and len(before.users) == 1:
+            fused = fuse(layer, norm)
+            layer.weight, layer.bias = fused.weight, fused.bias
+            node.replace_all_uses_with(before)
+            folded.graph.erase_node(node)
+    folded.delete_all_unused_submodules()
+    folded.recompile()
+    return folded.requires_grad_(False)

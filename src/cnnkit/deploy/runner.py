@@ -1,0 +1,151 @@
+"""A net made ready to predict, by what is fastest on the machine at hand."""
+
+import copy
+import io
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.extras import require
+from cnnkit.deploy.fold import fold
+
+__all__ = ["Runner", "prepare", "to_onnx"]
+
+Engine = Literal["auto", "torch", "onnxruntime"]
+ROUNDS, SPAN = 5, 0.02  # of measuring: how often, and for how many seconds at least
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Maps float images N x C x H x W, any N, to float32 logits N x classes."""
+
+    engine: str
+    precision: str
+    seconds: dict[str, float]
+    """Of a batch, by each engine that was tried."""
+    run: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits of images."""
+        return self.run(x)
+
+
+def prepare(
+    net: nn.Module,
+    image: tuple[int, int, int],
+    batch: int = 1,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    engine: Engine = "auto",
+) -> Runner:
+    """Return what predicts as `net` does, for batches of images C x H x W about this large.
+
+    Batch normalisation is folded and memory is channels-last; "auto" takes the faster of torch and, if it is installed
+    and the net is on the CPU, ONNX Runtime. In bf16, which torch alone computes in, logits keep some three digits.
+    `net` stays as it is. Raises UsageError for another engine or precision, CnnkitError if the engine is not installed.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise unknown("precision", precision, ("fp32", "bf16"))
+    if engine not in ENGINES and engine != "auto":
+        raise unknown("engine", engine, ("auto", *ENGINES))
+    device = next(net.parameters()).device
+    possible = ["torch"]
+    if device.type == "cpu" and precision == "fp32" and find_spec("onnxruntime") and find_spec("onnxscript"):
+        possible.append("onnxruntime")
+    if engine == "onnxruntime" and (device.type != "cpu" or precision != "fp32"):
+        raise UsageError("onnxruntime computes in fp32 on the CPU here: leave out the engine")
+    chosen = possible if engine == "auto" else [engine]
+    net = copy.deepcopy(net).eval()
+    runs = {name: ENGINES[name](net, image, precision) for name in chosen}
+    x = torch.rand(batch, *image, device=device)
+    for run in runs.values():
+        run(x)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            seconds[name].append(_seconds(run, x))
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    best = min(medians, key=lambda name: medians[name])
+    return Runner(best, precision, medians, runs[best])
+
+
+def to_onnx(net: nn.Module, image: tuple[int, int, int]) -> bytes:
+    """Return the net as an ONNX model: `images`, N x C x H x W, to `logits`.
+
+    Raises CnnkitError, saying what to install, if onnx or onnxscript is missing.
+    """
+    require("onnxscript", "export")
+    x = torch.zeros(2, *image, device=next(net.parameters()).device)
+    said, level = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(said):  # the exporter talks
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                net.eval(), (x,), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )  # fmt: skip
+    finally:
+        logging.disable(level)
+    assert program is not None
+    return bytes(program.model_proto.SerializeToString())
+
+
+def _torch(net: nn.Module, image: tuple[int, int, int], precision: str) -> Callable[[Tensor], Tensor]:
+    try:
+        ready: nn.Module = fold(net)
+    except (fx.proxy.TraceError, TypeError, UsageError):  # code that depends on its input
+        ready = net
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    ready.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
+
+    @torch.inference_mode()
+    def run(x: Tensor) -> Tensor:
+        x = x.to(dtype)
+        if x.shape[1] > 1:
+            x = x.contiguous(memory_format=torch.channels_last)
+        else:  # the same bytes
+            x = x.contiguous().as_strided(x.shape, (x.shape[2] * x.shape[3], 1, x.shape[3], 1))
+        logits: Tensor = ready(x)
+        return logits.float()
+
+    return run
+
+
+def _onnxruntime(net: nn.Module, image: tuple[int, int, int], precision: str) -> Callable[[Tensor], Tensor]:
+    runtime = require("onnxruntime", "export")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(to_onnx(net, image), options, providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> Tensor:
+        [logits] = session.run(None, {"images": x.contiguous().numpy()})
+        return torch.from_numpy(logits)
+
+    return run
+
+
+ENGINES: dict[str, Callable[[nn.Module, tuple[int, int, int], str], Callable[[Tensor], Tensor]]] = {
+    "torch": _torch,
+    "onnxruntime": _onnxruntime,
+}
+
+
+def _seconds(run: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    start, times = time.perf_counter(), 0
+    while not times or time.perf_counter() - start < SPAN:
+        run(x)
+        times += 1
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)
+    return (time.perf_counter() - start) / times

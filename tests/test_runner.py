@@ -1,0 +1,111 @@
+"""Nets made ready to predict: the same answers, by every engine."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.deploy import fold, prepare, to_onnx
+from cnnkit.nets import ZOO, create
+
+LARGE = 30_000_000  # parameters
+
+
+def used(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A net whose moving statistics have seen something, so that folding has work to do."""
+    torch.manual_seed(0)
+    pixels = max(ZOO[name].smallest, 32)
+    net = create(name, in_channels=1, num_classes=10, image_size=pixels)
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    return net, (1, pixels, pixels)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (ZOO[name].params > LARGE)) for name in sorted(ZOO)]
+)
+def test_a_folded_net_gives_the_same_logits(name: str) -> None:
+    net, image = used(name)
+    x = torch.randn(3, *image)
+    expected = copy.deepcopy(net).eval().double()(x.double())
+    folded = fold(net)
+    torch.testing.assert_close(folded.double()(x.double()), expected, rtol=1e-6, atol=1e-6)
+    assert net.training
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    before, after = (sum(isinstance(layer, norms) for layer in module.modules()) for module in (net, folded))
+    first_in_its_block = "densenet" in name or "preact" in name  # a normalisation that follows no convolution
+    assert after < before if first_in_its_block else after == 0
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("name", ["lenet", "lenet_bn", "resnet18", "googlenet", "densenet", "resnet18.tv"])
+def test_every_engine_gives_the_nets_logits_for_any_batch(name: str, engine: str) -> None:
+    net, image = used(name)
+    before = copy.deepcopy(net.state_dict())
+    runner = prepare(net, image, engine=engine)
+    assert runner.engine == engine
+    assert list(runner.seconds) == [engine]
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, *image)
+        logits = runner(x)
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits, copy.deepcopy(net).eval()(x), rtol=1e-3, atol=1e-4)
+        assert torch.equal(runner(x.contiguous(memory_format=torch.channels_last)), logits)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_half_precision_keeps_some_digits() -> None:
+    net, image = used("resnet18")
+    x = torch.randn(8, *image)
+    runner = prepare(net, image, batch=8, precision="bf16")
+    assert (runner.engine, runner.precision) == ("torch", "bf16")
+    expected = net.eval()(x)
+    assert (runner(x) - expected).abs().max() < 0.05 * expected.abs().max()
+    assert not torch.equal(runner(x), expected)
+
+
+def test_auto_takes_the_faster_one() -> None:
+    net, image = used("lenet")
+    runner = prepare(net, image, batch=4)
+    assert set(runner.seconds) == {"torch", "onnxruntime"}
+    assert runner.seconds[runner.engine] == min(runner.seconds.values())
+
+
+def test_without_onnx_runtime_torch_runs_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, image = used("lenet")
+    monkeypatch.setattr("cnnkit.deploy.runner.find_spec", lambda name: None)
+    assert list(prepare(net, image).seconds) == ["torch"]
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(CnnkitError, match=r'pip install "cnnkit\[export\]"'):
+        to_onnx(net, image)
+
+
+def test_code_that_depends_on_its_input_runs_unfolded() -> None:
+    class Choosy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x).mean((2, 3)) if x.sum() > 0 else self.layer(-x).mean((2, 3))
+
+    net = Choosy()
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(prepare(net, (1, 8, 8), engine="torch")(x), net(x))
+
+
+def test_wrong_words_are_told() -> None:
+    net, image = used("lenet")
+    with pytest.raises(UsageError, match="unknown engine 'onnx'; did you mean 'onnxruntime'"):
+        prepare(net, image, engine="onnx")
+    with pytest.raises(UsageError, match="unknown precision 'bf17'"):
+        prepare(net, image, precision="bf17")
+    with pytest.raises(UsageError, match="onnxruntime computes in fp32"):
+        prepare(net, image, precision="bf16", engine="onnxruntime")
