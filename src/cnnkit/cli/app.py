@@ -23,6 +23,7 @@ VERBS = {
     "data pack": "Pack a folder of pictures into tar shards.",
     "data show": "Show the pictures as the network sees them.",
     "lr-find": "Find a learning rate by trying them all in one short run.",
+    "bench": "Measure how fast a network trains and predicts here.",
     "sweep": "Search for the best settings.",
     "runs": "Compare runs in a table.",
     "plot": "Draw the curves of runs.",

@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
 from cnnkit.ops.tuned import INPUT, KERNELS, OUTPUT, Algorithm, Algorithms, TunedConv2d, possible, tune
 from cnnkit.train.config import TrainConfig
+from cnnkit.train.operations import operations
 from cnnkit.train.optimizer import freeze
 
 __all__ = ["FORMATS", "HALVES", "Plan", "choose_plan", "plain_plan", "read_plan", "threads", "use_plan"]
@@ -116,17 +116,19 @@ def plain_plan(config: TrainConfig) -> Plan:
     return Plan(precision=precision, compile_mode="default" if config.compile else None)
 
 
-def choose_plan(net: nn.Module, image: tuple[int, int, int], batch: int, images: int, config: TrainConfig) -> Plan:
+def choose_plan(
+    net: nn.Module, image: tuple[int, int, int], batch: int, images: int | None, config: TrainConfig
+) -> Plan:
     """Return the plan that the settings ask for, to train `net` with batches of images C x H x W, `images` in all.
 
     "auto" tries what there is, a few dozen steps, and keeps it in the cache folder: the same network with the same
-    batches, device, torch and number of threads finds it there. Trainings too short for that have the plain plan.
-    `net` stays as it is. Raises UsageError for a file that is no plan, or another network's.
+    batches, device, torch and number of threads finds it there. Trainings too short for that have the plain plan; None
+    stands for a long one. `net` stays as it is. Raises UsageError for a file that is no plan, or another network's.
     """
     if config.plan not in ("auto", "off"):
         return _fitting(read_plan(Path(config.plan)), net, config)
     plan = plain_plan(config)
-    if config.plan == "off" or images * _operations(net, image) < WORTH:
+    if config.plan == "off" or (images is not None and images * operations(net, image) < WORTH):
         return plan
     net = copy.deepcopy(net).train()
     freeze(net, config.freeze)
@@ -143,16 +145,6 @@ def _fitting(plan: Plan, net: nn.Module, config: TrainConfig) -> Plan:
     if config.precision not in ("auto", plan.precision):
         raise UsageError(f"plan {config.plan} computes in {plan.precision}, not {config.precision}: leave out one")
     return plan
-
-
-def _operations(net: nn.Module, image: tuple[int, int, int]) -> int:
-    """Return the multiplications and additions of a step for each image: forward, and twice as many backward."""
-    training = [module for module in net.modules() if module.training]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net.eval()(torch.zeros(1, *image, device=next(net.parameters()).device))
-    for module in training:
-        module.training = True
-    return 3 * int(counter.get_total_flops())
 
 
 def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig) -> str:

@@ -1,0 +1,123 @@
+"""`cnnkit bench`: how fast a network trains and predicts here, and where the time goes."""
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from cnnkit.cli.settings import RunConfig
+from cnnkit.cli.train import merge
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["bench"]
+
+Shape = tuple[int, int, int]
+
+
+def bench(
+    net: str | None = None,
+    *,
+    config: Annotated[Path | None, Parameter(alias="-c")] = None,
+    profile: bool = False,
+    predict: bool = False,
+    json: bool = False,
+    settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
+) -> None:
+    """Measure how fast a network trains on this machine: images per second, with the plan and without.
+
+    The images are random. The share of the peak is that of a large matrix product's speed, measured beside it.
+
+    Parameters
+    ----------
+    net
+        A name from `cnnkit nets`.
+    config
+        A TOML file of settings, such as a run's config.toml.
+    profile
+        Show where a training step goes, by kind of operator.
+    predict
+        Measure prediction instead: one image at a time, and batches of 64.
+    json
+        Print JSON.
+    """
+    from cnnkit.cli.console import console, print_json
+    from cnnkit.core.allocator import keep_large_blocks
+    from cnnkit.core.device import pick_device, seed_everything
+    from cnnkit.core.errors import UsageError
+    from cnnkit.nets import create, entry
+
+    given = settings.model_dump(include=settings.model_fields_set) | ({"net": net} if net else {})
+    job = merge(given, config)
+    if profile and predict:
+        raise UsageError("--profile is of training: leave out --predict")
+    if not isinstance(job.batch_size, int):
+        raise UsageError("batch_size auto depends on the data: give a number")
+    keep_large_blocks()
+    channels, own, _ = entry(job.net).input
+    pixels = job.image_size or own
+    image = (channels, pixels, pixels)
+    seed_everything(job.seed)
+    arguments: dict[str, Any] = job.model_kwargs | {"image_size": pixels}
+    made = create(job.net, **arguments).to(pick_device(job.device))
+    facts = {"net": job.net, "image": image, "batch_size": job.batch_size}
+    facts |= _prediction(made, image) if predict else _training(made, image, job, profile)
+    if json:
+        print_json(facts)
+        return
+    for line in _told(facts):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _training(net: "nn.Module", image: Shape, config: RunConfig, profiled: bool) -> dict[str, Any]:
+    from cnnkit.train.plan import choose_plan, plain_plan
+    from cnnkit.train.profile import measure_steps, peak, profile_steps
+
+    assert isinstance(config.batch_size, int)
+    device = next(net.parameters()).device
+    plan = choose_plan(net, image, config.batch_size, None, config)
+    plain = measure_steps(copy.deepcopy(net), image, config.batch_size, config, plain_plan(config))
+    planned = measure_steps(copy.deepcopy(net), image, config.batch_size, config, plan)
+    most = peak(plan, device)
+    return {
+        "plan": plan.model_dump(mode="json") | {"text": str(plan)},
+        "images_per_second": planned.images_per_second,
+        "images_per_second_without_plan": plain.images_per_second,
+        "operations_per_second": planned.operations_per_second,
+        "peak_operations_per_second": most,
+        "profile": profile_steps(net, image, config.batch_size, config, plan) if profiled else None,
+    }
+
+
+def _prediction(net: "nn.Module", image: Shape) -> dict[str, Any]:
+    from cnnkit.deploy import prepare
+
+    rows = []
+    for batch in (1, 64):
+        for precision in ("fp32", "bf16"):
+            runner = prepare(net, image, batch, precision)
+            rows.append({"batch": batch, "precision": precision, "engine": runner.engine, "seconds": runner.seconds})
+    return {"prediction": rows}
+
+
+def _told(facts: dict[str, Any]) -> list[str]:
+    shape = "x".join(map(str, facts["image"]))
+    lines = []
+    for row in facts.get("prediction", ()):
+        every = ", ".join(f"{name} {1000 * value:.3g} ms" for name, value in row["seconds"].items())
+        speed, engine = row["batch"] / row["seconds"][row["engine"]], row["engine"]
+        lines.append(f"batches of {row['batch']}, {row['precision']}: {speed:,.0f} images/s by {engine} ({every})")
+    if "plan" in facts:
+        speed, plain = facts["images_per_second"], facts["images_per_second_without_plan"]
+        reached, most = facts["operations_per_second"], facts["peak_operations_per_second"]
+        lines += [
+            f"plan: {facts['plan']['text']}",
+            f"training, batches of {facts['batch_size']}: {speed:,.0f} images/s; without the plan {plain:,.0f}",
+            f"{reached / 1e9:,.0f} GFLOP/s, {reached / most:.0%} of the {most / 1e9:,.0f} of a large matrix product",
+        ]
+        step = facts["profile"] or {}
+        whole = sum(step.values())
+        lines += [f"{kind:30}{1000 * value:9.2f} ms {value / whole:6.1%}" for kind, value in step.items()]
+    return [f"{facts['net']}, images of {shape}", *lines]

@@ -1,0 +1,106 @@
+"""Where a training step goes, and how near it comes to what the machine can do."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from cnnkit.core.device import mix_seed
+from cnnkit.train.config import TrainConfig
+from cnnkit.train.operations import operations
+from cnnkit.train.plan import Plan, threads
+from cnnkit.train.step import Step, Stepper
+
+__all__ = ["Speed", "measure_steps", "peak", "profile_steps"]
+
+WARM, ROUNDS = 3, 5  # steps before and while measuring
+SPAN = 0.2  # seconds that are measured at least
+SIDE = 2048  # of the matrices whose product tells what the machine can do
+KINDS = {  # of operators, by what is in their names; the first that fits counts
+    "convolutions, gradients": ("convolution_backward",),
+    "convolutions": ("convolution", "conv2d"),
+    "optimiser": ("_fused_", "_foreach", "Optimizer", "addcmul", "addcdiv", "lerp"),
+    "batch normalisation": ("batch_norm",),
+    "pooling": ("pool",),
+    "dropout": ("random_", "bernoulli", "dropout", "aten::ge"),
+    "activations": ("threshold", "clamp_min", "relu", "sigmoid"),
+    "matrix products": ("mm", "linear", "matmul"),
+    "loss": ("softmax", "nll_loss", "cross_entropy", "argmax"),
+    "copies, casts, concatenation": ("copy_", "cat", "pad", "fill_", "zero", "clone", "index", "as_strided"),
+    "sums and products": ("aten::add", "aten::mul", "aten::sum", "aten::div", "aten::mean"),
+}
+REST = "everything else"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a network trains."""
+
+    images_per_second: float
+    operations_per_second: float
+    """Multiplications and additions, those of the backward pass counted as two forward passes."""
+
+
+def peak(plan: Plan, device: torch.device) -> float:
+    """Return the operations per second of a large matrix product, in the plan's precision and with its threads."""
+    matrix = torch.rand(SIDE, SIDE, device=device).to(plan.half or torch.float32)
+    with threads(plan.threads):
+        return 2 * SIDE**3 / _seconds(lambda: matrix @ matrix, device)
+
+
+def measure_steps(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan) -> Speed:
+    """Train `net` for some steps by the plan, on batches of random images C x H x W, and return its speed."""
+    count = operations(net, image)
+    with threads(plan.threads):
+        seconds = _seconds(_stepping(net, image, batch, config, plan), next(net.parameters()).device)
+    return Speed(batch / seconds, batch * count / seconds)
+
+
+def profile_steps(
+    net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
+) -> dict[str, float]:
+    """Return the seconds of a step that each kind of operator takes, on the device where it computes."""
+    device = next(net.parameters()).device
+    step = _stepping(net, image, batch, config, plan)
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with threads(plan.threads):
+        for _ in range(WARM):
+            step()
+        with profile(activities=activities, acc_events=True) as profiled:
+            for _ in range(ROUNDS):
+                step()
+    seconds = dict.fromkeys([*KINDS, REST], 0.0)
+    for row in profiled.key_averages():
+        own = row.self_device_time_total if on_gpu else row.self_cpu_time_total
+        kind = next((kind for kind, words in KINDS.items() if any(word in row.key for word in words)), REST)
+        seconds[kind] += own / 1e6 / ROUNDS
+    return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))
+
+
+def _stepping(
+    net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
+) -> Callable[[], object]:
+    stepper = Stepper(net, config, plan=plan)
+    stepper.train()
+    x = torch.rand(batch, *image, device=stepper.device)
+    y = torch.arange(batch, device=stepper.device) % 2
+    return lambda: stepper(Step(0, 1e-4, mix_seed(config.seed), batch), x, y)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return the median seconds of some work."""
+    found: list[float] = []
+    for _ in range(WARM):
+        work()
+    while len(found) < ROUNDS or sum(found) < SPAN:
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)

@@ -1,0 +1,73 @@
+"""`cnnkit bench`: what it measures hangs together."""
+
+import json
+
+import pytest
+import torch
+
+from cnnkit.nets import create
+from cnnkit.train import TrainConfig
+from cnnkit.train.operations import operations
+from cnnkit.train.plan import Plan
+from cnnkit.train.profile import KINDS, REST, measure_steps, peak, profile_steps
+from conftest import Cli, one_line
+
+
+def test_the_work_of_a_step_is_thrice_the_forward_pass() -> None:
+    """LeNet's multiply-accumulates by chapter 5.5: its convolutions on 24 x 24 and 8 x 8 pixels, its dense layers."""
+    macs = 24 * 24 * 6 * 25 + 8 * 8 * 16 * 6 * 25 + 256 * 120 + 120 * 84 + 84 * 10
+    net = create("lenet").train()
+    assert operations(net, (1, 28, 28)) == 3 * 2 * macs
+    assert net.training
+
+
+def test_speed_is_images_and_operations_of_the_same_seconds() -> None:
+    net = create("lenet_bn")
+    speed = measure_steps(net, (1, 28, 28), 16, TrainConfig(), Plan())
+    assert speed.operations_per_second == pytest.approx(speed.images_per_second * operations(net, (1, 28, 28)))
+    assert 0 < speed.operations_per_second < peak(Plan(), torch.device("cpu"))
+
+
+def test_a_profile_names_where_a_step_goes() -> None:
+    torch.manual_seed(0)
+    net = create("resnet18", image_size=28, width=8)
+    step = profile_steps(net, (1, 28, 28), 16, TrainConfig(), Plan())
+    assert set(step) == {*KINDS, REST}
+    assert list(step.values()) == sorted(step.values(), reverse=True)
+    whole = sum(step.values())
+    assert step["convolutions"] + step["convolutions, gradients"] > 0.2 * whole
+    for kind in ("batch normalisation", "optimiser", "activations", "pooling", "loss"):
+        assert step[kind] > 0, kind
+    assert step["dropout"] == 0
+    assert step[REST] < 0.4 * whole
+
+
+def test_bench_prints_the_plan_and_the_speed(cli: Cli) -> None:
+    done = cli("bench", "lenet", "--batch-size", 8, "--plan", "off", "--profile")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == "lenet, images of 1x28x28"
+    assert lines[1] == "plan: fp32, channels-last"
+    assert "training, batches of 8: " in lines[2]
+    assert "of a large matrix product" in lines[3]
+    assert {line[:30].strip() for line in lines[4:]} == {*KINDS, REST}
+
+
+def test_bench_answers_in_json(cli: Cli) -> None:
+    facts = json.loads(cli("bench", "lenet", "--image-size", 32, "--batch-size", 4, "--json").out)
+    assert facts["image"] == [1, 32, 32]
+    assert facts["images_per_second"] > 0
+    assert facts["plan"]["precision"] in ("fp32", "bf16")
+    assert facts["profile"] is None
+    predicted = json.loads(cli("bench", "lenet_bn", "--predict", "--json").out)["prediction"]
+    assert [(row["batch"], row["precision"]) for row in predicted] == [
+        (1, "fp32"), (1, "bf16"), (64, "fp32"), (64, "bf16"),
+    ]  # fmt: skip
+    assert set(predicted[0]["seconds"]) == {"torch", "onnxruntime"}
+
+
+def test_what_bench_does_not_take_is_told(cli: Cli) -> None:
+    one_line(cli("bench"), 2, "which network?")
+    one_line(cli("bench", "lenett"), 2, "lenet")
+    one_line(cli("bench", "lenet", "--batch-size", "auto"), 2, "batch_size auto", "give a number")
+    one_line(cli("bench", "lenet", "--profile", "--predict"), 2, "--profile is of training")
