@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from report import RESULTS, write
-from turns import Contestant, Turn, answer
+from turns import Contestant, Turn, answer, in_turn
 
 IMAGES, BATCH, LR = 54_000, 32, 0.9
 
@@ -144,16 +144,8 @@ def main() -> None:
         name: Contestant([python, __file__, "--worker", name, "--data-dir", options.data_dir])
         for name, python in pythons.items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    titles = {}
-    for round_ in range(options.rounds + 1):
-        for name, contestant in contestants.items():
-            titles[name], elapsed = contestant.turn()
-            if round_:
-                seconds[name].append(round(elapsed, 3))
-            print(f"round {round_} {name} {elapsed:.2f} s", flush=True)
-    for contestant in contestants.values():
-        contestant.leave()
+    figures = in_turn(contestants, options.rounds, "LeNet")
+    titles, seconds = figures["titles"], figures["seconds"]
 
     rows = []
     for name, found in seconds.items():
@@ -167,7 +159,7 @@ def main() -> None:
         f"{IMAGES:,} images, batch {BATCH}, SGD, float32; {options.rounds} rounds in turn",
         ["trained by", "median", "lowest", "highest", "ratio to cnnkit, round by round"],
         rows,
-        {"titles": titles, "seconds": seconds},
+        figures,
     )
 
 

@@ -1,8 +1,10 @@
 """What every benchmark writes: the conditions first, a table, and the raw figures beside it as JSON."""
 
 import json
+import math
 import os
 import platform
+import statistics
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +24,11 @@ def earlier(folder: Path, stem: str) -> dict[str, Any]:
     """Return the raw figures that this month's result file holds so far."""
     path = _path(folder, stem).with_suffix(".json")
     return json.loads(path.read_text())["figures"] if path.exists() else {}
+
+
+def geometric_mean(values: list[float]) -> float:
+    """Return the mean of ratios."""
+    return math.exp(statistics.fmean(map(math.log, values)))
 
 
 def write(

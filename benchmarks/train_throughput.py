@@ -11,7 +11,6 @@ each, in turn, after a turn that does not count. Results go to benchmarks/result
 """
 
 import argparse
-import math
 import statistics
 import sys
 import tempfile
@@ -22,8 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, earlier, write
-from turns import Contestant, Turn, answer
+from report import RESULTS, earlier, geometric_mean, write
+from turns import Contestant, Turn, answer, in_turn
 
 LR = 0.01
 
@@ -68,17 +67,24 @@ def arrays(work: Work) -> tuple[Any, Any]:
     return images, random.integers(0, 10, work.images)
 
 
-def keras(work: Work, turn: Turn, policy: str = "float32") -> None:
-    """Keras' own loop, the network as the chapter writes it."""
+def keras_network(work: Work) -> tuple[Any, Any]:
+    """Return the network as the chapter writes it, to logits in float32, and Keras."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-    from keras_reference import WIRINGS, Drawing, tf
+    from keras_reference import WIRINGS, Drawing
     from keras_reference import keras as k
 
-    k.mixed_precision.set_global_policy(policy)
     wiring, own = WIRINGS[work.net]
     drawing = Drawing((work.pixels, work.pixels))
     wiring(drawing, drawing.input, **own, **({"width": work.width} if work.width else {}))
-    net = k.Model(drawing.input, k.layers.Activation("linear", dtype="float32")(drawing.logits))
+    return k.Model(drawing.input, k.layers.Activation("linear", dtype="float32")(drawing.logits)), k
+
+
+def keras(work: Work, turn: Turn, policy: str = "float32") -> None:
+    """Keras' own loop."""
+    import tensorflow as tf
+
+    tf.keras.mixed_precision.set_global_policy(policy)
+    net, k = keras_network(work)
     loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
     net.compile(k.optimizers.SGD(LR, momentum=0.9), loss=loss, metrics=["accuracy"])
     x, y = arrays(work)
@@ -223,32 +229,6 @@ CONTESTANTS: dict[str, Callable[[Work, Turn], None]] = {
 }
 
 
-def measure(work: Work, commands: dict[str, list[str]], rounds: int) -> dict[str, Any]:
-    """Let the contestants train the network in turn; return their titles and their images per second."""
-    contestants = {name: Contestant(command) for name, command in commands.items()}
-    speeds: dict[str, list[float]] = {name: [] for name in contestants}
-    titles = {}
-    for round_ in range(rounds + 1):
-        for name, contestant in contestants.items():
-            titles[name], seconds = contestant.turn()
-            if round_:
-                speeds[name].append(round(work.images / seconds, 2))
-            print(f"{work.title}: round {round_}, {name}: {work.images / seconds:,.1f} images/s", flush=True)
-    for contestant in contestants.values():
-        contestant.leave()
-    return {"titles": titles, "images_per_second": speeds}
-
-
-def ratios(speeds: dict[str, list[float]]) -> dict[str, float]:
-    """Return how many times as fast as each peer cnnkit was: the median over the rounds."""
-    ours = speeds["cnnkit"]
-    return {
-        name: statistics.median(own / other for own, other in zip(ours, found, strict=True))
-        for name, found in speeds.items()
-        if name != "cnnkit"
-    }
-
-
 def main() -> None:
     """Measure network after network and write the table after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -268,25 +248,26 @@ def main() -> None:
         pythons = dict.fromkeys(["keras", "keras-bf16"], options.keras_python) | pythons
     figures = earlier(options.output, "train_throughput")
     for key in options.only:
-        commands = {name: [python, __file__, "--worker", name, key] for name, python in pythons.items()}
-        figures[key] = measure(WORK[key], commands, options.rounds)
+        contestants = {name: Contestant([python, __file__, "--worker", name, key]) for name, python in pythons.items()}
+        figures[key] = in_turn(contestants, options.rounds, WORK[key].title)
         report(options.output, {key: figures[key] for key in WORK if key in figures}, options.rounds)
 
 
 def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
-    """Write the table: medians, and cnnkit's ratio to each peer."""
+    """Write the table: medians, cnnkit's ratio to each peer, and its plan."""
     names = [name for name in CONTESTANTS if all(name in row["titles"] for row in figures.values())]
     peers = [name for name in names if name != "cnnkit"]
-    rows, found = [], {name: list[float]() for name in peers}
+    rows, ratios = [], {name: list[float]() for name in peers}
     for key, row in figures.items():
-        speeds = row["images_per_second"]
-        ratio = ratios(speeds)
+        seconds = row["seconds"]
         for name in peers:
-            found[name].append(ratio[name])
-        medians = [f"{statistics.median(speeds[name]):,.1f}" for name in names]
-        rows.append([WORK[key].title, *medians, *(f"{ratio[name]:.2f}" for name in peers)])
-    means = [f"{math.exp(statistics.fmean(map(math.log, found[name]))):.2f}" for name in peers]
-    rows.append(["geometric mean", *[""] * len(names), *means])
+            pairs = zip(seconds[name], seconds["cnnkit"], strict=True)
+            ratios[name].append(statistics.median(other / own for other, own in pairs))
+        medians = [f"{WORK[key].images / statistics.median(seconds[name]):,.1f}" for name in names]
+        plan = row["titles"]["cnnkit"].split(": ")[1]
+        rows.append([WORK[key].title, *medians, *(f"{ratios[name][-1]:.2f}" for name in peers), plan])
+    means = [f"{geometric_mean(ratios[name]):.2f}" for name in peers]
+    rows.append(["geometric mean", *[""] * len(names), *means, ""])
     titles = next(iter(figures.values()))["titles"]
     versions = "; ".join(titles[name] for name in peers)
     write(
@@ -294,7 +275,7 @@ def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
         "train_throughput",
         "Training, images per second",
         f"medians of {rounds} rounds in turn, SGD with momentum; {versions}; ratios round by round",
-        ["network", *names, *(f"cnnkit / {name}" for name in peers)],
+        ["network", *names, *(f"cnnkit / {name}" for name in peers), "cnnkit's plan"],
         rows,
         figures,
     )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 Turn = Callable[[str, float], None]  # takes who worked and its seconds; returns when it is its turn again
 
@@ -28,6 +29,21 @@ class Contestant:
     def leave(self) -> None:
         """Let it end."""
         self.process.communicate()
+
+
+def in_turn(contestants: dict[str, Contestant], rounds: int, what: str) -> dict[str, Any]:
+    """Let all work in turn, once before it counts; return their titles and their seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    titles = {}
+    for round_ in range(rounds + 1):
+        for name, contestant in contestants.items():
+            titles[name], elapsed = contestant.turn()
+            if round_:
+                seconds[name].append(elapsed)
+            print(f"{what}: round {round_}, {name}: {elapsed:.4g} s", flush=True)
+    for contestant in contestants.values():
+        contestant.leave()
+    return {"titles": titles, "seconds": seconds}
 
 
 def answer(work: Callable[[Turn], None]) -> None:

@@ -70,7 +70,7 @@ def test_the_fields_docs_are_the_help(cli: Cli) -> None:
 def test_a_run_folder_has_what_is_promised(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == {
         "config.toml", "environment.json", "split.json", "metrics.jsonl", "log.txt", "last.ckpt", "last.1.ckpt", "best",
-        ".lock",
+        "plan.json", ".lock",
     }  # fmt: skip
     config = tomllib.loads((run / "config.toml").read_text())
     assert config["net"] == "lenet"

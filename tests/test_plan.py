@@ -10,8 +10,9 @@ from torch import nn
 
 from cnnkit.nets import create
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune
-from cnnkit.train import TrainConfig, plan
-from cnnkit.train.plan import Plan, choose_plan, plain_plan, read_plan, threads, use_plan
+from cnnkit.train import TrainConfig, choose
+from cnnkit.train.choose import choose_plan
+from cnnkit.train.plan import Plan, plain_plan, read_plan, threads, use_plan
 from conftest import Cli, one_line
 
 MANY = 10**12  # images: enough for a plan to be worth its trial
@@ -40,7 +41,7 @@ def test_a_plan_is_chosen_once_and_found_again(
     assert chosen.precision in (["fp32", "bf16"] if precision == "auto" else [precision])
     [file] = (tmp_path / "cache/plans").iterdir()
     assert read_plan(file) == chosen
-    monkeypatch.setattr(plan, "_Trial", None)
+    monkeypatch.setattr(choose, "_Trial", None)
     assert choose_plan(net, IMAGE, 4, MANY, config) == chosen
     with pytest.raises(TypeError):  # other batches are another question
         choose_plan(net, IMAGE, 5, MANY, config)
@@ -65,8 +66,8 @@ def test_what_is_fastest_is_taken_if_it_wins_enough(net: nn.Module, monkeypatch:
         seconds = 0.01 * cost[asked.precision] * cost[asked.memory_format]
         return lambda: seconds * (0.99 if asked.convolutions else 1)
 
-    monkeypatch.setattr(plan._Trial, "_step", step)
-    monkeypatch.setattr(plan._Trial, "_algorithms", lambda trial, asked: {"head": Algorithms("unfold")})
+    monkeypatch.setattr(choose._Trial, "_step", step)
+    monkeypatch.setattr(choose._Trial, "_algorithms", lambda trial, asked: {"head": Algorithms("unfold")})
     chosen = choose_plan(net, IMAGE, 4, MANY, TrainConfig())
     assert chosen == Plan(precision="bf16", memory_format="contiguous")  # one percent is noise
     cost["bf16"] = 0.9
@@ -75,9 +76,9 @@ def test_what_is_fastest_is_taken_if_it_wins_enough(net: nn.Module, monkeypatch:
 
 def test_each_layers_fastest_algorithm_is_found(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what can be chosen the last is the fastest here; a layer that keeps its weights has no gradient to choose."""
-    monkeypatch.setattr(plan, "_winner", lambda ways: [*ways][-1])
+    monkeypatch.setattr(choose, "_winner", lambda ways: [*ways][-1])
     net.conv2.requires_grad_(False)
-    chosen = plan._Trial(net.train(), torch.rand(4, 1, 12, 12))._algorithms(Plan())
+    chosen = choose._Trial(net.train(), torch.rand(4, 1, 12, 12))._algorithms(Plan())
     assert "stem.0" not in chosen  # one channel
     assert chosen["conv2.0.body.conv1"] == ("unfold", "unfold", "onednn")
     assert chosen["conv5.1.body.conv1"] == ("dense", "dense", "dense")
@@ -96,13 +97,13 @@ def test_short_trainings_and_off_have_the_plain_plan(net: nn.Module, tmp_path: P
 def test_of_two_that_choose_at_once_the_first_ones_counts(tmp_path: Path) -> None:
     file = tmp_path / "plans/one.json"
     plans = [Plan(threads=number + 1) for number in range(8)]
-    writers = [threading.Thread(target=plan._keep_first, args=(file, plans[0]))]
+    writers = [threading.Thread(target=choose._keep_first, args=(file, plans[0]))]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     for later in plans[1:]:
-        plan._keep_first(file, later)
+        choose._keep_first(file, later)
     assert read_plan(file) == plans[0]
     assert [path.name for path in file.parent.iterdir()] == ["one.json"]
 

@@ -13,6 +13,7 @@ from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
 from cnnkit.data.batches import Batches
 from cnnkit.train.checkpoint import earlier, load_newest, save_checkpoint
+from cnnkit.train.choose import choose_plan
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World
 from cnnkit.train.evaluate import evaluate
@@ -20,7 +21,7 @@ from cnnkit.train.interrupt import stop_requested
 from cnnkit.train.memory import explain_memory
 from cnnkit.train.objective import balanced_weights
 from cnnkit.train.observe import EpochRecord, Observer, StepRecord
-from cnnkit.train.plan import Plan, choose_plan, plain_plan, threads
+from cnnkit.train.plan import Plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
 from cnnkit.train.step import Step, Stepper
 

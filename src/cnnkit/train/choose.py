@@ -1,0 +1,224 @@
+"""The plan for a net, chosen by trying on the machine at hand: step against step, and layer by layer.
+
+Half precision is taken only where it makes a step a good deal faster.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnkit.core.errors import UsageError
+from cnnkit.core.files import atomic_write, cache_dir, make_folder
+from cnnkit.ops.tuned import INPUT, KERNELS, OUTPUT, Algorithm, Algorithms, TunedConv2d, possible, tune
+from cnnkit.train.config import TrainConfig
+from cnnkit.train.operations import operations
+from cnnkit.train.optimizer import freeze
+from cnnkit.train.plan import Plan, plain_plan, read_plan, threads, use_plan
+
+__all__ = ["choose_plan"]
+
+WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
+ROUNDS = 3  # of steps that count, for each candidate
+SHORT, LONG = 0.1, 1.0  # seconds of a step: below, strides and threads matter; above, one round tells enough
+SPAN = 0.02  # seconds that a measurement takes at least
+# times as fast as without it, for a choice to be taken: noise wins some, and half precision costs digits
+GAINS = {"precision": 1.2, "memory_format": 1.05, "threads": 1.1, "compile_mode": 1.1, "convolutions": 1.02}
+LAYER_GAIN = 1.07
+VARYING = ("processor", "cpu MHz", "apicid", "initial apicid", "core id", "bogomips", "physical id", "siblings")
+HOPELESS = 1.5  # times the shortest step: not tried a second time
+
+
+def choose_plan(
+    net: nn.Module, image: tuple[int, int, int], batch: int, images: int | None, config: TrainConfig
+) -> Plan:
+    """Return the plan that the settings ask for, to train `net` with batches of images C x H x W, `images` in all.
+
+    "auto" tries what there is, a few dozen steps, and keeps it in the cache folder: the same network with the same
+    batches, device, torch and number of threads finds it there. Trainings too short for that have the plain plan; None
+    stands for a long one. `net` stays as it is. Raises UsageError for a file that is no plan, or another network's.
+    """
+    if config.plan not in ("auto", "off"):
+        return _fitting(read_plan(Path(config.plan)), net, config)
+    plan = plain_plan(config)
+    if config.plan == "off" or (images is not None and images * operations(net, image) < WORTH):
+        return plan
+    net = copy.deepcopy(net).train()
+    freeze(net, config.freeze)
+    file = cache_dir() / "plans" / f"{_key(net, image, batch, config)}.json"
+    if not file.exists():
+        plan = _Trial(net, torch.rand(batch, *image, device=next(net.parameters()).device)).choose(plan, config)
+        _keep_first(file, plan)
+    return read_plan(file)
+
+
+def _fitting(plan: Plan, net: nn.Module, config: TrainConfig) -> Plan:
+    if wrong := sorted(plan.convolutions.keys() - {name for name, _ in net.named_modules()}):
+        raise UsageError(f"plan {config.plan} is another network's: this one has no {', '.join(wrong)}")
+    if config.precision not in ("auto", plan.precision):
+        raise UsageError(f"plan {config.plan} computes in {plan.precision}, not {config.precision}: leave out one")
+    return plan
+
+
+def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig) -> str:
+    """Return a name for all that a choice depends on."""
+    device = next(net.parameters()).device
+    facts = {
+        "net": repr(net),
+        "learns": [parameter.requires_grad for parameter in net.parameters()],
+        "batch": [batch, *image],
+        "settings": [config.precision, config.compile],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "torch": [torch.__version__, torch.get_num_threads()],
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _processor() -> str:
+    """Return what tells this machine's processor from others."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor() or platform.machine()]
+    return " ".join(sorted({line for line in lines if not line.startswith(VARYING)}))
+
+
+def _keep_first(file: Path, plan: Plan) -> None:
+    """Write the plan; of several processes that chose one at the same time, the first one's stays."""
+    mine = make_folder(file.parent) / f"{file.stem}.{os.getpid()}"
+    atomic_write(mine, plan.model_dump_json(indent=1))
+    with suppress(FileExistsError):
+        os.link(mine, file)
+    mine.unlink()
+
+
+class _Trial:
+    """A net and images that plans are tried on."""
+
+    def __init__(self, net: nn.Module, x: Tensor):
+        self.net, self.x, self.device = net, x, x.device
+        self.seconds = 0.0  # of a step by the best plan so far
+        self.y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+
+    def choose(self, plan: Plan, config: TrainConfig) -> Plan:
+        """Return the best plan: one choice after the other, each on top of those before."""
+        on_cpu = self.device.type == "cpu"
+        self.seconds = self._step(plan)()
+        if config.precision == "auto":
+            plan = self._better(plan, "precision", ["bf16"])
+        if self.device.type == "cuda" and not config.compile:
+            plan = self._better(plan, "compile_mode", ["default", "reduce-overhead"])
+        if self.seconds < SHORT:
+            plan = self._better(plan, "memory_format", ["contiguous"])
+        if on_cpu and self.seconds < SHORT:
+            most = torch.get_num_threads()
+            plan = self._better(plan, "threads", [number for number in (1, 4) if number < most])
+        if on_cpu and not plan.compile_mode:
+            plan = self._better(plan, "convolutions", [self._algorithms(plan)])
+        return plan
+
+    def _better(self, plan: Plan, field: str, values: list[Any]) -> Plan:
+        """Return the plan, or it with one of the values if that is faster by enough."""
+        plans = [plan, *(plan.model_copy(update={field: value}) for value in values if value)]
+        if len(plans) == 1:
+            return plan
+        steps = [self._step(candidate) for candidate in plans]
+        first = [step() for step in steps]
+        racing = [index for index in range(len(plans)) if index == 0 or first[index] < HOPELESS * min(first)]
+        times = {index: [first[index]] for index in racing}
+        for _ in range(ROUNDS - 1 if min(first) < LONG else 0):
+            for index in racing:
+                times[index].append(steps[index]())
+        medians = {index: statistics.median(found) for index, found in times.items()}
+        best = min(medians, key=lambda index: medians[index])
+        best = best if medians[0] > GAINS[field] * medians[best] else 0
+        self.seconds = medians[best]
+        return plans[best]
+
+    def _step(self, plan: Plan) -> Callable[[], float]:
+        """Return what takes a step by the plan and returns its seconds: the mean of several, where it is short."""
+        net = copy.deepcopy(self.net)
+        use_plan(net, plan)
+        model = torch.compile(net, mode=plan.compile_mode) if plan.compile_mode else net
+        x = plan.lay_out(self.x)
+
+        def step() -> float:
+            steps, start = 0, time.perf_counter()
+            with threads(plan.threads):
+                while not steps or time.perf_counter() - start < SPAN:
+                    with torch.autocast(self.device.type, plan.half, enabled=plan.half is not None):
+                        logits = model(x)
+                    F.cross_entropy(logits.float(), self.y).backward()
+                    net.zero_grad()
+                    steps += 1
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+            return (time.perf_counter() - start) / steps
+
+        step()  # it warms up, and compiles
+        return step
+
+    def _algorithms(self, plan: Plan) -> dict[str, Algorithms]:
+        """Return the algorithms of the layers that oneDNN is not the fastest for."""
+        net = copy.deepcopy(self.net)
+        use_plan(net, plan)
+        seen: dict[str, tuple[torch.Size, bool]] = {}
+        layers = tune(net)
+        for name, layer in layers.items():
+
+            def note(layer: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+                seen[name] = (inputs[0].shape, inputs[0].requires_grad)
+
+            layer.register_forward_pre_hook(note)
+        net(plan.lay_out(self.x))
+        known: dict[object, Algorithms] = {}
+        found: dict[str, Algorithms] = {}
+        with threads(plan.threads), torch.no_grad():
+            for name, (shape, inner) in seen.items():
+                layer = layers[name]
+                x = plan.lay_out(torch.rand(shape, device=self.device)).to(plan.half or torch.float32)
+                key = (layer.window(x), shape, layer.weight.shape, layer.weight.requires_grad, inner)
+                if key not in known:
+                    known[key] = _race(layer, x, inner)
+                if known[key] != Algorithms():
+                    found[name] = known[key]
+        return found
+
+
+def _race(layer: TunedConv2d, x: Tensor, inner: bool) -> Algorithms:
+    """Return the fastest algorithms for maps like x; those of what is not needed are torch's own."""
+    window, weight = layer.window(x), layer.weight.to(x.dtype)
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    names = possible(window, x)
+    dy = torch.rand_like(OUTPUT["onednn"](x, weight, bias, window))
+    won = Algorithms()
+    if len(names) == 1:
+        return won
+    won = won._replace(output=_winner({name: partial(OUTPUT[name], x, weight, bias, window) for name in names}))
+    if inner:
+        won = won._replace(input=_winner({name: partial(INPUT[name], dy, x, weight, window) for name in names}))
+    if layer.weight.requires_grad:
+        won = won._replace(kernels=_winner({name: partial(KERNELS[name], dy, x, weight, window) for name in names}))
+    return won
+
+
+def _winner(ways: dict[Algorithm, Callable[[], Tensor]]) -> Algorithm:
+    seconds: dict[Algorithm, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+    best = min(medians, key=lambda name: medians[name])
+    return best if medians["onednn"] > LAYER_GAIN * medians[best] else "onednn"
