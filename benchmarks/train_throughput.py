@@ -229,6 +229,11 @@ CONTESTANTS: dict[str, Callable[[Work, Turn], None]] = {
 }
 
 
+COLOURS = {
+    "keras": "#f4a259", "keras-bf16": "#d1603d", "plain": "#9aa5b1", "lightning": "#7b6d8d", "cnnkit": "#1f7a8c",
+}  # fmt: skip
+
+
 def main() -> None:
     """Measure network after network and write the table after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -253,6 +258,28 @@ def main() -> None:
         report(options.output, {key: figures[key] for key in WORK if key in figures}, options.rounds)
 
 
+def chart(path: Path, figures: dict[str, Any], names: list[str]) -> None:
+    """Draw the images per second as bars, those of Keras in float32 being 1."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = "cnnkit"  # the same bytes for the same figures
+    medians = {key: {name: statistics.median(row["seconds"][name]) for name in names} for key, row in figures.items()}
+    figure = Figure((9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(names)
+    for number, name in enumerate(names):
+        heights = [found[names[0]] / found[name] for found in medians.values()]
+        places = [place + (number - (len(names) - 1) / 2) * width for place in range(len(medians))]
+        axes.bar(places, heights, width, label=name, color=COLOURS[name])
+    axes.set_xticks(range(len(medians)), [WORK[key].title.replace(", batch", "\nbatch") for key in medians], fontsize=6)
+    axes.set_ylabel(f"images/s, {names[0]} = 1")
+    axes.set_title("Training")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(ncols=len(names), frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
     """Write the table: medians, cnnkit's ratio to each peer, and its plan."""
     names = [name for name in CONTESTANTS if all(name in row["titles"] for row in figures.values())]
@@ -268,6 +295,7 @@ def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
         rows.append([WORK[key].title, *medians, *(f"{ratios[name][-1]:.2f}" for name in peers), plan])
     means = [f"{geometric_mean(ratios[name]):.2f}" for name in peers]
     rows.append(["geometric mean", *[""] * len(names), *means, ""])
+    chart(folder / "train_throughput.svg", figures, names)
     titles = next(iter(figures.values()))["titles"]
     versions = "; ".join(titles[name] for name in peers)
     write(

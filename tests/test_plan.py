@@ -47,6 +47,21 @@ def test_a_plan_is_chosen_once_and_found_again(
         choose_plan(net, IMAGE, 5, MANY, config)
 
 
+def test_a_damaged_plan_is_chosen_anew_and_no_cache_is_no_harm(
+    net: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = iter([Plan(threads=1), Plan(threads=2), Plan(threads=3)])
+    monkeypatch.setattr(choose._Trial, "choose", lambda trial, plan, config: next(made))
+    assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).threads == 1
+    [file] = (tmp_path / "cache/plans").iterdir()
+    file.write_text('{"threads": ')
+    assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).threads == 2
+    assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).threads == 2
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("CNNKIT_CACHE", str(tmp_path / "a file"))
+    assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).threads == 3
+
+
 def test_choosing_leaves_the_net_as_it_is(net: nn.Module) -> None:
     net.train()
     before = {name: value.clone() for name, value in net.state_dict().items()}

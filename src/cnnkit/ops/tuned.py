@@ -238,21 +238,31 @@ def _unfolded_kernels(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> 
 
 @lru_cache(maxsize=64)
 def _taps(window: Window, size: tuple[int, int], output: tuple[int, int]) -> Tensor:
-    """Return which of the kernel's taps is between an output's pixel and an input's, and behind the last for none."""
+    """Return which of the kernel's taps lies between each output's pixel and each input's: outputs x pixels, int64.
+
+    Where none does, it is the one behind the last.
+    """
     (kh, kw), (down, along), (top, _, left, _) = window.kernel, window.stride, window.sides
     rows = torch.arange(size[0])[None] - down * torch.arange(output[0])[:, None] + top
     columns = torch.arange(size[1])[None] - along * torch.arange(output[1])[:, None] + left
     rows, columns = rows[:, None, :, None], columns[None, :, None, :]
     inside = (rows >= 0) & (rows < kh) & (columns >= 0) & (columns < kw)
-    return torch.where(inside, rows * kw + columns, kh * kw).flatten()
+    return torch.where(inside, rows * kw + columns, kh * kw).view(output[0] * output[1], -1)
+
+
+def _between(x: Tensor, window: Window) -> Tensor:
+    return _taps(window, (x.shape[2], x.shape[3]), window.output(x)).to(x.device)
 
 
 def _matrix(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     """Return the layer as a matrix: outputs * O x pixels * C."""
-    output, size = window.output(x), (x.shape[2], x.shape[3])
-    taps = F.pad(weight.flatten(2).permute(2, 0, 1), (0, 0, 0, 0, 0, 1))[_taps(window, size, output).to(x.device)]
-    taps = taps.view(output[0] * output[1], size[0] * size[1], *weight.shape[:2])
-    return taps.transpose(1, 2).reshape(output[0] * output[1] * len(weight), -1)
+    taps = _between(x, window)
+    outputs, channels = weight.shape[:2]
+    kernels = F.pad(weight.permute(0, 2, 3, 1).reshape(outputs, -1, channels), (0, 0, 0, 1))  # a tap of zeros
+    matrix = kernels.new_empty(len(taps), outputs, taps.shape[1], channels)
+    for part, row in zip(matrix, taps, strict=True):
+        torch.index_select(kernels, 1, row, out=part)
+    return matrix.view(len(taps) * outputs, -1)
 
 
 def _dense(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
@@ -267,13 +277,15 @@ def _dense_input(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tenso
 
 
 def _dense_kernels(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
-    output, size = window.output(x), (x.shape[2], x.shape[3])
+    """Add up, in float32, what all pairs of pixels give to each tap."""
+    taps = _between(x, window)
+    outputs, channels = weight.shape[:2]
     pairs = _rows(dy).view(len(x), -1).t() @ _rows(x).view(len(x), -1)
-    pairs = pairs.view(output[0] * output[1], len(weight), size[0] * size[1], -1).transpose(1, 2).flatten(0, 1)
     dtype = torch.promote_types(dy.dtype, torch.float32)
-    sums = torch.zeros(window.kernel[0] * window.kernel[1] + 1, *weight.shape[:2], dtype=dtype, device=dy.device)
-    sums.index_add_(0, _taps(window, size, output).to(dy.device), pairs.to(dtype))
-    return sums[:-1].view(*window.kernel, *weight.shape[:2]).permute(2, 3, 0, 1).to(dy.dtype)
+    sums = torch.zeros(outputs, window.kernel[0] * window.kernel[1] + 1, channels, dtype=dtype, device=dy.device)
+    for part, row in zip(pairs.view(len(taps), outputs, -1, channels), taps, strict=True):
+        sums.index_add_(1, row, part.to(dtype))
+    return sums[:, :-1].to(dy.dtype).reshape(outputs, *window.kernel, channels).permute(0, 3, 1, 2)
 
 
 OUTPUT: dict[Algorithm, Callable[[Tensor, Tensor, Tensor | None, Window], Tensor]] = {

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnkit.core.errors import UsageError
+from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
 from cnnkit.ops.tuned import INPUT, KERNELS, OUTPUT, Algorithm, Algorithms, TunedConv2d, possible, tune
 from cnnkit.train.config import TrainConfig
@@ -58,10 +58,15 @@ def choose_plan(
     net = copy.deepcopy(net).train()
     freeze(net, config.freeze)
     file = cache_dir() / "plans" / f"{_key(net, image, batch, config)}.json"
-    if not file.exists():
-        plan = _Trial(net, torch.rand(batch, *image, device=next(net.parameters()).device)).choose(plan, config)
+    if file.exists():
+        with suppress(UsageError):  # a damaged one is made anew
+            return read_plan(file)
+        file.unlink(missing_ok=True)
+    plan = _Trial(net, torch.rand(batch, *image, device=next(net.parameters()).device)).choose(plan, config)
+    with suppress(CnnkitError, OSError):  # without a cache folder the plan is this run's alone
         _keep_first(file, plan)
-    return read_plan(file)
+        return read_plan(file)
+    return plan
 
 
 def _fitting(plan: Plan, net: nn.Module, config: TrainConfig) -> Plan:
@@ -97,9 +102,12 @@ def _keep_first(file: Path, plan: Plan) -> None:
     """Write the plan; of several processes that chose one at the same time, the first one's stays."""
     mine = make_folder(file.parent) / f"{file.stem}.{os.getpid()}"
     atomic_write(mine, plan.model_dump_json(indent=1))
-    with suppress(FileExistsError):
+    try:
         os.link(mine, file)
-    mine.unlink()
+    except OSError:  # it is there already, or this file system has no links
+        if not file.exists():
+            mine.replace(file)
+    mine.unlink(missing_ok=True)
 
 
 class _Trial:

@@ -75,9 +75,9 @@ class Trainer:
         self._clear_sums()
 
     def _choose(self, net: nn.Module) -> Plan:
-        """Choose the plan for the largest part of a batch that this process computes at once."""
+        """Choose the plan for the part of a batch that this process computes at once."""
         channels = self.train.images.shape[1]
-        batch = max(self.train.sizes, default=0) // self.world.size // self.config.accumulate
+        batch = sum(self.train.sizes[:1]) // self.world.size // self.config.accumulate
         images = self.config.epochs * self.train.num_images // self.world.size
         return choose_plan(net, (channels, *self.train.preprocess.image_size), max(batch, 2), images, self.config)
 

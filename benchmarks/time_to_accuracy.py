@@ -1,0 +1,152 @@
+"""Seconds of training until Fashion-MNIST's validation accuracy is 90, 92 and 94 %: cnnkit, and the usual PyTorch loop.
+
+    python benchmarks/time_to_accuracy.py
+    python benchmarks/time_to_accuracy.py --only 0.94      # about an hour
+
+Both train the same network with the same optimiser, schedule, batches and number of epochs, one after the other, each
+in a process of its own; the test accuracy is that of the epoch that validation chose. The loop has no augmentation, so
+that 94 % is cnnkit's alone. Results go to benchmarks/results/ as Markdown and JSON.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from report import RESULTS, earlier, write
+
+SEED, VALIDATION = 0, 6_000
+
+
+@dataclass(frozen=True)
+class Way:
+    """What reaches a target."""
+
+    net: str
+    epochs: int
+    batch: int
+    lr: float
+    flags: tuple[str, ...] = ()
+    peer: bool = True
+
+    def command(self) -> list[str]:
+        """Return the words behind `cnnkit`."""
+        settings = {"epochs": self.epochs, "batch-size": self.batch, "lr": self.lr, "seed": SEED}
+        words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+        return ["train", self.net, "--data", "fashion-mnist", "--image-size", "28", *words, *self.flags]
+
+
+BEST = ("--recipe", "best", "--model-kwargs.stem", "cifar", "--model-kwargs.width", "24")
+WAYS = {
+    0.90: Way("lenet_bn", 6, 128, 0.01),
+    0.92: Way("resnet18", 4, 128, 0.003),
+    0.94: Way("resnet18", 16, 128, 0.1, BEST, peer=False),
+}
+
+
+def cnnkit(way: Way) -> dict[str, Any]:
+    """Train by the plain command line; return each epoch's seconds and accuracy, and the best one's on the test set."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = [sys.executable, "-m", "cnnkit"]
+        subprocess.run([*program, *way.command(), "--output", folder], check=True, stdout=sys.stderr)
+        [run] = Path(folder).iterdir()
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        told = subprocess.run([*program, "evaluate", str(run), "--json"], check=True, capture_output=True, text=True)
+    return {
+        "seconds": [row["seconds"] for row in rows],
+        "validation": [row["val_accuracy"] for row in rows],
+        "test": json.loads(told.stdout)["accuracy"],
+    }
+
+
+def plain(way: Way) -> dict[str, Any]:
+    """Train by the loop that most people write, which keeps no weights; return each epoch's seconds and accuracy."""
+    command = [sys.executable, __file__, "--worker", json.dumps(way.__dict__)]
+    return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+
+
+def work(way: Way) -> None:
+    """Do what `plain` says."""
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from cnnkit import create
+    from cnnkit.data import load_dataset
+
+    torch.manual_seed(SEED)
+    data = load_dataset("fashion-mnist").train
+    x = data.images.contiguous() / 255
+    data = TensorDataset((x - x.mean()) / x.std(), data.labels)
+    rest, validation = torch.utils.data.random_split(data, [len(data) - VALIDATION, VALIDATION])
+    net, criterion = create(way.net, image_size=28), nn.CrossEntropyLoss()
+    batches = DataLoader(rest, way.batch, shuffle=True)
+    optimizer = torch.optim.AdamW(net.parameters(), way.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, way.lr, epochs=way.epochs, steps_per_epoch=len(batches))
+    seconds, accuracy = [], []
+    for _ in range(way.epochs):
+        net.train()
+        start = time.perf_counter()
+        for images, labels in batches:
+            optimizer.zero_grad()
+            criterion(net(images), labels).backward()
+            optimizer.step()
+            schedule.step()
+        seconds.append(round(time.perf_counter() - start, 3))
+        net.eval()
+        with torch.no_grad():
+            hits = sum((net(images).argmax(1) == labels).sum().item() for images, labels in DataLoader(validation, 500))
+        accuracy.append(hits / VALIDATION)
+    print(json.dumps({"seconds": seconds, "validation": accuracy}))
+
+
+def reached(found: dict[str, Any], target: float) -> str:
+    """Return the seconds of training up to the first epoch that is good enough."""
+    for epoch, accuracy in enumerate(found["validation"], 1):
+        if accuracy >= target:
+            return f"{sum(found['seconds'][:epoch]):,.0f} ({epoch} epochs)"
+    return f"not in {sum(found['seconds']):,.0f}: {max(found['validation']):.4f}"
+
+
+def main() -> None:
+    """Train for each target and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=float, nargs="+", choices=WAYS, default=[0.90, 0.92])
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(Way(**json.loads(options.worker)))
+        return
+    figures = earlier(options.output, "time_to_accuracy")
+    for target in options.only:
+        way = WAYS[target]
+        found = {"command": " ".join(["cnnkit", *way.command()]), "cnnkit": cnnkit(way)}
+        if way.peer:
+            found["plain"] = plain(way)
+        figures[str(target)] = found
+        print(target, json.dumps(found), flush=True)
+    rows = []
+    for target in WAYS:
+        if found := figures.get(str(target)):
+            peer = reached(found["plain"], target) if "plain" in found else ""
+            test = f"{found['cnnkit']['test']:.4f}"
+            rows.append([f"{target:.0%}", f"`{found['command']}`", reached(found["cnnkit"], target), peer, test])
+    write(
+        options.output,
+        "time_to_accuracy",
+        "Seconds of training to a validation accuracy, Fashion-MNIST",
+        "54,000 images to train on, 6,000 to validate on after each epoch; one seed",
+        ["validation accuracy", "command", "cnnkit", "plain PyTorch loop", "cnnkit's test accuracy, best epoch"],
+        rows,
+        figures,
+    )
+
+
+if __name__ == "__main__":
+    main()
