@@ -20,14 +20,19 @@ from report import RESULTS, earlier, write
 
 FASHION = ["--data", "fashion-mnist"]
 BY_HAND = ["--model-kwargs.norm", "by_hand"]
+FLOAT32 = ["--plan", "off", "--precision", "fp32"]
+RESNET = ["resnet18", *FASHION, "--image-size", "28", "--epochs", "3", "--batch-size", "128", "--lr", "0.003"]
 SMALL_RESNET = ["--image-size", "28", "--model-kwargs.stem", "cifar", "--model-kwargs.width", "24"]
 ROWS = {
     "lenet-chapter-raw": ["lenet", *FASHION, "--recipe", "chapter", "--raw-pixels"],
     "lenet-chapter": ["lenet", *FASHION, "--recipe", "chapter"],
     "lenet": ["lenet", *FASHION],
+    "lenet-fp32": ["lenet", *FASHION, *FLOAT32],
     "lenet_bn": ["lenet_bn", *FASHION],
     "lenet_bn-by-hand": ["lenet_bn", *FASHION, *BY_HAND],
     "lenet_bn-mnist-4000": ["lenet_bn", "--data", "mnist"],
+    "resnet18": RESNET,
+    "resnet18-fp32": [*RESNET, *FLOAT32],
     "resnet18-best": ["resnet18", *FASHION, *SMALL_RESNET, "--recipe", "best", "--epochs", "24", "--precision", "bf16"],
 }
 

@@ -2,7 +2,7 @@
 
 One idea carries them all, the sliding window (`windows`). Integer input is computed in integers, exactly.
 The functions are the specification of the fast layers in `torch.nn`, not their replacement; `by_hand` rebuilds a whole
-network from them.
+network from them. `tune` goes the other way: the same layers, faster.
 """
 
 from cnnkit.ops.batchnorm import batch_norm
@@ -15,6 +15,7 @@ from cnnkit.ops.learn import LearnedKernel, detect_edges, learn_kernel
 from cnnkit.ops.pool2d import adaptive_avg_pool2d, pool2d
 from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
 from cnnkit.ops.same import SameConv2d, SameMaxPool2d
+from cnnkit.ops.tuned import TunedConv2d, tune
 from cnnkit.ops.window import pad, windows
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Pool2D",
     "SameConv2d",
     "SameMaxPool2d",
+    "TunedConv2d",
     "adaptive_avg_pool2d",
     "batch_norm",
     "by_hand",
@@ -42,5 +44,6 @@ __all__ = [
     "pad",
     "parse_kernel",
     "pool2d",
+    "tune",
     "windows",
 ]
