@@ -21,7 +21,7 @@ from report import RESULTS, earlier, write
 FASHION = ["--data", "fashion-mnist"]
 BY_HAND = ["--model-kwargs.norm", "by_hand"]
 FLOAT32 = ["--plan", "off", "--precision", "fp32"]
-RESNET = ["resnet18", *FASHION, "--image-size", "28", "--epochs", "3", "--batch-size", "128", "--lr", "0.003"]
+RESNET = ["resnet18", *FASHION, "--image-size", "28", "--epochs", "2", "--batch-size", "128", "--lr", "0.003"]
 SMALL_RESNET = ["--image-size", "28", "--model-kwargs.stem", "cifar", "--model-kwargs.width", "24"]
 ROWS = {
     "lenet-chapter-raw": ["lenet", *FASHION, "--recipe", "chapter", "--raw-pixels"],

@@ -300,7 +300,7 @@ def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
             pairs = zip(seconds[name], seconds["cnnkit"], strict=True)
             ratios[name].append(statistics.median(other / own for other, own in pairs))
         medians = [f"{WORK[key].images / statistics.median(seconds[name]):,.1f}" for name in names]
-        plan = row["titles"]["cnnkit"].split(": ")[1]
+        plan = row["titles"]["cnnkit"].split(": ", 1)[1]
         rows.append([WORK[key].title, *medians, *(f"{ratios[name][-1]:.2f}" for name in peers), plan])
     means = [f"{geometric_mean(ratios[name]):.2f}" for name in peers]
     rows.append(["geometric mean", *[""] * len(names), *means, ""])
