@@ -283,9 +283,8 @@ def chart(path: Path, figures: dict[str, Any], names: list[str]) -> None:
         axes.bar(places, heights, width, label=name, color=COLOURS[name])
     axes.set_xticks(range(len(medians)), [WORK[key].title.replace(", batch", "\nbatch") for key in medians], fontsize=6)
     axes.set_ylabel(f"images/s, {names[0]} = 1")
-    axes.set_title("Training")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(ncols=len(names), frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=len(names), frameon=False, fontsize=8, title="Training")
     figure.savefig(path, metadata={"Date": None})
 
 
