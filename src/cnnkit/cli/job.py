@@ -81,6 +81,7 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
             _try_one_image(create(config.net, **arguments), torch.empty(1, channels, pixels, pixels))
     net = create(config.net, pretrained=config.pretrained and not resumed, **arguments)
     initialise(net, config.init)
+    torch.backends.cudnn.benchmark = True  # it chooses its algorithms by trying, on a GPU
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
     training, validation, split = _split(dataset, config)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0

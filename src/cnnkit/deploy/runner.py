@@ -3,6 +3,7 @@
 import copy
 import io
 import logging
+import os
 import statistics
 import time
 import warnings
@@ -124,7 +125,8 @@ def _torch(net: nn.Module, image: tuple[int, int, int], precision: str) -> Calla
 def _onnxruntime(net: nn.Module, image: tuple[int, int, int], precision: str) -> Callable[[Tensor], Tensor]:
     runtime = require("onnxruntime", "export")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    if torch.get_num_threads() < (os.cpu_count() or 1):  # else it binds a thread to each processor by itself
+        options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = runtime.InferenceSession(to_onnx(net, image), options, providers=["CPUExecutionProvider"])
 
