@@ -29,7 +29,11 @@ def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, depth: i
     """Yield function(item) for each item, in order; `workers` threads work on the next `depth` while one is used.
 
     What a call raises is raised in its place. Whoever stops early waits for the calls that run, not for the rest.
+    With a depth of 0 nothing is done ahead, and no thread is needed.
     """
+    if depth == 0:
+        yield from map(function, items)
+        return
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

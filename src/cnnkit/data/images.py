@@ -3,8 +3,7 @@
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -102,7 +101,10 @@ def read_file(path: Path | str) -> bytes:
     try:
         file = os.open(path, READ)  # fewer calls, at each of which another thread would go on, than open() makes
         try:
-            blocks = [os.read(file, BLOCK)]
+            content = os.read(file, BLOCK)
+            if len(content) < BLOCK and len(content) == os.fstat(file).st_size:  # most small files
+                return content
+            blocks = [content]
             while blocks[-1]:
                 blocks.append(os.read(file, BLOCK))
             return b"".join(blocks)
@@ -116,7 +118,7 @@ def read_file(path: Path | str) -> bytes:
 
 def read_header(file: IO[bytes]) -> Header:
     """Return what the picture in an open file is, without decoding it; raises DataError with the reason alone."""
-    with _reasons():
+    try:
         if plain := _plain_png(file.read(PLAIN)):
             return Header(plain.height, plain.width, plain.mode == "L")
         picture = _open(file)
@@ -124,6 +126,10 @@ def read_header(file: IO[bytes]) -> Header:
         if _orientation(picture) > 4:
             height, width = width, height
         return Header(height, width, picture.mode in GREY or picture.mode.startswith("I;"))
+    except DataError:
+        raise
+    except Exception as error:
+        raise _reason(error) from error
 
 
 def decode_image(content: bytes, channels: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -131,7 +137,7 @@ def decode_image(content: bytes, channels: int | None = None, size: tuple[int, i
 
     Raises DataError with the reason alone.
     """
-    with _reasons():
+    try:
         picture = _small_png(content) or _upright(content, size)
         if channels is None:
             channels = 1 if picture.mode == "L" else 3
@@ -141,6 +147,10 @@ def decode_image(content: bytes, channels: int | None = None, size: tuple[int, i
         if size is not None and picture.size != size[::-1]:
             picture = _fitted(picture, size)
         return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, channels)
+    except DataError:
+        raise
+    except Exception as error:
+        raise _reason(error) from error
 
 
 def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -149,19 +159,13 @@ def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-@contextmanager
-def _reasons() -> Iterator[None]:
-    """Turn whatever Pillow raises into DataError: a damaged file can bring forth anything."""
-    try:
-        yield
-    except DataError:
-        raise
-    except (UnidentifiedImageError, SyntaxError) as error:
-        raise DataError("not a picture that can be read") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"refused: {error}") from error
-    except Exception as error:
-        raise DataError(f"the picture is damaged or cut short ({error})") from error
+def _reason(error: Exception) -> DataError:
+    """Return what to say of anything that Pillow raises: a damaged file can bring forth any error."""
+    if isinstance(error, UnidentifiedImageError | SyntaxError):
+        return DataError("not a picture that can be read")
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"refused: {error}")
+    return DataError(f"the picture is damaged or cut short ({error})")
 
 
 class _PlainPng(NamedTuple):

@@ -66,7 +66,8 @@ class Streamed:
                     images[number] = image
 
         share = min(CHUNK, -(-len(paths) // (2 * self.workers)) or 1)
-        deque(ahead(decode, chunks(range(len(paths)), share), self.workers, len(paths)), maxlen=0)
+        depth = len(paths) if self.workers > 1 else 0
+        deque(ahead(decode, chunks(range(len(paths)), share), self.workers, depth), maxlen=0)
         found = torch.from_numpy(images).permute(0, 3, 1, 2)
         return (found if kept.all() else found[kept]), kept.nonzero().flatten()
 
