@@ -9,7 +9,6 @@ Every run is the plain command line; results go to benchmarks/results/ as Markdo
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -86,8 +85,7 @@ def main() -> None:
         options.output,
         "accuracy",
         "Test accuracy",
-        "the best epoch by validation, measured on the whole test set; "
-        f"{os.environ.get('OMP_NUM_THREADS', 'the default number of')} threads",
+        "the best epoch by validation, measured on the whole test set",
         ["command", "mean", "lowest", "highest", "seeds"],
         rows,
         figures,
