@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
-from cnnkit.ops.tuned import INPUT, KERNELS, OUTPUT, Algorithm, Algorithms, TunedConv2d, possible, tune
+from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm
+from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.operations import operations
 from cnnkit.train.optimizer import freeze
