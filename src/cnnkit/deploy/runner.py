@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.extras import require
 from cnnkit.deploy.fold import fold
+from cnnkit.train.plan import Plan
 
 __all__ = ["Runner", "prepare", "to_onnx"]
 
@@ -111,12 +112,7 @@ def _torch(net: nn.Module, image: tuple[int, int, int], precision: str) -> Calla
 
     @torch.inference_mode()
     def run(x: Tensor) -> Tensor:
-        x = x.to(dtype)
-        if x.shape[1] > 1:
-            x = x.contiguous(memory_format=torch.channels_last)
-        else:  # the same bytes
-            x = x.contiguous().as_strided(x.shape, (x.shape[2] * x.shape[3], 1, x.shape[3], 1))
-        logits: Tensor = ready(x)
+        logits: Tensor = ready(Plan().lay_out(x.to(dtype)))
         return logits.float()
 
     return run

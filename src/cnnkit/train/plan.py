@@ -17,7 +17,7 @@ from cnnkit.core.errors import UsageError
 from cnnkit.ops.tuned import Algorithms, tune
 from cnnkit.train.config import TrainConfig
 
-__all__ = ["FORMATS", "HALVES", "Plan", "plain_plan", "read_plan", "threads", "use_plan"]
+__all__ = ["Plan", "plain_plan", "read_plan", "threads", "use_plan"]
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
