@@ -42,12 +42,12 @@ ROWS = {
     "lenet": Row("lenet", 28, 5, 0.753),
     "lenet_bn": Row("lenet_bn", 28, 5, 0.854),
     "resnet18-28": Row("resnet18", 28, 5, 0.892, NORMALISED),
-    "vgg11": Row("vgg11", 224, 4, 0.886, PLAIN | {"model-kwargs.width": "8"}),
-    "densenet": Row("densenet", 96, 3, 0.884, NORMALISED),
+    "vgg11": Row("vgg11", 224, 3, 0.886, PLAIN | {"model-kwargs.width": "8"}),
+    "densenet": Row("densenet", 96, 2, 0.884, NORMALISED),
     "resnet18": Row("resnet18", 96, 4, 0.926, NORMALISED | {"augment": "flip"}),
-    "googlenet": Row("googlenet", 96, 4, 0.896, PLAIN),
-    "nin": Row("nin", 224, 3, 0.831, PLAIN),
-    "alexnet": Row("alexnet", 224, 2, 0.840, PLAIN | {"lr": "0.0005"}),
+    "googlenet": Row("googlenet", 96, 3, 0.896, PLAIN),
+    "nin": Row("nin", 224, 2, 0.831, PLAIN),
+    "alexnet": Row("alexnet", 224, 1, 0.840, PLAIN | {"lr": "0.0005"}),
 }
 
 
