@@ -158,6 +158,7 @@ def train_job(job: "Job", run: Run, world: "World", resume: bool = False, observ
             world=world,
             num_classes=len(job.bundle.classes),
             plan=read_plan(run.plan) if resume and run.plan.exists() else None,
+            say=display.say,
         )
         if world.is_main:
             run.write_json(run.plan.name, trainer.plan.model_dump(mode="json"))

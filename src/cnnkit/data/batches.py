@@ -60,6 +60,7 @@ class Batches:
         if isinstance(data.images, Tensor):
             self.images, self.labels = data.images.to(self.device), data.labels.to(self.device)
         self.batch_size, self.preprocess, self.seed, self.augment = batch_size, preprocess, seed, augment
+        self._last: tuple[int | None, Tensor] = (None, torch.empty(0))  # an epoch, and its order
         whole, rest = divmod(len(data), batch_size)
         self.sizes = [batch_size] * whole
         if whole and rest < 2 * self.world:
@@ -96,10 +97,33 @@ class Batches:
             if not len(labels):
                 raise DataError(f"batch {number} of epoch {epoch} has no picture that can be read")
             if self.augment:
-                draw = _generator(self.seed, epoch, number)
-                u = torch.rand(self.sizes[number], self.augment.numbers, generator=draw)
-                images = self.augment(images, u[self.rank :: self.world][kept].to(self.device))
+                u = self._numbers(self.augment, epoch, number)[self.rank :: self.world][kept]
+                images = self.augment(images, u.to(self.device))
             yield self.preprocess(images), labels
+
+    def stretch(self, epoch: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return the same images as `count` batches of an epoch from number `first` on, in one piece, and their labels.
+
+        Images that the network takes in their own size come as they are stored, uint8. For one process, and for
+        images that need not be read first (`at_hand`).
+        """
+        if self._last[0] != epoch:
+            self._last = epoch, self._order(self.seed or 0, epoch)
+        start = first * self.batch_size
+        images, labels, _ = self._gather(self._last[1][start : start + sum(self.sizes[first : first + count])])
+        if self.augment:
+            numbers = [self._numbers(self.augment, epoch, number) for number in range(first, first + count)]
+            images = self.augment(images, torch.cat(numbers))
+        return images if self.preprocess.keeps_size(*images.shape[-2:]) else self.preprocess(images), labels
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the images are in memory, or mapped to it."""
+        return type(self) is Batches and not isinstance(self.images, Streamed)
+
+    def _numbers(self, augment: Augmentation, epoch: int, number: int) -> Tensor:
+        """Return the random numbers of a batch, over all processes."""
+        return torch.rand(self.sizes[number], augment.numbers, generator=_generator(self.seed or 0, epoch, number))
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         """Return the order of an epoch's images."""

@@ -34,10 +34,19 @@ class Preprocess:
         batch = images.to(torch.float32)
         if self.resize is not None:
             batch = resize_and_crop(batch, self.resize, self.image_size)
-        elif batch.shape[-2:] != self.image_size:
+        elif not self.keeps_size(*batch.shape[-2:]):
             batch = resize_with_pad(batch, self.image_size)
-        mean, std = (batch.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return batch.mul_(1 / (255 * std)).sub_(mean / std)
+        scale, shift = (values.to(batch.device).view(-1, 1, 1) for values in self.scale_and_shift())
+        return batch.mul_(scale).add_(shift)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Return what a channel's pixels are multiplied by, and what is then added: one value per channel, or one."""
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        return 1 / (255 * std), -mean / std
+
+    def keeps_size(self, height: int, width: int) -> bool:
+        """Return whether images of this size are neither resized nor cut."""
+        return self.resize is None and (height, width) == self.image_size
 
 
 def channel_statistics(images: Tensor | StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:

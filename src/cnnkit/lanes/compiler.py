@@ -14,10 +14,11 @@ from pathlib import Path
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import cache_dir, make_folder
 
-__all__ = ["build", "find_compiler", "open_library"]
+__all__ = ["NO_COMPILER", "build", "find_compiler", "open_library"]
 
 NAMES = ("c++", "g++", "clang++")
 FLAGS = ("-std=gnu++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
+NO_COMPILER = f"lanes need a C++ compiler ({', '.join(NAMES)}, or what CXX says), and there is none here"
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 
 
@@ -34,7 +35,7 @@ def build(source: str, flags: tuple[str, ...] = ()) -> Path:
     """
     compiler = find_compiler()
     if compiler is None:
-        raise CnnkitError(f"lanes: no C++ compiler ({', '.join(NAMES)}, or what CXX says); install one, or use torch")
+        raise CnnkitError(f"{NO_COMPILER}: install one, or use torch")
     headers = files("cnnkit.lanes") / "cpp"
     texts = {entry.name: entry.read_text() for entry in headers.iterdir() if entry.name.endswith(".hpp")}
     command = [*FLAGS, NATIVE, *flags]

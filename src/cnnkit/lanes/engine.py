@@ -37,7 +37,10 @@ class _Weight(ctypes.Structure):
 
 class _Job(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("bytes", "floats", "labels", "scale", "shift", "sizes", "rates", "seeds")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("bytes", "floats", "labels", "scale", "shift", "sizes", "rates", "seeds")
+        ),
         *((name, ctypes.c_void_p) for name in ("weights", "buffers", "rule", "losses", "hits", "gradients", "logits")),
         *((name, ctypes.c_int64) for name in ("steps", "images")),
         ("smoothing", ctypes.c_float),
@@ -48,9 +51,9 @@ class Engine:
     """Trains and asks `net`, a chain of layers for images C x H x W, on so many threads.
 
     The module's own parameters and running statistics are read and written, no others: before and after each call
-    the module is all there is. Images are uint8 or float32, N x C x H x W; pixel p becomes p * scale + shift, each
-    one number or one per channel. Raises UsageError for a layer that lanes cannot take, and CnnkitError without a
-    compiler. The first engine of a network compiles it, which takes seconds.
+    the module is all there is. Images are N x C x H x W: float32 as the network takes them, or uint8, whose pixels p
+    become p * scale + shift, each one number or one per channel. The first engine of a network compiles it, which
+    takes seconds. Raises UsageError for a layer that lanes cannot take, and CnnkitError without a compiler.
     """
 
     def __init__(
@@ -58,8 +61,8 @@ class Engine:
         net: nn.Module,
         image: Size,
         *,
-        scale: Sequence[float] = (1.0,),
-        shift: Sequence[float] = (0.0,),
+        scale: Tensor | float = 1 / 255,
+        shift: Tensor | float = 0.0,
         threads: int | None = None,
         flags: tuple[str, ...] = (),
     ):
@@ -71,7 +74,8 @@ class Engine:
         self._norms = [layer.module for layer in layers if layer.kind == "norm"]
         if not self._parameters:
             raise UsageError("lanes: the network has nothing to learn")
-        self._scale, self._shift = (torch.tensor(values).float().expand(image[0]).contiguous() for values in (scale, shift))
+        channels = torch.ones(image[0])
+        self._scale, self._shift = channels * scale, channels * shift
         self._library = open_library(build(write_source(layers), flags))
         self.lanes = int(self._library.lanes())
         self._team = self._library.start(self.threads)
@@ -103,7 +107,10 @@ class Engine:
     def gradients(
         self, images: Tensor, labels: Tensor, *, seed: int = 0, smoothing: float = 0.0
     ) -> tuple[float, dict[str, Tensor]]:
-        """Return the mean loss of a batch, and its gradient by each parameter's name; the parameters stay as they are."""
+        """Return the mean loss of a batch, and its gradient by each parameter's name.
+
+        The parameters stay as they are; running statistics follow.
+        """
         weights = [self._weight(parameter, [], {}) for parameter in self._parameters]
         flat = torch.empty(sum(parameter.numel() for parameter in self._parameters))
         sizes = [len(labels)]
@@ -158,7 +165,7 @@ class Engine:
         job.steps, job.smoothing = len(sizes), smoothing
         self._library.train(self._team, ctypes.byref(job))
         for norm in self._norms:
-            norm.num_batches_tracked += len(sizes)  # type: ignore[operator]  # a tensor
+            norm.num_batches_tracked += len(sizes)  # type: ignore[operator, assignment]  # a tensor
         return losses, inputs["hits"]
 
     def _job(self, images: Tensor) -> _Job:
@@ -212,5 +219,7 @@ class Engine:
 def _address(tensor: object) -> int:
     """Return where a tensor's numbers are; raises UsageError unless they are float32 and one after the other."""
     if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32 or not tensor.is_contiguous():
-        raise UsageError("lanes take float32 parameters in contiguous memory: net.to(memory_format=torch.contiguous_format)")
+        raise UsageError(
+            "lanes take float32 parameters in contiguous memory: net.to(memory_format=torch.contiguous_format)"
+        )
     return tensor.data_ptr()

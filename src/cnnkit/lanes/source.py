@@ -1,12 +1,11 @@
 """The C++ of a network: its layers as templates with their sizes, and the phases of a training step.
 
-Batch normalisation has to see the whole batch, so it ends a phase: until then each thread goes on alone, group by group.
+Batch normalisation has to see the whole batch, so it ends a phase: until then each thread goes on alone, group by
+group.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import nn
 
 from cnnkit.lanes.chain import Layer, Size
 
@@ -61,7 +60,7 @@ class _Code:
 
     def gradients(self) -> str:
         module = self.layer.module
-        count = module.weight.numel()  # type: ignore[union-attr, operator]  # it has one
+        count = module.weight.numel()  # type: ignore[operator]  # it has one
         bias = f"own.gradients + {self.start + count}" if self.has_bias else "nullptr"
         return f"own.gradients + {self.start}, {bias}"
 
@@ -159,7 +158,12 @@ def write_source(layers: list[Layer]) -> str:
         *(line for code in codes for line in code.buffers()),
         "int images, first;",
     ]
-    own = ["float* gradients;", "double loss;", "int64_t hits;", *(f"{code.L}::Whole n{code.number};" for code in norms)]
+    own = [
+        "float* gradients;",
+        "double loss;",
+        "int64_t hits;",
+        *(f"{code.L}::Whole n{code.number};" for code in norms),
+    ]
     predict = [line for code in codes for line in code.forward(training=False)] + [f"return work.{codes[-1].y};"]
     return "\n".join(
         [
@@ -178,7 +182,8 @@ def write_source(layers: list[Layer]) -> str:
                     *_block("struct Own", own, ";"),
                     "",
                     *_block(
-                        "static void begin(int phase, const Job& job, Own& own, const Work* works, int groups, bool main)",
+                        "static void begin(int phase, const Job& job, Own& own, const Work* works, int groups, "
+                        "bool main)",
                         _switch(begins),
                     ),
                     *_block(

@@ -6,6 +6,7 @@ Half precision is taken only where it makes a step a good deal faster.
 import copy
 import hashlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -22,55 +23,93 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
+from cnnkit.data.batches import Batches
+from cnnkit.lanes import NO_COMPILER, Engine
 from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
 from cnnkit.train.config import TrainConfig
+from cnnkit.train.lanes import hindrance
 from cnnkit.train.operations import operations
 from cnnkit.train.optimizer import freeze
-from cnnkit.train.plan import Plan, plain_plan, read_plan, threads, use_plan
+from cnnkit.train.plan import Plan, lanes_plan, plain_plan, read_plan, threads, use_plan
 
 __all__ = ["choose_plan"]
 
 WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
+LANES_WORTH = 5e10  # the same for lanes, whose networks take long for their few operations
 ROUNDS = 3  # of steps that count, for each candidate
 SHORT, LONG = 0.1, 1.0  # seconds of a step: below, strides and threads matter; above, one round tells enough
 SPAN = 0.02  # seconds that a measurement takes at least
 # times as fast as without it, for a choice to be taken: noise wins some, and half precision costs digits
-GAINS = {"precision": 1.2, "memory_format": 1.05, "threads": 1.1, "compile_mode": 1.1, "convolutions": 1.02}
+GAINS = {
+    "engine": 1.2,
+    "precision": 1.2,
+    "memory_format": 1.05,
+    "threads": 1.1,
+    "compile_mode": 1.1,
+    "convolutions": 1.02,
+}
 LAYER_GAIN = 1.07
 VARYING = ("processor", "cpu MHz", "apicid", "initial apicid", "core id", "bogomips", "physical id", "siblings")
 HOPELESS = 1.5  # times the shortest step: not tried a second time
 
 
 def choose_plan(
-    net: nn.Module, image: tuple[int, int, int], batch: int, images: int | None, config: TrainConfig
+    net: nn.Module,
+    image: tuple[int, int, int],
+    batch: int,
+    images: int | None,
+    config: TrainConfig,
+    train: Batches | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """Return the plan that the settings ask for, to train `net` with batches of images C x H x W, `images` in all.
 
     "auto" tries what there is, a few dozen steps, and keeps it in the cache folder: the same network with the same
     batches, device, torch and number of threads finds it there. Trainings too short for that have the plain plan; None
-    stands for a long one. `net` stays as it is. Raises UsageError for a file that is no plan, or another network's.
+    stands for a long one. Batches that are known, `train`, may rule out lanes. `net` stays as it is; `say` is told what
+    takes its time. Raises UsageError for a file that is no plan, or another network's, and for an engine that cannot
+    compute this.
     """
+    against = hindrance(net, image, config, train)
     if config.plan not in ("auto", "off"):
-        return _fitting(read_plan(Path(config.plan)), net, config)
+        return _fitting(read_plan(Path(config.plan)), net, config, against)
+    if config.engine == "lanes":
+        if against:
+            raise UsageError(f"engine lanes: {against}")
+        return lanes_plan()
     plan = plain_plan(config)
-    if config.plan == "off" or (images is not None and images * operations(net, image) < WORTH):
+    work = math.inf if images is None else images * operations(net, image)
+    lanes = config.engine == "auto" and work >= LANES_WORTH and not against
+    if config.engine == "auto" and work >= LANES_WORTH and against == NO_COMPILER:
+        say(f"{NO_COMPILER}: torch computes")
+    if config.plan == "off" or (work < WORTH and not lanes):
         return plan
     net = copy.deepcopy(net).train()
     freeze(net, config.freeze)
-    file = cache_dir() / "plans" / f"{_key(net, image, batch, config)}.json"
+    file = cache_dir() / "plans" / f"{_key(net, image, batch, config, [lanes, work >= WORTH])}.json"
     if file.exists():
         with suppress(UsageError):  # a damaged one is made anew
             return read_plan(file)
         file.unlink(missing_ok=True)
-    plan = _Trial(net, torch.rand(batch, *image, device=next(net.parameters()).device)).choose(plan, config)
+    say("trying what is fastest on this machine")
+    trial = _Trial(net, torch.rand(batch, *image, device=next(net.parameters()).device))
+    if lanes:
+        say("compiling the network for lanes")
+        plan = trial.engine(plan)
+    if plan.engine == "torch" and work >= WORTH:
+        plan = trial.choose(plan, config)
     with suppress(CnnkitError, OSError):  # without a cache folder the plan is this run's alone
         _keep_first(file, plan)
         return read_plan(file)
     return plan
 
 
-def _fitting(plan: Plan, net: nn.Module, config: TrainConfig) -> Plan:
+def _fitting(plan: Plan, net: nn.Module, config: TrainConfig, against: str | None) -> Plan:
+    if plan.engine == "lanes" and against:
+        raise UsageError(f"plan {config.plan} computes in lanes, which this training cannot: {against}")
+    if config.engine not in ("auto", plan.engine):
+        raise UsageError(f"plan {config.plan} is for {plan.engine}, not {config.engine}: leave out one")
     if wrong := sorted(plan.convolutions.keys() - {name for name, _ in net.named_modules()}):
         raise UsageError(f"plan {config.plan} is another network's: this one has no {', '.join(wrong)}")
     if config.precision not in ("auto", plan.precision):
@@ -78,14 +117,14 @@ def _fitting(plan: Plan, net: nn.Module, config: TrainConfig) -> Plan:
     return plan
 
 
-def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig) -> str:
+def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, tried: list[bool]) -> str:
     """Return a name for all that a choice depends on."""
     device = next(net.parameters()).device
     facts = {
         "net": repr(net),
         "learns": [parameter.requires_grad for parameter in net.parameters()],
         "batch": [batch, *image],
-        "settings": [config.precision, config.compile],
+        "settings": [config.precision, config.compile, *tried],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "torch": [torch.__version__, torch.get_num_threads()],
     }
@@ -135,6 +174,29 @@ class _Trial:
         if on_cpu and not plan.compile_mode:
             plan = self._better(plan, "convolutions", [self._algorithms(plan)])
         return plan
+
+    def engine(self, plan: Plan) -> Plan:
+        """Return the plan, or the one to compute in lanes if that is faster by enough."""
+        net = copy.deepcopy(self.net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        try:
+            lanes = Engine(net, (self.x.shape[1], self.x.shape[2], self.x.shape[3]))
+        except CnnkitError:  # it cannot be compiled here
+            return plan
+        torchs = self._step(plan)
+        seconds = {"torch": [torchs()], "lanes": [self._timed(lambda: lanes.gradients(self.x, self.y))]}
+        for _ in range(ROUNDS):
+            seconds["torch"].append(torchs())
+            seconds["lanes"].append(self._timed(lambda: lanes.gradients(self.x, self.y)))
+        own, other = (statistics.median(found) for found in seconds.values())
+        return lanes_plan() if own > GAINS["engine"] * other else plan
+
+    @staticmethod
+    def _timed(work: Callable[[], object]) -> float:
+        start, count = time.perf_counter(), 0
+        while not count or time.perf_counter() - start < SPAN:
+            work()
+            count += 1
+        return (time.perf_counter() - start) / count
 
     def _better(self, plan: Plan, field: str, values: list[Any]) -> Plan:
         """Return the plan, or it with one of the values if that is faster by enough."""

@@ -76,6 +76,9 @@ class TrainConfig(BaseModel):
     """Stop, with a checkpoint, after this many minutes of training."""
     skip_nan: int = Field(0, ge=0)
     """Steps whose gradient is no number to leave out, at most, before giving up; looking costs time on a GPU."""
+    engine: Literal["auto", "torch", "lanes"] = "auto"
+    """What computes the steps: torch; lanes, for small networks on a CPU, which a C++ compiler is needed for; or
+    "auto", the faster of the two, unless the training is a short one."""
     plan: str = "auto"
     """How steps are computed: "auto" tries what is fastest on this machine, unless the training is a short one; "off"
     leaves it to torch; or a file, such as an earlier run's plan.json."""

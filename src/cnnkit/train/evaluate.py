@@ -1,6 +1,6 @@
 """What a network is worth on a set of images: exact sums over every image, one confusion matrix."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +59,13 @@ def prediction_mode(net: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def evaluate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: World = ALONE) -> Metrics:
-    """Run `net` (returning logits) in prediction mode over all batches (x, y).
+def evaluate(
+    net: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    world: World = ALONE,
+    predict: Callable[[Tensor], Tensor] | None = None,
+) -> Metrics:
+    """Run `net` (returning logits) in prediction mode over all batches (x, y); `predict` computes the same faster.
 
     The mean is over images, not batches. The modes of the net's modules are restored. Where several processes have
     parts of the images, each returns the figures of all. Raises UsageError if there is no batch.
@@ -69,7 +74,7 @@ def evaluate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: Wo
     confusion = None
     with prediction_mode(net):
         for x, y in batches:
-            logits = net(x)
+            logits = (predict or net)(x)
             classes = logits.shape[1]
             if confusion is None:
                 confusion = torch.zeros(classes * classes, dtype=torch.int64, device=y.device)

@@ -18,12 +18,13 @@ from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World
 from cnnkit.train.evaluate import evaluate
 from cnnkit.train.interrupt import stop_requested
+from cnnkit.train.lanes import image_size, make_stepper
 from cnnkit.train.memory import explain_memory
 from cnnkit.train.objective import balanced_weights
 from cnnkit.train.observe import EpochRecord, Observer, StepRecord
 from cnnkit.train.plan import Plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
-from cnnkit.train.step import Step, Stepper
+from cnnkit.train.step import Step
 
 __all__ = ["Trainer"]
 
@@ -39,7 +40,8 @@ class Trainer:
     `save_best(net, record)` is called after each epoch with a new best validation accuracy (every epoch, if no
     image is set aside). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as
     the settings say. In a `world` of several processes each has a Trainer with its part of the batches; the main one
-    alone observes and writes. `plan` says how steps are computed; without one it is chosen as the settings say.
+    alone observes and writes. `plan` says how steps are computed; without one it is chosen as the settings say, and
+    `say` is told what takes its time.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Trainer:
         world: World = ALONE,
         num_classes: int | None = None,
         plan: Plan | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ):
         self.train, self.validation, self.config, self.world = train, validation, config, world
         self.checkpoint, self.observer, self.save_best = checkpoint, observer, save_best
@@ -63,9 +66,9 @@ class Trainer:
             classes = num_classes or int(train.labels.max()) + 1
             weights = balanced_weights(train.labels.cpu(), classes).to(next(net.parameters()).device)
         if plan is None:
-            plan = world.share(self._choose(net) if world.is_main else plain_plan(config))
+            plan = world.share(self._choose(net, say) if world.is_main else plain_plan(config))
         self.plan = plan
-        self.stepper = Stepper(net, config, world, weights, plan)
+        self.stepper = make_stepper(net, config, train, world, weights, plan)
         self.net, self.optimizer = self.stepper.net, self.stepper.optimizer
         self.epoch, self.step = 1, 0  # the next step to take
         self.best: tuple[float, float] | None = None  # accuracy, minus loss
@@ -74,12 +77,11 @@ class Trainer:
         self.looked = self.saved = time.monotonic()
         self._clear_sums()
 
-    def _choose(self, net: nn.Module) -> Plan:
+    def _choose(self, net: nn.Module, say: Callable[[str], None]) -> Plan:
         """Choose the plan for the part of a batch that this process computes at once."""
-        channels = self.train.images.shape[1]
         batch = sum(self.train.sizes[:1]) // self.world.size // self.config.accumulate
         images = self.config.epochs * self.train.num_images // self.world.size
-        return choose_plan(net, (channels, *self.train.preprocess.image_size), max(batch, 2), images, self.config)
+        return choose_plan(net, image_size(self.train), max(batch, 2), images, self.config, self.train, say)
 
     def resume(self) -> list[str]:
         """Take up the newest checkpoint that is whole: on a CPU, the run goes on to the bit.
@@ -136,18 +138,15 @@ class Trainer:
 
     def _train_epoch(self, stopped: Callable[[], bool]) -> bool:
         """Train to the end of the epoch and return whether time is up before that."""
-        config, steps = self.config, len(self.train)
         self.stepper.train()
         self.first, self.entered = self.step, time.monotonic()
-        for x, y in self.train.epoch(self.epoch, self.step):
-            self.lr = learning_rate(config, (self.epoch - 1) * steps + self.step, steps)
-            seed = mix_seed(config.seed, self.epoch, self.step)
-            step = Step(self.step, self.lr, seed, self.train.sizes[self.step])
-            self.losses[self.step], hits = self.stepper(step, x, y)
-            self.correct += hits.long()
-            self.step += 1
+        for count, x, y in self.stepper.read(self.train, self.epoch, self.step):
+            steps = [self._describe(number) for number in range(self.step, self.step + count)]
+            self.losses[self.step : self.step + count], hits = self.stepper.take(steps, x, y)
+            self.correct += hits.sum().long()
+            self.lr, self.step = steps[-1].lr, self.step + count
             self._look()
-            if self.step < steps and (wish := self._wish(stopped())):
+            if self.step < len(self.train) and (wish := self._wish(stopped())):
                 self._require_numbers()
                 self._require_finite_weights()
                 self._count_seconds()
@@ -159,6 +158,11 @@ class Trainer:
         self._require_numbers()
         self._count_seconds()
         return False
+
+    def _describe(self, number: int) -> Step:
+        steps = len(self.train)
+        lr = learning_rate(self.config, (self.epoch - 1) * steps + number, steps)
+        return Step(number, lr, mix_seed(self.config.seed, self.epoch, number), self.train.sizes[number])
 
     def _wish(self, stopped: bool) -> str:
         """Return what is due after a step, the same in all processes: stop, time is up, save, or nothing."""
@@ -212,7 +216,7 @@ class Trainer:
         self._require_finite_weights()
         best_net = self.stepper.best_net
         self.world.copy_buffers(best_net)
-        metrics = evaluate(best_net, self.validation, self.world) if self.validation else None
+        metrics = evaluate(best_net, self.validation, self.world, self.stepper.predict) if self.validation else None
         if metrics and not metrics.loss < float("inf"):
             raise self._not_a_number("validation loss", metrics.loss, f"after epoch {self.epoch}")
         score = (metrics.accuracy, -metrics.loss) if metrics else None

@@ -17,7 +17,7 @@ from cnnkit.core.errors import UsageError
 from cnnkit.ops.tuned import Algorithms, tune
 from cnnkit.train.config import TrainConfig
 
-__all__ = ["Plan", "plain_plan", "read_plan", "threads", "use_plan"]
+__all__ = ["Plan", "lanes_plan", "plain_plan", "read_plan", "threads", "use_plan"]
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -28,6 +28,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    engine: Literal["torch", "lanes"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: int | None = None
@@ -35,7 +36,8 @@ class Plan(BaseModel):
     convolutions: dict[str, Algorithms] = {}
 
     def __str__(self) -> str:
-        parts = [self.precision, self.memory_format.replace("_", "-")]
+        by = "in lanes" if self.engine == "lanes" else self.memory_format.replace("_", "-")
+        parts = [self.precision, by]
         if self.threads:
             parts.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
         if self.compile_mode:
@@ -92,3 +94,8 @@ def plain_plan(config: TrainConfig) -> Plan:
     """Return what the settings say by themselves; "auto" is float32."""
     precision = "fp32" if config.precision == "auto" else config.precision
     return Plan(precision=precision, compile_mode="default" if config.compile else None)
+
+
+def lanes_plan() -> Plan:
+    """Return the plan to compute in lanes, with as many threads as torch has now."""
+    return Plan(engine="lanes", memory_format="contiguous", threads=torch.get_num_threads())

@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from cnnkit.core.device import mix_seed
 from cnnkit.train.config import TrainConfig
+from cnnkit.train.lanes import LaneStepper
 from cnnkit.train.operations import operations
 from cnnkit.train.plan import Plan, threads
 from cnnkit.train.step import Step, Stepper
@@ -85,11 +86,11 @@ def profile_steps(
 def _stepping(
     net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
 ) -> Callable[[], object]:
-    stepper = Stepper(net, config, plan=plan)
+    stepper = LaneStepper(net, config, plan, image) if plan.engine == "lanes" else Stepper(net, config, plan=plan)
     stepper.train()
     x = torch.rand(batch, *image, device=stepper.device)
     y = torch.arange(batch, device=stepper.device) % 2
-    return lambda: stepper(Step(0, 1e-4, mix_seed(config.seed), batch), x, y)
+    return lambda: stepper.take([Step(0, 1e-4, mix_seed(config.seed), batch)], x, y)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

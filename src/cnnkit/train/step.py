@@ -1,7 +1,7 @@
 """One step of training: forward, backward, update, in the precision and among the processes that the settings say."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cnnkit.core.device import mix_seed, seed_device
 from cnnkit.core.errors import CnnkitError
+from cnnkit.data.batches import Batches
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
 from cnnkit.train.ema import MovingAverage
@@ -82,6 +83,23 @@ class Stepper:
     def best_net(self) -> nn.Module:
         """The net to validate and to keep: the moving average, if there is one."""
         return self.average.net if self.average else self.net
+
+    @property
+    def predict(self) -> Callable[[Tensor], Tensor]:
+        """What computes the best net's logits, in prediction mode."""
+        return self.best_net
+
+    def read(self, batches: Batches, epoch: int, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield an epoch's batches from number `first` on: how many are taken at once, their images and labels."""
+        for x, y in batches.epoch(epoch, first):
+            yield 1, x, y
+
+    def take(self, steps: Sequence[Step], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Take steps on the batches that lie one after the other in x and y; return each one's loss and hits."""
+        sizes = [step.images for step in steps] if len(steps) > 1 else [len(y)]
+        rows = zip(steps, x.split(sizes), y.split(sizes), strict=True)
+        losses, hits = zip(*(self(step, part, labels) for step, part, labels in rows), strict=True)
+        return torch.stack(losses), torch.stack(hits)
 
     def __call__(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take a step and return the batch's mean loss and its number of hits.

@@ -18,28 +18,37 @@ struct Weight {
     int32_t learns;
 };
 
-inline void sgd(const Rule& rule, const Weight& w, const float* g, float lr, int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; i++) {
-        float step = g[i] + w.decay * w.value[i];
-        if (rule.momentum > 0) {
-            w.first[i] = rule.momentum * w.first[i] + step;
-            step = rule.nesterov ? step + rule.momentum * w.first[i] : w.first[i];
+inline void sgd(const Rule& rule, const Weight& w, const float* __restrict g, float lr, int64_t from, int64_t to) {
+    float *__restrict value = w.value, *__restrict momentum = w.first;
+    const float keep = rule.momentum, decay = w.decay;
+    if (keep > 0 && rule.nesterov)
+        for (int64_t i = from; i < to; i++) {
+            const float slope = g[i] + decay * value[i];
+            momentum[i] = keep * momentum[i] + slope;
+            value[i] -= lr * (slope + keep * momentum[i]);
         }
-        w.value[i] -= lr * step;
-    }
+    else if (keep > 0)
+        for (int64_t i = from; i < to; i++) {
+            momentum[i] = keep * momentum[i] + (g[i] + decay * value[i]);
+            value[i] -= lr * momentum[i];
+        }
+    else
+        for (int64_t i = from; i < to; i++) value[i] -= lr * (g[i] + decay * value[i]);
 }
 
-inline void adam(const Rule& rule, const Weight& w, const float* g, float lr, int64_t step, int64_t from, int64_t to) {
-    const float correct1 = 1 - std::pow(double(rule.beta1), double(step));
-    const float correct2 = std::sqrt(1 - std::pow(double(rule.beta2), double(step)));
+inline void adam(const Rule& rule, const Weight& w, const float* __restrict g, float lr, int64_t step, int64_t from,
+                 int64_t to) {
+    float *__restrict value = w.value, *__restrict first = w.first, *__restrict second = w.second;
+    const float beta1 = rule.beta1, beta2 = rule.beta2, eps = rule.eps;
+    const float size = lr / (1 - std::pow(double(beta1), double(step)));
+    const float correct = 1 / std::sqrt(1 - std::pow(double(beta2), double(step)));
     const bool decoupled = rule.kind == ADAMW;
     const float keep = decoupled ? 1 - lr * w.decay : 1, decay = decoupled ? 0 : w.decay;
-    const float size = lr / correct1;
     for (int64_t i = from; i < to; i++) {
-        const float value = w.value[i] * keep, slope = g[i] + decay * value;
-        w.first[i] += (1 - rule.beta1) * (slope - w.first[i]);
-        w.second[i] = rule.beta2 * w.second[i] + (1 - rule.beta2) * slope * slope;
-        w.value[i] = value - size * w.first[i] / (__builtin_sqrtf(w.second[i]) / correct2 + rule.eps);
+        const float kept = value[i] * keep, slope = g[i] + decay * kept;
+        first[i] += (1 - beta1) * (slope - first[i]);
+        second[i] = beta2 * second[i] + (1 - beta2) * slope * slope;
+        value[i] = kept - size * first[i] / (__builtin_sqrtf(second[i]) * correct + eps);
     }
 }
 

@@ -14,7 +14,7 @@ struct Job {
     const uint8_t* bytes;  // images x channels x height x width, of all steps, or
     const float* floats;
     const int64_t* labels;
-    const float *scale, *shift;  // of a channel's pixels
+    const float *scale, *shift;  // of a channel's bytes
     const int64_t* sizes;        // of the batches
     const float* rates;
     const uint32_t* seeds;
@@ -115,13 +115,15 @@ class Team {
 
     void read(const Job& job, int64_t first, int count, Work& work) const {
         using In = typename Net::In;
-        if (job.bytes) read_lanes(job.bytes + first * In::size, count, In::size, work.x);
-        else read_lanes(job.floats + first * In::size, count, In::size, work.x);
-        for (int c = 0; c < In::C; c++)
-            for (int i = 0; i < In::area; i++) {
-                v& pixel = work.x[c * In::area + i];
-                pixel = pixel * job.scale[c] + job.shift[c];
-            }
+        if (job.floats) read_lanes(job.floats + first * In::size, count, In::size, work.x);
+        else {
+            read_lanes(job.bytes + first * In::size, count, In::size, work.x);
+            for (int c = 0; c < In::C; c++)
+                for (int i = 0; i < In::area; i++) {
+                    v& pixel = work.x[c * In::area + i];
+                    pixel = pixel * job.scale[c] + job.shift[c];
+                }
+        }
         for (int l = 0; l < LANES; l++) work.mask[l] = l < count;
         work.images = count;
     }
