@@ -116,7 +116,7 @@ class Trainer:
             raise UsageError("there is no image to train on: set fewer aside for validation")
         if self.world.share(not any(earlier(self.checkpoint))):
             self._save()
-        with stop_requested() as stop, explain_memory(self.config), threads(self.plan.threads):
+        with stop_requested() as stop, explain_memory(self.config), threads(self.plan.torch_threads):
             while self.epoch <= self.config.epochs:
                 if self._out_of_patience():
                     return f"no better epoch in {self.config.patience} after epoch {self.best_epoch}"

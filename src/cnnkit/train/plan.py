@@ -47,6 +47,11 @@ class Plan(BaseModel):
         return ", ".join(parts)
 
     @property
+    def torch_threads(self) -> int | None:
+        """How many threads torch computes with: one beside lanes, where others would wait on the same cores."""
+        return 1 if self.engine == "lanes" else self.threads
+
+    @property
     def half(self) -> torch.dtype | None:
         """The half precision that the forward pass computes in, if any."""
         return HALVES.get(self.precision)

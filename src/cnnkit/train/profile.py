@@ -56,7 +56,7 @@ def peak(plan: Plan, device: torch.device) -> float:
 def measure_steps(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan) -> Speed:
     """Train `net` for some steps by the plan, on batches of random images C x H x W, and return its speed."""
     count = operations(net, image)
-    with threads(plan.threads):
+    with threads(plan.torch_threads):
         seconds = _seconds(_stepping(net, image, batch, config, plan), next(net.parameters()).device)
     return Speed(batch / seconds, batch * count / seconds)
 

@@ -1,0 +1,420 @@
+"""Lanes compute what torch does: outputs, losses, gradients, whole trainings; and refuse what they cannot."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.lanes import NO_COMPILER, Engine, find_compiler, read_chain
+from cnnkit.nets import create
+from cnnkit.ops import Dropout
+from cnnkit.train.checkpoint import load_checkpoint
+from conftest import Cli, one_line
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+
+CLASSES, BATCH = 5, 21  # no multiple of the lanes, whose last group is nearly empty then
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True)
+def _keep_compiled(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNKIT_CACHE", str(compiled))
+
+
+def head() -> list[nn.Module]:
+    return [nn.Flatten(), nn.LazyLinear(CLASSES)]
+
+
+# net and image; every kind of layer, and the sizes where tiles and registers do not come out even
+NETS: dict[str, tuple[Callable[[], list[nn.Module]], tuple[int, int, int]]] = {
+    "dense alone": (lambda: [nn.Flatten(), nn.Linear(30, CLASSES, bias=False)], (2, 3, 5)),
+    "two dense layers": (lambda: [nn.Flatten(), nn.Linear(12, 37), nn.Tanh(), nn.Linear(37, CLASSES)], (3, 2, 2)),
+    "strides and padding": (
+        lambda: [nn.Conv2d(2, 7, (3, 2), (2, 1), (1, 2)), nn.ReLU(), nn.Conv2d(7, 3, 3, padding=1), *head()],
+        (2, 7, 3),
+    ),
+    "a kernel as large as the image": (lambda: [nn.Conv2d(3, 6, 4), nn.Sigmoid(), *head()], (3, 4, 4)),
+    "1x1 and the mean": (
+        lambda: [nn.Conv2d(1, 9, 1), nn.ReLU(), nn.Conv2d(9, CLASSES, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+        (1, 5, 4),
+    ),
+    "overlapping pools": (
+        lambda: [nn.Conv2d(1, 4, 3, bias=False), nn.ReLU(), nn.MaxPool2d(3, 2), nn.AvgPool2d(2, 1), *head()],
+        (1, 9, 9),
+    ),
+    "gaps between pools": (lambda: [nn.Conv2d(1, 3, 2), nn.MaxPool2d(2, 3), nn.Tanh(), *head()], (1, 10, 10)),
+    "normalised": (
+        lambda: [
+            *(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.Sigmoid(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.LazyLinear(10, bias=False), nn.BatchNorm1d(10, 1e-3, 0.3), nn.ReLU()),
+            nn.Linear(10, CLASSES),
+        ],
+        (2, 6, 6),
+    ),
+    "normalised first": (lambda: [nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.ReLU(), *head()], (2, 4, 4)),
+    "pooled first": (lambda: [nn.AvgPool2d(2), nn.Sigmoid(), nn.Dropout(0.0), *head()], (2, 4, 4)),
+    "no chance of 25 taps": (lambda: [nn.Conv2d(1, 2, 7, padding=3), nn.Tanh(), *head()], (1, 8, 8)),
+}
+
+
+def build(layers: list[nn.Module], image: tuple[int, int, int]) -> nn.Sequential:
+    net = nn.Sequential(*layers).eval()
+    net(torch.zeros(1, *image))  # lazy layers learn their sizes
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    return net
+
+
+def batch(image: tuple[int, int, int], images: int = BATCH) -> tuple[Tensor, Tensor]:
+    return torch.randn(images, *image), torch.randint(CLASSES, (images,))
+
+
+def assert_equal_to_torch(net: nn.Sequential, x: Tensor, y: Tensor, threads: int, smoothing: float = 0.0) -> None:
+    engine = Engine(net, tuple(x.shape[1:]), threads=threads)
+    double = copy.deepcopy(net).double()
+    torch.testing.assert_close(engine.predict(x), double.eval()(x.double()).float(), rtol=1e-5, atol=1e-5)
+    loss = F.cross_entropy(double.train()(x.double()), y, label_smoothing=smoothing)
+    loss.backward()
+    found, gradients = engine.gradients(x, y, smoothing=smoothing)
+    assert found == pytest.approx(loss.item(), rel=1e-5)
+    largest = max(parameter.grad.abs().max().item() for parameter in double.parameters())
+    for name, parameter in double.named_parameters():
+        exact = parameter.grad.float()
+        # where normalisation makes a gradient zero, rounding is all there is
+        close = 1e-5 * exact.abs().max().item() + 1e-6 * largest
+        torch.testing.assert_close(gradients[name], exact, rtol=0, atol=close, msg=lambda text, name=name: name + text)
+    for (name, mine), theirs in zip(net.named_buffers(), double.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs.to(mine.dtype), rtol=1e-5, atol=1e-6, msg=lambda t, name=name: name + t)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", NETS)
+def test_outputs_losses_and_gradients_are_torchs(name: str, threads: int) -> None:
+    layers, image = NETS[name]
+    for images in (BATCH, 2, 64):
+        assert_equal_to_torch(build(layers(), image), *batch(image, images), threads)
+
+
+@st.composite
+def random_nets(draw: st.DrawFn) -> tuple[list[nn.Module], tuple[int, int, int]]:
+    small = st.integers(1, 3)
+    channels, height, width = image = draw(small), draw(st.integers(4, 11)), draw(st.integers(4, 11))
+    layers: list[nn.Module] = []
+    for _ in range(draw(small)):
+        kernel = draw(st.integers(1, min(height, 5))), draw(st.integers(1, min(width, 5)))
+        stride, padding = (draw(small), draw(small)), (draw(st.integers(0, 2)), draw(st.integers(0, 2)))
+        wider = draw(st.integers(1, 9))
+        layers.append(nn.Conv2d(channels, wider, kernel, stride, padding, bias=draw(st.booleans())))
+        channels = wider
+        layers += draw(st.sampled_from([[], [nn.BatchNorm2d(channels)]]))
+        layers.append(draw(st.sampled_from([nn.Sigmoid, nn.Tanh, nn.ReLU]))())
+        height, width = _size(layers, image)
+        window, step = draw(st.integers(1, min(height, width, 3))), draw(small)
+        layers += draw(st.sampled_from([[], [nn.MaxPool2d(window, step)], [nn.AvgPool2d(window, step)]]))
+        height, width = _size(layers, image)
+    hidden = draw(st.integers(2, 40))
+    layers += [nn.Flatten(), nn.Linear(channels * height * width, hidden), nn.Tanh(), nn.Linear(hidden, CLASSES)]
+    return layers, image
+
+
+def _size(layers: list[nn.Module], image: tuple[int, int, int]) -> tuple[int, int]:
+    with torch.no_grad():
+        height, width = nn.Sequential(*layers).eval()(torch.zeros(1, *image)).shape[-2:]
+    return height, width
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [pytest.param(8, id="few"), pytest.param(80, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+)
+def test_random_networks_are_torchs(examples: int) -> None:
+    @settings(max_examples=examples, phases=[Phase.generate])  # to shrink an example would take hours
+    @given(random_nets(), st.integers(2, 70), st.integers(1, 3), st.sampled_from([0.0, 0.1]))
+    def check(net: tuple[list[nn.Module], tuple[int, int, int]], images: int, threads: int, smoothing: float) -> None:
+        assert_equal_to_torch(build(*net), *batch(net[1], images), threads, smoothing)
+
+    check()
+
+
+OPTIMIZERS: dict[str, Callable[[Iterator[Tensor]], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.1),
+    "momentum": lambda p: torch.optim.SGD(p, 0.1, 0.9, weight_decay=0.01),
+    "nesterov": lambda p: torch.optim.SGD(p, 0.1, 0.9, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.01),
+    "adamw": lambda p: torch.optim.AdamW(p, 0.1, (0.8, 0.99), weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_training_follows_torchs_step_by_step(name: str) -> None:
+    steps, image = 100, (1, 8, 8)
+    layers = [nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Tanh(), nn.AvgPool2d(2), *head()]
+    net, images = build(layers, image), torch.randint(256, (steps * BATCH, *image), dtype=torch.uint8)
+    labels = (images.flatten(1).float().mean(1) > 127.5).long() + 2
+    rates = [0.02 * (1 - step / steps) for step in range(steps)]
+    other, mine = copy.deepcopy(net).train(), OPTIMIZERS[name](net.parameters())
+    engine = Engine(net, image, scale=1 / 128, shift=-1.0, threads=2)
+    halves = [
+        engine.train(images[part], labels[part], [BATCH] * 50, mine, rates[first : first + 50])
+        for first in (0, 50)
+        for part in [slice(first * BATCH, (first + 50) * BATCH)]
+    ]
+    losses, hits = (torch.cat(parts) for parts in zip(*halves, strict=True))
+    theirs = OPTIMIZERS[name](other.parameters())
+    x, expected, expected_hits = images / 128 - 1.0, [], []
+    for step, rate in enumerate(rates):
+        rows = slice(step * BATCH, (step + 1) * BATCH)
+        theirs.param_groups[0]["lr"] = rate
+        logits = other(x[rows])
+        loss = F.cross_entropy(logits, labels[rows])
+        theirs.zero_grad()
+        loss.backward()
+        theirs.step()
+        expected.append(loss.item())
+        expected_hits.append((logits.argmax(1) == labels[rows]).sum().item())
+    assert expected[-1] < expected[0]
+    torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-3, atol=1e-4)
+    assert sum(hits.tolist()) == pytest.approx(sum(expected_hits), abs=2)
+    for value, reference in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-2, atol=1e-3)
+    for parameter, reference in zip(net.parameters(), other.parameters(), strict=True):
+        assert mine.state[parameter].keys() == {k for k, v in theirs.state[reference].items() if v is not None}
+        if "step" in mine.state[parameter]:
+            assert mine.state[parameter]["step"] == theirs.state[reference]["step"] == steps
+
+
+def test_the_same_threads_give_the_same_bits_however_the_steps_are_divided() -> None:
+    x, y = torch.randint(256, (200, 1, 28, 28), dtype=torch.uint8), torch.randint(10, (200,))
+    sizes, seeds = [64, 64, 64, 8], [5, 6, 7, 8]
+
+    def train(divided: bool, threads: int) -> list[Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(*create("lenet_bn")[:-1], Dropout(0.3), nn.Linear(84, 10))
+        optimizer = torch.optim.AdamW(net.parameters())
+        engine, first = Engine(net, (1, 28, 28), threads=threads), 0
+        for part in ([0, 1], [2], [3]) if divided else ([0, 1, 2, 3],):
+            count = sum(sizes[step] for step in part)
+            rows, first = slice(first, first + count), first + count
+            own = ([sizes[step] for step in part], optimizer, [0.01] * len(part))
+            engine.train(x[rows], y[rows], *own, seeds=[seeds[step] for step in part])
+        return list(net.state_dict().values())
+
+    for threads in (1, 2):
+        for whole, parts in zip(train(False, threads), train(True, threads), strict=True):
+            assert torch.equal(whole, parts)
+
+
+def test_dropout_follows_its_seed_and_its_gradient_is_right() -> None:
+    net = build([nn.Flatten(), nn.Linear(16, 400), Dropout(0.25), nn.Linear(400, CLASSES)], (1, 4, 4))
+    x, y = batch((1, 4, 4))
+    engine, twin = (Engine(net, (1, 4, 4), threads=threads) for threads in (1, 2))
+    loss, gradients = engine.gradients(x, y, seed=3)
+    assert twin.gradients(x, y, seed=3)[0] == pytest.approx(loss, rel=1e-6)
+    assert engine.gradients(x, y, seed=4)[0] != loss
+    torch.testing.assert_close(engine.predict(x), net.eval()(x))
+    weight, step = net[1].weight, torch.randn(400, 16) * 1e-3
+    with torch.no_grad():
+        weight += step
+        above, _ = engine.gradients(x, y, seed=3)
+        weight -= 2 * step
+        below, _ = engine.gradients(x, y, seed=3)
+    assert (above - below) / 2 == pytest.approx((gradients["1.weight"] * step).sum().item(), rel=1e-2)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    units = 2000
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(units, 2, bias=False))
+    nn.init.zeros_(net[2].weight)
+    engine = Engine(net, (1, units, 1), threads=1)
+    _, gradients = engine.gradients(torch.ones(16, 1, units, 1), torch.zeros(16, dtype=torch.int64), seed=1)
+    kept = gradients["2.weight"][0] / -0.5  # the mean over the images of what each unit lets through
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.01)
+    counts = (kept * 16 * 0.8).round()
+    torch.testing.assert_close(kept * 16 * 0.8, counts, rtol=0, atol=1e-3)
+    assert counts.var().item() == pytest.approx(16 * 0.8 * 0.2, rel=0.15)  # as independent draws have
+
+
+def test_no_number_shows() -> None:
+    for name, (layers, image) in NETS.items():
+        net = build(layers(), image)
+        x, y = batch(image)
+        x[0, 0, 0, 0] = float("nan")
+        assert Engine(net, image, threads=1).predict(x)[0].isnan().all(), name
+        if any(isinstance(layer, nn.Linear | nn.Conv2d) for layer in net):
+            with torch.no_grad():
+                next(net.parameters()).view(-1)[0] = float("inf")
+            assert not torch.tensor(Engine(net, image, threads=1).gradients(x, y)[0]).isfinite(), name
+
+
+REFUSED: dict[str, nn.Module] = {
+    "groups": nn.Conv2d(4, 4, 3, groups=2),
+    "dilation": nn.Conv2d(4, 4, 3, dilation=2),
+    "padding_mode": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+    "GELU": nn.GELU(),
+    "output_size": nn.AdaptiveAvgPool2d(2),
+    "ceil_mode": nn.MaxPool2d(2, ceil_mode=True),
+    "affine": nn.BatchNorm2d(4, affine=False),
+    "Linear": nn.Linear(4, 4),
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_a_layer_that_lanes_cannot_take_is_named(said: str) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Sequential(nn.ReLU(), REFUSED[said]), nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(UsageError, match=rf"layer 1\.1: .*{said}.*torch can"):
+        read_chain(net, (1, 8, 8))
+
+
+def test_wrong_images_labels_and_sizes_are_told() -> None:
+    net = build([nn.Flatten(), nn.Linear(4, CLASSES)], (1, 2, 2))
+    engine, optimizer = Engine(net, (1, 2, 2)), torch.optim.SGD(net.parameters(), 0.1)
+    x, y = batch((1, 2, 2), 6)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(UsageError, match="do not make batches"):
+        engine.train(x, y, [3, 4], optimizer, [0.1, 0.1])
+    with pytest.raises(UsageError, match="labels must be from 0 to 4"):
+        engine.train(x, y + CLASSES, [6], optimizer, [0.1])
+    with pytest.raises(UsageError, match="float64"):
+        engine.predict(x.double())
+    with pytest.raises(UsageError, match="SGD, Adam and AdamW, not RMSprop"):
+        engine.train(x, y, [6], torch.optim.RMSprop(net.parameters()), [0.1])
+    with pytest.raises(UsageError, match="output is no row of logits"):
+        Engine(nn.Sequential(nn.Conv2d(1, 2, 1)), (1, 2, 2))
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+
+
+def test_frozen_weights_stay() -> None:
+    net = build([nn.Flatten(), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, CLASSES)], (1, 2, 2))
+    net[1].requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.AdamW((p for p in net.parameters() if p.requires_grad), 0.1)
+    Engine(net, (1, 2, 2)).train(*batch((1, 2, 2)), [BATCH], optimizer, [0.1])
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"3.weight", "3.bias"}
+
+
+# --- the trainer's engine ---
+
+
+def figures(run: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_trainer_computes_in_lanes_what_it_does_with_torch(cli: Cli) -> None:
+    asked = ("train", "lenet_bn", "--epochs", 2, "--batch-size", 40, "--augment", "flip,crop:1", "--plan", "off")
+    assert "plan: fp32, in lanes, 1 thread" in cli(*asked, "--engine", "lanes", "--output", "a").out
+    assert "plan: fp32, channels-last" in cli(*asked, "--engine", "torch", "--output", "b").out
+    mine, theirs = figures("a/lenet_bn-digits-1"), figures("b/lenet_bn-digits-1")
+    for row, reference in zip(mine, theirs, strict=True):
+        assert row["lr"] == reference["lr"]
+        for name in ("train_loss", "val_loss"):
+            assert row[name] == pytest.approx(reference[name], rel=2e-2)
+    assert mine[0]["train_loss"] == pytest.approx(theirs[0]["train_loss"], rel=1e-3)
+    said = json.loads(cli("evaluate", "a/lenet_bn-digits-1", "--json").out)
+    assert said["accuracy"] > 0.5
+    assert json.loads(Path("a/lenet_bn-digits-1/plan.json").read_text())["engine"] == "lanes"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lenet", "--mixup", "0.2"], "mixup"),
+        (["lenet", "--optimizer", "rmsprop"], "optimizer"),
+        (["lenet", "--precision", "bf16"], "precision"),
+        (["resnet18"], "layer stem.0: SameConv2d"),
+        (["lenet", "--plan", "plan.json"], "plan.json is for torch"),
+    ],
+)
+def test_what_lanes_cannot_train_is_one_clear_line(cli: Cli, words: list[str], said: str) -> None:
+    Path("plan.json").write_text("{}")
+    one_line(cli("train", *words, "--engine", "lanes"), 2, said)
+
+
+def test_without_a_compiler_torch_computes_and_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr("cnnkit.train.choose.LANES_WORTH", 0)
+    done = cli("train", "lenet", "--epochs", 1)
+    assert done.code == 0
+    assert f"{NO_COMPILER}: torch computes" in done.out
+    assert "channels-last" in done.out
+    one_line(cli("train", "lenet", "--engine", "lanes"), 2, "C++ compiler", "CXX")
+    with pytest.raises(CnnkitError, match="compiler"):
+        Engine(create("lenet"), (1, 28, 28))
+
+
+def test_lanes_are_chosen_where_they_are_faster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnkit.train.choose.LANES_WORTH", 0)
+    asked = ("train", "lenet", "--epochs", 1, "--batch-size", 32)
+    done = cli(*asked)
+    assert "compiling the network for lanes" in done.out
+    assert "plan: fp32, in lanes" in done.out
+    again = cli(*asked)
+    assert "compiling" not in again.out
+    assert "in lanes" in again.out
+    assert "channels-last" in cli("train", "lenet", "--epochs", 1, "--engine", "torch").out
+
+
+def test_a_run_in_lanes_goes_on_to_the_bit(cli: Cli) -> None:
+    asked = ("train", "lenet", "--engine", "lanes", "--epochs", 6, "--batch-size", 100, "--checkpoint-steps", 3)
+    assert cli(*asked, "--output", "whole").code == 0
+    assert cli(*asked, "--output", "cut", "--max-time", 1e-6).code == 0
+    assert cli("train", "--resume", "cut/lenet-digits-1", "--max-time", 10).code == 0
+    whole, cut = (load_checkpoint(Path(run, "lenet-digits-1/last.ckpt"))["stepper"] for run in ("whole", "cut"))
+    for name, value in whole["net"].items():
+        assert torch.equal(value, cut["net"][name]), name
+    for number, state in whole["optimizer"]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, cut["optimizer"]["state"][number][name]), name
+
+
+SANITIZED = """
+import torch
+from torch import nn
+from cnnkit.lanes import Engine
+from test_lanes import NETS, batch, build
+
+for name, (layers, image) in NETS.items():
+    net = build(layers(), image)
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    engine = Engine(net, image, threads=2, flags=flags)
+    for images in (21, 2, 64):
+        x, y = batch(image, images)
+        engine.gradients(x, y)
+        engine.train((x * 99).to(torch.uint8), y, [images], torch.optim.Adam(net.parameters()), [0.1])
+        engine.predict(x)
+print("clean")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_sanitizers_find_nothing() -> None:
+    compiler = find_compiler()
+    runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not Path(runtime).is_absolute():
+        pytest.skip("this compiler has no address sanitizer")
+    environment = os.environ | {
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run([sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True)
+    assert done.stdout.endswith("clean\n"), done.stderr[-3000:]
