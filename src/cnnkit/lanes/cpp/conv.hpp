@@ -9,6 +9,7 @@ struct Conv {
     using Out = Shape<OUT, (H - KY) / SY + 1, (W - KX) / SX + 1>;
     static constexpr int padded = PY || PX ? In::C * H * W : 0;
     static constexpr int row = In::C * KY * KX, positions = Out::area;
+    static constexpr bool dense = !padded && KY == H && KX == W;  // a weight for each input, in their order
 
     // where the input of weight j is, seen from the first input of a position
     static constexpr std::array<int, row> offset = [] {
@@ -72,7 +73,7 @@ struct Conv {
         }
         v* to = dx + start(p);
         UNROLL for (int n = 0; n < N; n++) {
-            if constexpr (positions == 1 && row == In::size) to[offset[j + n]] = a[n];  // each input is met once
+            if constexpr (dense) to[j + n] = a[n];
             else to[offset[j + n]] += a[n];
         }
     }
@@ -81,7 +82,7 @@ struct Conv {
     static void backward(const v* dy, v* dx, v* scratch, const float* w) {
         constexpr int part = even(row, sums_kept + 1), whole = row / part * part, rest = row - whole;
         v* to = padded ? scratch : dx;
-        if constexpr (positions > 1 || row != In::size) memset(to, 0, sizeof(v) * In::C * H * W);
+        if constexpr (!dense) memset(to, 0, sizeof(v) * In::C * H * W);
         for (int j = 0; j < whole; j += part)
             for (int p = 0; p < positions; p++) spread<part>(dy, to, w, j, p);
         if constexpr (rest > 0)
@@ -122,7 +123,7 @@ struct Conv {
 
     // x is padded
     static void gradient(const v* x, const v* dy, float* gw, float* gb) {
-        if constexpr (positions == 1 && row == In::size) {
+        if constexpr (dense) {
             outer(x, dy, gw);
         } else {
             constexpr int part = even(OUT, 4), whole = OUT / part * part, rest = OUT - whole;
