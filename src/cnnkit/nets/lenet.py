@@ -10,18 +10,25 @@ from itertools import pairwise
 from torch import nn
 
 from cnnkit.core.shape import Pair, output_size, pair
-from cnnkit.nets.blocks import Head, Norm, batch_norms, classifier
+from cnnkit.nets.blocks import Head, Norm, batch_norms, classifier, pick
 
 __all__ = ["lenet", "lenet_bn"]
 
 CONV, KERNEL, POOL = (6, 16), 5, 2
 DENSE = (120, 84)
+ACTIVATIONS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
 
 
-def lenet(in_channels: int = 1, num_classes: int = 10, image_size: Pair = 28, head: Head = "logits") -> nn.Sequential:
+def lenet(
+    in_channels: int = 1,
+    num_classes: int = 10,
+    image_size: Pair = 28,
+    activation: str = "sigmoid",
+    head: Head = "logits",
+) -> nn.Sequential:
     """LeNet of chapter 5.5: two valid 5x5 convolutions, sigmoid, 2x2 max pooling, three dense layers.
 
-    The chapter's head is a sigmoid: `head="as_written"`.
+    The chapter's head is a sigmoid: `head="as_written"`. `activation` may also be "tanh", as in the paper, or "relu".
 
     stage  output        lenet
     conv1  6 x 12 x 12     156
@@ -30,7 +37,7 @@ def lenet(in_channels: int = 1, num_classes: int = 10, image_size: Pair = 28, he
     head   10              850
     total               44,426
     """
-    return _lenet(in_channels, num_classes, image_size, head)
+    return _lenet(in_channels, num_classes, image_size, head, pick(ACTIVATIONS, activation, "activation"))
 
 
 def lenet_bn(
@@ -55,7 +62,7 @@ def lenet_bn(
     total                      44,878
     statistics                    452
     """
-    return _lenet(in_channels, num_classes, image_size, head, *batch_norms(norm, decay, epsilon))
+    return _lenet(in_channels, num_classes, image_size, head, nn.Sigmoid, *batch_norms(norm, decay, epsilon))
 
 
 def _lenet(
@@ -63,6 +70,7 @@ def _lenet(
     num_classes: int,
     image_size: Pair,
     head: Head,
+    activation: type[nn.Module],
     conv_norm: Norm | None = None,
     dense_norm: Norm | None = None,
 ) -> nn.Sequential:
@@ -72,13 +80,13 @@ def _lenet(
         stages[f"conv{number}"] = nn.Sequential(
             nn.Conv2d(channels, wider, KERNEL),
             *([conv_norm(wider)] if conv_norm else []),
-            nn.Sigmoid(),
+            activation(),
             nn.MaxPool2d(POOL),
         )
         height, width = output_size(output_size((height, width), KERNEL), POOL, stride=POOL)
     layers: list[nn.Module] = [nn.Flatten()]
     for features, fewer in pairwise((CONV[-1] * height * width, *DENSE)):
-        layers += [nn.Linear(features, fewer), *([dense_norm(fewer)] if dense_norm else []), nn.Sigmoid()]
+        layers += [nn.Linear(features, fewer), *([dense_norm(fewer)] if dense_norm else []), activation()]
     stages["dense"] = nn.Sequential(*layers)
     stages["head"] = classifier(DENSE[-1], num_classes, head, nn.Sigmoid())
     return nn.Sequential(stages)
