@@ -189,7 +189,7 @@ def lightning(work: Work, turn: Turn) -> None:
     trainer.fit(Module(), loader(work))
 
 
-def cnnkit(work: Work, turn: Turn) -> None:
+def cnnkit(work: Work, turn: Turn, engine: str = "auto") -> None:
     """The trainer behind `cnnkit train`, with the plan that it chooses."""
     from cnnkit.core.allocator import keep_large_blocks
 
@@ -203,7 +203,7 @@ def cnnkit(work: Work, turn: Turn) -> None:
     pixels = torch.randint(256, (work.images, 28, 28, 1), dtype=torch.uint8).permute(0, 3, 1, 2)
     data = ImageSet(pixels, torch.randint(10, (work.images,)))
     settings = {"optimizer": "sgd", "lr": LR, "momentum": 0.9, "weight_decay": 0, "schedule": "constant"}
-    config = TrainConfig(epochs=100_000, batch_size=work.batch, checkpoint_minutes=None, **settings)
+    config = TrainConfig(epochs=100_000, batch_size=work.batch, engine=engine, checkpoint_minutes=None, **settings)
     net = network(work)
 
     class Report:

@@ -1,0 +1,116 @@
+"""Seconds of an epoch of LeNet: lanes against Keras `fit`, JAX, the usual PyTorch loop, and torch in cnnkit.
+
+    python3 -m venv /tmp/keras && /tmp/keras/bin/pip install tensorflow-cpu
+    python3 -m venv /tmp/jax && /tmp/jax/bin/pip install jax
+    python benchmarks/lanes.py --keras-python /tmp/keras/bin/python --jax-python /tmp/jax/bin/python
+
+LeNet without and with batch normalisation, batches of 32, 128 and 512, on one core and on two. Each contestant is a
+process of its own, kept to those cores; they train a part of an epoch each, in turn, after a turn that does not count.
+The peak is that of a large product of float32 matrices in torch. Results go to benchmarks/results/ as Markdown and
+JSON.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jax_lenet import jax
+from report import RESULTS, earlier, write
+from train_throughput import Work, cnnkit, keras, plain
+from turns import Contestant, Turn, answer, in_turn
+
+EPOCH, PART = 54_000, 8_192  # images
+NETS, BATCHES, CORES = ("lenet", "lenet_bn"), (32, 128, 512), (1, 2)
+PIXELS = 28
+
+
+def torch_engine(work: Work, turn: Turn) -> None:
+    """cnnkit's trainer, by torch."""
+    cnnkit(work, turn, "torch")
+
+
+def lanes_engine(work: Work, turn: Turn) -> None:
+    """cnnkit's trainer, in lanes."""
+    cnnkit(work, turn, "lanes")
+
+
+CONTESTANTS: dict[str, Callable[[Work, Turn], None]] = {
+    "keras": keras,
+    "jax": jax,
+    "plain": plain,
+    "cnnkit-torch": torch_engine,
+    "cnnkit-lanes": lanes_engine,
+}
+
+
+def share_of_peak(net: str, cores: int, images_per_second: float) -> float:
+    """Return how much of the speed of a large matrix product this is; the cores are this process' own from then on."""
+    import torch
+
+    from cnnkit import create
+    from cnnkit.train.operations import operations
+    from cnnkit.train.plan import Plan
+    from cnnkit.train.profile import peak
+
+    count = operations(create(net), (1, PIXELS, PIXELS))
+    return images_per_second * count / peak(Plan(threads=cores), torch.device("cpu"))
+
+
+def main() -> None:
+    """Measure row after row and write the table after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
+    parser.add_argument("--jax-python", help="the Python of an environment with jax")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        contestant, net, batch, cores = options.worker
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+        answer(lambda turn: CONTESTANTS[contestant](Work(net, PIXELS, int(batch), PART), turn))
+        return
+    pythons = {"keras": options.keras_python, "jax": options.jax_python}
+    pythons = {name: pythons.get(name, sys.executable) for name in CONTESTANTS}
+    figures = earlier(options.output, "lanes")
+    for net in NETS:
+        for batch in BATCHES:
+            for cores in CORES:
+                words = [__file__, "--worker"]
+                own = [net, str(batch), str(cores)]
+                contestants = {n: Contestant([python, *words, n, *own]) for n, python in pythons.items() if python}
+                key = ", ".join(own)
+                figures[key] = in_turn(contestants, options.rounds, key)
+                speed = PART / statistics.median(figures[key]["seconds"]["cnnkit-lanes"])
+                figures[key]["share_of_peak"] = share_of_peak(net, cores, speed)
+    rows = []
+    for key, row in figures.items():
+        seconds = row["seconds"]
+        own = seconds["cnnkit-lanes"]
+        ratios = {
+            name: statistics.median(other / mine for other, mine in zip(seconds[name], own, strict=True))
+            for name in CONTESTANTS
+            if name in seconds and name != "cnnkit-lanes"
+        }
+        times = [f"{statistics.median(seconds[name]) * EPOCH / PART:.3g}" for name in CONTESTANTS if name in seconds]
+        rows.append(
+            [*key.split(", "), *times, *(f"{ratio:.1f}" for ratio in ratios.values()), f"{row['share_of_peak']:.0%}"]
+        )
+    names = [name for name in CONTESTANTS if name in row["seconds"]]
+    write(
+        options.output,
+        "lanes",
+        "Seconds of an epoch of LeNet in lanes, and the others'",
+        f"medians of {options.rounds} turns of {PART:,} images, scaled to {EPOCH:,}; ratios round by round; "
+        + ", ".join(row["titles"].values()),
+        ["net", "batch", "cores", *names, *(f"{name} / lanes" for name in names[:-1]), "lanes: share of peak"],
+        rows,
+        figures,
+    )
+
+
+if __name__ == "__main__":
+    main()
