@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnkit.core.errors import UsageError
 from cnnkit.lanes.chain import Size, read_chain
 from cnnkit.lanes.compiler import build, open_library
-from cnnkit.lanes.source import write_source
+from cnnkit.lanes.source import aligned_size, write_source
 
 __all__ = ["Engine"]
 
@@ -76,7 +76,7 @@ class Engine:
             raise UsageError("lanes: the network has nothing to learn")
         channels = torch.ones(image[0])
         self._scale, self._shift = channels * scale, channels * shift
-        self._library = open_library(build(write_source(layers), flags))
+        self._library = open_library(build(write_source(layers, image), flags))
         self.lanes = int(self._library.lanes())
         self._team = self._library.start(self.threads)
         weakref.finalize(self, self._library.stop, self._team)
@@ -112,12 +112,12 @@ class Engine:
         The parameters stay as they are; running statistics follow.
         """
         weights = [self._weight(parameter, [], {}) for parameter in self._parameters]
-        flat = torch.empty(sum(parameter.numel() for parameter in self._parameters))
+        places = [aligned_size(parameter) for parameter in self._parameters]
+        flat = torch.empty(sum(places))
         sizes = [len(labels)]
         losses, _ = self._steps(images, labels, sizes, _Rule(), weights, [0.0], [seed], smoothing, flat)
-        parts = flat.split([parameter.numel() for parameter in self._parameters])
-        shaped = zip(self._parameters, parts, strict=True)
-        return losses.item(), {self._names[id(own)]: part.view_as(own).clone() for own, part in shaped}
+        parts = zip(self._parameters, flat.split(places), strict=True)
+        return losses.item(), {self._names[id(own)]: part[: own.numel()].view_as(own).clone() for own, part in parts}
 
     def predict(self, images: Tensor) -> Tensor:
         """Return logits N x classes, computed in prediction mode whatever the module's mode is."""

@@ -7,9 +7,13 @@ group.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from cnnkit.lanes.chain import Layer, Size
 
-__all__ = ["write_source"]
+__all__ = ["aligned_size", "write_source"]
+
+ALIGNED = 16  # floats
 
 
 @dataclass
@@ -60,7 +64,7 @@ class _Code:
 
     def gradients(self) -> str:
         module = self.layer.module
-        count = module.weight.numel()  # type: ignore[operator]  # it has one
+        count = aligned_size(module.weight)  # type: ignore[arg-type]  # it has one
         bias = f"own.gradients + {self.start + count}" if self.has_bias else "nullptr"
         return f"own.gradients + {self.start}, {bias}"
 
@@ -142,8 +146,8 @@ class _Code:
         return f"job.buffers[{self.norm}], job.buffers[{self.norm + 1}]"
 
 
-def write_source(layers: list[Layer]) -> str:
-    """Return the C++ of a chain of layers; the same sizes and settings give the same text."""
+def write_source(layers: list[Layer], image: Size) -> str:
+    """Return the C++ of a chain of layers for images C x H x W; the same sizes and settings give the same text."""
     codes = _name(layers)
     norms = [code for code in codes if code.layer.kind == "norm"]
     weights = [weight for layer in layers for weight in layer.module.parameters()]
@@ -173,10 +177,10 @@ def write_source(layers: list[Layer]) -> str:
             *_indent(
                 [
                     *types,
-                    f"using In = Shape<{', '.join(map(str, layers[0].input))}>;",
+                    f"using In = Shape<{', '.join(map(str, image))}>;",
                     f"using Out = Shape<{classes}, 1, 1>;",
                     f"static constexpr int weights = {len(weights)}, phases = {len(phases)};",
-                    f"static constexpr int64_t parameters = {sum(weight.numel() for weight in weights)};",
+                    f"static constexpr int64_t gradients = {sum(map(aligned_size, weights))};",
                     "",
                     *_block("struct Work", work, ";"),
                     *_block("struct Own", own, ";"),
@@ -220,7 +224,7 @@ def _name(layers: list[Layer]) -> list[_Code]:
         codes.append(code)
         x = code.y
         for parameter in layer.module.parameters():
-            weight, start = weight + 1, start + parameter.numel()
+            weight, start = weight + 1, start + aligned_size(parameter)
         norm += 2 * (layer.kind == "norm")
     d = 0
     for code in reversed(codes):
@@ -268,6 +272,11 @@ def _indent(lines: list[str]) -> list[str]:
 
 def _float(value: object) -> str:
     return f"{float(value)!r}f"  # type: ignore[arg-type]  # a module's number
+
+
+def aligned_size(weight: Tensor) -> int:
+    """Return how many floats a weight's gradient takes, so that the next one begins where a register may."""
+    return -(-weight.numel() // ALIGNED) * ALIGNED
 
 
 def _size(size: Size) -> int:

@@ -148,7 +148,7 @@ struct Conv {
             transpose(r);
             UNROLL for (int i = 0; i < LANES; i++) rows[i][k] = r[i];
         }
-        constexpr int part = even(OUT, 4), tiled = OUT / part * part;
+        constexpr int part = even(OUT, 3), tiled = OUT / part * part;
         for (int c = 0; c < tiled; c += part) outer_rows<part, wide>(rows, dy + c, gw + c * row);
         if constexpr (OUT > tiled) outer_rows<OUT - tiled, wide>(rows, dy + tiled, gw + tiled * row);
     }

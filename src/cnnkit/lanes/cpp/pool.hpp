@@ -37,7 +37,8 @@ struct MaxPool : Pool<In, KY, KX, SY, SX> {
     static void backward(const v* x, const v* dy, v* dx) {
         P::clear(dx);
         P::windows([=](int from, int to) {
-            const v most = largest(x + from);
+            v most = x[from];
+            UNROLL for (int k = 1; k < KY * KX; k++) most = x[from + P::at(k)] > most ? x[from + P::at(k)] : most;
             v left = dy[to];  // the first of equal ones has it all
             UNROLL for (int k = 0; k < KY * KX; k++) {
                 const int i = from + P::at(k);

@@ -102,8 +102,9 @@ class Team {
     std::unique_ptr<Own[], Free> owns;
     std::unique_ptr<float[], Free> gradients;
     std::vector<Sums> sums;
-    static constexpr int64_t stride = (Net::parameters + 15) / 16 * 16;
+    static constexpr int64_t stride = Net::gradients;
 
+    static int64_t aligned_size(int64_t size) { return (size + 15) / 16 * 16; }
     static int groups_of(int64_t images) { return (images + LANES - 1) / LANES; }
 
     void make_room(int groups) {
@@ -138,14 +139,13 @@ class Team {
             memset(more + from, 0, (to - from) * sizeof(float));
         }
         int64_t start = 0;
-        for (int w = 0; w < Net::weights; start += job.weights[w++].size) {
+        for (int w = 0; w < Net::weights; start += aligned_size(job.weights[w++].size)) {
             const Weight& weight = job.weights[w];
             const int64_t a = from > start ? from - start : 0;
             const int64_t b = (to < start + weight.size ? to : start + weight.size) - start;
             if (a < b) update(*job.rule, weight, total + start, job.rates[step], job.rule->taken + step + 1, a, b);
         }
-        if (job.gradients && step == job.steps - 1)
-            for (int64_t i = from; i < to && i < Net::parameters; i++) job.gradients[i] = total[i];
+        if (job.gradients && step == job.steps - 1) memcpy(job.gradients + from, total + from, (to - from) * sizeof(float));
         memset(total + from, 0, (to - from) * sizeof(float));
     }
 
