@@ -18,6 +18,10 @@ SETTINGS = (
     "--augment", "flip,crop:1,erase:0.3", "--mixup", "0.2", "--label-smoothing", "0.1", "--clip", "1",
     "--checkpoint-steps", "2", "--keep", "3",
 )  # fmt: skip
+LANES = (
+    "lenet_bn", "--engine", "lanes", "--epochs", "40", "--batch-size", "96", "--warm-up", "2",
+    "--augment", "flip,crop:1,erase:0.3", "--label-smoothing", "0.1", "--checkpoint-steps", "2", "--keep", "3",
+)  # fmt: skip
 
 
 def command(processes: int, *arguments: str) -> list[str]:
@@ -56,7 +60,8 @@ def where(run: Path) -> float:
 
 def outcome(run: Path) -> tuple[dict[str, bytes], list[dict[str, float]]]:
     state = load_checkpoint(run / "last.ckpt")["stepper"]
-    tensors = {**state["net"], **{f"average {name}": value for name, value in state["average"]["net"].items()}}
+    average = state["average"]["net"] if state["average"] else {}
+    tensors = {**state["net"], **{f"average {name}": value for name, value in average.items()}}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     figures = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
     return {name: value.numpy().tobytes() for name, value in tensors.items()}, figures
@@ -65,14 +70,21 @@ def outcome(run: Path) -> tuple[dict[str, bytes], list[dict[str, float]]]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find all processes")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("processes", "kills"),
-    [(1, 3), pytest.param(1, 10, marks=pytest.mark.slow), pytest.param(2, 10, marks=pytest.mark.slow)],
+    ("processes", "kills", "settings"),
+    [
+        (1, 3, SETTINGS),
+        pytest.param(1, 10, SETTINGS, marks=pytest.mark.slow),
+        pytest.param(2, 10, SETTINGS, marks=pytest.mark.slow),
+        pytest.param(1, 5, LANES, marks=pytest.mark.slow),
+    ],
 )
-def test_a_run_killed_at_random_ends_to_the_bit_as_one_left_alone(processes: int, kills: int) -> None:
+def test_a_run_killed_at_random_ends_to_the_bit_as_one_left_alone(
+    processes: int, kills: int, settings: tuple[str, ...]
+) -> None:
     run = Path("runs/lenet_bn-digits-1")
-    finished(start(processes, *SETTINGS, "--output", "whole"))
+    finished(start(processes, *settings, "--output", "whole"))
     draw = random.Random(kills)
-    arguments: tuple[str, ...] = SETTINGS
+    arguments = settings
     for _ in range(kills):
         before = where(run)
         with start(processes, *arguments) as victim:
