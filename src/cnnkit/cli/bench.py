@@ -120,5 +120,5 @@ def _told(facts: dict[str, Any]) -> list[str]:
         ]
         step = facts["profile"] or {}
         whole = sum(step.values())
-        lines += [f"{kind:30}{1000 * value:9.2f} ms {value / whole:6.1%}" for kind, value in step.items()]
+        lines += [f"{kind:30}{1000 * value:9.2f} ms {value / whole:6.1%}" for kind, value in step.items() if value]
     return [f"{facts['net']}, images of {shape}", *lines]

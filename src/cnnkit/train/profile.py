@@ -22,6 +22,7 @@ WARM, ROUNDS = 3, 5  # steps before and while measuring
 SPAN = 0.2  # seconds that are measured at least
 SIDE = 2048  # of the matrices whose product tells what the machine can do
 KINDS = {  # of operators, by what is in their names; the first that fits counts
+    "steps in lanes, as a whole": ("lanes",),
     "convolutions, gradients": ("convolution_backward",),
     "convolutions": ("convolution", "conv2d"),
     "optimiser": ("_fused_", "_foreach", "Optimizer", "addcmul", "addcdiv", "lerp"),
@@ -69,7 +70,7 @@ def profile_steps(
     step = _stepping(net, image, batch, config, plan)
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with threads(plan.threads):
+    with threads(plan.torch_threads):
         for _ in range(WARM):
             step()
         with profile(activities=activities, acc_events=True) as profiled:
