@@ -6,7 +6,7 @@
 
 LeNet without and with batch normalisation, batches of 32, 128 and 512, on one core and on two. Each contestant is a
 process of its own, kept to those cores; they train a part of an epoch each, in turn, after a turn that does not count.
-The peak is that of a large product of float32 matrices in torch. Results go to benchmarks/results/ as Markdown and
+Multiplications and additions per second are compared with those of a large product of float32 matrices in torch. Results go to benchmarks/results/ as Markdown and
 JSON.
 """
 
@@ -46,8 +46,8 @@ CONTESTANTS: dict[str, Callable[[Work, Turn], None]] = {
 }
 
 
-def share_of_peak(net: str, cores: int, images_per_second: float) -> float:
-    """Return how much of the speed of a large matrix product this is; the cores are this process' own from then on."""
+def to_matrix_product(net: str, cores: int, images_per_second: float) -> float:
+    """Return how much of the speed of a large matrix product this is."""
     import torch
 
     from cnnkit import create
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
     parser.add_argument("--jax-python", help="the Python of an environment with jax")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", choices=BATCHES, default=BATCHES, help="to measure anew")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -77,7 +78,7 @@ def main() -> None:
     pythons = {name: pythons.get(name, sys.executable) for name in CONTESTANTS}
     figures = earlier(options.output, "lanes")
     for net in NETS:
-        for batch in BATCHES:
+        for batch in options.batches:
             for cores in CORES:
                 words = [__file__, "--worker"]
                 own = [net, str(batch), str(cores)]
@@ -85,7 +86,7 @@ def main() -> None:
                 key = ", ".join(own)
                 figures[key] = in_turn(contestants, options.rounds, key)
                 speed = PART / statistics.median(figures[key]["seconds"]["cnnkit-lanes"])
-                figures[key]["share_of_peak"] = share_of_peak(net, cores, speed)
+                figures[key]["to_matrix_product"] = to_matrix_product(net, cores, speed)
     rows = []
     for key, row in figures.items():
         seconds = row["seconds"]
@@ -97,7 +98,12 @@ def main() -> None:
         }
         times = [f"{statistics.median(seconds[name]) * EPOCH / PART:.3g}" for name in CONTESTANTS if name in seconds]
         rows.append(
-            [*key.split(", "), *times, *(f"{ratio:.1f}" for ratio in ratios.values()), f"{row['share_of_peak']:.0%}"]
+            [
+                *key.split(", "),
+                *times,
+                *(f"{ratio:.1f}" for ratio in ratios.values()),
+                f"{row['to_matrix_product']:.0%}",
+            ]
         )
     names = [name for name in CONTESTANTS if name in row["seconds"]]
     write(
@@ -106,7 +112,7 @@ def main() -> None:
         "Seconds of an epoch of LeNet in lanes, and the others'",
         f"medians of {options.rounds} turns of {PART:,} images, scaled to {EPOCH:,}; ratios round by round; "
         + ", ".join(row["titles"].values()),
-        ["net", "batch", "cores", *names, *(f"{name} / lanes" for name in names[:-1]), "lanes: share of peak"],
+        ["net", "batch", "cores", *names, *(f"{name} / lanes" for name in names[:-1]), "lanes to a matrix product"],
         rows,
         figures,
     )

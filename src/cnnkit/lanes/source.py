@@ -4,6 +4,7 @@ Batch normalisation has to see the whole batch, so it ends a phase: until then e
 group.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ class _Code:
 
     @property
     def size(self) -> int:
-        return _size(self.layer.output)
+        return math.prod(self.layer.output)
 
     @property
     def has_bias(self) -> bool:
@@ -153,7 +154,7 @@ def write_source(layers: list[Layer], image: Size) -> str:
     weights = [weight for layer in layers for weight in layer.module.parameters()]
     first = next(code for code in codes if any(True for _ in code.layer.module.parameters()))
     phases, begins = _phases(codes, first)
-    gradient = max(_size(layer.output) for layer in layers)
+    gradient = max(math.prod(layer.output) for layer in layers)
     classes = layers[-1].output[0]
     types = [f"using {code.L} = {code.type};  // {code.layer.name}" for code in codes if code.type]
     padded = [f"{code.L}::padded" for code in codes if code.padded]
@@ -277,7 +278,3 @@ def _float(value: object) -> str:
 def aligned_size(weight: Tensor) -> int:
     """Return how many floats a weight's gradient takes, so that the next one begins where a register may."""
     return -(-weight.numel() // ALIGNED) * ALIGNED
-
-
-def _size(size: Size) -> int:
-    return size[0] * size[1] * size[2]

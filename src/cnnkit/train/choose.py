@@ -77,6 +77,7 @@ def choose_plan(
     if config.engine == "lanes":
         if against:
             raise UsageError(f"engine lanes: {against}")
+        say("compiling the network for lanes")
         return lanes_plan()
     plan = plain_plan(config)
     work = math.inf if images is None else images * operations(net, image)

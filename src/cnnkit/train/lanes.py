@@ -63,18 +63,19 @@ class LaneStepper(Stepper):
         shift: Tensor | float = 0.0,
     ):
         super().__init__(net, config, plan=plan)
+        self.most = 1  # steps at once; it grows
         self.engine = Engine(self.net, image, scale=scale, shift=shift, threads=plan.threads)
 
     def read(self, batches: Batches, epoch: int, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield an epoch's batches from number `first` on: how many are taken at once, their images and labels."""
-        most, due = 1, self.config.checkpoint_steps or len(batches)
+        due = self.config.checkpoint_steps or len(batches)
         while first < len(batches):
             start = time.monotonic()
-            count = min(most, len(batches) - first, due - first % due)
+            count = min(self.most, len(batches) - first, due - first % due)
             yield count, *batches.stretch(epoch, first, count)
             first += count
-            if time.monotonic() - start < STRETCH_SECONDS / 2:
-                most = min(2 * most, STRETCH_STEPS)
+            if count == self.most and time.monotonic() - start < STRETCH_SECONDS / 2:
+                self.most = min(2 * self.most, STRETCH_STEPS)
 
     @property
     def predict(self) -> Callable[[Tensor], Tensor]:
