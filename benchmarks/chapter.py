@@ -46,7 +46,7 @@ ROWS = {
     "densenet": Row("densenet", 96, 2, 0.884, NORMALISED),
     "resnet18": Row("resnet18", 96, 4, 0.926, NORMALISED | {"augment": "flip"}),
     "googlenet": Row("googlenet", 96, 3, 0.896, PLAIN),
-    "nin": Row("nin", 224, 2, 0.831, PLAIN),
+    "nin": Row("nin", 224, 1, 0.831, PLAIN),
     "alexnet": Row("alexnet", 224, 1, 0.840, PLAIN | {"lr": "0.0005"}),
 }
 

@@ -6,8 +6,8 @@
 
 LeNet without and with batch normalisation, batches of 32, 128 and 512, on one core and on two. Each contestant is a
 process of its own, kept to those cores; they train a part of an epoch each, in turn, after a turn that does not count.
-Multiplications and additions per second are compared with those of a large product of float32 matrices in torch. Results go to benchmarks/results/ as Markdown and
-JSON.
+Multiplications and additions per second are compared with those of a large product of float32 matrices in torch.
+Results go to benchmarks/results/ as Markdown and JSON.
 """
 
 import argparse

@@ -313,7 +313,7 @@ def test_wrong_images_labels_and_sizes_are_told() -> None:
         engine.predict(x.double())
     with pytest.raises(UsageError, match="SGD, Adam and AdamW, not RMSprop"):
         engine.train(x, y, [6], torch.optim.RMSprop(net.parameters()), [0.1])
-    with pytest.raises(UsageError, match="lanes are for small networks: .* make 262,154 numbers"):
+    with pytest.raises(UsageError, match=r"lanes are for small networks: .* make 262,154 numbers"):
         read_chain(nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Linear(2**18, 10)), (1, 256, 256))
     with pytest.raises(UsageError, match="output is no row of logits"):
         Engine(nn.Sequential(nn.Conv2d(1, 2, 1)), (1, 2, 2))
