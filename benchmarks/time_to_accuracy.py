@@ -31,6 +31,8 @@ class Way:
     epochs: int
     batch: int
     lr: float
+    schedule: str = "one-cycle"
+    warm_up: float | None = None  # epochs; None is the schedule's own
     flags: tuple[str, ...] = ()
     arguments: dict[str, str] = field(default_factory=dict)  # of the network's builder
     peer: bool = True
@@ -38,6 +40,8 @@ class Way:
     def command(self) -> list[str]:
         """Return the words behind `cnnkit`."""
         settings = {"epochs": self.epochs, "batch-size": self.batch, "lr": self.lr, "seed": SEED}
+        if self.schedule != "one-cycle":
+            settings |= {"schedule": self.schedule, "warm-up": self.warm_up}
         settings |= {f"model-kwargs.{name}": value for name, value in self.arguments.items()}
         words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
         return ["train", self.net, "--data", "fashion-mnist", "--image-size", "28", *words, *self.flags]
@@ -46,11 +50,11 @@ class Way:
 RELU = {"activation": "relu"}
 SMALL = {"stem": "cifar", "width": "24"}
 WAYS = {
-    0.88: Way("lenet", 3, 128, 0.012, arguments=RELU),
-    0.90: Way("lenet", 5, 128, 0.012, arguments=RELU),
+    0.88: Way("lenet", 2, 64, 0.008, "poly", 0.5, arguments=RELU),
+    0.90: Way("lenet", 5, 64, 0.008, "poly", 0.5, arguments=RELU),
     0.91: Way("lenet_bn", 10, 128, 0.012),
     0.92: Way("resnet18", 4, 128, 0.003),
-    0.94: Way("resnet18", 16, 128, 0.1, ("--recipe", "best"), SMALL, peer=False),
+    0.94: Way("resnet18", 16, 128, 0.1, flags=("--recipe", "best"), arguments=SMALL, peer=False),
 }
 
 
@@ -83,6 +87,8 @@ def work(way: Way) -> None:
 
     from cnnkit import create
     from cnnkit.data import load_dataset
+    from cnnkit.train import TrainConfig
+    from cnnkit.train.schedule import learning_rate
 
     torch.manual_seed(SEED)
     data = load_dataset("fashion-mnist").train
@@ -92,16 +98,18 @@ def work(way: Way) -> None:
     net, criterion = create(way.net, image_size=28, **way.arguments), nn.CrossEntropyLoss()
     batches = DataLoader(rest, way.batch, shuffle=True)
     optimizer = torch.optim.AdamW(net.parameters(), way.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, way.lr, epochs=way.epochs, steps_per_epoch=len(batches))
+    config = TrainConfig(epochs=way.epochs, lr=way.lr, schedule=way.schedule, warm_up=way.warm_up)
+    step = 0
     seconds, accuracy = [], []
     for _ in range(way.epochs):
         net.train()
         start = time.perf_counter()
         for images, labels in batches:
+            optimizer.param_groups[0]["lr"] = learning_rate(config, step, len(batches))
             optimizer.zero_grad()
             criterion(net(images), labels).backward()
             optimizer.step()
-            schedule.step()
+            step += 1
         seconds.append(round(time.perf_counter() - start, 3))
         net.eval()
         with torch.no_grad():
