@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from cnnkit.lanes import find_compiler
 from cnnkit.nets import create
 from cnnkit.train import TrainConfig
 from cnnkit.train.operations import operations
@@ -50,7 +51,18 @@ def test_bench_prints_the_plan_and_the_speed(cli: Cli) -> None:
     assert lines[1] == "plan: fp32, channels-last"
     assert "training, batches of 8: " in lines[2]
     assert "of a large matrix product" in lines[3]
-    assert {line[:30].strip() for line in lines[4:]} == {*KINDS, REST}
+    shown = {line[:30].strip() for line in lines[4:]}
+    assert {"convolutions", "pooling", "loss"} < shown < {*KINDS, REST}
+    assert not any("lanes" in kind for kind in shown)
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+def test_bench_of_lanes(cli: Cli) -> None:
+    done = cli("bench", "lenet", "--batch-size", 8, "--engine", "lanes", "--profile")
+    assert "plan: fp32, in lanes, 1 thread" in done.out
+    [share] = [line.split()[-1] for line in done.out.splitlines() if line.startswith("steps in lanes, as a whole")]
+    assert float(share.rstrip("%")) > 20
+    assert "convolutions" not in done.out
 
 
 def test_bench_answers_in_json(cli: Cli) -> None:

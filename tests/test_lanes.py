@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,8 +92,10 @@ def batch(image: tuple[int, int, int], images: int = BATCH) -> tuple[Tensor, Ten
     return torch.randn(images, *image), torch.randint(CLASSES, (images,))
 
 
-def assert_equal_to_torch(net: nn.Sequential, x: Tensor, y: Tensor, threads: int, smoothing: float = 0.0) -> None:
-    engine = Engine(net, tuple(x.shape[1:]), threads=threads)
+def assert_equal_to_torch(
+    net: nn.Sequential, x: Tensor, y: Tensor, threads: int, smoothing: float = 0.0, flags: tuple[str, ...] = ()
+) -> Engine:
+    engine = Engine(net, tuple(x.shape[1:]), threads=threads, flags=flags)
     double = copy.deepcopy(net).double()
     torch.testing.assert_close(engine.predict(x), double.eval()(x.double()).float(), rtol=1e-5, atol=1e-5)
     loss = F.cross_entropy(double.train()(x.double()), y, label_smoothing=smoothing)
@@ -110,6 +113,16 @@ def assert_equal_to_torch(net: nn.Sequential, x: Tensor, y: Tensor, threads: int
         torch.testing.assert_close(gradients[name], exact, rtol=0, atol=close, msg=lambda text, name=name: name + text)
     for (name, mine), theirs in zip(net.named_buffers(), double.buffers(), strict=True):
         torch.testing.assert_close(mine, theirs.to(mine.dtype), rtol=1e-5, atol=1e-6, msg=lambda t, name=name: name + t)
+    return engine
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the flags are those of x86")
+@pytest.mark.parametrize(("flag", "lanes"), [("-mno-avx512f", 8), ("-mno-avx", 4)])
+@pytest.mark.parametrize("name", ["strides and padding", "normalised"])
+def test_narrower_registers_compute_the_same(name: str, flag: str, lanes: int) -> None:
+    layers, image = NETS[name]
+    engine = assert_equal_to_torch(build(layers(), image), *batch(image), threads=2, flags=(flag,))
+    assert engine.lanes <= lanes
 
 
 @pytest.mark.parametrize("threads", [1, 2])
