@@ -320,6 +320,13 @@ def test_wrong_images_labels_and_sizes_are_told() -> None:
     before = copy.deepcopy(net.state_dict())
     with pytest.raises(UsageError, match="do not make batches"):
         engine.train(x, y, [3, 4], optimizer, [0.1, 0.1])
+    with pytest.raises(UsageError, match="1 batches have 2 learning rates"):
+        engine.train(x, y, [6], optimizer, [0.1, 0.1])
+    with pytest.raises(UsageError, match="lanes know no amsgrad"):
+        engine.train(x, y, [6], torch.optim.Adam(net.parameters(), amsgrad=True), [0.1])
+    groups = [{"params": [net[1].weight], "momentum": 0.9}, {"params": [net[1].bias]}]
+    with pytest.raises(UsageError, match="one momentum for all weights"):
+        engine.train(x, y, [6], torch.optim.SGD(groups, 0.1), [0.1])
     with pytest.raises(UsageError, match="labels must be from 0 to 4"):
         engine.train(x, y + CLASSES, [6], optimizer, [0.1])
     with pytest.raises(UsageError, match="float64"):

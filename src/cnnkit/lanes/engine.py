@@ -16,6 +16,8 @@ __all__ = ["Engine"]
 
 KINDS: dict[type[torch.optim.Optimizer], int] = {torch.optim.SGD: 1, torch.optim.Adam: 2, torch.optim.AdamW: 3}
 ADAM = ("exp_avg", "exp_avg_sq")
+SHARED = ("momentum", "nesterov", "betas", "eps")  # options of an optimiser that all of its groups have in common
+UNKNOWN = ("dampening", "maximize", "amsgrad")
 
 
 class _Rule(ctypes.Structure):
@@ -69,8 +71,7 @@ class Engine:
         self.net, self.image, self.threads = net, image, threads or torch.get_num_threads()
         layers = read_chain(net, image)
         self.classes = layers[-1].output[0]
-        self._names = {id(parameter): name for name, parameter in net.named_parameters()}
-        self._parameters = [parameter for layer in layers for parameter in layer.module.parameters()]
+        self._modules = [layer.module for layer in layers]
         self._norms = [layer.module for layer in layers if layer.kind == "norm"]
         if not self._parameters:
             raise UsageError("lanes: the network has nothing to learn")
@@ -80,6 +81,10 @@ class Engine:
         self.lanes = int(self._library.lanes())
         self._team = self._library.start(self.threads)
         weakref.finalize(self, self._library.stop, self._team)
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for module in self._modules for parameter in module.parameters()]
 
     def train(
         self,
@@ -117,7 +122,8 @@ class Engine:
         sizes = [len(labels)]
         losses, _ = self._steps(images, labels, sizes, _Rule(), weights, [0.0], [seed], smoothing, flat)
         parts = zip(self._parameters, flat.split(places), strict=True)
-        return losses.item(), {self._names[id(own)]: part[: own.numel()].view_as(own).clone() for own, part in parts}
+        names = {id(parameter): name for name, parameter in self.net.named_parameters()}
+        return losses.item(), {names[id(own)]: part[: own.numel()].view_as(own).clone() for own, part in parts}
 
     def predict(self, images: Tensor) -> Tensor:
         """Return logits N x classes, computed in prediction mode whatever the module's mode is."""
@@ -141,6 +147,9 @@ class Engine:
         smoothing: float,
         gradients: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        seeds = [0] * len(sizes) if seeds is None else seeds
+        if not len(sizes) == len(rates) == len(seeds):
+            raise UsageError(f"{len(sizes)} batches have {len(rates)} learning rates and {len(seeds)} seeds")
         if sum(sizes) != len(images) or len(labels) != len(images) or min(sizes, default=0) < 1:
             raise UsageError(f"{len(images)} images and {len(labels)} labels do not make batches of {list(sizes)}")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
@@ -154,7 +163,7 @@ class Engine:
             "labels": labels.to(torch.int64).contiguous(),
             "sizes": torch.tensor(list(sizes), dtype=torch.int64),
             "rates": torch.tensor(list(rates), dtype=torch.float32),
-            "seeds": torch.tensor(list(seeds or [0] * len(sizes)), dtype=torch.int64).to(torch.int32),
+            "seeds": torch.tensor(list(seeds), dtype=torch.int64).to(torch.int32),
             "losses": losses,
             "hits": torch.empty(len(sizes), dtype=torch.int64),
         }
@@ -186,6 +195,11 @@ class Engine:
             raise UsageError(f"lanes know SGD, Adam and AdamW, not {type(optimizer).__name__}")
         groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         shared = optimizer.param_groups[0]
+        for options in optimizer.param_groups:
+            if wrong := [name for name in UNKNOWN if options.get(name)]:
+                raise UsageError(f"lanes know no {', '.join(wrong)}; torch does")
+            if wrong := [name for name in SHARED if options.get(name) != shared.get(name)]:
+                raise UsageError(f"lanes take one {', '.join(wrong)} for all weights; torch takes one for each group")
         betas = shared.get("betas", (0.0, 0.0))
         names = ADAM if kind > 1 else ("momentum_buffer",) if shared["momentum"] else ()
         rule = _Rule(kind, shared.get("nesterov", False), shared.get("momentum", 0.0), *betas, shared.get("eps", 0.0))
