@@ -213,7 +213,7 @@ def write_source(layers: list[Layer], image: Size) -> str:
             "}",
             "",
         ]
-    ).replace("CLASSES", str(classes))
+    )
 
 
 def _name(layers: list[Layer]) -> list[_Code]:
@@ -245,7 +245,8 @@ def _phases(codes: list[_Code], first: _Code) -> tuple[list[list[str]], list[lis
             phases.append([])
             begins.append(list(code.merge(backward=False)))
         phases[-1] += code.forward(training=True)
-    loss = f"cross_entropy<CLASSES>(work.{codes[-1].y}, work.{codes[-1].d}, labels, work.images, job.smoothing, scale, "
+    last = codes[-1]
+    loss = f"cross_entropy<{last.size}>(work.{last.y}, work.{last.d}, labels, work.images, job.smoothing, scale, "
     phases[-1].append(loss + "own.loss, own.hits);")
     for code in reversed(codes[first.number :]):
         if code.layer.kind == "norm":

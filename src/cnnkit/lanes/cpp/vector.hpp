@@ -21,7 +21,6 @@ typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 #define UNROLL _Pragma("GCC unroll 64")
 
 INLINE v all(float a) { return a - v{}; }
-INLINE vu all(uint32_t a) { return a - vu{}; }
 
 INLINE v load(const float* from) {  // from any address
     v a;
