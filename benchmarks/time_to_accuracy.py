@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from report import RESULTS, earlier, write
 
 SEED, VALIDATION = 0, 6_000
+USUAL = ("schedule", "warm_up", "weight_decay", "label_smoothing")  # told to the command where they are others
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Way:
     lr: float
     schedule: str = "one-cycle"
     warm_up: float | None = None  # epochs; None is the schedule's own
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
     flags: tuple[str, ...] = ()
     arguments: dict[str, str] = field(default_factory=dict)  # of the network's builder
     peer: bool = True
@@ -40,8 +43,9 @@ class Way:
     def command(self) -> list[str]:
         """Return the words behind `cnnkit`."""
         settings = {"epochs": self.epochs, "batch-size": self.batch, "lr": self.lr, "seed": SEED}
-        if self.schedule != "one-cycle":
-            settings |= {"schedule": self.schedule, "warm-up": self.warm_up}
+        for each in fields(self):
+            if each.name in USUAL and getattr(self, each.name) != each.default:
+                settings[each.name.replace("_", "-")] = getattr(self, each.name)
         settings |= {f"model-kwargs.{name}": value for name, value in self.arguments.items()}
         words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
         return ["train", self.net, "--data", "fashion-mnist", "--image-size", "28", *words, *self.flags]
@@ -51,7 +55,7 @@ RELU = {"activation": "relu"}
 SMALL = {"stem": "cifar", "width": "24"}
 WAYS = {
     0.88: Way("lenet", 2, 64, 0.008, "poly", 0.5, arguments=RELU),
-    0.90: Way("lenet", 5, 64, 0.008, "poly", 0.5, arguments=RELU),
+    0.90: Way("lenet", 5, 64, 0.01, warm_up=0.5, weight_decay=0.1, label_smoothing=0.05, arguments=RELU),
     0.91: Way("lenet_bn", 10, 128, 0.012),
     0.92: Way("resnet18", 4, 128, 0.003),
     0.94: Way("resnet18", 16, 128, 0.1, flags=("--recipe", "best"), arguments=SMALL, peer=False),
@@ -95,9 +99,10 @@ def work(way: Way) -> None:
     x = data.images.contiguous() / 255
     data = TensorDataset((x - x.mean()) / x.std(), data.labels)
     rest, validation = torch.utils.data.random_split(data, [len(data) - VALIDATION, VALIDATION])
-    net, criterion = create(way.net, image_size=28, **way.arguments), nn.CrossEntropyLoss()
+    net = create(way.net, image_size=28, **way.arguments)
+    criterion = nn.CrossEntropyLoss(label_smoothing=way.label_smoothing)
     batches = DataLoader(rest, way.batch, shuffle=True)
-    optimizer = torch.optim.AdamW(net.parameters(), way.lr)
+    optimizer = torch.optim.AdamW(net.parameters(), way.lr, weight_decay=way.weight_decay)
     config = TrainConfig(epochs=way.epochs, lr=way.lr, schedule=way.schedule, warm_up=way.warm_up)
     step = 0
     seconds, accuracy = [], []
@@ -122,8 +127,8 @@ def reached(found: dict[str, Any], target: float) -> str:
     """Return the seconds of training up to the first epoch that is good enough."""
     for epoch, accuracy in enumerate(found["validation"], 1):
         if accuracy >= target:
-            return f"{sum(found['seconds'][:epoch]):,.0f} ({epoch} epochs)"
-    return f"not in {sum(found['seconds']):,.0f}: {max(found['validation']):.4f}"
+            return f"{sum(found['seconds'][:epoch]):,.3g} ({epoch} epochs)"
+    return f"not in {sum(found['seconds']):,.3g}: {max(found['validation']):.4f}"
 
 
 def main() -> None:

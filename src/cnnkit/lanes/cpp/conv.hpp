@@ -132,9 +132,12 @@ struct Conv {
         }
         if (gb)
             for (int c = 0; c < OUT; c++) {
-                v total = {};
-                for (int p = 0; p < positions; p++) total += dy[c * positions + p];
-                gb[c] += sum(total);
+                const v* from = dy + c * positions;
+                v part[4] = {};  // an addition need not wait for the last one
+                int p = 0;
+                for (; p + 4 <= positions; p += 4) UNROLL for (int i = 0; i < 4; i++) part[i] += from[p + i];
+                for (; p < positions; p++) part[0] += from[p];
+                gb[c] += sum(part[0] + part[1] + (part[2] + part[3]));
             }
     }
 

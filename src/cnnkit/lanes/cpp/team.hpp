@@ -63,12 +63,7 @@ void read_lanes(const Pixel* images, int count, int size, v* x) {
     int k = 0;
     for (; k + LANES <= size; k += LANES) {
         v r[LANES];
-        for (int l = 0; l < LANES; l++) {
-            typedef Pixel row __attribute__((vector_size(sizeof(Pixel) * LANES)));
-            row pixels;
-            memcpy(&pixels, from[l] + k, sizeof pixels);
-            r[l] = __builtin_convertvector(pixels, v);
-        }
+        for (int l = 0; l < LANES; l++) r[l] = load(from[l] + k);
         transpose(r);
         UNROLL for (int l = 0; l < LANES; l++) x[k + l] = r[l];
     }

@@ -27,6 +27,14 @@ INLINE v load(const float* from) {  // from any address
     memcpy(&a, from, sizeof a);
     return a;
 }
+INLINE v load(const uint8_t* from) {
+    typedef uint8_t bytes __attribute__((vector_size(LANES)));
+    typedef uint16_t words __attribute__((vector_size(2 * LANES)));
+    bytes a;
+    memcpy(&a, from, sizeof a);
+    // step by step: GCC takes a register apart that is to become four times as wide at once
+    return __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(a, words), vi), v);
+}
 INLINE void store(float* to, v a) { memcpy(to, &a, sizeof a); }
 
 INLINE v larger(v a, v b) { return (a > b) | (a != a) ? a : b; }  // no number wins, as in torch
