@@ -22,7 +22,7 @@ from report import RESULTS, earlier, write
 from train_throughput import Work, cnnkit, keras, plain
 from turns import Contestant, Turn, answer, in_turn
 
-EPOCH, PART = 54_000, 8_192  # images
+EPOCH, PART = 54_000, 16_384  # images
 NETS, BATCHES, CORES = ("lenet", "lenet_bn"), (32, 128, 512), (1, 2)
 PIXELS = 28
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
     parser.add_argument("--jax-python", help="the Python of an environment with jax")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, nargs="+", choices=BATCHES, default=BATCHES, help="to measure anew")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
