@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from cnnkit.lanes import find_compiler
+from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
 from cnnkit.train import TrainConfig
 from cnnkit.train.operations import operations

@@ -16,8 +16,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from cnnkit.core.compiler import NO_COMPILER, find_compiler
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.lanes import NO_COMPILER, Engine, find_compiler, read_chain
+from cnnkit.lanes import Engine, read_chain
 from cnnkit.nets import create
 from cnnkit.ops import Dropout
 from cnnkit.train.checkpoint import load_checkpoint

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune
-from cnnkit.train import TrainConfig, choose
+from cnnkit.train import TrainConfig, choose, race
 from cnnkit.train.choose import choose_plan
 from cnnkit.train.plan import Plan, plain_plan, read_plan, threads, use_plan
 from conftest import Cli, one_line
@@ -82,18 +83,31 @@ def test_what_is_fastest_is_taken_if_it_wins_enough(net: nn.Module, monkeypatch:
         return lambda: seconds * (0.99 if asked.convolutions else 1)
 
     monkeypatch.setattr(choose._Trial, "_step", step)
-    monkeypatch.setattr(choose._Trial, "_algorithms", lambda trial, asked: {"head": Algorithms("unfold")})
+    monkeypatch.setattr(choose, "fastest_algorithms", lambda *asked: {"head": Algorithms("unfold")})
     chosen = choose_plan(net, IMAGE, 4, MANY, TrainConfig())
     assert chosen == Plan(precision="bf16", memory_format="contiguous")  # one percent is noise
     cost["bf16"] = 0.9
     assert choose_plan(net, IMAGE, 8, MANY, TrainConfig()) == Plan(memory_format="contiguous")
 
 
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(("cost", "pooling"), [(0.9, "compiled"), (0.99, "torch")])
+def test_pooling_is_compiled_if_it_wins_enough(cost: float, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(trial: object, asked: Plan) -> object:
+        return lambda: cost if asked.pooling == "compiled" else 1.0
+
+    monkeypatch.setattr(choose._Trial, "_step", step)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 10))
+    config = TrainConfig(engine="torch", precision="fp32")
+    assert choose_plan(net, IMAGE, 4, MANY, config) == Plan(pooling=pooling)
+    assert choose_plan(net[2:], (8, 3, 3), 4, MANY, config) == Plan()  # nothing to pool
+
+
 def test_each_layers_fastest_algorithm_is_found(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what can be chosen the last is the fastest here; a layer that keeps its weights has no gradient to choose."""
-    monkeypatch.setattr(choose, "_winner", lambda ways: [*ways][-1])
+    monkeypatch.setattr(race, "_winner", lambda ways: [*ways][-1])
     net.conv2.requires_grad_(False)
-    chosen = choose._Trial(net.train(), torch.rand(4, 1, 12, 12))._algorithms(Plan())
+    chosen = race.fastest_algorithms(net.train(), torch.rand(4, 1, 12, 12), Plan())
     assert "stem.0" not in chosen  # one channel
     assert chosen["conv2.0.body.conv1"] == ("unfold", "unfold", "onednn")
     assert chosen["conv5.1.body.conv1"] == ("dense", "dense", "dense")

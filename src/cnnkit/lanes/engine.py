@@ -1,15 +1,17 @@
 """A network trained and asked in lanes: one image in each lane of a register, from the pixels to the update."""
 
 import ctypes
+import functools
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from cnnkit.core.compiler import build, texts
 from cnnkit.core.errors import UsageError
 from cnnkit.lanes.chain import Size, read_chain
-from cnnkit.lanes.compiler import build, open_library
 from cnnkit.lanes.source import aligned_size, write_source
 
 __all__ = ["Engine"]
@@ -77,7 +79,8 @@ class Engine:
             raise UsageError("lanes: the network has nothing to learn")
         channels = torch.ones(image[0])
         self._scale, self._shift = channels * scale, channels * shift
-        self._library = open_library(build(write_source(layers, image), flags))
+        source = {**texts("cnnkit.lanes"), "net.cpp": write_source(layers, image)}
+        self._library = _open(build("the network for lanes", source, flags))
         self.lanes = int(self._library.lanes())
         self._team = self._library.start(self.threads)
         weakref.finalize(self, self._library.stop, self._team)
@@ -237,3 +240,16 @@ def _address(tensor: object) -> int:
             "lanes take float32 parameters in contiguous memory: net.to(memory_format=torch.contiguous_format)"
         )
     return tensor.data_ptr()
+
+
+@functools.cache
+def _open(path: Path) -> ctypes.CDLL:
+    """Return a library, loaded once for a process."""
+    library = ctypes.CDLL(str(path))
+    library.start.restype = ctypes.c_void_p
+    library.start.argtypes = [ctypes.c_int]
+    library.stop.argtypes = [ctypes.c_void_p]
+    for function in (library.train, library.predict):
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        function.restype = None
+    return library

@@ -2,7 +2,7 @@
 
 One idea carries them all, the sliding window (`windows`). Integer input is computed in integers, exactly.
 The functions are the specification of the fast layers in `torch.nn`, not their replacement; `by_hand` rebuilds a whole
-network from them. `tune` goes the other way: the same layers, faster.
+network from them. `tune` and `compile_pooling` go the other way: the same layers, faster.
 """
 
 from cnnkit.ops.batchnorm import batch_norm
@@ -12,6 +12,7 @@ from cnnkit.ops.dropout import Dropout
 from cnnkit.ops.filters import KERNELS, filter_image, parse_kernel
 from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
 from cnnkit.ops.learn import LearnedKernel, detect_edges, learn_kernel
+from cnnkit.ops.max_pool import CompiledMaxPool2d, compile_pooling
 from cnnkit.ops.pool2d import adaptive_avg_pool2d, pool2d
 from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
 from cnnkit.ops.same import SameConv2d, SameMaxPool2d
@@ -22,6 +23,7 @@ __all__ = [
     "KERNELS",
     "AdaptiveAvgPool2D",
     "BatchNormalization",
+    "CompiledMaxPool2d",
     "Conv2D",
     "Dropout",
     "LearnedKernel",
@@ -33,6 +35,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "batch_norm",
     "by_hand",
+    "compile_pooling",
     "conv2d",
     "corr2d",
     "corr2d_1x1",

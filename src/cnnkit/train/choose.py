@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
 from cnnkit.data.batches import Batches
-from cnnkit.lanes import NO_COMPILER, Engine
-from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm
-from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
+from cnnkit.lanes import Engine
+from cnnkit.ops import compile_pooling
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.lanes import hindrance
 from cnnkit.train.operations import operations
 from cnnkit.train.optimizer import freeze
 from cnnkit.train.plan import Plan, lanes_plan, plain_plan, read_plan, threads, use_plan
+from cnnkit.train.race import fastest_algorithms
 
 __all__ = ["choose_plan"]
 
@@ -47,9 +47,9 @@ GAINS = {
     "memory_format": 1.05,
     "threads": 1.1,
     "compile_mode": 1.1,
+    "pooling": 1.02,
     "convolutions": 1.02,
 }
-LAYER_GAIN = 1.07
 VARYING = ("processor", "cpu MHz", "apicid", "initial apicid", "core id", "bogomips", "physical id", "siblings")
 HOPELESS = 1.5  # times the shortest step: not tried a second time
 
@@ -126,6 +126,7 @@ def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainC
         "learns": [parameter.requires_grad for parameter in net.parameters()],
         "batch": [batch, *image],
         "settings": [config.precision, config.compile, *tried],
+        "choices": list(Plan.model_fields),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "torch": [torch.__version__, torch.get_num_threads()],
     }
@@ -172,8 +173,10 @@ class _Trial:
         if on_cpu and self.seconds < SHORT:
             most = torch.get_num_threads()
             plan = self._better(plan, "threads", [number for number in (1, 4) if number < most])
+        if on_cpu and not plan.compile_mode and plan.memory_format == "channels_last":
+            plan = self._better(plan, "pooling", ["compiled"] if compile_pooling(copy.deepcopy(self.net)) else [])
         if on_cpu and not plan.compile_mode:
-            plan = self._better(plan, "convolutions", [self._algorithms(plan)])
+            plan = self._better(plan, "convolutions", [fastest_algorithms(self.net, self.x, plan)])
         return plan
 
     def engine(self, plan: Plan) -> Plan:
@@ -239,58 +242,3 @@ class _Trial:
 
         step()  # it warms up, and compiles
         return step
-
-    def _algorithms(self, plan: Plan) -> dict[str, Algorithms]:
-        """Return the algorithms of the layers that oneDNN is not the fastest for."""
-        net = copy.deepcopy(self.net)
-        use_plan(net, plan)
-        seen: dict[str, tuple[torch.Size, bool]] = {}
-        layers = tune(net)
-        for name, layer in layers.items():
-
-            def note(layer: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
-                seen[name] = (inputs[0].shape, inputs[0].requires_grad)
-
-            layer.register_forward_pre_hook(note)
-        net(plan.lay_out(self.x))
-        known: dict[object, Algorithms] = {}
-        found: dict[str, Algorithms] = {}
-        with threads(plan.threads), torch.no_grad():
-            for name, (shape, inner) in seen.items():
-                layer = layers[name]
-                x = plan.lay_out(torch.rand(shape, device=self.device)).to(plan.half or torch.float32)
-                key = (layer.window(x), shape, layer.weight.shape, layer.weight.requires_grad, inner)
-                if key not in known:
-                    known[key] = _race(layer, x, inner)
-                if known[key] != Algorithms():
-                    found[name] = known[key]
-        return found
-
-
-def _race(layer: TunedConv2d, x: Tensor, inner: bool) -> Algorithms:
-    """Return the fastest algorithms for maps like x; those of what is not needed are torch's own."""
-    window, weight = layer.window(x), layer.weight.to(x.dtype)
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    names = possible(window, x)
-    dy = torch.rand_like(OUTPUT["onednn"](x, weight, bias, window))
-    won = Algorithms()
-    if len(names) == 1:
-        return won
-    won = won._replace(output=_winner({name: partial(OUTPUT[name], x, weight, bias, window) for name in names}))
-    if inner:
-        won = won._replace(input=_winner({name: partial(INPUT[name], dy, x, weight, window) for name in names}))
-    if layer.weight.requires_grad:
-        won = won._replace(kernels=_winner({name: partial(KERNELS[name], dy, x, weight, window) for name in names}))
-    return won
-
-
-def _winner(ways: dict[Algorithm, Callable[[], Tensor]]) -> Algorithm:
-    seconds: dict[Algorithm, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
-    best = min(medians, key=lambda name: medians[name])
-    return best if medians["onednn"] > LAYER_GAIN * medians[best] else "onednn"

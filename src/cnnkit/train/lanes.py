@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from cnnkit.core.compiler import NO_COMPILER, find_compiler
 from cnnkit.core.errors import UsageError
 from cnnkit.data.batches import Batches
-from cnnkit.lanes import NO_COMPILER, Engine, find_compiler, read_chain
+from cnnkit.lanes import Engine, read_chain
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import World
 from cnnkit.train.plan import Plan

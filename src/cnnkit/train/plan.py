@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
+from cnnkit.ops.max_pool import compile_pooling
 from cnnkit.ops.tuned import Algorithms, tune
 from cnnkit.train.config import TrainConfig
 
@@ -33,6 +34,7 @@ class Plan(BaseModel):
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: int | None = None
     compile_mode: Literal["default", "reduce-overhead"] | None = None
+    pooling: Literal["torch", "compiled"] = "torch"
     convolutions: dict[str, Algorithms] = {}
 
     def __str__(self) -> str:
@@ -42,6 +44,8 @@ class Plan(BaseModel):
             parts.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
         if self.compile_mode:
             parts.append(f"compiled ({self.compile_mode})")
+        if self.pooling == "compiled":
+            parts.append("compiled pooling")
         if self.convolutions:
             parts.append(f"tuned convolutions: {len(self.convolutions)}")
         return ", ".join(parts)
@@ -66,10 +70,11 @@ class Plan(BaseModel):
 
 
 def use_plan(net: nn.Module, plan: Plan) -> None:
-    """Let `net` compute by the plan from now on: its memory format and its convolutions' algorithms."""
+    """Let `net` compute by the plan from now on: its memory format and its layers' algorithms."""
     net.to(memory_format=FORMATS[plan.memory_format])  # type: ignore[call-overload]  # a gap in torch's stubs
     for name, layer in tune(net).items():
         layer.algorithms = plan.convolutions.get(name, Algorithms())
+    compile_pooling(net, plan.pooling == "compiled")
 
 
 def read_plan(path: Path) -> Plan:

@@ -1,0 +1,170 @@
+"""Max pooling for training on a CPU, compiled, together with a ReLU before it.
+
+torch keeps an index of 64 bits for each window and goes back through them one by one; here it is as wide as the
+numbers, and both ways are computed register by register. The largest of what ReLU leaves is what ReLU leaves of the
+largest, so that neither the rectified map nor a pass over it is needed.
+"""
+
+import ctypes
+import functools
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnkit.core.compiler import build, texts
+from cnnkit.core.errors import CnnkitError
+from cnnkit.core.shape import padding_sides, pair
+from cnnkit.ops.same import SameMaxPool2d
+
+__all__ = ["CompiledMaxPool2d", "DeferredReLU", "compile_pooling"]
+
+BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+REGISTER = 8  # channels, at least
+
+
+class _Maps(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            *("images", "channels", "height", "width", "out_height", "out_width"),
+            *("window_height", "window_width", "down", "along", "top", "left", "threads"),
+        )
+    ]
+
+
+class CompiledMaxPool2d(nn.MaxPool2d):
+    """`nn.MaxPool2d`, the same but in speed, where gradients are wanted of channels-last maps on a CPU.
+
+    For float32 and bfloat16, and channels in multiples of 8. Otherwise, compiled or exported it is what it was.
+    `compile_pooling` makes it.
+    """
+
+    same = False  # pads as TensorFlow does
+    compiled = False
+    deferred = False  # a ReLU left its work to this layer
+
+    def takes(self, x: Tensor) -> bool:
+        """Return whether maps like x are pooled by the compiled code."""
+        return (
+            self.compiled
+            and torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and x.device.type == "cpu"
+            and x.dtype in BITS
+            and x.dim() == 4
+            and x.shape[1] % REGISTER == 0
+            and x.is_contiguous(memory_format=torch.channels_last)
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pool N x C x H x W to N x C x H' x W'."""
+        deferred, self.deferred = self.deferred, False
+        if self.takes(input):
+            return cast(Tensor, _MaxPool.apply(input, self._maps(input), deferred))  # type: ignore[no-untyped-call]
+        plain = SameMaxPool2d.forward if self.same else nn.MaxPool2d.forward
+        return plain(cast(Any, self), F.relu(input) if deferred else input)
+
+    def _maps(self, x: Tensor) -> _Maps:
+        n, channels, height, width = x.shape
+        window, stride = pair(self.kernel_size, "kernel_size"), pair(self.stride, "stride")
+        sides = padding_sides(cast(Any, self.padding), (height, width), window, stride)
+        out = (
+            _outputs(height, window[0], stride[0], sides[:2], self.ceil_mode),
+            _outputs(width, window[1], stride[1], sides[2:], self.ceil_mode),
+        )
+        return _Maps(n, channels, height, width, *out, *window, *stride, sides[0], sides[2], torch.get_num_threads())
+
+
+class DeferredReLU(nn.ReLU):
+    """`nn.ReLU` that leaves its work to the pooling behind it, where that can do it."""
+
+    pool: CompiledMaxPool2d
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rectify, or return the input for `pool` to rectify."""
+        self.pool.deferred = self.pool.takes(input)
+        return input if self.pool.deferred else super().forward(input)
+
+
+def compile_pooling(net: nn.Module, compiled: bool = True) -> dict[str, CompiledMaxPool2d]:
+    """Let the max pooling inside `net`, and the ReLUs just before it, be compiled, or torch's again; return all such.
+
+    Names and results are as before. Dilated layers, those that return indices, and those of other classes stay as they
+    are; without a C++ compiler all do.
+    """
+    if compiled and _library():
+        for parent in net.modules():
+            _compile(parent)
+    layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, CompiledMaxPool2d)}
+    for layer in layers.values():
+        layer.compiled = compiled
+    return layers
+
+
+def _compile(parent: nn.Module) -> None:
+    before: tuple[str, nn.Module] = "", parent
+    for name, layer in parent.named_children():
+        if type(layer) in (nn.MaxPool2d, SameMaxPool2d) and _plain(layer):
+            pool = CompiledMaxPool2d.__new__(CompiledMaxPool2d)
+            pool.__dict__, pool.same = layer.__dict__, isinstance(layer, SameMaxPool2d)
+            setattr(parent, name, pool)
+            if type(before[1]) is nn.ReLU and isinstance(parent, nn.Sequential):
+                relu = DeferredReLU.__new__(DeferredReLU)
+                relu.__dict__ = {**before[1].__dict__, "pool": pool}  # not as a module inside this one
+                setattr(parent, before[0], relu)
+        before = name, layer
+
+
+def _plain(layer: Any) -> bool:
+    return pair(layer.dilation, "dilation") == (1, 1) and not layer.return_indices
+
+
+def _outputs(size: int, window: int, stride: int, sides: tuple[int, int], ceil: bool) -> int:
+    """Return how many windows there are along an axis; rounded up, none begins in the padding behind the map."""
+    outputs, rest = divmod(size + sum(sides) - window, stride)
+    return outputs + 1 + (ceil and rest > 0 and (outputs + 1) * stride < size + sides[0])
+
+
+class _MaxPool(torch.autograd.Function):
+    """The pooling, of the positive part if so told, and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, maps: _Maps, positive: bool) -> Tensor:
+        y = torch.empty(
+            (maps.images, maps.channels, maps.out_height, maps.out_width),
+            dtype=x.dtype,
+            memory_format=torch.channels_last,
+        )
+        found = torch.empty_like(y, dtype=BITS[x.dtype])
+        _call("forward", x, maps, positive, x, y, found)
+        ctx.maps = maps
+        ctx.save_for_backward(found)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        dy = gradients[0].contiguous(memory_format=torch.channels_last)
+        maps: _Maps = ctx.maps
+        size = (maps.images, maps.channels, maps.height, maps.width)
+        dx = torch.empty(size, dtype=dy.dtype, memory_format=torch.channels_last)
+        _call("backward", dy, maps, dy, *ctx.saved_tensors, dx)
+        return dx, None, None
+
+
+def _call(name: str, like: Tensor, maps: _Maps, *arguments: bool | Tensor) -> None:
+    function = getattr(_library(), f"{name}_{8 * like.element_size()}")
+    function(
+        ctypes.byref(maps),
+        *(ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else value for value in arguments),
+    )
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Return the compiled code, or None where it cannot be compiled."""
+    try:  # with torch's own OpenMP, whose threads would wait beside others
+        return ctypes.CDLL(str(build("max pooling", texts("cnnkit.ops"), ("-fopenmp",))))
+    except (CnnkitError, OSError):
+        return None

@@ -1,0 +1,75 @@
+"""The algorithms of a network's convolutions, raced layer by layer on the machine at hand."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm
+from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
+from cnnkit.train.plan import Plan, threads, use_plan
+
+__all__ = ["fastest_algorithms"]
+
+ROUNDS = 3  # that count
+GAIN = 1.07  # times as fast as oneDNN, to be taken
+
+
+def fastest_algorithms(net: nn.Module, x: Tensor, plan: Plan) -> dict[str, Algorithms]:
+    """Return the algorithms of the layers that oneDNN is not the fastest for, given images x by the plan."""
+    net = copy.deepcopy(net)
+    use_plan(net, plan)
+    seen: dict[str, tuple[torch.Size, bool]] = {}
+    layers = tune(net)
+    for name, layer in layers.items():
+
+        def note(layer: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+            seen[name] = (inputs[0].shape, inputs[0].requires_grad)
+
+        layer.register_forward_pre_hook(note)
+    net(plan.lay_out(x))
+    known: dict[object, Algorithms] = {}
+    found: dict[str, Algorithms] = {}
+    with threads(plan.threads), torch.no_grad():
+        for name, (shape, inner) in seen.items():
+            layer = layers[name]
+            maps = plan.lay_out(torch.rand(shape, device=x.device)).to(plan.half or torch.float32)
+            key = (layer.window(maps), shape, layer.weight.shape, layer.weight.requires_grad, inner)
+            if key not in known:
+                known[key] = _race(layer, maps, inner)
+            if known[key] != Algorithms():
+                found[name] = known[key]
+    return found
+
+
+def _race(layer: TunedConv2d, x: Tensor, inner: bool) -> Algorithms:
+    """Return the fastest algorithms for maps like x; those of what is not needed are torch's own."""
+    window, weight = layer.window(x), layer.weight.to(x.dtype)
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    names = possible(window, x)
+    dy = torch.rand_like(OUTPUT["onednn"](x, weight, bias, window))
+    won = Algorithms()
+    if len(names) == 1:
+        return won
+    won = won._replace(output=_winner({name: partial(OUTPUT[name], x, weight, bias, window) for name in names}))
+    if inner:
+        won = won._replace(input=_winner({name: partial(INPUT[name], dy, x, weight, window) for name in names}))
+    if layer.weight.requires_grad:
+        won = won._replace(kernels=_winner({name: partial(KERNELS[name], dy, x, weight, window) for name in names}))
+    return won
+
+
+def _winner(ways: dict[Algorithm, Callable[[], Tensor]]) -> Algorithm:
+    seconds: dict[Algorithm, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+    best = min(medians, key=lambda name: medians[name])
+    return best if medians["onednn"] > GAIN * medians[best] else "onednn"
