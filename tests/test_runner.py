@@ -2,11 +2,14 @@
 
 import copy
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import pytest
 import torch
 from torch import nn
 
+from cnnkit.core.compiler import find_compiler
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.deploy import fold, prepare, to_onnx
 from cnnkit.nets import ZOO, create
@@ -44,15 +47,18 @@ def test_a_folded_net_gives_the_same_logits(name: str) -> None:
     assert after < before if first_in_its_block else after == 0
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
-@pytest.mark.parametrize("name", ["lenet", "lenet_bn", "resnet18", "googlenet", "densenet", "resnet18.tv"])
+NETS = ("lenet", "lenet_bn", "resnet18", "googlenet", "densenet", "resnet18.tv")
+PAIRS = [*product(NETS, ("torch", "onnxruntime")), *product(NETS[:2] if find_compiler() else (), ["lanes"])]
+
+
+@pytest.mark.parametrize(("name", "engine"), PAIRS)
 def test_every_engine_gives_the_nets_logits_for_any_batch(name: str, engine: str) -> None:
     net, image = used(name)
     before = copy.deepcopy(net.state_dict())
     runner = prepare(net, image, engine=engine)
     assert runner.engine == engine
     assert list(runner.seconds) == [engine]
-    for batch in (1, 2, 5):
+    for batch in (1, 2, 5, 40):
         x = torch.randn(batch, *image)
         logits = runner(x)
         assert logits.dtype == torch.float32
@@ -76,6 +82,29 @@ def test_auto_takes_the_faster_one() -> None:
     runner = prepare(net, image, batch=4)
     assert set(runner.seconds) == {"torch", "onnxruntime"}
     assert runner.seconds[runner.engine] == min(runner.seconds.values())
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+def test_lanes_are_tried_where_a_batch_fills_them() -> None:
+    net, image = used("lenet")
+    assert "lanes" not in prepare(net, image, batch=4).seconds
+    assert set(prepare(net, image, batch=64).seconds) == {"torch", "onnxruntime", "lanes"}
+    branching, image = used("resnet18")
+    assert "lanes" not in prepare(branching, image, batch=16).seconds
+    with pytest.raises(UsageError, match="lanes cannot take"):
+        prepare(branching, image, engine="lanes")
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+def test_lanes_answer_several_threads_at_once() -> None:
+    net, image = used("lenet")
+    runner = prepare(net, image, engine="lanes")
+    asked = [torch.randn(50, *image) for _ in range(8)]
+    expected = [runner(x) for x in asked]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            for found, wanted in zip(pool.map(runner, asked), expected, strict=True):
+                assert torch.equal(found, wanted)
 
 
 def test_without_onnx_runtime_torch_runs_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,5 +136,6 @@ def test_wrong_words_are_told() -> None:
         prepare(net, image, engine="onnx")
     with pytest.raises(UsageError, match="unknown precision 'bf17'"):
         prepare(net, image, precision="bf17")
-    with pytest.raises(UsageError, match="onnxruntime computes in fp32"):
-        prepare(net, image, precision="bf16", engine="onnxruntime")
+    for engine in ("onnxruntime", "lanes"):
+        with pytest.raises(UsageError, match=f"{engine} computes in fp32"):
+            prepare(net, image, precision="bf16", engine=engine)

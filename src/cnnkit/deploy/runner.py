@@ -11,19 +11,24 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
+from threading import Lock
 from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
+from cnnkit.core.compiler import find_compiler
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.extras import require
 from cnnkit.deploy.fold import fold
+from cnnkit.lanes import Engine as Lanes
+from cnnkit.lanes import read_chain
 from cnnkit.train.plan import Plan
 
 __all__ = ["Runner", "prepare", "to_onnx"]
 
-Engine = Literal["auto", "torch", "onnxruntime"]
+Engine = Literal["auto", "torch", "onnxruntime", "lanes"]
+FULL = 16  # images, from which on lanes are not empty
 ROUNDS, SPAN = 5, 0.02  # of measuring: how often, and for how many seconds at least
 
 
@@ -51,20 +56,24 @@ def prepare(
 ) -> Runner:
     """Return what predicts as `net` does, for batches of images C x H x W about this large.
 
-    Batch normalisation is folded and memory is channels-last; "auto" takes the faster of torch and, if it is installed
-    and the net is on the CPU, ONNX Runtime. In bf16, which torch alone computes in, logits keep some three digits.
-    `net` stays as it is. Raises UsageError for another engine or precision, CnnkitError if the engine is not installed.
+    Batch normalisation is folded and memory is channels-last; "auto" takes the fastest of torch and, for a net on the
+    CPU, of ONNX Runtime, if it is installed, and of lanes, if they can take the net and the batch fills them. In bf16,
+    which torch alone computes in, logits keep some three digits. `net` stays as it is. Raises UsageError for another
+    engine or precision, and for a net that lanes cannot take; CnnkitError if the engine, or a C++ compiler, is missing.
     """
     if precision not in ("fp32", "bf16"):
         raise unknown("precision", precision, ("fp32", "bf16"))
     if engine not in ENGINES and engine != "auto":
         raise unknown("engine", engine, ("auto", *ENGINES))
     device = next(net.parameters()).device
+    exact = device.type == "cpu" and precision == "fp32"
     possible = ["torch"]
-    if device.type == "cpu" and precision == "fp32" and find_spec("onnxruntime") and find_spec("onnxscript"):
+    if exact and find_spec("onnxruntime") and find_spec("onnxscript"):
         possible.append("onnxruntime")
-    if engine == "onnxruntime" and (device.type != "cpu" or precision != "fp32"):
-        raise UsageError("onnxruntime computes in fp32 on the CPU here: leave out the engine")
+    if exact and batch >= FULL and _suits_lanes(net, image):
+        possible.append("lanes")
+    if engine in ("onnxruntime", "lanes") and not exact:
+        raise UsageError(f"{engine} computes in fp32 on the CPU here: leave out the engine")
     chosen = possible if engine == "auto" else [engine]
     net = copy.deepcopy(net).eval()
     runs = {name: ENGINES[name](net, image, precision) for name in chosen}
@@ -133,9 +142,29 @@ def _onnxruntime(net: nn.Module, image: tuple[int, int, int], precision: str) ->
     return run
 
 
+def _suits_lanes(net: nn.Module, image: tuple[int, int, int]) -> bool:
+    try:
+        read_chain(net, image)
+    except UsageError:
+        return False
+    return find_compiler() is not None
+
+
+def _lanes(net: nn.Module, image: tuple[int, int, int], precision: str) -> Callable[[Tensor], Tensor]:
+    net = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stubs
+    engine, one_at_a_time = Lanes(net, image), Lock()
+
+    def run(x: Tensor) -> Tensor:
+        with one_at_a_time:  # its threads work in the same places each time
+            return engine.predict(x)
+
+    return run
+
+
 ENGINES: dict[str, Callable[[nn.Module, tuple[int, int, int], str], Callable[[Tensor], Tensor]]] = {
     "torch": _torch,
     "onnxruntime": _onnxruntime,
+    "lanes": _lanes,
 }
 
 
