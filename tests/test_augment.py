@@ -577,6 +577,18 @@ def test_show_of_a_folder_of_photographs(cli: Cli, tmp_path: Path) -> None:
     assert sheet.shape == (3, 16 + 3 * (56 + 68), 16 + 68 + 16 + 20 * 72 - 4 + 16)  # shrunk, to fill a row
 
 
+def test_show_of_shards_is_that_of_their_folder(cli: Cli, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "zoo" / "train" / name).mkdir(parents=True)
+        for number in range(3):
+            write_image(tmp_path / "zoo" / "train" / name / f"{number}.png", pictures(1, 1, seed=number)[0])
+    assert cli("data", "pack", "zoo", "shards", "--images-per-shard", 4).code == 0
+    result = cli("data", "show", "shards", "--count", 3)
+    assert result.out == "shards-show.png: 2 of 2 classes, 11 x 14, up to 3 pictures each\n"
+    assert cli("data", "show", "zoo", "--count", 3).code == 0
+    assert read_image(Path("shards-show.png")).shape == read_image(Path("zoo-show.png")).shape
+
+
 def test_show_takes_a_few_of_many_classes(cli: Cli, tmp_path: Path) -> None:
     for name in range(45):
         (tmp_path / "many" / f"{name:02}").mkdir(parents=True)

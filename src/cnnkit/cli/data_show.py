@@ -29,7 +29,7 @@ def show(
     Parameters
     ----------
     data
-        digits (in the package), fashion-mnist, mnist, or a folder of pictures.
+        digits (in the package), fashion-mnist, mnist, a folder of pictures, or tar shards.
     augment
         Changes, one after the other: flip, crop[:PADDING], rrc[:SMALLEST], jitter[:STRENGTH], erase[:PROBABILITY],
         trivial, rand[:OPERATIONS[:MAGNITUDE]].
@@ -50,14 +50,17 @@ def show(
     from cnnkit.anatomy import contact_sheet, stack_sheets
     from cnnkit.cli.console import console
     from cnnkit.core import shape
-    from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
+    from cnnkit.data import DATASETS, Preprocess, is_shards, load_dataset, load_shards, resize_with_pad, write_image
     from cnnkit.data.augment import Augment, parse
 
     shape.count(count, "count")
     pixels = shape.count(PIXELS if image_size is None else image_size, "image_size")
     names = parse(augment or ())
     Augment(names, (pixels, pixels))  # a wrong name is told before pictures are read
-    dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
+    if data not in DATASETS and is_shards(data):
+        dataset = load_shards(data, image_size=(pixels, pixels))
+    else:
+        dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
     train, classes = dataset.train, dataset.classes
     size = (pixels, pixels) if image_size else (train.images.shape[2], train.images.shape[3])
     change, preprocess = Augment(names, size), Preprocess(size)
