@@ -47,7 +47,7 @@ GAINS = {
     "memory_format": 1.05,
     "threads": 1.1,
     "compile_mode": 1.1,
-    "pooling": 1.02,
+    "pooling": 1.0,
     "convolutions": 1.02,
 }
 VARYING = ("processor", "cpu MHz", "apicid", "initial apicid", "core id", "bogomips", "physical id", "siblings")
