@@ -27,7 +27,7 @@ KINDS = {  # of operators, by what is in their names; the first that fits counts
     "convolutions": ("convolution", "conv2d"),
     "optimiser": ("_fused_", "_foreach", "Optimizer", "addcmul", "addcdiv", "lerp"),
     "batch normalisation": ("batch_norm",),
-    "pooling": ("pool",),
+    "pooling": ("pool", "MaxPool"),
     "dropout": ("random_", "bernoulli", "dropout", "aten::ge"),
     "activations": ("threshold", "clamp_min", "relu", "sigmoid"),
     "matrix products": ("mm", "linear", "matmul"),
