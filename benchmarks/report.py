@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 from datetime import date
 from importlib import metadata
@@ -13,16 +14,24 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
+BFLOATS = ("amx_bf16", "avx512_bf16")  # what multiplies bf16, the fastest first
+
+
 def processor() -> str:
-    """Return the processor's name and how many of them there are."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    return f"{name}, {os.cpu_count()} cores"
+    """Return the processor's name, how many of them there are, and by what they multiply bf16."""
+    instructions = next((name for name in BFLOATS if name in _about("flags").split()), "no bf16")
+    return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {instructions}"
+
+
+def _about(key: str) -> str:
+    info = Path("/proc/cpuinfo")  # Linux
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def earlier(folder: Path, stem: str) -> dict[str, Any]:
     """Return the raw figures that this month's result file holds so far."""
-    path = _path(folder, stem).with_suffix(".json")
+    path = result_path(folder, stem).with_suffix(".json")
     return json.loads(path.read_text())["figures"] if path.exists() else {}
 
 
@@ -34,7 +43,7 @@ def geometric_mean(values: list[float]) -> float:
 def write(
     folder: Path, stem: str, title: str, work: str, columns: list[str], rows: list[list[str]], figures: dict[str, Any]
 ) -> None:
-    """Write `<stem>_cpu_<yyyymm>.md` and .json into `folder`, and print the table."""
+    """Write `<stem>_<processor>_<yyyymm>.md` and .json into `folder`, and print the table."""
     conditions = {
         "date": date.today().isoformat(),
         "hardware": processor(),
@@ -46,11 +55,13 @@ def write(
     text = [f"# {title}", "", *(f"- {key}: {value}" for key, value in conditions.items()), ""]
     text += ["| " + " | ".join(row) + " |" for row in table]
     folder.mkdir(parents=True, exist_ok=True)
-    path = _path(folder, stem)
+    path = result_path(folder, stem)
     path.with_suffix(".md").write_text("\n".join(text) + "\n")
     path.with_suffix(".json").write_text(json.dumps({"conditions": conditions, "figures": figures}, indent=1) + "\n")
     print("\n".join(text))
 
 
-def _path(folder: Path, stem: str) -> Path:
-    return folder / f"{stem}_cpu_{date.today():%Y%m}"
+def result_path(folder: Path, stem: str) -> Path:
+    """Return where this month's results on this processor belong, without the ending."""
+    name = re.sub(r"\(.*?\)|\bCPU\b|\bProcessor\b|@.*", "", _about("model name") or platform.machine())
+    return folder / f"{stem}_{'-'.join(name.lower().split())}_{date.today():%Y%m}"

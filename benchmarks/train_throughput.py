@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, earlier, geometric_mean, write
+from report import RESULTS, earlier, geometric_mean, result_path, write
 from turns import Contestant, Turn, answer, in_turn
 
 LR = 0.01
@@ -303,7 +303,7 @@ def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
         rows.append([WORK[key].title, *medians, *(f"{ratios[name][-1]:.2f}" for name in peers), plan])
     means = [f"{geometric_mean(ratios[name]):.2f}" for name in peers]
     rows.append(["geometric mean", *[""] * len(names), *means, ""])
-    chart(folder / "train_throughput.svg", figures, names)
+    chart(result_path(folder, "train_throughput").with_suffix(".svg"), figures, names)
     titles = next(iter(figures.values()))["titles"]
     versions = "; ".join(titles[name] for name in peers)
     write(

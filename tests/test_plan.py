@@ -90,6 +90,28 @@ def test_what_is_fastest_is_taken_if_it_wins_enough(net: nn.Module, monkeypatch:
     assert choose_plan(net, IMAGE, 8, MANY, TrainConfig()) == Plan(memory_format="contiguous")
 
 
+@pytest.mark.parametrize(("untuned", "tried"), [(1.1, ["fp32", "bf16"]), (1.6, ["fp32"])])
+def test_half_precision_is_tried_with_its_best_algorithms(
+    net: nn.Module, untuned: float, tried: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slower with oneDNN alone, but twice as fast with others; where it is hopeless, no time is spent on it."""
+    raced = []
+
+    def step(trial: object, asked: Plan) -> object:
+        seconds = {"fp32": (1.0, 0.8), "bf16": (untuned, 0.4)}[asked.precision][bool(asked.convolutions)]
+        return lambda: seconds
+
+    def race(net: nn.Module, x: torch.Tensor, asked: Plan) -> dict[str, Algorithms]:
+        raced.append(asked.precision)
+        return {"head": Algorithms("unfold")}
+
+    monkeypatch.setattr(choose._Trial, "_step", step)
+    monkeypatch.setattr(choose, "fastest_algorithms", race)
+    best = Plan(precision=tried[-1], convolutions={"head": Algorithms("unfold")})
+    assert choose_plan(net, IMAGE, 4, MANY, TrainConfig(engine="torch")) == best
+    assert raced == tried
+
+
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize(("cost", "pooling"), [(0.99, "compiled"), (1.01, "torch")])
 def test_pooling_is_compiled_if_it_wins(cost: float, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:

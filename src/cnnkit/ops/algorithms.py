@@ -4,7 +4,7 @@ onednn   torch's own.
 unfold   the windows as the rows of a matrix, times the kernels: one matrix product (Chellapilla et al. 2006).
 dense    the layer as one matrix from all of a map's pixels to all of its output's: for maps of a few pixels.
 
-Maps are N x C x H x W with channels-last strides.
+Maps are N x C x H x W with channels-last strides. In half precision a gradient of kernels may be in float32.
 """
 
 from collections.abc import Callable
@@ -143,15 +143,20 @@ def _taps(window: Window, size: tuple[int, int], output: tuple[int, int]) -> Ten
     return torch.where(inside, rows * kw + columns, kh * kw).view(output[0] * output[1], -1)
 
 
-def _between(x: Tensor, window: Window) -> Tensor:
-    return _taps(window, (x.shape[2], x.shape[3]), window.output(x)).to(x.device)
+def _between(x: Tensor, window: Window) -> tuple[Tensor, int]:
+    """Return the taps for maps like x, and how many a kernel needs: one of zeros more, if there are such pairs."""
+    taps = _taps(window, (x.shape[2], x.shape[3]), window.output(x))
+    own = window.kernel[0] * window.kernel[1]
+    return taps.to(x.device), max(own, int(taps.max()) + 1)
 
 
 def _matrix(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     """Return the layer as a matrix: outputs * O x pixels * C."""
-    taps = _between(x, window)
+    taps, needed = _between(x, window)
     outputs, channels = weight.shape[:2]
-    kernels = F.pad(weight.permute(0, 2, 3, 1).reshape(outputs, -1, channels), (0, 0, 0, 1))  # a tap of zeros
+    kernels = weight.permute(0, 2, 3, 1).reshape(outputs, -1, channels)
+    if needed > kernels.shape[1]:
+        kernels = F.pad(kernels, (0, 0, 0, 1))
     matrix = kernels.new_empty(len(taps), outputs, taps.shape[1], channels)
     for part, row in zip(matrix, taps, strict=True):
         torch.index_select(kernels, 1, row, out=part)
@@ -170,15 +175,16 @@ def _dense_input(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tenso
 
 
 def _dense_kernels(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
-    """Add up, in float32, what all pairs of pixels give to each tap."""
-    taps = _between(x, window)
+    """Add up, in float32, what all pairs of pixels give to each tap; the sums stay so."""
+    taps, needed = _between(x, window)
     outputs, channels = weight.shape[:2]
     pairs = _rows(dy).view(len(x), -1).t() @ _rows(x).view(len(x), -1)
     dtype = torch.promote_types(dy.dtype, torch.float32)
-    sums = torch.zeros(outputs, window.kernel[0] * window.kernel[1] + 1, channels, dtype=dtype, device=dy.device)
+    sums = torch.zeros(outputs, needed, channels, dtype=dtype, device=dy.device)
     for part, row in zip(pairs.view(len(taps), outputs, -1, channels), taps, strict=True):
         sums.index_add_(1, row, part.to(dtype))
-    return sums[:, :-1].to(dy.dtype).reshape(outputs, *window.kernel, channels).permute(0, 3, 1, 2)
+    own = sums[:, : window.kernel[0] * window.kernel[1]]
+    return own.reshape(outputs, *window.kernel, channels).permute(0, 3, 1, 2)
 
 
 OUTPUT: dict[Algorithm, Callable[[Tensor, Tensor, Tensor | None, Window], Tensor]] = {

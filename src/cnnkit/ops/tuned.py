@@ -51,12 +51,9 @@ class TunedConv2d(nn.Conv2d):
         window = self.window(input)
         if self.algorithms == PLAIN or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return OUTPUT["onednn"](input, self.weight, self.bias, window)
-        x, weight, bias = input, self.weight, self.bias
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
-            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        return cast(Tensor, _Convolution.apply(x, weight, bias, window, self.algorithms))  # type: ignore[no-untyped-call]
+        kind = input.device.type
+        x = input.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else input
+        return cast(Tensor, _Convolution.apply(x, self.weight, self.bias, window, self.algorithms))  # type: ignore[no-untyped-call]
 
 
 def tune(net: nn.Module) -> dict[str, TunedConv2d]:
@@ -98,12 +95,13 @@ def _tuned(layer: nn.Module) -> TunedConv2d:
 
 
 class _Convolution(torch.autograd.Function):
-    """The three products of a convolution, each by its own algorithm."""
+    """The three products of a convolution in the digits of its input, each by its own algorithm."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, algorithms: Algorithms
     ) -> Tensor:
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         ctx.save_for_backward(x, weight)
         ctx.rest = window, algorithms, bias is not None
         return OUTPUT[algorithms.output](x, weight, bias, window)

@@ -26,6 +26,7 @@ from cnnkit.core.files import atomic_write, cache_dir, make_folder
 from cnnkit.data.batches import Batches
 from cnnkit.lanes import Engine
 from cnnkit.ops import compile_pooling
+from cnnkit.ops.tuned import Algorithms
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.lanes import hindrance
 from cnnkit.train.operations import operations
@@ -158,6 +159,7 @@ class _Trial:
     def __init__(self, net: nn.Module, x: Tensor):
         self.net, self.x, self.device = net, x, x.device
         self.seconds = 0.0  # of a step by the best plan so far
+        self.algorithms: dict[str, dict[str, Algorithms]] = {}  # that won the race, by plan
         self.y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
     def choose(self, plan: Plan, config: TrainConfig) -> Plan:
@@ -165,7 +167,7 @@ class _Trial:
         on_cpu = self.device.type == "cpu"
         self.seconds = self._step(plan)()
         if config.precision == "auto":
-            plan = self._better(plan, "precision", ["bf16"])
+            plan = self._precision(plan, on_cpu and not plan.compile_mode)
         if self.device.type == "cuda" and not config.compile:
             plan = self._better(plan, "compile_mode", ["default", "reduce-overhead"])
         if self.seconds < SHORT:
@@ -173,11 +175,30 @@ class _Trial:
         if on_cpu and self.seconds < SHORT:
             most = torch.get_num_threads()
             plan = self._better(plan, "threads", [number for number in (1, 4) if number < most])
+        if on_cpu and not plan.compile_mode:
+            plan = self._fastest(GAINS["convolutions"], [plan, self._tuned(plan)])
         if on_cpu and not plan.compile_mode and plan.memory_format == "channels_last":
             plan = self._better(plan, "pooling", ["compiled"] if compile_pooling(copy.deepcopy(self.net)) else [])
-        if on_cpu and not plan.compile_mode:
-            plan = self._better(plan, "convolutions", [fastest_algorithms(self.net, self.x, plan)])
         return plan
+
+    def _precision(self, plan: Plan, tuned: bool) -> Plan:
+        """Return the plan or it in half precision; tuned, each is tried with its best algorithms unless one is far off.
+
+        What is slow in one of them is often oneDNN's way with small maps.
+        """
+        half = plan.model_copy(update={"precision": "bf16"})
+        if tuned:
+            seconds = [self._step(candidate)() for candidate in (plan, half)]
+            if max(seconds) < HOPELESS * min(seconds):
+                best = self._fastest(GAINS["precision"], [self._tuned(plan), self._tuned(half)])
+                return best.model_copy(update={"convolutions": {}})
+        return self._better(plan, "precision", ["bf16"])
+
+    def _tuned(self, plan: Plan) -> Plan:
+        """Return the plan with the algorithms that are the fastest by it."""
+        if str(plan) not in self.algorithms:
+            self.algorithms[str(plan)] = fastest_algorithms(self.net, self.x, plan)
+        return plan.model_copy(update={"convolutions": self.algorithms[str(plan)]})
 
     def engine(self, plan: Plan) -> Plan:
         """Return the plan, or the one to compute in lanes if that is faster by enough."""
@@ -204,9 +225,12 @@ class _Trial:
 
     def _better(self, plan: Plan, field: str, values: list[Any]) -> Plan:
         """Return the plan, or it with one of the values if that is faster by enough."""
-        plans = [plan, *(plan.model_copy(update={field: value}) for value in values if value)]
-        if len(plans) == 1:
-            return plan
+        return self._fastest(GAINS[field], [plan, *(plan.model_copy(update={field: value}) for value in values)])
+
+    def _fastest(self, gain: float, plans: list[Plan]) -> Plan:
+        """Return the first plan, or another one if that is so many times as fast; alone it is not run."""
+        if all(plan == plans[0] for plan in plans):
+            return plans[0]
         steps = [self._step(candidate) for candidate in plans]
         first = [step() for step in steps]
         racing = [index for index in range(len(plans)) if index == 0 or first[index] < HOPELESS * min(first)]
@@ -216,7 +240,7 @@ class _Trial:
                 times[index].append(steps[index]())
         medians = {index: statistics.median(found) for index, found in times.items()}
         best = min(medians, key=lambda index: medians[index])
-        best = best if medians[0] > GAINS[field] * medians[best] else 0
+        best = best if medians[0] > gain * medians[best] else 0
         self.seconds = medians[best]
         return plans[best]
 

@@ -59,7 +59,11 @@ def _race(layer: TunedConv2d, x: Tensor, inner: bool) -> Algorithms:
     if inner:
         won = won._replace(input=_winner({name: partial(INPUT[name], dy, x, weight, window) for name in names}))
     if layer.weight.requires_grad:
-        won = won._replace(kernels=_winner({name: partial(KERNELS[name], dy, x, weight, window) for name in names}))
+
+        def gradient(name: Algorithm) -> Tensor:
+            return KERNELS[name](dy, x, weight, window).to(layer.weight.dtype)  # as the optimiser needs it
+
+        won = won._replace(kernels=_winner({name: partial(gradient, name) for name in names}))
     return won
 
 
