@@ -52,7 +52,7 @@ def test_a_damaged_plan_is_chosen_anew_and_no_cache_is_no_harm(
     net: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = iter([Plan(threads=1), Plan(threads=2), Plan(threads=3)])
-    monkeypatch.setattr(choose._Trial, "choose", lambda trial, plan, config: next(made))
+    monkeypatch.setattr(choose._Trial, "choose", lambda trial, *asked: next(made))
     assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).threads == 1
     [file] = (tmp_path / "cache/plans").iterdir()
     file.write_text('{"threads": ')
@@ -140,7 +140,7 @@ def test_short_trainings_and_off_have_the_plain_plan(net: nn.Module, tmp_path: P
     for images, how in ((1000, "auto"), (MANY, "off")):
         assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how)) == Plan()
         assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how, precision="bf16")).precision == "bf16"
-        assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how, compile=True)).compile_mode == "default"
+        assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how, compile=True)).compiled
     assert plain_plan(TrainConfig()) == Plan()
     assert not (tmp_path / "cache").exists()
 

@@ -98,7 +98,7 @@ class Batches:
                 raise DataError(f"batch {number} of epoch {epoch} has no picture that can be read")
             if self.augment:
                 u = self._numbers(self.augment, epoch, number)[self.rank :: self.world][kept]
-                images = self.augment(images, u.to(self.device))
+                images = self.augment(images, u)
             yield self.preprocess(images), labels
 
     def stretch(self, epoch: int, first: int, count: int) -> tuple[Tensor, Tensor]:

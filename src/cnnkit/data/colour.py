@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from cnnkit.core.device import send
+
 __all__ = [
     "autocontrast",
     "brightness",
@@ -129,4 +131,4 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _each(images: Tensor, values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=images.device).view(-1, 1, 1, 1)
+    return send(torch.tensor(values, dtype=dtype), images.device).view(-1, 1, 1, 1)

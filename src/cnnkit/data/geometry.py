@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnkit.core.device import send
+
 __all__ = ["Matrix", "crop", "erase", "flip", "random_resized_crop", "warp"]
 
 Matrix = tuple[float, float, float, float, float, float]
@@ -33,7 +35,7 @@ def crop(images: Tensor, u: Tensor, padding: int | None = None) -> Tensor:
     rows = torch.arange(number, device=u.device)[:, None] * (height + 2 * top) + y
     starts = (rows + torch.arange(height, device=u.device)) * (width + 2 * left) + x
     pieces = padded.view(-1).unfold(0, width * channels, 1)
-    taken = pieces.index_select(0, (starts * channels).view(-1).to(images.device))
+    taken = pieces.index_select(0, send((starts * channels).view(-1), images.device))
     return taken.view(number, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -89,7 +91,7 @@ def warp(images: Tensor, matrices: list[Matrix]) -> Tensor:
         [math.floor(65536 * value + 0.5) for value in (a, b, c + (a + b) / 2, d, e, f + (d + e) / 2)]
         for a, b, c, d, e, f in matrices
     ]
-    a, b, c, d, e, f = torch.tensor(fixed, device=images.device).view(number, 6, 1, 1).unbind(1)
+    a, b, c, d, e, f = send(torch.tensor(fixed), images.device).view(number, 6, 1, 1).unbind(1)
     x, y = torch.arange(width, device=images.device), torch.arange(height, device=images.device)[:, None]
     column, row = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
@@ -99,7 +101,7 @@ def warp(images: Tensor, matrices: list[Matrix]) -> Tensor:
 
 def _all_bits(chosen: Tensor, images: Tensor) -> Tensor:
     """Return 255 where true and 0 elsewhere, to select bytes by, where the images are."""
-    return (chosen.to(torch.uint8) * 255).to(images.device)
+    return send(chosen.to(torch.uint8) * 255, images.device)
 
 
 def _box(area: float, u: float, height: int, width: int) -> tuple[int, int]:

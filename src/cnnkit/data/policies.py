@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cnnkit.core.device import send
 from cnnkit.data.colour import (
     autocontrast,
     brightness,
@@ -102,6 +103,6 @@ def _apply(images: Tensor, drawn: list[tuple[float, float]], largest: Callable[[
         if rows:
             shares = [drawn[row][1] for row in rows]
             amounts = [largest(operation) * (share if operation.signed else abs(share)) for share in shares]
-            index = torch.tensor(rows, device=images.device)
+            index = send(torch.tensor(rows), images.device)
             result[index] = operation.apply(images[index], amounts)
     return result

@@ -1,6 +1,7 @@
 """From stored images to what a network takes: resized with padding, scaled, normalised, on the batch."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class Preprocess:
             batch = resize_and_crop(batch, self.resize, self.image_size)
         elif not self.keeps_size(*batch.shape[-2:]):
             batch = resize_with_pad(batch, self.image_size)
-        scale, shift = (values.to(batch.device).view(-1, 1, 1) for values in self.scale_and_shift())
+        scale, shift = _on_device(self, batch.device)
         return batch.mul_(scale).add_(shift)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
@@ -47,6 +48,12 @@ class Preprocess:
     def keeps_size(self, height: int, width: int) -> bool:
         """Return whether images of this size are neither resized nor cut."""
         return self.resize is None and (height, width) == self.image_size
+
+
+@cache
+def _on_device(preprocess: Preprocess, device: torch.device) -> list[Tensor]:
+    """Keep the scale and the shift where the images are: sending them would make each batch wait for the device."""
+    return [values.to(device).view(-1, 1, 1) for values in preprocess.scale_and_shift()]
 
 
 def channel_statistics(images: Tensor | StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:

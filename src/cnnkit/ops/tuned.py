@@ -3,6 +3,7 @@
 cuDNN chooses among algorithms by trying them; on a CPU torch has oneDNN's alone, which is slow where maps are small.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,6 +15,7 @@ from cnnkit.ops.same import SameConv2d, same_sides
 __all__ = ["Algorithms", "TunedConv2d", "possible", "tune"]
 
 LARGEST_UNFOLDED = 256  # pixels of the output; larger maps have enough work for oneDNN, and their windows take memory
+FEW = 16  # channels that oneDNN's kernels take at a time, on some processors
 LARGEST_DENSE = 36  # pairs of an output's and an input's pixel
 
 
@@ -37,18 +39,26 @@ class TunedConv2d(nn.Conv2d):
     algorithms = PLAIN
     same = False  # pads as TensorFlow does
 
-    def window(self, x: Tensor) -> Window:
-        """Return how the kernel slides over maps like x, N x C x H x W."""
+    def slide(self, x: Tensor) -> tuple[Tensor, Window]:
+        """Return maps, those of x, N x C x H x W, and how the kernel slides over them.
+
+        Where a kernel of one pixel passes over others, and channels are few, maps come without the others: oneDNN's
+        gradient of such kernels writes beyond its memory (its issue 6035).
+        """
         if self.same:
             sides = same_sides(self, x)
         else:
             rows, columns = cast(tuple[int, int], self.padding)
             sides = (rows, rows, columns, columns)
-        return Window(cast(tuple[int, int], self.kernel_size), cast(tuple[int, int], self.stride), sides)
+        window = Window(cast(tuple[int, int], self.kernel_size), cast(tuple[int, int], self.stride), sides)
+        down, along = window.stride
+        if window.is_pixel and window.stride != (1, 1) and self.in_channels < FEW and torch.is_grad_enabled():
+            return x[:, :, ::down, ::along], replace(window, stride=(1, 1))
+        return x, window
 
     def forward(self, input: Tensor) -> Tensor:
         """Correlate N x C x H x W with the kernels: N x O x H' x W'."""
-        window = self.window(input)
+        input, window = self.slide(input)
         if self.algorithms == PLAIN or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return OUTPUT["onednn"](input, self.weight, self.bias, window)
         kind = input.device.type

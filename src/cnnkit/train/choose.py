@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnkit import __version__
 from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
@@ -27,6 +28,7 @@ from cnnkit.data.batches import Batches
 from cnnkit.lanes import Engine
 from cnnkit.ops import compile_pooling
 from cnnkit.ops.tuned import Algorithms
+from cnnkit.train.captured import Captured, uncapturable
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.lanes import hindrance
 from cnnkit.train.operations import operations
@@ -37,6 +39,7 @@ from cnnkit.train.race import fastest_algorithms
 __all__ = ["choose_plan"]
 
 WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
+COMPILING_WORTH = 900.0  # seconds of training on a GPU; compiling takes about one, twice
 LANES_WORTH = 5e10  # the same for lanes, whose networks take long for their few operations
 ROUNDS = 3  # of steps that count, for each candidate
 SHORT, LONG = 0.1, 1.0  # seconds of a step: below, strides and threads matter; above, one round tells enough
@@ -47,7 +50,8 @@ GAINS = {
     "precision": 1.2,
     "memory_format": 1.05,
     "threads": 1.1,
-    "compile_mode": 1.1,
+    "compiled": 1.1,
+    "graph": 1.1,
     "pooling": 1.0,
     "convolutions": 1.02,
 }
@@ -73,8 +77,10 @@ def choose_plan(
     compute this.
     """
     against = hindrance(net, image, config, train)
+    device = next(net.parameters()).device
+    no_graph = uncapturable(device, config, train.world if train else 1)
     if config.plan not in ("auto", "off"):
-        return _fitting(read_plan(Path(config.plan)), net, config, against)
+        return _fitting(read_plan(Path(config.plan)), net, config, against, no_graph)
     if config.engine == "lanes":
         if against:
             raise UsageError(f"engine lanes: {against}")
@@ -89,25 +95,27 @@ def choose_plan(
         return plan
     net = copy.deepcopy(net).train()
     freeze(net, config.freeze)
-    file = cache_dir() / "plans" / f"{_key(net, image, batch, config, [lanes, work >= WORTH])}.json"
+    file = cache_dir() / "plans" / f"{_key(net, image, batch, config, [lanes, no_graph is None, work >= WORTH])}.json"
     if file.exists():
         with suppress(UsageError):  # a damaged one is made anew
             return read_plan(file)
         file.unlink(missing_ok=True)
     say("trying what is fastest on this machine")
-    trial = _Trial(net, torch.rand(batch, *image, device=next(net.parameters()).device))
+    trial = _Trial(net, torch.rand(batch, *image, device=device))
     if lanes:
         say("compiling the network for lanes")
         plan = trial.engine(plan)
     if plan.engine == "torch" and work >= WORTH:
-        plan = trial.choose(plan, config)
+        plan = trial.choose(plan, config, no_graph is None, math.inf if images is None else images / batch)
     with suppress(CnnkitError, OSError):  # without a cache folder the plan is this run's alone
         _keep_first(file, plan)
         return read_plan(file)
     return plan
 
 
-def _fitting(plan: Plan, net: nn.Module, config: TrainConfig, against: str | None) -> Plan:
+def _fitting(plan: Plan, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan:
+    if plan.graph and no_graph:
+        raise UsageError(f"plan {config.plan} computes by a CUDA graph, which this training cannot: {no_graph}")
     if plan.engine == "lanes" and against:
         raise UsageError(f"plan {config.plan} computes in lanes, which this training cannot: {against}")
     if config.engine not in ("auto", plan.engine):
@@ -127,6 +135,7 @@ def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainC
         "learns": [parameter.requires_grad for parameter in net.parameters()],
         "batch": [batch, *image],
         "settings": [config.precision, config.compile, *tried],
+        "cnnkit": __version__,
         "choices": list(Plan.model_fields),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "torch": [torch.__version__, torch.get_num_threads()],
@@ -162,22 +171,24 @@ class _Trial:
         self.algorithms: dict[str, dict[str, Algorithms]] = {}  # that won the race, by plan
         self.y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
-    def choose(self, plan: Plan, config: TrainConfig) -> Plan:
-        """Return the best plan: one choice after the other, each on top of those before."""
+    def choose(self, plan: Plan, config: TrainConfig, graph: bool, steps: float) -> Plan:
+        """Return the best plan for so many steps: one choice after the other, each on top of those before."""
         on_cpu = self.device.type == "cpu"
         self.seconds = self._step(plan)()
+        if graph:
+            plan = self._if_possible(plan, "graph")
         if config.precision == "auto":
-            plan = self._precision(plan, on_cpu and not plan.compile_mode)
-        if self.device.type == "cuda" and not config.compile:
-            plan = self._better(plan, "compile_mode", ["default", "reduce-overhead"])
+            plan = self._precision(plan, on_cpu and not plan.compiled)
+        if self.device.type == "cuda" and not plan.compiled and steps * self.seconds > COMPILING_WORTH:
+            plan = self._if_possible(plan, "compiled")
         if self.seconds < SHORT:
             plan = self._better(plan, "memory_format", ["contiguous"])
         if on_cpu and self.seconds < SHORT:
             most = torch.get_num_threads()
             plan = self._better(plan, "threads", [number for number in (1, 4) if number < most])
-        if on_cpu and not plan.compile_mode:
+        if on_cpu and not plan.compiled:
             plan = self._fastest(GAINS["convolutions"], [plan, self._tuned(plan)])
-        if on_cpu and not plan.compile_mode and plan.memory_format == "channels_last":
+        if on_cpu and not plan.compiled and plan.memory_format == "channels_last":
             plan = self._better(plan, "pooling", ["compiled"] if compile_pooling(copy.deepcopy(self.net)) else [])
         return plan
 
@@ -223,6 +234,13 @@ class _Trial:
             count += 1
         return (time.perf_counter() - start) / count
 
+    def _if_possible(self, plan: Plan, field: str) -> Plan:
+        """Return the plan, or it with the field set if that is faster by enough and the net, or torch, can do it."""
+        try:
+            return self._better(plan, field, [True])
+        except RuntimeError:
+            return plan
+
     def _better(self, plan: Plan, field: str, values: list[Any]) -> Plan:
         """Return the plan, or it with one of the values if that is faster by enough."""
         return self._fastest(GAINS[field], [plan, *(plan.model_copy(update={field: value}) for value in values)])
@@ -248,16 +266,23 @@ class _Trial:
         """Return what takes a step by the plan and returns its seconds: the mean of several, where it is short."""
         net = copy.deepcopy(self.net)
         use_plan(net, plan)
-        model = torch.compile(net, mode=plan.compile_mode) if plan.compile_mode else net
+        model = torch.compile(net) if plan.compiled else net
         x = plan.lay_out(self.x)
+
+        def work(x: Tensor, y: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, plan.half, enabled=plan.half is not None):
+                logits = model(x)
+            loss = F.cross_entropy(logits.float(), y)
+            loss.backward()
+            return loss.detach()
+
+        once = Captured(net, work, x, self.y) if plan.graph else work
 
         def step() -> float:
             steps, start = 0, time.perf_counter()
             with threads(plan.threads):
                 while not steps or time.perf_counter() - start < SPAN:
-                    with torch.autocast(self.device.type, plan.half, enabled=plan.half is not None):
-                        logits = model(x)
-                    F.cross_entropy(logits.float(), self.y).backward()
+                    once(x, self.y)
                     net.zero_grad()
                     steps += 1
                 if self.device.type == "cuda":

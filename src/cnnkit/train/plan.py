@@ -33,7 +33,8 @@ class Plan(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: int | None = None
-    compile_mode: Literal["default", "reduce-overhead"] | None = None
+    compiled: bool = False
+    graph: bool = False
     pooling: Literal["torch", "compiled"] = "torch"
     convolutions: dict[str, Algorithms] = {}
 
@@ -42,8 +43,10 @@ class Plan(BaseModel):
         parts = [self.precision, by]
         if self.threads:
             parts.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
-        if self.compile_mode:
-            parts.append(f"compiled ({self.compile_mode})")
+        if self.compiled:
+            parts.append("compiled")
+        if self.graph:
+            parts.append("CUDA graph")
         if self.pooling == "compiled":
             parts.append("compiled pooling")
         if self.convolutions:
@@ -71,6 +74,7 @@ class Plan(BaseModel):
 
 def use_plan(net: nn.Module, plan: Plan) -> None:
     """Let `net` compute by the plan from now on: its memory format and its layers' algorithms."""
+    torch.backends.cudnn.benchmark = True  # on a GPU, let cuDNN try its algorithms
     net.to(memory_format=FORMATS[plan.memory_format])  # type: ignore[call-overload]  # a gap in torch's stubs
     for name, layer in tune(net).items():
         layer.algorithms = plan.convolutions.get(name, Algorithms())
@@ -103,7 +107,7 @@ def threads(number: int | None) -> Iterator[None]:
 def plain_plan(config: TrainConfig) -> Plan:
     """Return what the settings say by themselves; "auto" is float32."""
     precision = "fp32" if config.precision == "auto" else config.precision
-    return Plan(precision=precision, compile_mode="default" if config.compile else None)
+    return Plan(precision=precision, compiled=config.compile)
 
 
 def lanes_plan() -> Plan:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm
+from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm, Window
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
 from cnnkit.train.plan import Plan, threads, use_plan
 
@@ -38,17 +38,19 @@ def fastest_algorithms(net: nn.Module, x: Tensor, plan: Plan) -> dict[str, Algor
         for name, (shape, inner) in seen.items():
             layer = layers[name]
             maps = plan.lay_out(torch.rand(shape, device=x.device)).to(plan.half or torch.float32)
-            key = (layer.window(maps), shape, layer.weight.shape, layer.weight.requires_grad, inner)
+            with torch.enable_grad():  # as in training
+                maps, window = layer.slide(maps)
+            key = (window, maps.shape, layer.weight.shape, layer.weight.requires_grad, inner)
             if key not in known:
-                known[key] = _race(layer, maps, inner)
+                known[key] = _race(layer, maps, window, inner)
             if known[key] != Algorithms():
                 found[name] = known[key]
     return found
 
 
-def _race(layer: TunedConv2d, x: Tensor, inner: bool) -> Algorithms:
+def _race(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorithms:
     """Return the fastest algorithms for maps like x; those of what is not needed are torch's own."""
-    window, weight = layer.window(x), layer.weight.to(x.dtype)
+    weight = layer.weight.to(x.dtype)
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     names = possible(window, x)
     dy = torch.rand_like(OUTPUT["onednn"](x, weight, bias, window))

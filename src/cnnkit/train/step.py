@@ -14,10 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnkit.core.device import mix_seed, seed_device
 from cnnkit.core.errors import CnnkitError
 from cnnkit.data.batches import Batches
+from cnnkit.train.captured import Captured
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
 from cnnkit.train.ema import MovingAverage
-from cnnkit.train.objective import Objective
+from cnnkit.train.objective import Objective, Targets
 from cnnkit.train.optimizer import freeze, make_optimizer
 from cnnkit.train.plan import Plan, plain_plan, use_plan
 
@@ -60,6 +61,7 @@ class Stepper:
         self.plan = plan or plain_plan(config)
         use_plan(net, self.plan)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.plan.precision == "fp16")
+        self.captured: dict[int, Captured] = {}  # steps on so many images
         self.skipped: list[int] = []  # of the epoch
         self.num_skipped = 0
 
@@ -69,8 +71,8 @@ class Stepper:
         model = self.net
         if self.world.size > 1:
             model = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
-        if self.plan.compile_mode:
-            model = cast(nn.Module, torch.compile(model, mode=self.plan.compile_mode))
+        if self.plan.compiled:
+            model = cast(nn.Module, torch.compile(model))
         return model
 
     def train(self) -> None:
@@ -131,6 +133,11 @@ class Stepper:
         x, targets = self.objective.mix(self.plan.lay_out(x), y)
         if self.world.rank:  # all mix by the same numbers, and drop out by their own
             seed_device(self.device, mix_seed(step.seed, self.world.rank))
+        if self.plan.graph:
+            if len(y) not in self.captured:
+                self.captured[len(y)] = Captured(self.net, self._pass, x, y)
+            loss, hits = self.captured[len(y)](x, y)
+            return loss, hits
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=x.device)
         # as many in all processes, and two images in each: batch normalisation cannot train on one
@@ -138,14 +145,19 @@ class Stepper:
         parts = list(zip(x.tensor_split(count), targets.split(count), strict=True))
         for index, (part, labels) in enumerate(parts):
             with self._together(index + 1 == len(parts)):
-                with torch.autocast(self.device.type, self.plan.half, enabled=self.plan.half is not None):
-                    logits = self.model(part)
-                loss = self.objective.total(logits, labels) / step.images
-                # gradients are averaged over the processes, but the losses are parts of one sum
-                self.scaler.scale(loss * self.world.size).backward()
-            totals += torch.stack([loss.detach(), (logits.detach().argmax(1) == labels.first).sum()])
+                totals += self._pass(part, labels, step.images)
         loss, hits = self.world.sum(totals)
         return loss, hits
+
+    def _pass(self, x: Tensor, labels: Targets | Tensor, images: int | None = None) -> Tensor:
+        """Go forward and backward; return the images' share in the mean loss of a batch of `images`, and their hits."""
+        targets = Targets(labels) if isinstance(labels, Tensor) else labels
+        with torch.autocast(self.device.type, self.plan.half, enabled=self.plan.half is not None):
+            logits = self.model(x)
+        loss = self.objective.total(logits, targets) / (images or len(x))
+        # gradients are averaged over the processes, but the losses are parts of one sum
+        self.scaler.scale(loss * self.world.size).backward()
+        return torch.stack([loss.detach(), (logits.detach().argmax(1) == targets.first).sum()])
 
     def _together(self, last: bool) -> AbstractContextManager[None]:
         """Let the processes exchange gradients with the last part of a batch only."""
