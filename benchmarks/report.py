@@ -7,7 +7,6 @@ import platform
 import re
 import statistics
 from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,17 @@ RESULTS = Path(__file__).parent / "results"
 BFLOATS = ("amx_bf16", "avx512_bf16")  # what multiplies bf16, the fastest first
 
 
-def processor() -> str:
-    """Return the processor's name, how many of them there are, and by what they multiply bf16."""
+def hardware() -> str:
+    """Return the processor's name, how many of them there are, by what they multiply bf16, and the GPU's name."""
     instructions = next((name for name in BFLOATS if name in _about("flags").split()), "no bf16")
-    return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {instructions}"
+    gpu = f"; {_gpu()}" if _gpu() else ""
+    return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {instructions}{gpu}"
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def _about(key: str) -> str:
@@ -43,12 +49,15 @@ def geometric_mean(values: list[float]) -> float:
 def write(
     folder: Path, stem: str, title: str, work: str, columns: list[str], rows: list[list[str]], figures: dict[str, Any]
 ) -> None:
-    """Write `<stem>_<processor>_<yyyymm>.md` and .json into `folder`, and print the table."""
+    """Write `<stem>_<hardware>_<yyyymm>.md` and .json into `folder`, and print the table."""
+    import torch  # here, as Keras' environment has none
+
+    import cnnkit
+
     conditions = {
         "date": date.today().isoformat(),
-        "hardware": processor(),
-        "software": f"cnnkit {metadata.version('cnnkit')}, torch {metadata.version('torch')}, "
-        f"Python {platform.python_version()}",
+        "hardware": hardware(),
+        "software": f"cnnkit {cnnkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         "work": work,
     }
     table = [columns, ["---"] * len(columns), *rows]
@@ -62,6 +71,6 @@ def write(
 
 
 def result_path(folder: Path, stem: str) -> Path:
-    """Return where this month's results on this processor belong, without the ending."""
-    name = re.sub(r"\(.*?\)|\bCPU\b|\bProcessor\b|@.*", "", _about("model name") or platform.machine())
+    """Return where this month's results on this hardware belong, without the ending."""
+    name = re.sub(r"\(.*?\)|\bCPU\b|\bProcessor\b|@.*", "", _gpu() or _about("model name") or platform.machine())
     return folder / f"{stem}_{'-'.join(name.lower().split())}_{date.today():%Y%m}"

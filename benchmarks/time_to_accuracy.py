@@ -90,6 +90,7 @@ def work(way: Way) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from cnnkit import create
+    from cnnkit.core.device import pick_device
     from cnnkit.data import load_dataset
     from cnnkit.train import TrainConfig
     from cnnkit.train.schedule import learning_rate
@@ -99,7 +100,8 @@ def work(way: Way) -> None:
     x = data.images.contiguous() / 255
     data = TensorDataset((x - x.mean()) / x.std(), data.labels)
     rest, validation = torch.utils.data.random_split(data, [len(data) - VALIDATION, VALIDATION])
-    net = create(way.net, image_size=28, **way.arguments)
+    device = pick_device()
+    net = create(way.net, image_size=28, **way.arguments).to(device)
     criterion = nn.CrossEntropyLoss(label_smoothing=way.label_smoothing)
     batches = DataLoader(rest, way.batch, shuffle=True)
     optimizer = torch.optim.AdamW(net.parameters(), way.lr, weight_decay=way.weight_decay)
@@ -110,6 +112,7 @@ def work(way: Way) -> None:
         net.train()
         start = time.perf_counter()
         for images, labels in batches:
+            images, labels = images.to(device), labels.to(device)
             optimizer.param_groups[0]["lr"] = learning_rate(config, step, len(batches))
             optimizer.zero_grad()
             criterion(net(images), labels).backward()
@@ -118,7 +121,9 @@ def work(way: Way) -> None:
         seconds.append(round(time.perf_counter() - start, 3))
         net.eval()
         with torch.no_grad():
-            hits = sum((net(images).argmax(1) == labels).sum().item() for images, labels in DataLoader(validation, 500))
+            hits = 0
+            for images, labels in DataLoader(validation, 500):
+                hits += (net(images.to(device)).argmax(1) == labels.to(device)).sum().item()
         accuracy.append(hits / VALIDATION)
     print(json.dumps({"seconds": seconds, "validation": accuracy}))
 
