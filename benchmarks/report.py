@@ -13,14 +13,19 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-BFLOATS = ("amx_bf16", "avx512_bf16")  # what multiplies bf16, the fastest first
+# what a processor multiplies by, the fastest first, in flags and in file names; the first two take bf16
+INSTRUCTIONS = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "avx512f": "avx512", "avx2": "avx2"}
 
 
 def hardware() -> str:
-    """Return the processor's name, how many of them there are, by what they multiply bf16, and the GPU's name."""
-    instructions = next((name for name in BFLOATS if name in _about("flags").split()), "no bf16")
+    """Return the processor's name, how many of them there are, by what they multiply, and the GPU's name."""
     gpu = f"; {_gpu()}" if _gpu() else ""
-    return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {instructions}{gpu}"
+    return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {_instructions()}{gpu}"
+
+
+def _instructions() -> str:
+    flags = _about("flags").split()
+    return next((name for flag, name in INSTRUCTIONS.items() if flag in flags), platform.machine())
 
 
 def _gpu() -> str:
@@ -72,5 +77,5 @@ def write(
 
 def result_path(folder: Path, stem: str) -> Path:
     """Return where this month's results on this hardware belong, without the ending."""
-    name = re.sub(r"\(.*?\)|\bCPU\b|\bProcessor\b|@.*", "", _gpu() or _about("model name") or platform.machine())
+    name = _gpu() or re.sub(r"\(.*?\)|\bCPU\b|\bProcessor\b|@.*", "", f"{_about('model name')} ") + _instructions()
     return folder / f"{stem}_{'-'.join(name.lower().split())}_{date.today():%Y%m}"
