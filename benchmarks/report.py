@@ -13,17 +13,19 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-# what a processor multiplies by, the fastest first, in flags and in file names; the first two take bf16
+# what a processor multiplies by, the fastest first, in flags and in file names
 INSTRUCTIONS = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "avx512f": "avx512", "avx2": "avx2"}
+FOR_BF16 = ("amx", "avx512-bf16")
 
 
 def hardware() -> str:
     """Return the processor's name, how many of them there are, by what they multiply, and the GPU's name."""
     gpu = f"; {_gpu()}" if _gpu() else ""
-    return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {_instructions()}{gpu}"
+    return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {instructions()}{gpu}"
 
 
-def _instructions() -> str:
+def instructions() -> str:
+    """Return what the processor multiplies by."""
     flags = _about("flags").split()
     return next((name for flag, name in INSTRUCTIONS.items() if flag in flags), platform.machine())
 
@@ -77,5 +79,5 @@ def write(
 
 def result_path(folder: Path, stem: str) -> Path:
     """Return where this month's results on this hardware belong, without the ending."""
-    name = _gpu() or re.sub(r"\(.*?\)|\bCPU\b|\bProcessor\b|@.*", "", f"{_about('model name')} ") + _instructions()
+    name = _gpu() or re.sub(r"\(.*?\)|\bCPU\b|\bProcessor\b|@.*", "", f"{_about('model name')} ") + instructions()
     return folder / f"{stem}_{'-'.join(name.lower().split())}_{date.today():%Y%m}"

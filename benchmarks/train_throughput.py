@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, earlier, geometric_mean, result_path, write
+from report import FOR_BF16, RESULTS, earlier, geometric_mean, instructions, result_path, write
 from turns import Contestant, Turn, answer, in_turn
 
 LR = 0.01
@@ -259,7 +259,8 @@ def main() -> None:
 
     pythons = dict.fromkeys(["plain", *(["lightning"] if find_spec("lightning") else []), "cnnkit"], sys.executable)
     if options.keras_python:
-        pythons = dict.fromkeys(["keras", "keras-bf16"], options.keras_python) | pythons
+        policies = ["keras", *(["keras-bf16"] if instructions() in FOR_BF16 else [])]  # elsewhere it takes minutes
+        pythons = dict.fromkeys(policies, options.keras_python) | pythons
     figures = earlier(options.output, "train_throughput")
     for key in options.only:
         contestants = {name: Contestant([python, __file__, "--worker", name, key]) for name, python in pythons.items()}

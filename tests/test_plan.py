@@ -11,8 +11,9 @@ from torch import nn
 from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune
-from cnnkit.train import TrainConfig, choose, race
+from cnnkit.train import TrainConfig, choose, contest, race
 from cnnkit.train.choose import choose_plan
+from cnnkit.train.contest import Contest
 from cnnkit.train.plan import Plan, plain_plan, read_plan, threads, use_plan
 from conftest import Cli, one_line
 
@@ -42,7 +43,7 @@ def test_a_plan_is_chosen_once_and_found_again(
     assert chosen.precision in (["fp32", "bf16"] if precision == "auto" else [precision])
     [file] = (tmp_path / "cache/plans").iterdir()
     assert read_plan(file) == chosen
-    monkeypatch.setattr(choose, "_Trial", None)
+    monkeypatch.setattr(choose, "Contest", None)
     assert choose_plan(net, IMAGE, 4, MANY, config) == chosen
     with pytest.raises(TypeError):  # other batches are another question
         choose_plan(net, IMAGE, 5, MANY, config)
@@ -52,7 +53,7 @@ def test_a_damaged_plan_is_chosen_anew_and_no_cache_is_no_harm(
     net: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = iter([Plan(threads=1), Plan(threads=2), Plan(threads=3)])
-    monkeypatch.setattr(choose._Trial, "choose", lambda trial, *asked: next(made))
+    monkeypatch.setattr(Contest, "choose", lambda trial, *asked: next(made))
     assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).threads == 1
     [file] = (tmp_path / "cache/plans").iterdir()
     file.write_text('{"threads": ')
@@ -82,8 +83,9 @@ def test_what_is_fastest_is_taken_if_it_wins_enough(net: nn.Module, monkeypatch:
         seconds = 0.01 * cost[asked.precision] * cost[asked.memory_format]
         return lambda: seconds * (0.99 if asked.convolutions else 1)
 
-    monkeypatch.setattr(choose._Trial, "_step", step)
-    monkeypatch.setattr(choose, "fastest_algorithms", lambda *asked: {"head": Algorithms("unfold")})
+    monkeypatch.setattr(Contest, "_step", step)
+    monkeypatch.setattr(Contest, "_multiplies_faster_in", lambda *asked: True)
+    monkeypatch.setattr(contest, "fastest_algorithms", lambda *asked: {"head": Algorithms("unfold")})
     chosen = choose_plan(net, IMAGE, 4, MANY, TrainConfig())
     assert chosen == Plan(precision="bf16", memory_format="contiguous")  # one percent is noise
     cost["bf16"] = 0.9
@@ -105,11 +107,48 @@ def test_half_precision_is_tried_with_its_best_algorithms(
         raced.append(asked.precision)
         return {"head": Algorithms("unfold")}
 
-    monkeypatch.setattr(choose._Trial, "_step", step)
-    monkeypatch.setattr(choose, "fastest_algorithms", race)
+    monkeypatch.setattr(Contest, "_step", step)
+    monkeypatch.setattr(Contest, "_multiplies_faster_in", lambda *asked: True)
+    monkeypatch.setattr(contest, "fastest_algorithms", race)
     best = Plan(precision=tried[-1], convolutions={"head": Algorithms("unfold")})
     assert choose_plan(net, IMAGE, 4, MANY, TrainConfig(engine="torch")) == best
     assert raced == tried
+
+
+def test_half_precision_without_the_instructions_is_not_tried(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step in it can take a minute; here it would win by the clock."""
+
+    def step(trial: object, asked: Plan) -> object:
+        return lambda: {"fp32": 1.0, "bf16": 0.1}[asked.precision]
+
+    monkeypatch.setattr(Contest, "_step", step)
+    monkeypatch.setattr(Contest, "_timed", staticmethod(lambda work: work().element_size() == 2))
+    assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).precision == "fp32"
+    monkeypatch.setattr(Contest, "_timed", staticmethod(lambda work: work().element_size() == 4))
+    assert choose_plan(net, IMAGE, 5, MANY, TrainConfig()).precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("graph", "steps", "able", "best"),
+    [
+        (True, 10**6, True, Plan(graph=True, compiled=True)),
+        (False, 10**6, True, Plan(compiled=True)),
+        (True, 1000, True, Plan(graph=True)),  # compiling would take longer than the training
+        (True, 10**6, False, Plan()),
+    ],
+)
+def test_on_a_gpu_what_captures_and_compiles_is_tried(
+    graph: bool, steps: int, able: bool, best: Plan, net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(trial: object, asked: Plan) -> object:
+        if not able and (asked.graph or asked.compiled):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return lambda: 0.02 / (2 if asked.graph else 1) / (1.2 if asked.compiled else 1)
+
+    monkeypatch.setattr(Contest, "_step", step)
+    trial = Contest(net, torch.rand(4, *IMAGE))
+    trial.device = torch.device("cuda")
+    assert trial.choose(Plan(), TrainConfig(), graph, steps) == best
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
@@ -118,7 +157,7 @@ def test_pooling_is_compiled_if_it_wins(cost: float, pooling: str, monkeypatch: 
     def step(trial: object, asked: Plan) -> object:
         return lambda: cost if asked.pooling == "compiled" else 1.0
 
-    monkeypatch.setattr(choose._Trial, "_step", step)
+    monkeypatch.setattr(Contest, "_step", step)
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 10))
     config = TrainConfig(engine="torch", precision="fp32")
     assert choose_plan(net, IMAGE, 4, MANY, config) == Plan(pooling=pooling)
