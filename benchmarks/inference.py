@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, earlier, geometric_mean, write
+from report import FOR_BF16, RESULTS, earlier, geometric_mean, instructions, write
 from train_throughput import WORK, Work, keras_network, network
 from turns import Contestant, Turn, answer, in_turn
 
@@ -166,7 +166,8 @@ def main() -> None:
         answer(lambda turn: CONTESTANTS[name](WORK[key], int(batch), turn))
         return
 
-    pythons = dict.fromkeys(CONTESTANTS, sys.executable) | {"keras": options.keras_python}
+    half = sys.executable if instructions() in FOR_BF16 else None  # elsewhere it takes minutes
+    pythons = dict.fromkeys(CONTESTANTS, sys.executable) | {"keras": options.keras_python, "cnnkit-bf16": half}
     figures = earlier(options.output, "inference")
     for key in options.only:
         for batch in BATCHES:
