@@ -50,17 +50,14 @@ def show(
     from cnnkit.anatomy import contact_sheet, stack_sheets
     from cnnkit.cli.console import console
     from cnnkit.core import shape
-    from cnnkit.data import DATASETS, Preprocess, is_shards, load_dataset, load_shards, resize_with_pad, write_image
+    from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
     from cnnkit.data.augment import Augment, parse
 
     shape.count(count, "count")
     pixels = shape.count(PIXELS if image_size is None else image_size, "image_size")
     names = parse(augment or ())
     Augment(names, (pixels, pixels))  # a wrong name is told before pictures are read
-    if data not in DATASETS and is_shards(data):
-        dataset = load_shards(data, image_size=(pixels, pixels))
-    else:
-        dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
+    dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
     train, classes = dataset.train, dataset.classes
     size = (pixels, pixels) if image_size else (train.images.shape[2], train.images.shape[3])
     change, preprocess = Augment(names, size), Preprocess(size)

@@ -81,21 +81,21 @@ def _test_images(
     bundle: "Bundle", data: str | None, data_dir: Path | None, **options: Any
 ) -> "tuple[Dataset, ImageSet]":
     """Return a data set and its test images; raises DataError if it has none."""
-    from cnnkit.data import DATASETS, is_shards, load_dataset, load_shards, scan_folder
+    from cnnkit.data import DATASETS, is_shards, load_dataset, scan_folder
 
-    name = data or bundle.data
-    options["image_size"] = bundle.image_size
-    whole = False  # of another set without test images
-    if name in DATASETS:
-        own = Path(bundle.data_dir) if bundle.data_dir and data is None else None
-        dataset = load_dataset(name, data_dir or own, **options)
-    elif is_shards(name):
-        dataset = load_shards(name, channels=bundle.in_channels, **options)
-        whole = data is not None and dataset.test is None
-    else:
-        whole = data is not None and Path(name).is_dir() and scan_folder(Path(name)).flat
-        fraction = 0.0 if whole else bundle.test_fraction
-        dataset = load_dataset(name, data_dir, channels=bundle.in_channels, test_fraction=fraction, **options)
+    name, other = data or bundle.data, data is not None
+    shards = name not in DATASETS and is_shards(name)
+    is_folder = name not in DATASETS and not shards and Path(name).is_dir()
+    flat = other and is_folder and scan_folder(Path(name)).flat
+    dataset = load_dataset(
+        name,
+        data_dir or (Path(bundle.data_dir) if bundle.data_dir and not other else None),
+        image_size=bundle.image_size,
+        channels=bundle.in_channels,
+        test_fraction=0.0 if flat else bundle.test_fraction,
+        **options,
+    )
+    whole = flat or (other and shards and dataset.test is None)
     images = dataset.train if whole else dataset.test
     if images is None or not len(images):
         raise DataError(f"{name} has no test images: put some into {name}/test/CLASS/, or name others with --data")

@@ -25,7 +25,6 @@ from cnnkit.data import (
     channel_statistics,
     is_shards,
     load_dataset,
-    load_shards,
     set_aside,
     stratified_split,
 )
@@ -81,7 +80,6 @@ def prepare(config: RunConfig, world: World = ALONE, resumed: bool = False) -> J
             _try_one_image(create(config.net, **arguments), torch.empty(1, channels, pixels, pixels))
     net = create(config.net, pretrained=config.pretrained and not resumed, **arguments)
     initialise(net, config.init)
-    torch.backends.cudnn.benchmark = True  # it chooses its algorithms by trying, on a GPU
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
     training, validation, split = _split(dataset, config)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
@@ -143,8 +141,6 @@ def _read(config: RunConfig, pixels: int, world: World) -> Dataset:
         "workers": config.workers,
         "progress": world.is_main,
     }
-    if config.data not in DATASETS and is_shards(config.data):
-        return load_shards(config.data, **options)
     return load_dataset(config.data, config.data_dir, test_fraction=config.test, **options)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,8 @@ from cnnkit.core.files import cache_dir
 from cnnkit.data.folder import BadImage, load_folder
 from cnnkit.data.idx import read_idx
 from cnnkit.data.imageset import Dataset, ImageSet
+from cnnkit.data.shard_index import is_shards
+from cnnkit.data.shards import load_shards
 from cnnkit.data.store import BUDGET
 
 __all__ = ["DATASETS", "Source", "load_dataset"]
@@ -93,11 +96,11 @@ def load_dataset(
     test_fraction: float = 0.1,
     progress: bool = True,
 ) -> Dataset:
-    """Read a data set of DATASETS into memory, or open the folder of pictures that `name` is the path of.
+    """Read a data set of DATASETS into memory, or open the folder of pictures or the tar shards that `name` tells.
 
     IDX files are looked for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
     /usr/share/datasets, plain or .gz, in the folder itself or in one of the set's name; if none has all four,
-    they are downloaded into the cache. The other arguments are `load_folder`'s.
+    they are downloaded into the cache. The other arguments are `load_folder`'s, and `load_shards` has some of them.
 
     Raises UsageError for an unknown name, DataError for files that are missing, damaged or at odds with each other.
     """
@@ -111,20 +114,21 @@ def load_dataset(
             _read(test_images, test_labels, len(source.classes)),
         )
     root = Path(name).expanduser()
-    if not root.is_dir() and root.name == name:
+    shards = is_shards(name)
+    if not shards and not root.is_dir() and root.name == name:
         raise UsageError(f"{unknown('data set', name, DATASETS)}; nor is there such a folder")
     if data_dir is not None:
-        raise UsageError(f"data_dir is where the data sets with names lie; {name} is a folder of its own")
-    return load_folder(
-        root,
-        image_size=image_size,
-        channels=channels,
-        on_bad_image=on_bad_image,
-        workers=workers,
-        budget=budget,
-        test_fraction=test_fraction,
-        progress=progress,
-    )
+        raise UsageError(f"data_dir is where the data sets with names lie; {name} is a place of its own")
+    options: dict[str, Any] = {
+        "image_size": image_size,
+        "channels": channels,
+        "on_bad_image": on_bad_image,
+        "workers": workers,
+        "progress": progress,
+    }
+    if shards:
+        return load_shards(name, **options)
+    return load_folder(root, budget=budget, test_fraction=test_fraction, **options)
 
 
 def _locate(name: str, source: Source, data_dir: Path | None) -> list[Path]:

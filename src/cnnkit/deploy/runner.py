@@ -17,12 +17,11 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
-from cnnkit.core.compiler import find_compiler
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.extras import require
 from cnnkit.deploy.fold import fold
 from cnnkit.lanes import Engine as Lanes
-from cnnkit.lanes import read_chain
+from cnnkit.lanes import obstacle
 from cnnkit.train.plan import Plan
 
 __all__ = ["Runner", "prepare", "to_onnx"]
@@ -70,7 +69,7 @@ def prepare(
     possible = ["torch"]
     if exact and find_spec("onnxruntime") and find_spec("onnxscript"):
         possible.append("onnxruntime")
-    if exact and batch >= FULL and _suits_lanes(net, image):
+    if exact and batch >= FULL and obstacle(net, image) is None:
         possible.append("lanes")
     if engine in ("onnxruntime", "lanes") and not exact:
         raise UsageError(f"{engine} computes in fp32 on the CPU here: leave out the engine")
@@ -140,14 +139,6 @@ def _onnxruntime(net: nn.Module, image: tuple[int, int, int], precision: str) ->
         return torch.from_numpy(logits)
 
     return run
-
-
-def _suits_lanes(net: nn.Module, image: tuple[int, int, int]) -> bool:
-    try:
-        read_chain(net, image)
-    except UsageError:
-        return False
-    return find_compiler() is not None
 
 
 def _lanes(net: nn.Module, image: tuple[int, int, int], precision: str) -> Callable[[Tensor], Tensor]:

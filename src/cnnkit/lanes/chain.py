@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from cnnkit.core.compiler import NO_COMPILER, find_compiler
 from cnnkit.core.errors import UsageError
 from cnnkit.core.shape import output_size
 
-__all__ = ["Layer", "Size", "read_chain"]
+__all__ = ["Layer", "Size", "obstacle", "read_chain"]
 
 MOST = 2**17  # numbers that layers leave for an image; with 16 images, more than any core's own cache holds
 
@@ -28,6 +29,15 @@ class Layer:
     input: Size
     output: Size
     detail: tuple[int | str, ...] = ()
+
+
+def obstacle(net: nn.Module, image: Size) -> str | None:
+    """Return why `net` cannot be computed in lanes here, on images C x H x W, or None if it can."""
+    try:
+        read_chain(net, image)
+    except UsageError as error:
+        return str(error)
+    return None if find_compiler() else NO_COMPILER
 
 
 def read_chain(net: nn.Module, image: Size) -> list[Layer]:

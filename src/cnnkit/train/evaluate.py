@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cnnkit.core.errors import UsageError
 from cnnkit.train.distributed import ALONE, World
 
-__all__ = ["Metrics", "evaluate", "prediction_mode"]
+__all__ = ["Metrics", "eval_mode", "evaluate", "prediction_mode"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,17 @@ class Metrics:
 @contextmanager
 def prediction_mode(net: nn.Module) -> Iterator[None]:
     """Put `net` into prediction mode, without gradients, and each of its modules back into its own mode."""
+    with eval_mode(net), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Let `net` compute as in prediction, and put each of its modules back into its own mode."""
     training = [module for module in net.modules() if module.training]
     net.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module in training:
             module.training = True

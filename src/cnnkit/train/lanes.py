@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from cnnkit.core.compiler import NO_COMPILER, find_compiler
-from cnnkit.core.errors import UsageError
 from cnnkit.data.batches import Batches
-from cnnkit.lanes import Engine, read_chain
+from cnnkit.lanes import Engine, obstacle
 from cnnkit.train.config import TrainConfig
-from cnnkit.train.distributed import World
+from cnnkit.train.distributed import ALONE, World
 from cnnkit.train.plan import Plan
 from cnnkit.train.step import Step, Stepper
 
@@ -41,11 +39,7 @@ def hindrance(net: nn.Module, image: Image, config: TrainConfig, train: Batches 
         return "lanes compute in one process"
     if train and not train.at_hand:
         return "lanes take images that are in memory, not such that are read while training"
-    try:
-        read_chain(net, image)
-    except UsageError as error:
-        return str(error)
-    return None if find_compiler() else NO_COMPILER
+    return obstacle(net, image)
 
 
 class LaneStepper(Stepper):
@@ -60,8 +54,8 @@ class LaneStepper(Stepper):
         config: TrainConfig,
         plan: Plan,
         image: Image,
-        scale: Tensor | float = 1 / 255,
-        shift: Tensor | float = 0.0,
+        scale: Tensor | float,
+        shift: Tensor | float,
     ):
         super().__init__(net, config, plan=plan)
         self.most = 1  # steps at once; it grows
@@ -104,9 +98,15 @@ def image_size(train: Batches) -> Image:
 
 
 def make_stepper(
-    net: nn.Module, config: TrainConfig, train: Batches, world: World, class_weights: Tensor | None, plan: Plan
+    net: nn.Module,
+    config: TrainConfig,
+    plan: Plan,
+    image: Image,
+    pixels: tuple[Tensor | float, Tensor | float] = (1 / 255, 0.0),
+    world: World = ALONE,
+    class_weights: Tensor | None = None,
 ) -> Stepper:
-    """Return what takes steps on these batches with the plan's engine."""
+    """Return what takes steps on images C x H x W by the plan; `pixels` are LaneStepper's scale and shift."""
     if plan.engine == "torch":
         return Stepper(net, config, world, class_weights, plan)
-    return LaneStepper(net, config, plan, image_size(train), *train.preprocess.scale_and_shift())
+    return LaneStepper(net, config, plan, image, *pixels)

@@ -68,7 +68,9 @@ class Trainer:
         if plan is None:
             plan = world.share(self._choose(net, say) if world.is_main else plain_plan(config))
         self.plan = plan
-        self.stepper = make_stepper(net, config, train, world, weights, plan)
+        self.stepper = make_stepper(
+            net, config, plan, image_size(train), train.preprocess.scale_and_shift(), world, weights
+        )
         self.net, self.optimizer = self.stepper.net, self.stepper.optimizer
         self.epoch, self.step = 1, 0  # the next step to take
         self.best: tuple[float, float] | None = None  # accuracy, minus loss

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.train.config import TrainConfig
+from cnnkit.train.evaluate import eval_mode
 
 __all__ = ["explain_memory", "fitting_batch"]
 
@@ -67,12 +68,9 @@ def _kept_bytes(net: nn.Module, x: Tensor) -> int:
         return tensor
 
     own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
-    training = [module for module in net.modules() if module.training]
-    net.eval()  # moving statistics stay as they are; what is kept is the same
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    # moving statistics stay as they are; what is kept is the same
+    with eval_mode(net), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         net(x)
-    for module in training:
-        module.training = True
     return sum(size for pointer, size in kept.items() if pointer not in own)
 
 

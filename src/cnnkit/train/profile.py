@@ -11,10 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from cnnkit.core.device import mix_seed
 from cnnkit.train.config import TrainConfig
-from cnnkit.train.lanes import LaneStepper
+from cnnkit.train.lanes import make_stepper
 from cnnkit.train.operations import operations
 from cnnkit.train.plan import Plan, threads
-from cnnkit.train.step import Step, Stepper
+from cnnkit.train.step import Step
 
 __all__ = ["Speed", "measure_steps", "peak", "profile_steps"]
 
@@ -91,7 +91,7 @@ def profile_steps(
 def _stepping(
     net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
 ) -> Callable[[], object]:
-    stepper = LaneStepper(net, config, plan, image) if plan.engine == "lanes" else Stepper(net, config, plan=plan)
+    stepper = make_stepper(net, config, plan, image)
     stepper.train()
     x = torch.rand(batch, *image, device=stepper.device)
     y = torch.arange(batch, device=stepper.device) % 2
