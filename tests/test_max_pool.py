@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
-from cnnkit.ops import CompiledMaxPool2d, SameMaxPool2d, compile_pooling, max_pool
+from cnnkit.ops import CompiledMaxPool2d, SameMaxPool2d, compile_pooling, compiled
 from cnnkit.train.plan import Plan, use_plan
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
@@ -166,12 +166,12 @@ def test_it_compiles_and_exports_as_torchs_own_layer() -> None:
 
 def test_without_a_compiler_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    max_pool._library.cache_clear()
+    compiled.library.cache_clear()
     net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     use_plan(net, Plan(pooling="compiled"))
     assert not any(isinstance(layer, CompiledMaxPool2d) for layer in net.modules())
     monkeypatch.undo()
-    max_pool._library.cache_clear()
+    compiled.library.cache_clear()
     use_plan(net, Plan(pooling="compiled"))
     assert computed_by_ours(net, maps())
     use_plan(net, Plan())

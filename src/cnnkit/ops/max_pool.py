@@ -6,16 +6,14 @@ largest, so that neither the rectified map nor a pass over it is needed.
 """
 
 import ctypes
-import functools
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnkit.core.compiler import build, texts
-from cnnkit.core.errors import CnnkitError
 from cnnkit.core.shape import padding_sides, pair
+from cnnkit.ops.compiled import address, library
 from cnnkit.ops.same import SameMaxPool2d
 
 __all__ = ["CompiledMaxPool2d", "DeferredReLU", "compile_pooling"]
@@ -94,7 +92,7 @@ def compile_pooling(net: nn.Module, compiled: bool = True) -> dict[str, Compiled
     Names and results are as before. Dilated layers, those that return indices, and those of other classes stay as they
     are; without a C++ compiler all do.
     """
-    if compiled and _library():
+    if compiled and library():
         for parent in net.modules():
             _compile(parent)
     layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, CompiledMaxPool2d)}
@@ -154,17 +152,5 @@ class _MaxPool(torch.autograd.Function):
 
 
 def _call(name: str, like: Tensor, maps: _Maps, *arguments: bool | Tensor) -> None:
-    function = getattr(_library(), f"{name}_{8 * like.element_size()}")
-    function(
-        ctypes.byref(maps),
-        *(ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else value for value in arguments),
-    )
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    """Return the compiled code, or None where it cannot be compiled."""
-    try:  # with torch's own OpenMP, whose threads would wait beside others
-        return ctypes.CDLL(str(build("max pooling", texts("cnnkit.ops"), ("-fopenmp",))))
-    except (CnnkitError, OSError):
-        return None
+    function = getattr(library(), f"pool_{name}_{8 * like.element_size()}")
+    function(ctypes.byref(maps), *(address(value) if isinstance(value, Tensor) else value for value in arguments))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from cnnkit.ops import winograd
 from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm, Window
 from cnnkit.ops.same import SameConv2d, same_sides
 
@@ -17,6 +18,7 @@ __all__ = ["Algorithms", "TunedConv2d", "possible", "tune"]
 LARGEST_UNFOLDED = 256  # pixels of the output; larger maps have enough work for oneDNN, and their windows take memory
 FEW = 16  # channels that oneDNN's kernels take at a time, on some processors
 LARGEST_DENSE = 36  # pairs of an output's and an input's pixel
+SMALLEST_TILED = 16  # pixels of the output: a tile
 
 
 class Algorithms(NamedTuple):
@@ -79,8 +81,8 @@ def tune(net: nn.Module) -> dict[str, TunedConv2d]:
     return {name: layer for name, layer in net.named_modules() if isinstance(layer, TunedConv2d)}
 
 
-def possible(window: Window, x: Tensor) -> tuple[Algorithm, ...]:
-    """Return the algorithms worth a try for maps like x, N x C x H x W."""
+def possible(window: Window, x: Tensor, weight: Tensor) -> tuple[Algorithm, ...]:
+    """Return the algorithms worth a try for maps like x, N x C x H x W, and kernels like these."""
     pixels = x.shape[2] * x.shape[3]
     outputs = window.output(x)[0] * window.output(x)[1]
     found: list[Algorithm] = ["onednn"]
@@ -88,6 +90,8 @@ def possible(window: Window, x: Tensor) -> tuple[Algorithm, ...]:
         found.append("unfold")
     if not window.is_pixel and pixels * outputs <= LARGEST_DENSE:
         found.append("dense")
+    if outputs >= SMALLEST_TILED and winograd.suits(x, weight, window.stride):
+        found.append("winograd")
     return tuple(found)
 
 

@@ -52,7 +52,7 @@ def _race(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorit
     """Return the fastest algorithms for maps like x; those of what is not needed are torch's own."""
     weight = layer.weight.to(x.dtype)
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    names = possible(window, x)
+    names = possible(window, x, weight)
     dy = torch.rand_like(OUTPUT["onednn"](x, weight, bias, window))
     won = Algorithms()
     if len(names) == 1:

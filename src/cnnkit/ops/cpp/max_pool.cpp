@@ -110,8 +110,8 @@ static void backward(const Maps& m, const void* dy, const void* found, void* dx)
 }
 
 extern "C" {
-void forward_16(const Maps* m, int positive, const void* x, void* y, void* found) { forward<int16_t>(*m, positive, x, y, found); }
-void forward_32(const Maps* m, int positive, const void* x, void* y, void* found) { forward<int32_t>(*m, positive, x, y, found); }
-void backward_16(const Maps* m, const void* dy, const void* found, void* dx) { backward<int16_t>(*m, dy, found, dx); }
-void backward_32(const Maps* m, const void* dy, const void* found, void* dx) { backward<int32_t>(*m, dy, found, dx); }
+void pool_forward_16(const Maps* m, int positive, const void* x, void* y, void* found) { forward<int16_t>(*m, positive, x, y, found); }
+void pool_forward_32(const Maps* m, int positive, const void* x, void* y, void* found) { forward<int32_t>(*m, positive, x, y, found); }
+void pool_backward_16(const Maps* m, const void* dy, const void* found, void* dx) { backward<int16_t>(*m, dy, found, dx); }
+void pool_backward_32(const Maps* m, const void* dy, const void* found, void* dx) { backward<int32_t>(*m, dy, found, dx); }
 }

@@ -1,0 +1,146 @@
+// The transforms of Winograd's minimal filtering, F(4 x 4, 3 x 3), of channels-last maps in float32: a tile of the output
+// has 4 x 4 pixels and comes from 6 x 6 of the input. Transformed tiles lie as 36 matrices, tiles x channels.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+struct Tiles {
+    int64_t height, width, channels;  // of the maps that are read or written
+    int64_t rows, columns;            // of tiles in a map
+    int64_t top, left;                // of the first tile above and beside the map's first pixel
+    int64_t first, count;             // of all maps' tiles
+    int64_t threads;
+};
+
+template <int WIDTH>
+struct Transforms {
+    typedef float Lanes __attribute__((vector_size(WIDTH * sizeof(float))));
+
+    static Lanes load(const float* from) {
+        Lanes a;
+        memcpy(&a, from, sizeof a);
+        return a;
+    }
+    static void store(float* to, Lanes a) { memcpy(to, &a, sizeof a); }
+
+    struct Input {  // B^T d
+        static constexpr int FROM = 6, TO = 6;
+        static void apply(const Lanes* d, Lanes* v) {
+            const Lanes even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1], near = d[4] - d[2], far = 2 * (d[3] - d[1]);
+            v[0] = 4 * d[0] - 5 * d[2] + d[4];
+            v[1] = even + odd;
+            v[2] = even - odd;
+            v[3] = near + far;
+            v[4] = near - far;
+            v[5] = 4 * d[1] - 5 * d[3] + d[5];
+        }
+    };
+    struct Output {  // A^T m
+        static constexpr int FROM = 6, TO = 4;
+        static void apply(const Lanes* m, Lanes* y) {
+            const Lanes near = m[1] + m[2], across = m[1] - m[2], far = m[3] + m[4], beyond = m[3] - m[4];
+            y[0] = m[0] + near + far;
+            y[1] = across + 2 * beyond;
+            y[2] = near + 4 * far;
+            y[3] = across + 8 * beyond + m[5];
+        }
+    };
+    struct Gradient {  // A y
+        static constexpr int FROM = 4, TO = 6;
+        static void apply(const Lanes* y, Lanes* m) {
+            const Lanes even = y[0] + y[2], odd = y[1] + y[3], far = y[0] + 4 * y[2], beyond = 2 * y[1] + 8 * y[3];
+            m[0] = y[0];
+            m[1] = even + odd;
+            m[2] = even - odd;
+            m[3] = far + beyond;
+            m[4] = far - beyond;
+            m[5] = y[3];
+        }
+    };
+
+    template <class One>
+    static void both_ways(const Lanes (&from)[One::FROM][One::FROM], Lanes (&to)[One::TO][One::TO]) {
+        Lanes half[One::FROM][One::TO];  // columns
+#pragma GCC unroll 6
+        for (int j = 0; j < One::FROM; j++) {
+            Lanes column[One::FROM];
+#pragma GCC unroll 6
+            for (int i = 0; i < One::FROM; i++) column[i] = from[i][j];
+            One::apply(column, half[j]);
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < One::TO; i++) {
+            Lanes row[One::FROM];
+#pragma GCC unroll 6
+            for (int j = 0; j < One::FROM; j++) row[j] = half[j][i];
+            One::apply(row, to[i]);
+        }
+    }
+
+    template <class Do>
+    static void each_tile(const Tiles& t, Do work) {
+#pragma omp parallel for num_threads(t.threads) schedule(static)
+        for (int64_t tile = 0; tile < t.count; tile++) {
+            const int64_t number = t.first + tile, row = number / t.columns;
+            const int64_t y = row % t.rows * 4 - t.top, x = number % t.columns * 4 - t.left;
+            work(tile, row / t.rows * t.height * t.width, y, x);
+        }
+    }
+
+    // pixels outside the map are zero
+    template <class One>
+    static void spread(const Tiles& t, const float* maps, float* spread) {
+        each_tile(t, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
+            const bool inside = y >= 0 && x >= 0 && y + One::FROM <= t.height && x + One::FROM <= t.width;
+            for (int64_t c = 0; c < t.channels; c += WIDTH) {
+                Lanes pixels[One::FROM][One::FROM], found[One::TO][One::TO];
+                for (int i = 0; i < One::FROM; i++)
+                    for (int j = 0; j < One::FROM; j++) {
+                        const bool there = inside || (y + i >= 0 && y + i < t.height && x + j >= 0 && x + j < t.width);
+                        pixels[i][j] = there ? load(maps + (image + (y + i) * t.width + x + j) * t.channels + c) : Lanes{};
+                    }
+                both_ways<One>(pixels, found);
+                for (int i = 0; i < One::TO; i++)
+                    for (int j = 0; j < One::TO; j++)
+                        store(spread + ((i * One::TO + j) * t.count + tile) * t.channels + c, found[i][j]);
+            }
+        });
+    }
+
+    static void gather(const Tiles& t, const float* spread, const float* bias, float* maps) {
+        each_tile(t, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
+            const int rows = std::min<int64_t>(4, t.height - y), columns = std::min<int64_t>(4, t.width - x);
+            for (int64_t c = 0; c < t.channels; c += WIDTH) {
+                const Lanes more = bias ? load(bias + c) : Lanes{};
+                Lanes products[6][6], found[4][4];
+                for (int i = 0; i < 6; i++)
+                    for (int j = 0; j < 6; j++)
+                        products[i][j] = load(spread + ((i * 6 + j) * t.count + tile) * t.channels + c);
+                both_ways<Output>(products, found);
+                for (int i = 0; i < rows; i++)
+                    for (int j = 0; j < columns; j++)
+                        store(maps + (image + (y + i) * t.width + x + j) * t.channels + c, found[i][j] + more);
+            }
+        });
+    }
+};
+
+template <class Do>
+static void by_width(const Tiles& t, Do work) {  // the widest registers that the channels fill
+#ifdef __AVX512F__
+    if (t.channels % 16 == 0) return work(Transforms<16>{});
+#endif
+    work(Transforms<8>{});
+}
+
+extern "C" {
+void winograd_input(const Tiles* t, const float* maps, float* spread) {
+    by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Input>(*t, maps, spread); });
+}
+void winograd_gradient(const Tiles* t, const float* maps, float* spread) {
+    by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Gradient>(*t, maps, spread); });
+}
+void winograd_output(const Tiles* t, const float* spread, const float* bias, float* maps) {
+    by_width(*t, [&](auto one) { one.gather(*t, spread, bias, maps); });
+}
+}

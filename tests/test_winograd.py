@@ -1,0 +1,98 @@
+"""Winograd's convolution against torch's own in float64: outputs and both gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkit.core.compiler import find_compiler
+from cnnkit.ops import compiled, winograd
+from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Window
+from cnnkit.ops.tuned import possible
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+
+EXACT = 5e-5  # of the largest number; float32 has 1.2e-7, oneDNN reaches some 1e-6
+SHAPES = [  # images, channels, rows, columns, outputs, zeros at the top, bottom, left and right
+    (2, 8, 8, 8, 8, (1, 1, 1, 1)),
+    (3, 16, 9, 11, 8, (1, 1, 1, 1)),  # tiles beyond the map
+    (1, 8, 5, 4, 24, (0, 0, 0, 0)),
+    (2, 16, 3, 3, 16, (1, 1, 1, 1)),  # a map smaller than a tile
+    (2, 8, 7, 6, 8, (0, 2, 2, 0)),
+    (2, 8, 4, 5, 8, (3, 4, 5, 3)),  # more zeros than a kernel sees
+    (9, 8, 24, 25, 8, (1, 1, 1, 1)),  # more than one chunk of tiles
+]
+
+
+def made(shape: tuple) -> tuple[Tensor, Tensor, Tensor, Tensor, Window]:
+    n, channels, rows, columns, outputs, sides = shape
+    window = Window((3, 3), (1, 1), sides)
+    x = torch.randn(n, channels, rows, columns).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(outputs, channels, 3, 3).contiguous(memory_format=torch.channels_last)
+    dy = torch.randn(n, outputs, *window.output(x)).contiguous(memory_format=torch.channels_last)
+    return x, weight, torch.randn(outputs), dy, window
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    assert found.shape == exact.shape
+    return float((found.double() - exact).abs().max() / exact.abs().max())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_outputs_and_gradients_are_those_of_the_definition(shape: tuple, threads: int) -> None:
+    torch.set_num_threads(threads)
+    x, weight, bias, dy, window = made(shape)
+    assert winograd.suits(x, weight, window.stride)
+    top, bottom, left, right = window.sides
+    inputs, kernels, biases = (tensor.double().requires_grad_() for tensor in (x, weight, bias))
+    y = F.conv2d(F.pad(inputs, (left, right, top, bottom)), kernels, biases)
+    y.backward(dy.double())
+    found = OUTPUT["winograd"](x, weight, bias, window)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert error(found, y.detach()) < EXACT
+    assert error(OUTPUT["winograd"](x, weight, None, window) + bias[:, None, None], y.detach()) < EXACT
+    assert error(INPUT["winograd"](dy, x, weight, window), inputs.grad) < EXACT
+    assert error(KERNELS["winograd"](dy, x, weight, window), kernels.grad) < EXACT
+
+
+def test_numbers_that_are_none_stay_in_their_tiles() -> None:
+    x, weight, bias, _, window = made(SHAPES[0])
+    x[0, 0, 0, 0] = torch.nan
+    y = OUTPUT["winograd"](x, weight, bias, window)
+    assert y[0, :, :4, :4].isnan().all()
+    assert y[0, :, 4:, 4:].isfinite().all()
+    assert y[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "kernel", "stride", "dtype"),
+    [
+        (12, 8, 3, 1, torch.float32),
+        (8, 12, 3, 1, torch.float32),
+        (8, 8, 5, 1, torch.float32),
+        (8, 8, 3, 2, torch.float32),
+        (8, 8, 3, 1, torch.bfloat16),
+        (8, 8, 3, 1, torch.float64),
+    ],
+)
+def test_what_it_cannot_take_is_torchs(
+    channels: int, outputs: int, kernel: int, stride: int, dtype: torch.dtype
+) -> None:
+    x = torch.randn(2, channels, 12, 12).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(outputs, channels, kernel, kernel).to(dtype)
+    window = Window((kernel, kernel), (stride, stride), (1, 1, 1, 1))
+    assert "winograd" not in possible(window, x, weight)
+    assert torch.equal(OUTPUT["winograd"](x, weight, None, window), OUTPUT["onednn"](x, weight, None, window))
+
+
+def test_it_is_tried_on_maps_of_a_tile_or_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, window = torch.randn(8, 8, 3, 3), Window((3, 3), (1, 1), (1, 1, 1, 1))
+    large, small = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 3, 3)
+    assert "winograd" in possible(window, large, weight)
+    assert "winograd" not in possible(window, small, weight)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    compiled.library.cache_clear()
+    assert "winograd" not in possible(window, large, weight)
+    monkeypatch.undo()
+    compiled.library.cache_clear()
