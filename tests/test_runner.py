@@ -13,6 +13,7 @@ from cnnkit.core.compiler import find_compiler
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.deploy import fold, prepare, to_onnx
 from cnnkit.nets import ZOO, create
+from cnnkit.train import race
 
 LARGE = 30_000_000  # parameters
 
@@ -75,6 +76,19 @@ def test_half_precision_keeps_some_digits() -> None:
     expected = net.eval()(x)
     assert (runner(x) - expected).abs().max() < 0.05 * expected.abs().max()
     assert not torch.equal(runner(x), expected)
+
+
+@pytest.mark.parametrize("way", [0, -1])
+def test_each_convolution_predicts_by_what_won(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is, the logits are the net's; with the last of the ways, many are not oneDNN's."""
+    chosen: list[str] = []
+    monkeypatch.setattr(race, "_winner", lambda ways: chosen.append([*ways][way]) or chosen[-1])
+    net, image = used("resnet18")
+    runner = prepare(net, image, batch=8, engine="torch")
+    assert (len(set(chosen)) == 1) == (way == 0)
+    for batch in (1, 8):
+        x = torch.randn(batch, *image)
+        torch.testing.assert_close(runner(x), copy.deepcopy(net).eval()(x), rtol=1e-3, atol=1e-4)
 
 
 def test_auto_takes_the_faster_one() -> None:

@@ -23,6 +23,7 @@ from cnnkit.deploy.fold import fold
 from cnnkit.lanes import Engine as Lanes
 from cnnkit.lanes import obstacle
 from cnnkit.train.plan import Plan
+from cnnkit.train.race import use_fastest_outputs
 
 __all__ = ["Runner", "prepare", "to_onnx"]
 
@@ -55,10 +56,11 @@ def prepare(
 ) -> Runner:
     """Return what predicts as `net` does, for batches of images C x H x W about this large.
 
-    Batch normalisation is folded and memory is channels-last; "auto" takes the fastest of torch and, for a net on the
-    CPU, of ONNX Runtime, if it is installed, and of lanes, if they can take the net and the batch fills them. In bf16,
-    which torch alone computes in, logits keep some three digits. `net` stays as it is. Raises UsageError for another
-    engine or precision, and for a net that lanes cannot take; CnnkitError if the engine, or a C++ compiler, is missing.
+    Batch normalisation is folded, memory is channels-last, and in fp32 on a CPU each convolution has its fastest
+    algorithm for such a batch; "auto" takes the fastest of torch and, for a net on the CPU, of ONNX Runtime, if it is
+    installed, and of lanes, if they can take the net and the batch fills them. In bf16, which torch alone computes in,
+    logits keep some three digits. `net` stays as it is. Raises UsageError for another engine or precision, and for a
+    net that lanes cannot take; CnnkitError if the engine, or a C++ compiler, is missing.
     """
     if precision not in ("fp32", "bf16"):
         raise unknown("precision", precision, ("fp32", "bf16"))
@@ -75,8 +77,8 @@ def prepare(
         raise UsageError(f"{engine} computes in fp32 on the CPU here: leave out the engine")
     chosen = possible if engine == "auto" else [engine]
     net = copy.deepcopy(net).eval()
-    runs = {name: ENGINES[name](net, image, precision) for name in chosen}
     x = torch.rand(batch, *image, device=device)
+    runs = {name: ENGINES[name](net, x, precision) for name in chosen}
     for run in runs.values():
         run(x)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -110,13 +112,15 @@ def to_onnx(net: nn.Module, image: tuple[int, int, int]) -> bytes:
     return bytes(program.model_proto.SerializeToString())
 
 
-def _torch(net: nn.Module, image: tuple[int, int, int], precision: str) -> Callable[[Tensor], Tensor]:
+def _torch(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tensor]:
     try:
         ready: nn.Module = fold(net)
     except (fx.proxy.TraceError, TypeError, UsageError):  # code that depends on its input
         ready = net
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     ready.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
+    if x.device.type == "cpu" and precision == "fp32":
+        use_fastest_outputs(ready, Plan().lay_out(x))
 
     @torch.inference_mode()
     def run(x: Tensor) -> Tensor:
@@ -126,13 +130,13 @@ def _torch(net: nn.Module, image: tuple[int, int, int], precision: str) -> Calla
     return run
 
 
-def _onnxruntime(net: nn.Module, image: tuple[int, int, int], precision: str) -> Callable[[Tensor], Tensor]:
+def _onnxruntime(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tensor]:
     runtime = require("onnxruntime", "export")
     options = runtime.SessionOptions()
     if torch.get_num_threads() < (os.cpu_count() or 1):  # else it binds a thread to each processor by itself
         options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = runtime.InferenceSession(to_onnx(net, image), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(to_onnx(net, _image(x)), options, providers=["CPUExecutionProvider"])
 
     def run(x: Tensor) -> Tensor:
         [logits] = session.run(None, {"images": x.contiguous().numpy()})
@@ -141,9 +145,9 @@ def _onnxruntime(net: nn.Module, image: tuple[int, int, int], precision: str) ->
     return run
 
 
-def _lanes(net: nn.Module, image: tuple[int, int, int], precision: str) -> Callable[[Tensor], Tensor]:
+def _lanes(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tensor]:
     net = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stubs
-    engine, one_at_a_time = Lanes(net, image), Lock()
+    engine, one_at_a_time = Lanes(net, _image(x)), Lock()
 
     def run(x: Tensor) -> Tensor:
         with one_at_a_time:  # its threads work in the same places each time
@@ -152,7 +156,11 @@ def _lanes(net: nn.Module, image: tuple[int, int, int], precision: str) -> Calla
     return run
 
 
-ENGINES: dict[str, Callable[[nn.Module, tuple[int, int, int], str], Callable[[Tensor], Tensor]]] = {
+def _image(x: Tensor) -> tuple[int, int, int]:
+    return x.shape[1], x.shape[2], x.shape[3]
+
+
+ENGINES: dict[str, Callable[[nn.Module, Tensor, str], Callable[[Tensor], Tensor]]] = {
     "torch": _torch,
     "onnxruntime": _onnxruntime,
     "lanes": _lanes,

@@ -33,12 +33,13 @@ PLAIN = Algorithms()
 
 
 class TunedConv2d(nn.Conv2d):
-    """`nn.Conv2d`, the same but in speed: `algorithms` are those of training, and can be set at any time.
+    """`nn.Conv2d`, the same but in speed: `algorithms` are those of training, `prediction` that without gradients.
 
-    Without gradients, compiled or exported it is torch's own layer. `tune` makes it of one.
+    They can be set at any time. Compiled or exported it is torch's own layer. `tune` makes it of one.
     """
 
     algorithms = PLAIN
+    prediction: Algorithm = "onednn"
     same = False  # pads as TensorFlow does
 
     def slide(self, x: Tensor) -> tuple[Tensor, Window]:
@@ -61,7 +62,10 @@ class TunedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Correlate N x C x H x W with the kernels: N x O x H' x W'."""
         input, window = self.slide(input)
-        if self.algorithms == PLAIN or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            way = "onednn" if torch.compiler.is_compiling() else self.prediction
+            return OUTPUT[way](input, self.weight, self.bias, window)
+        if self.algorithms == PLAIN:
             return OUTPUT["onednn"](input, self.weight, self.bias, window)
         kind = input.device.type
         x = input.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else input

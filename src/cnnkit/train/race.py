@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +14,21 @@ from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm, Window
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
 from cnnkit.train.plan import Plan, threads, use_plan
 
-__all__ = ["fastest_algorithms"]
+__all__ = ["fastest_algorithms", "use_fastest_outputs"]
 
 ROUNDS = 3  # that count
 GAIN = 1.07  # times as fast as oneDNN, to be taken
 
 
 def fastest_algorithms(net: nn.Module, x: Tensor, plan: Plan) -> dict[str, Algorithms]:
-    """Return the algorithms of the layers that oneDNN is not the fastest for, given images x by the plan."""
+    """Return the algorithms of the layers that oneDNN is not the fastest for in training, for images x by the plan."""
     net = copy.deepcopy(net)
     use_plan(net, plan)
-    seen: dict[str, tuple[torch.Size, bool]] = {}
-    layers = tune(net)
-    for name, layer in layers.items():
-
-        def note(layer: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
-            seen[name] = (inputs[0].shape, inputs[0].requires_grad)
-
-        layer.register_forward_pre_hook(note)
-    net(plan.lay_out(x))
     known: dict[object, Algorithms] = {}
     found: dict[str, Algorithms] = {}
+    inputs = _inputs(net, plan.lay_out(x))
     with threads(plan.threads), torch.no_grad():
-        for name, (shape, inner) in seen.items():
-            layer = layers[name]
+        for name, (layer, shape, inner) in inputs.items():
             maps = plan.lay_out(torch.rand(shape, device=x.device)).to(plan.half or torch.float32)
             with torch.enable_grad():  # as in training
                 maps, window = layer.slide(maps)
@@ -48,16 +40,45 @@ def fastest_algorithms(net: nn.Module, x: Tensor, plan: Plan) -> dict[str, Algor
     return found
 
 
+@torch.no_grad()
+def use_fastest_outputs(net: nn.Module, x: Tensor) -> None:
+    """Let the convolutions inside `net` predict by what is fastest for images like x, of the net's numbers."""
+    known: dict[object, Algorithm] = {}
+    for layer, shape, _ in _inputs(net, x).values():
+        maps = torch.rand(shape, device=x.device).to(x.dtype, memory_format=torch.channels_last)
+        maps, window = layer.slide(maps)
+        key = (window, shape, layer.weight.shape)
+        if key not in known:
+            names = possible(window, maps, layer.weight)
+            known[key] = _winner(
+                {name: partial(OUTPUT[name], maps, layer.weight, layer.bias, window) for name in names}
+            )
+        layer.prediction = known[key]
+
+
+def _inputs(net: nn.Module, x: Tensor) -> dict[str, tuple[TunedConv2d, torch.Size, bool]]:
+    """Return the tuned layers, the shapes of their inputs, and whether these have gradients, as x goes through."""
+    seen: dict[str, tuple[TunedConv2d, torch.Size, bool]] = {}
+    handles = []
+    for name, layer in tune(net).items():
+
+        def note(layer: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+            seen[name] = cast(TunedConv2d, layer), inputs[0].shape, inputs[0].requires_grad
+
+        handles.append(layer.register_forward_pre_hook(note))
+    net(x)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
 def _race(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorithms:
     """Return the fastest algorithms for maps like x; those of what is not needed are torch's own."""
     weight = layer.weight.to(x.dtype)
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     names = possible(window, x, weight)
     dy = torch.rand_like(OUTPUT["onednn"](x, weight, bias, window))
-    won = Algorithms()
-    if len(names) == 1:
-        return won
-    won = won._replace(output=_winner({name: partial(OUTPUT[name], x, weight, bias, window) for name in names}))
+    won = Algorithms(output=_winner({name: partial(OUTPUT[name], x, weight, bias, window) for name in names}))
     if inner:
         won = won._replace(input=_winner({name: partial(INPUT[name], dy, x, weight, window) for name in names}))
     if layer.weight.requires_grad:
@@ -70,6 +91,8 @@ def _race(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorit
 
 
 def _winner(ways: dict[Algorithm, Callable[[], Tensor]]) -> Algorithm:
+    if len(ways) == 1:
+        return "onednn"
     seconds: dict[Algorithm, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS + 1):
         for name, way in ways.items():
