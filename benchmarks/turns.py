@@ -1,6 +1,7 @@
 """Contestants that are processes of their own and work in turn, so that what slows the machine slows them all."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,9 @@ class Contestant:
     """A process that runs `answer`."""
 
     def __init__(self, command: list[str]):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # TensorFlow leaves oneDNN out on processors with AVX2 alone, and is a tenth as fast without it
+        best = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1"}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=best)
 
     def turn(self) -> tuple[str, float]:
         """Let it work once; return who it is, and its seconds."""

@@ -89,7 +89,7 @@ struct Transforms {
 
     // pixels outside the map are zero
     template <class One>
-    static void spread(const Tiles& t, const float* maps, float* spread) {
+    static void spread(const Tiles& t, const float* maps, float* to) {
         each_tile(t, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
             const bool inside = y >= 0 && x >= 0 && y + One::FROM <= t.height && x + One::FROM <= t.width;
             for (int64_t c = 0; c < t.channels; c += WIDTH) {
@@ -102,12 +102,12 @@ struct Transforms {
                 both_ways<One>(pixels, found);
                 for (int i = 0; i < One::TO; i++)
                     for (int j = 0; j < One::TO; j++)
-                        store(spread + ((i * One::TO + j) * t.count + tile) * t.channels + c, found[i][j]);
+                        store(to + ((i * One::TO + j) * t.count + tile) * t.channels + c, found[i][j]);
             }
         });
     }
 
-    static void gather(const Tiles& t, const float* spread, const float* bias, float* maps) {
+    static void gather(const Tiles& t, const float* from, const float* bias, float* maps) {
         each_tile(t, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
             const int rows = std::min<int64_t>(4, t.height - y), columns = std::min<int64_t>(4, t.width - x);
             for (int64_t c = 0; c < t.channels; c += WIDTH) {
@@ -115,7 +115,7 @@ struct Transforms {
                 Lanes products[6][6], found[4][4];
                 for (int i = 0; i < 6; i++)
                     for (int j = 0; j < 6; j++)
-                        products[i][j] = load(spread + ((i * 6 + j) * t.count + tile) * t.channels + c);
+                        products[i][j] = load(from + ((i * 6 + j) * t.count + tile) * t.channels + c);
                 both_ways<Output>(products, found);
                 for (int i = 0; i < rows; i++)
                     for (int j = 0; j < columns; j++)
@@ -134,13 +134,13 @@ static void by_width(const Tiles& t, Do work) {  // the widest registers that th
 }
 
 extern "C" {
-void winograd_input(const Tiles* t, const float* maps, float* spread) {
-    by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Input>(*t, maps, spread); });
+void winograd_input(const Tiles* t, const float* maps, float* to) {
+    by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Input>(*t, maps, to); });
 }
-void winograd_gradient(const Tiles* t, const float* maps, float* spread) {
-    by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Gradient>(*t, maps, spread); });
+void winograd_gradient(const Tiles* t, const float* maps, float* to) {
+    by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Gradient>(*t, maps, to); });
 }
-void winograd_output(const Tiles* t, const float* spread, const float* bias, float* maps) {
-    by_width(*t, [&](auto one) { one.gather(*t, spread, bias, maps); });
+void winograd_output(const Tiles* t, const float* from, const float* bias, float* maps) {
+    by_width(*t, [&](auto one) { one.gather(*t, from, bias, maps); });
 }
 }
