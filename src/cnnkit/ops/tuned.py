@@ -62,11 +62,9 @@ class TunedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Correlate N x C x H x W with the kernels: N x O x H' x W'."""
         input, window = self.slide(input)
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            way = "onednn" if torch.compiler.is_compiling() else self.prediction
-            return OUTPUT[way](input, self.weight, self.bias, window)
-        if self.algorithms == PLAIN:
-            return OUTPUT["onednn"](input, self.weight, self.bias, window)
+        plain = torch.compiler.is_compiling() or (torch.is_grad_enabled() and self.algorithms == PLAIN)
+        if plain or not torch.is_grad_enabled():
+            return OUTPUT["onednn" if plain else self.prediction](input, self.weight, self.bias, window)
         kind = input.device.type
         x = input.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else input
         return cast(Tensor, _Convolution.apply(x, self.weight, self.bias, window, self.algorithms))  # type: ignore[no-untyped-call]
