@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 
 from cnnkit.cli import app
+from cnnkit.core.compiler import find_compiler
 
 settings.register_profile("cnnkit", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cnnkit")
@@ -81,3 +82,22 @@ def one_line(result: Result, code: int, *words: str) -> None:
     assert result.err.startswith("cnnkit: ")
     for word in words:
         assert word in result.err, (word, result.err)
+
+
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")  # for the compiler
+
+
+def run_sanitized(code: str) -> None:
+    """Run Python whose compiled code has SANITIZE, and assert that it gets to its end, where it prints "clean"."""
+    compiler = find_compiler()
+    assert compiler
+    runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not Path(runtime).is_absolute():
+        pytest.skip("this compiler has no address sanitizer")
+    environment = os.environ | {
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.endswith("clean\n"), done.stderr[:3000]

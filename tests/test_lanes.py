@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
 import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +19,7 @@ from cnnkit.lanes import Engine, read_chain
 from cnnkit.nets import create
 from cnnkit.ops import Dropout
 from cnnkit.train.checkpoint import load_checkpoint
-from conftest import Cli, one_line
+from conftest import Cli, one_line, run_sanitized
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
@@ -429,12 +426,12 @@ SANITIZED = """
 import torch
 from torch import nn
 from cnnkit.lanes import Engine
+from conftest import SANITIZE
 from test_lanes import NETS, batch, build
 
 for name, (layers, image) in NETS.items():
     net = build(layers(), image)
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    engine = Engine(net, image, threads=2, flags=flags)
+    engine = Engine(net, image, threads=2, flags=SANITIZE)
     for images in (21, 2, 64):
         x, y = batch(image, images)
         engine.gradients(x, y)
@@ -447,14 +444,4 @@ print("clean")
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_sanitizers_find_nothing() -> None:
-    compiler = find_compiler()
-    runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
-    if not Path(runtime).is_absolute():
-        pytest.skip("this compiler has no address sanitizer")
-    environment = os.environ | {
-        "LD_PRELOAD": runtime,
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run([sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True)
-    assert done.stdout.endswith("clean\n"), done.stderr[:3000]
+    run_sanitized(SANITIZED)

@@ -9,6 +9,7 @@ from cnnkit.core.compiler import find_compiler
 from cnnkit.ops import compiled, winograd
 from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Window
 from cnnkit.ops.tuned import possible
+from conftest import run_sanitized
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
@@ -96,3 +97,37 @@ def test_it_is_tried_on_maps_of_a_tile_or_more(monkeypatch: pytest.MonkeyPatch) 
     assert "winograd" not in possible(window, large, weight)
     monkeypatch.undo()
     compiled.library.cache_clear()
+
+
+SANITIZED = """
+from itertools import product
+
+import torch
+from conftest import SANITIZE
+from cnnkit.ops import compiled
+from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT
+from cnnkit.ops.max_pool import compile_pooling
+from test_max_pool import POOLS, maps, results
+from test_winograd import SHAPES, made
+
+build = compiled.build
+compiled.build = lambda what, source, flags: build(what, source, (*flags, *SANITIZE))
+assert compiled.library()
+for shape in SHAPES:
+    x, weight, bias, dy, window = made(shape)
+    OUTPUT["winograd"](x, weight, bias, window)
+    INPUT["winograd"](dy, x, weight, window)
+    KERNELS["winograd"](dy, x, weight, window)
+for dtype in (torch.float32, torch.bfloat16):
+    for channels, pool in product((8, 16, 40), POOLS.values()):
+        net = torch.nn.Sequential(torch.nn.ReLU(), pool())
+        assert compile_pooling(net)
+        results(net, maps(channels, dtype=dtype))
+print("clean")
+"""
+
+
+@pytest.mark.slow
+def test_the_sanitizers_find_nothing() -> None:
+    """In the transforms, and in the pooling beside them."""
+    run_sanitized(SANITIZED)

@@ -11,10 +11,10 @@ __all__ = ["mix_seed", "pick_device", "seed_device", "seed_everything", "send"]
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU's on the device, without waiting until that has finished what it is at."""
+    """Return a tensor of the CPU's on the device, without waiting until a GPU has finished what it is at."""
     if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:

@@ -138,7 +138,8 @@ class Batches:
         """Yield the images of some rows on the device, their labels, and which of the rows could be read."""
         streamed = isinstance(self.images, Streamed)
         for images, labels, kept in ahead(self._gather, parts, 1, 2) if streamed else map(self._gather, parts):
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), kept
+            later = self.device.type == "cuda"  # from pinned memory; elsewhere a copy must be done before it is used
+            yield images.to(self.device, non_blocking=later), labels.to(self.device, non_blocking=later), kept
 
     def _gather(self, rows: Rows) -> tuple[Tensor, Tensor, Rows]:
         kept: Rows = slice(None)
