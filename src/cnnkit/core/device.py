@@ -11,8 +11,8 @@ __all__ = ["mix_seed", "pick_device", "seed_device", "seed_everything", "send"]
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU's on the device, without waiting until a GPU has finished what it is at."""
-    if device.type == "cuda":
+    """Return a tensor on the device; where that is a GPU, without waiting until it has finished what it is at."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
