@@ -88,7 +88,8 @@ def test_augmentation_is_the_same_on_every_device(name: str, channels: int) -> N
     images = data((channels, 20, 24)).images
     augment = Augment([name], (20, 24))
     u = torch.rand(len(images), augment.numbers, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(augment(images.cuda(), u).cpu(), augment(images, u))
+    for numbers in (u, u.cuda()):
+        assert torch.equal(augment(images.cuda(), numbers).cpu(), augment(images, u))
 
 
 def test_a_small_network_is_captured_and_a_mixture_is_not() -> None:

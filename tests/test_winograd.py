@@ -17,7 +17,7 @@ EXACT = 5e-5  # of the largest number; float32 has 1.2e-7, oneDNN reaches some 1
 SHAPES = [  # images, channels, rows, columns, outputs, zeros at the top, bottom, left and right
     (2, 8, 8, 8, 8, (1, 1, 1, 1)),
     (3, 16, 9, 11, 8, (1, 1, 1, 1)),  # tiles beyond the map
-    (1, 8, 5, 4, 24, (0, 0, 0, 0)),
+    (1, 8, 7, 6, 24, (0, 0, 0, 0)),
     (2, 16, 3, 3, 16, (1, 1, 1, 1)),  # a map smaller than a tile
     (2, 8, 7, 6, 8, (0, 2, 2, 0)),
     (2, 8, 4, 5, 8, (3, 4, 5, 3)),  # more zeros than a kernel sees
@@ -25,11 +25,11 @@ SHAPES = [  # images, channels, rows, columns, outputs, zeros at the top, bottom
 ]
 
 
-def made(shape: tuple) -> tuple[Tensor, Tensor, Tensor, Tensor, Window]:
+def made(shape: tuple, kernel: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Window]:
     n, channels, rows, columns, outputs, sides = shape
-    window = Window((3, 3), (1, 1), sides)
+    window = Window((kernel, kernel), (1, 1), sides)
     x = torch.randn(n, channels, rows, columns).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(outputs, channels, 3, 3).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(outputs, channels, kernel, kernel).contiguous(memory_format=torch.channels_last)
     dy = torch.randn(n, outputs, *window.output(x)).contiguous(memory_format=torch.channels_last)
     return x, weight, torch.randn(outputs), dy, window
 
@@ -40,10 +40,11 @@ def error(found: Tensor, exact: Tensor) -> float:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_outputs_and_gradients_are_those_of_the_definition(shape: tuple, threads: int) -> None:
+def test_outputs_and_gradients_are_those_of_the_definition(shape: tuple, kernel: int, threads: int) -> None:
     torch.set_num_threads(threads)
-    x, weight, bias, dy, window = made(shape)
+    x, weight, bias, dy, window = made(shape, kernel)
     assert winograd.suits(x, weight, window.stride)
     top, bottom, left, right = window.sides
     inputs, kernels, biases = (tensor.double().requires_grad_() for tensor in (x, weight, bias))
@@ -58,7 +59,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(shape: tuple, threads
 
 
 def test_numbers_that_are_none_stay_in_their_tiles() -> None:
-    x, weight, bias, _, window = made(SHAPES[0])
+    x, weight, bias, _, window = made(SHAPES[0], 3)
     x[0, 0, 0, 0] = torch.nan
     y = OUTPUT["winograd"](x, weight, bias, window)
     assert y[0, :, :4, :4].isnan().all()
@@ -71,7 +72,7 @@ def test_numbers_that_are_none_stay_in_their_tiles() -> None:
     [
         (12, 8, 3, 1, torch.float32),
         (8, 12, 3, 1, torch.float32),
-        (8, 8, 5, 1, torch.float32),
+        (8, 8, 7, 1, torch.float32),
         (8, 8, 3, 2, torch.float32),
         (8, 8, 3, 1, torch.bfloat16),
         (8, 8, 3, 1, torch.float64),
@@ -113,8 +114,8 @@ from test_winograd import SHAPES, made
 build = compiled.build
 compiled.build = lambda what, source, flags: build(what, source, (*flags, *SANITIZE))
 assert compiled.library()
-for shape in SHAPES:
-    x, weight, bias, dy, window = made(shape)
+for shape, kernel in product(SHAPES, (3, 5)):
+    x, weight, bias, dy, window = made(shape, kernel)
     OUTPUT["winograd"](x, weight, bias, window)
     INPUT["winograd"](dy, x, weight, window)
     KERNELS["winograd"](dy, x, weight, window)

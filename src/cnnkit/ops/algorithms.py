@@ -3,7 +3,7 @@
 onednn   torch's own.
 unfold   the windows as the rows of a matrix, times the kernels: one matrix product (Chellapilla et al. 2006).
 dense    the layer as one matrix from all of a map's pixels to all of its output's: for maps of a few pixels.
-winograd a quarter of the multiplications, for float32 and kernels of 3 x 3 without stride; else it is torch's.
+winograd a fraction of the multiplications, for float32 and kernels of 3 x 3 or 5 x 5 without stride; else torch's.
 
 Maps are N x C x H x W with channels-last strides. In half precision a gradient of kernels may be in float32.
 """
@@ -204,7 +204,7 @@ def _winograd_input(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Te
 def _winograd_kernels(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
     if not winograd.suits(x, weight, window.stride):
         return _kernels_gradient(dy, x, weight, window)
-    return winograd.kernels_gradient(dy, x, window.sides)
+    return winograd.kernels_gradient(dy, x, window.sides, window.kernel[0])
 
 
 OUTPUT: dict[Algorithm, Callable[[Tensor, Tensor, Tensor | None, Window], Tensor]] = {

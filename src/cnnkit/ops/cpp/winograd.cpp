@@ -1,5 +1,6 @@
-// The transforms of Winograd's minimal filtering, F(4 x 4, 3 x 3), of channels-last maps in float32: a tile of the output
-// has 4 x 4 pixels and comes from 6 x 6 of the input. Transformed tiles lie as 36 matrices, tiles x channels.
+// The transforms of Winograd's minimal filtering of channels-last maps in float32. A tile of the output has 4 x 4 pixels for
+// kernels of 3 x 3, and 2 x 2 for those of 5 x 5; it comes from 6 x 6 of the input, and the points are 0, 1, -1, 2, -2 and
+// infinity for both. Transformed tiles lie as 36 matrices, tiles x channels.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -9,6 +10,7 @@ struct Tiles {
     int64_t rows, columns;            // of tiles in a map
     int64_t top, left;                // of the first tile above and beside the map's first pixel
     int64_t first, count;             // of all maps' tiles
+    int64_t side;                     // pixels of a tile of the output
     int64_t threads;
 };
 
@@ -35,26 +37,37 @@ struct Transforms {
             v[5] = 4 * d[1] - 5 * d[3] + d[5];
         }
     };
+    template <int SIDE>
     struct Output {  // A^T m
-        static constexpr int FROM = 6, TO = 4;
+        static constexpr int FROM = 6, TO = SIDE;
         static void apply(const Lanes* m, Lanes* y) {
             const Lanes near = m[1] + m[2], across = m[1] - m[2], far = m[3] + m[4], beyond = m[3] - m[4];
             y[0] = m[0] + near + far;
             y[1] = across + 2 * beyond;
-            y[2] = near + 4 * far;
-            y[3] = across + 8 * beyond + m[5];
+            if constexpr (SIDE == 4) {
+                y[2] = near + 4 * far;
+                y[3] = across + 8 * beyond;
+            }
+            y[SIDE - 1] += m[5];
         }
     };
+    template <int SIDE>
     struct Gradient {  // A y
-        static constexpr int FROM = 4, TO = 6;
+        static constexpr int FROM = SIDE, TO = 6;
         static void apply(const Lanes* y, Lanes* m) {
-            const Lanes even = y[0] + y[2], odd = y[1] + y[3], far = y[0] + 4 * y[2], beyond = 2 * y[1] + 8 * y[3];
+            Lanes even = y[0], odd = y[1], far = y[0], beyond = 2 * y[1];
+            if constexpr (SIDE == 4) {
+                even += y[2];
+                odd += y[3];
+                far += 4 * y[2];
+                beyond += 8 * y[3];
+            }
             m[0] = y[0];
             m[1] = even + odd;
             m[2] = even - odd;
             m[3] = far + beyond;
             m[4] = far - beyond;
-            m[5] = y[3];
+            m[5] = y[SIDE - 1];
         }
     };
 
@@ -82,7 +95,7 @@ struct Transforms {
 #pragma omp parallel for num_threads(t.threads) schedule(static)
         for (int64_t tile = 0; tile < t.count; tile++) {
             const int64_t number = t.first + tile, row = number / t.columns;
-            const int64_t y = row % t.rows * 4 - t.top, x = number % t.columns * 4 - t.left;
+            const int64_t y = row % t.rows * t.side - t.top, x = number % t.columns * t.side - t.left;
             work(tile, row / t.rows * t.height * t.width, y, x);
         }
     }
@@ -107,16 +120,17 @@ struct Transforms {
         });
     }
 
+    template <int SIDE>
     static void gather(const Tiles& t, const float* from, const float* bias, float* maps) {
         each_tile(t, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
-            const int rows = std::min<int64_t>(4, t.height - y), columns = std::min<int64_t>(4, t.width - x);
+            const int rows = std::min<int64_t>(SIDE, t.height - y), columns = std::min<int64_t>(SIDE, t.width - x);
             for (int64_t c = 0; c < t.channels; c += WIDTH) {
                 const Lanes more = bias ? load(bias + c) : Lanes{};
-                Lanes products[6][6], found[4][4];
+                Lanes products[6][6], found[SIDE][SIDE];
                 for (int i = 0; i < 6; i++)
                     for (int j = 0; j < 6; j++)
                         products[i][j] = load(from + ((i * 6 + j) * t.count + tile) * t.channels + c);
-                both_ways<Output>(products, found);
+                both_ways<Output<SIDE>>(products, found);
                 for (int i = 0; i < rows; i++)
                     for (int j = 0; j < columns; j++)
                         store(maps + (image + (y + i) * t.width + x + j) * t.channels + c, found[i][j] + more);
@@ -138,9 +152,16 @@ void winograd_input(const Tiles* t, const float* maps, float* to) {
     by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Input>(*t, maps, to); });
 }
 void winograd_gradient(const Tiles* t, const float* maps, float* to) {
-    by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Gradient>(*t, maps, to); });
+    by_width(*t, [&](auto one) {
+        using One = decltype(one);
+        if (t->side == 4) one.template spread<typename One::template Gradient<4>>(*t, maps, to);
+        else one.template spread<typename One::template Gradient<2>>(*t, maps, to);
+    });
 }
 void winograd_output(const Tiles* t, const float* from, const float* bias, float* maps) {
-    by_width(*t, [&](auto one) { one.gather(*t, from, bias, maps); });
+    by_width(*t, [&](auto one) {
+        if (t->side == 4) one.template gather<4>(*t, from, bias, maps);
+        else one.template gather<2>(*t, from, bias, maps);
+    });
 }
 }
