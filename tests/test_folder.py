@@ -224,7 +224,7 @@ def test_names_win_and_paths_are_folders(monkeypatch: pytest.MonkeyPatch) -> Non
         load_dataset("nowhere/photos")
     with pytest.raises(UsageError, match=r"unknown data set 'photo'.*nor is there such a folder"):
         load_dataset("photo")
-    with pytest.raises(UsageError, match="photos is a folder of its own"):
+    with pytest.raises(UsageError, match="photos is a place of its own"):
         load_dataset("photos", Path("/usr"))
 
 
