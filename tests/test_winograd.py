@@ -13,7 +13,7 @@ from conftest import run_sanitized
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
-EXACT = 5e-5  # of the largest number; float32 has 1.2e-7, oneDNN reaches some 1e-6
+EXACT = 5e-5  # of the largest number; float32's own is 1.2e-7
 SHAPES = [  # images, channels, rows, columns, outputs, zeros at the top, bottom, left and right
     (2, 8, 8, 8, 8, (1, 1, 1, 1)),
     (3, 16, 9, 11, 8, (1, 1, 1, 1)),  # tiles beyond the map
