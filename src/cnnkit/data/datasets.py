@@ -118,7 +118,7 @@ def load_dataset(
     if not shards and not root.is_dir() and root.name == name:
         raise UsageError(f"{unknown('data set', name, DATASETS)}; nor is there such a folder")
     if data_dir is not None:
-        raise UsageError(f"data_dir is where the data sets with names lie; {name} is a place of its own: leave out data_dir")
+        raise UsageError(f"data_dir is for data sets with names; {name} is a place of its own: leave it out")
     options: dict[str, Any] = {
         "image_size": image_size,
         "channels": channels,
