@@ -293,17 +293,20 @@ def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
     """Write the table: medians, cnnkit's ratio to each peer, and its plan."""
     names = [name for name in CONTESTANTS if all(name in row["titles"] for row in figures.values())]
     peers = [name for name in names if name != "cnnkit"]
-    rows, ratios = [], {name: list[float]() for name in peers}
+    rows, ratios = [], {name: dict[str, float]() for name in peers}
     for key, row in figures.items():
         seconds = row["seconds"]
         for name in peers:
             pairs = zip(seconds[name], seconds["cnnkit"], strict=True)
-            ratios[name].append(statistics.median(other / own for other, own in pairs))
+            ratios[name][key] = statistics.median(other / own for other, own in pairs)
         medians = [f"{WORK[key].images / statistics.median(seconds[name]):,.1f}" for name in names]
         plan = row["titles"]["cnnkit"].split(": ", 1)[1]
-        rows.append([WORK[key].title, *medians, *(f"{ratios[name][-1]:.2f}" for name in peers), plan])
-    means = [f"{geometric_mean(ratios[name]):.2f}" for name in peers]
-    rows.append(["geometric mean", *[""] * len(names), *means, ""])
+        rows.append([WORK[key].title, *medians, *(f"{ratios[name][key]:.2f}" for name in peers), plan])
+    others = [key for key in figures if not key.startswith("lenet")]
+    means = {"geometric mean": list(figures), "the same without LeNet": others}
+    for title, keys in means.items():
+        values = [f"{geometric_mean([ratios[name][key] for key in keys]):.2f}" if keys else "" for name in peers]
+        rows.append([title, *[""] * len(names), *values, ""])
     chart(result_path(folder, "train_throughput").with_suffix(".svg"), figures, names)
     titles = next(iter(figures.values()))["titles"]
     versions = "; ".join(titles[name] for name in peers)

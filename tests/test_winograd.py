@@ -18,7 +18,9 @@ SHAPES = [  # images, channels, rows, columns, outputs, zeros at the top, bottom
     (2, 8, 8, 8, 8, (1, 1, 1, 1)),
     (3, 16, 9, 11, 8, (1, 1, 1, 1)),  # tiles beyond the map
     (1, 8, 7, 6, 24, (0, 0, 0, 0)),
-    (2, 16, 3, 3, 16, (1, 1, 1, 1)),  # a map smaller than a tile
+    (2, 16, 3, 3, 16, (1, 1, 1, 1)),  # a single tile, of 3 x 3
+    (3, 8, 6, 9, 16, (1, 1, 1, 1)),  # several
+    (2, 8, 2, 1, 8, (2, 2, 2, 2)),  # a map smaller than a tile
     (2, 8, 7, 6, 8, (0, 2, 2, 0)),
     (2, 8, 4, 5, 8, (3, 4, 5, 3)),  # more zeros than a kernel sees
     (9, 8, 24, 25, 8, (1, 1, 1, 1)),  # more than one chunk of tiles
@@ -90,7 +92,7 @@ def test_what_it_cannot_take_is_torchs(
 
 def test_it_is_tried_on_maps_of_a_tile_or_more(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, window = torch.randn(8, 8, 3, 3), Window((3, 3), (1, 1), (1, 1, 1, 1))
-    large, small = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 3, 3)
+    large, small = torch.randn(1, 8, 3, 3), torch.randn(1, 8, 2, 2)
     assert "winograd" in possible(window, large, weight)
     assert "winograd" not in possible(window, small, weight)
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -18,7 +18,7 @@ __all__ = ["Algorithms", "TunedConv2d", "possible", "tune"]
 LARGEST_UNFOLDED = 256  # pixels of the output; larger maps have enough work for oneDNN, and their windows take memory
 FEW = 16  # channels that oneDNN's kernels take at a time, on some processors
 LARGEST_DENSE = 36  # pairs of an output's and an input's pixel
-SMALLEST_TILED = 16  # pixels of the output: a tile
+SMALLEST_TILED = 9  # pixels of the output: a tile
 
 
 class Algorithms(NamedTuple):

@@ -1,15 +1,16 @@
 """Convolutions by Winograd's minimal filtering, with a fraction of the multiplications (Lavin and Gray 2016).
 
-F(4 x 4, 3 x 3) takes a quarter, F(2 x 2, 5 x 5) a bit more than a third. A tile of 4 x 4 or 2 x 2 pixels of the output
-comes from 6 x 6 of the input. The input's tile and the kernel are transformed, by additions and small factors, into 36
-numbers each, whose products are those of the output's tile: with many channels, 36 matrix products. Compiled code
-transforms, torch multiplies. It costs about a digit: errors are some 1e-5 of the largest number. Maps are float32,
-N x C x H x W with channels-last strides.
+F(4 x 4, 3 x 3) takes a quarter, F(3 x 3, 3 x 3) a bit less than a third, and F(2 x 2, 5 x 5) a bit more. A tile of 4 x 4
+pixels of the output comes from 6 x 6 of the input. The input's tile and the kernel are transformed, by additions and small
+factors, into 36 numbers each, whose products are those of the output's tile: with many channels, 36 matrix products.
+Compiled code transforms, torch multiplies. It costs about a digit: errors are some 1e-5 of the largest number. Maps are
+float32, N x C x H x W with channels-last strides.
 """
 
 import ctypes
 from collections.abc import Iterator
 from functools import cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,11 +20,10 @@ from cnnkit.ops.compiled import address, library
 
 __all__ = ["correlate", "input_gradient", "kernels_gradient", "suits"]
 
-INPUTS, PRODUCTS = 6, 36  # pixels of a tile of the input in a row, and in all
-SIZES = (3, 5)  # of kernels
+SIDES = {3: (4, 3), 5: (2,)}  # of a tile of the output, by the size of the kernel
 CHUNK = 256  # tiles at a time, so that they stay in a cache while they are multiplied
 REGISTER = 8  # channels, at least
-POINTS = {0: 1 / 4, 1: -1 / 6, -1: -1 / 6, 2: 1 / 24, -2: 1 / 24}  # and their factors; the last one is infinity
+POINTS = (0, 1, -1, 2, -2)  # as many as are needed; the last one is infinity
 
 
 class _Tiles(ctypes.Structure):
@@ -40,7 +40,7 @@ def suits(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> bool:
     """Return whether maps like x and these kernels, O x C x kh x kw, can be computed so."""
     return (
         weight.shape[2] == weight.shape[3]
-        and weight.shape[2] in SIZES
+        and weight.shape[2] in SIDES
         and stride == (1, 1)
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
@@ -51,54 +51,76 @@ def suits(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> bool:
 
 def correlate(x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sides) -> Tensor:
     """Return the output N x O x H' x W' for kernels O x C x k x k and zeros at the top, bottom, left and right."""
-    (top, bottom, left, right), over = sides, weight.shape[2] - 1
-    size = (x.shape[2] + top + bottom - over, x.shape[3] + left + right - over)
-    return _correlate(x, weight, bias, (top, left), size)
+    (top, bottom, left, right), kernel = sides, weight.shape[2]
+    size = (x.shape[2] + top + bottom - kernel + 1, x.shape[3] + left + right - kernel + 1)
+    side = _side(kernel, size)
+    kernels = _kernels(weight, _transform(kernel, side)).transpose(1, 2)
+    return _correlate(x, kernels, bias, side, (top, left), size)
 
 
 def input_gradient(dy: Tensor, weight: Tensor, sides: Sides, size: tuple[int, int]) -> Tensor:
     """Return the gradient of an input of this height and width: the output's, with the kernels turned round."""
-    turned, over = weight.flip(2, 3).transpose(0, 1), weight.shape[2] - 1
-    return _correlate(dy, turned, None, (over - sides[0], over - sides[2]), size)
+    kernel = weight.shape[2]
+    side, over = _side(kernel, size), kernel - 1
+    kernels = _kernels(weight, _transform(kernel, side).flip(1))
+    return _correlate(dy, kernels, None, side, (over - sides[0], over - sides[2]), size)
 
 
 def kernels_gradient(dy: Tensor, x: Tensor, sides: Sides, kernel: int) -> Tensor:
     """Return the gradient of the kernels O x C x `kernel` x `kernel`."""
     inputs, steps = _pixels(x), _pixels(dy)
     channels, outputs = inputs.shape[3], steps.shape[3]
-    sums = inputs.new_zeros(PRODUCTS, channels, outputs)
-    for tiles in _chunks(len(x), (dy.shape[2], dy.shape[3]), kernel):
-        mine = _spread("input", inputs, tiles, (sides[0], sides[2]))
-        torch.baddbmm(sums, mine.transpose(1, 2), _spread("gradient", steps, tiles), out=sums)
-    flat = _transform(kernel).t() @ sums.view(PRODUCTS, -1)
-    return flat.view(kernel, kernel, channels, outputs).permute(3, 2, 0, 1)
+    size = (dy.shape[2], dy.shape[3])
+    side = _side(kernel, size)
+    transform = _transform(kernel, side)
+    sums = inputs.new_zeros(len(transform), outputs, channels)
+    for tiles in _chunks(len(x), size, side):
+        mine = _spread("gradient", steps, tiles, len(sums))
+        torch.baddbmm(sums, mine.transpose(1, 2), _spread("input", inputs, tiles, len(sums), sides[::2]), out=sums)
+    flat = transform.t() @ sums.view(len(sums), -1)
+    return flat.view(kernel, kernel, outputs, channels).permute(2, 3, 0, 1)
+
+
+def _kernels(weight: Tensor, transform: Tensor) -> Tensor:
+    """Return kernels O x C x k x k, transformed: products x O x C."""
+    outputs, channels, kernel, _ = weight.shape
+    flat = transform @ weight.permute(2, 3, 0, 1).reshape(kernel**2, -1)
+    return flat.view(-1, outputs, channels)
 
 
 def _correlate(
-    x: Tensor, weight: Tensor, bias: Tensor | None, before: tuple[int, int], size: tuple[int, int]
+    x: Tensor, kernels: Tensor, bias: Tensor | None, side: int, before: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    maps, (outputs, channels, kernel, _) = _pixels(x), weight.shape
-    flat = _transform(kernel) @ weight.permute(2, 3, 1, 0).reshape(kernel**2, -1)
-    kernels = flat.view(PRODUCTS, channels, outputs)
-    y = maps.new_empty(len(x), *size, outputs)
-    for tiles in _chunks(len(x), size, kernel):
-        _call("output", y, tiles, (0, 0), torch.bmm(_spread("input", maps, tiles, before), kernels), bias, y)
+    """Return maps of this height and width for kernels products x channels x outputs."""
+    maps = _pixels(x)
+    y = maps.new_empty(len(x), *size, kernels.shape[2])
+    for tiles in _chunks(len(x), size, side):
+        products = torch.bmm(_spread("input", maps, tiles, len(kernels), before), kernels)
+        _call("output", y, tiles, (0, 0), products, bias, y)
     return y.permute(0, 3, 1, 2)
 
 
-def _chunks(images: int, size: tuple[int, int], kernel: int) -> Iterator[_Tiles]:
+def _side(kernel: int, size: tuple[int, int]) -> int:
+    """Return the side of the tiles by which outputs of this height and width take the fewest products."""
+    return min(SIDES[kernel], key=lambda side: prod(_grid(size, side)) * (side + kernel - 1) ** 2)
+
+
+def _grid(size: tuple[int, int], side: int) -> tuple[int, int]:
+    return -(-size[0] // side), -(-size[1] // side)
+
+
+def _chunks(images: int, size: tuple[int, int], side: int) -> Iterator[_Tiles]:
     """Yield the tiles of outputs of this height and width, some at a time."""
-    side = INPUTS - kernel + 1
-    rows, columns = (-(-pixels // side) for pixels in size)
+    rows, columns = _grid(size, side)
     total = images * rows * columns
     for first in range(0, total, CHUNK):
         count = min(CHUNK, total - first)
         yield _Tiles(rows=rows, columns=columns, first=first, count=count, side=side, threads=torch.get_num_threads())
 
 
-def _spread(kind: str, maps: Tensor, tiles: _Tiles, before: tuple[int, int] = (0, 0)) -> Tensor:
-    """Return the tiles of maps N x H x W x C, transformed: 36 x tiles x C; the first begins so far before the map."""
-    found = maps.new_empty(PRODUCTS, tiles.count, maps.shape[3])
+def _spread(kind: str, maps: Tensor, tiles: _Tiles, products: int, before: tuple[int, int] = (0, 0)) -> Tensor:
+    """Return the tiles of maps N x H x W x C, transformed: products x tiles x C; the first begins so far before the map."""
+    found = maps.new_empty(products, tiles.count, maps.shape[3])
     _call(kind, maps, tiles, before, maps, found)
     return found
 
@@ -115,8 +137,10 @@ def _pixels(maps: Tensor) -> Tensor:
 
 
 @cache
-def _transform(kernel: int) -> Tensor:
-    """Return what transforms kernels of this size: 36 x kernel * kernel, for both directions."""
-    rows = [[factor * point**power for power in range(kernel)] for point, factor in POINTS.items()]
+def _transform(kernel: int, side: int) -> Tensor:
+    """Return what transforms kernels of this size: products x kernel * kernel, for both directions."""
+    points = POINTS[: side + kernel - 2]
+    factors = [1 / prod(point - other for other in points if other != point) for point in points]
+    rows = [[factor * point**power for power in range(kernel)] for point, factor in zip(points, factors, strict=True)]
     one = torch.tensor([*rows, [0.0] * (kernel - 1) + [1.0]], dtype=torch.float64)
     return torch.kron(one, one).float()

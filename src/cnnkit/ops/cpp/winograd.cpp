@@ -1,6 +1,7 @@
-// The transforms of Winograd's minimal filtering of channels-last maps in float32. A tile of the output has 4 x 4 pixels for
-// kernels of 3 x 3, and 2 x 2 for those of 5 x 5; it comes from 6 x 6 of the input, and the points are 0, 1, -1, 2, -2 and
-// infinity for both. Transformed tiles lie as 36 matrices, tiles x channels.
+// The transforms of Winograd's minimal filtering of channels-last maps in float32. A tile of the output has 4 x 4 or 3 x 3
+// pixels for kernels of 3 x 3, and 2 x 2 for those of 5 x 5; it comes from 6 x 6 of the input, or 5 x 5 for 3 x 3. The points
+// are 0, 1, -1, 2, -2, which the smaller one leaves out, and infinity. Transformed tiles lie as 36 or 25 matrices, tiles x
+// channels.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -14,8 +15,9 @@ struct Tiles {
     int64_t threads;
 };
 
-template <int WIDTH>
+template <int WIDTH, int SIDE>
 struct Transforms {
+    static constexpr int INPUTS = SIDE == 3 ? 5 : 6, TAIL = INPUTS - 1;
     typedef float Lanes __attribute__((vector_size(WIDTH * sizeof(float))));
 
     static Lanes load(const float* from) {
@@ -26,48 +28,60 @@ struct Transforms {
     static void store(float* to, Lanes a) { memcpy(to, &a, sizeof a); }
 
     struct Input {  // B^T d
-        static constexpr int FROM = 6, TO = 6;
+        static constexpr int FROM = INPUTS, TO = INPUTS;
         static void apply(const Lanes* d, Lanes* v) {
-            const Lanes even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1], near = d[4] - d[2], far = 2 * (d[3] - d[1]);
-            v[0] = 4 * d[0] - 5 * d[2] + d[4];
-            v[1] = even + odd;
-            v[2] = even - odd;
-            v[3] = near + far;
-            v[4] = near - far;
-            v[5] = 4 * d[1] - 5 * d[3] + d[5];
+            if constexpr (INPUTS == 6) {
+                const Lanes even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1], near = d[4] - d[2], far = 2 * (d[3] - d[1]);
+                v[0] = 4 * d[0] - 5 * d[2] + d[4];
+                v[1] = even + odd;
+                v[2] = even - odd;
+                v[3] = near + far;
+                v[4] = near - far;
+                v[5] = 4 * d[1] - 5 * d[3] + d[5];
+            } else {
+                const Lanes near = d[3] - d[1], far = d[3] - d[2];
+                v[0] = 2 * (d[0] - d[2]) + near;
+                v[1] = far - 2 * d[1];
+                v[2] = far + 2 * (d[1] - d[2]);
+                v[3] = near;
+                v[4] = d[4] - d[2] - 2 * near;
+            }
         }
     };
-    template <int SIDE>
     struct Output {  // A^T m
-        static constexpr int FROM = 6, TO = SIDE;
+        static constexpr int FROM = INPUTS, TO = SIDE;
         static void apply(const Lanes* m, Lanes* y) {
-            const Lanes near = m[1] + m[2], across = m[1] - m[2], far = m[3] + m[4], beyond = m[3] - m[4];
+            const Lanes near = m[1] + m[2], across = m[1] - m[2];
+            Lanes far = m[3], beyond = m[3];
+            if constexpr (INPUTS == 6) {
+                far += m[4];
+                beyond -= m[4];
+            }
             y[0] = m[0] + near + far;
             y[1] = across + 2 * beyond;
-            if constexpr (SIDE == 4) {
-                y[2] = near + 4 * far;
-                y[3] = across + 8 * beyond;
-            }
-            y[SIDE - 1] += m[5];
+            if constexpr (SIDE > 2) y[2] = near + 4 * far;
+            if constexpr (SIDE > 3) y[3] = across + 8 * beyond;
+            y[SIDE - 1] += m[TAIL];
         }
     };
-    template <int SIDE>
     struct Gradient {  // A y
-        static constexpr int FROM = SIDE, TO = 6;
+        static constexpr int FROM = SIDE, TO = INPUTS;
         static void apply(const Lanes* y, Lanes* m) {
             Lanes even = y[0], odd = y[1], far = y[0], beyond = 2 * y[1];
-            if constexpr (SIDE == 4) {
+            if constexpr (SIDE > 2) {
                 even += y[2];
-                odd += y[3];
                 far += 4 * y[2];
+            }
+            if constexpr (SIDE > 3) {
+                odd += y[3];
                 beyond += 8 * y[3];
             }
             m[0] = y[0];
             m[1] = even + odd;
             m[2] = even - odd;
             m[3] = far + beyond;
-            m[4] = far - beyond;
-            m[5] = y[SIDE - 1];
+            if constexpr (INPUTS == 6) m[4] = far - beyond;
+            m[TAIL] = y[SIDE - 1];
         }
     };
 
@@ -95,7 +109,7 @@ struct Transforms {
 #pragma omp parallel for num_threads(t.threads) schedule(static)
         for (int64_t tile = 0; tile < t.count; tile++) {
             const int64_t number = t.first + tile, row = number / t.columns;
-            const int64_t y = row % t.rows * t.side - t.top, x = number % t.columns * t.side - t.left;
+            const int64_t y = row % t.rows * SIDE - t.top, x = number % t.columns * SIDE - t.left;
             work(tile, row / t.rows * t.height * t.width, y, x);
         }
     }
@@ -120,17 +134,16 @@ struct Transforms {
         });
     }
 
-    template <int SIDE>
     static void gather(const Tiles& t, const float* from, const float* bias, float* maps) {
         each_tile(t, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
             const int rows = std::min<int64_t>(SIDE, t.height - y), columns = std::min<int64_t>(SIDE, t.width - x);
             for (int64_t c = 0; c < t.channels; c += WIDTH) {
                 const Lanes more = bias ? load(bias + c) : Lanes{};
-                Lanes products[6][6], found[SIDE][SIDE];
-                for (int i = 0; i < 6; i++)
-                    for (int j = 0; j < 6; j++)
-                        products[i][j] = load(from + ((i * 6 + j) * t.count + tile) * t.channels + c);
-                both_ways<Output<SIDE>>(products, found);
+                Lanes products[INPUTS][INPUTS], found[SIDE][SIDE];
+                for (int i = 0; i < INPUTS; i++)
+                    for (int j = 0; j < INPUTS; j++)
+                        products[i][j] = load(from + ((i * INPUTS + j) * t.count + tile) * t.channels + c);
+                both_ways<Output>(products, found);
                 for (int i = 0; i < rows; i++)
                     for (int j = 0; j < columns; j++)
                         store(maps + (image + (y + i) * t.width + x + j) * t.channels + c, found[i][j] + more);
@@ -139,29 +152,29 @@ struct Transforms {
     }
 };
 
+template <int WIDTH, class Do>
+static void by_side(const Tiles& t, Do work) {
+    if (t.side == 4) work(Transforms<WIDTH, 4>{});
+    else if (t.side == 3) work(Transforms<WIDTH, 3>{});
+    else work(Transforms<WIDTH, 2>{});
+}
+
 template <class Do>
-static void by_width(const Tiles& t, Do work) {  // the widest registers that the channels fill
+static void with_transforms(const Tiles& t, Do work) {  // the widest registers that the channels fill
 #ifdef __AVX512F__
-    if (t.channels % 16 == 0) return work(Transforms<16>{});
+    if (t.channels % 16 == 0) return by_side<16>(t, work);
 #endif
-    work(Transforms<8>{});
+    by_side<8>(t, work);
 }
 
 extern "C" {
 void winograd_input(const Tiles* t, const float* maps, float* to) {
-    by_width(*t, [&](auto one) { one.template spread<typename decltype(one)::Input>(*t, maps, to); });
+    with_transforms(*t, [&](auto one) { one.template spread<typename decltype(one)::Input>(*t, maps, to); });
 }
 void winograd_gradient(const Tiles* t, const float* maps, float* to) {
-    by_width(*t, [&](auto one) {
-        using One = decltype(one);
-        if (t->side == 4) one.template spread<typename One::template Gradient<4>>(*t, maps, to);
-        else one.template spread<typename One::template Gradient<2>>(*t, maps, to);
-    });
+    with_transforms(*t, [&](auto one) { one.template spread<typename decltype(one)::Gradient>(*t, maps, to); });
 }
 void winograd_output(const Tiles* t, const float* from, const float* bias, float* maps) {
-    by_width(*t, [&](auto one) {
-        if (t->side == 4) one.template gather<4>(*t, from, bias, maps);
-        else one.template gather<2>(*t, from, bias, maps);
-    });
+    with_transforms(*t, [&](auto one) { one.gather(*t, from, bias, maps); });
 }
 }
