@@ -21,7 +21,7 @@ from cnnkit.ops.compiled import address, library
 __all__ = ["correlate", "input_gradient", "kernels_gradient", "suits"]
 
 SIDES = {3: (4, 3), 5: (2,)}  # of a tile of the output, by the size of the kernel
-CHUNK = 256  # tiles at a time, so that they stay in a cache while they are multiplied
+CHUNK = 255  # tiles at a time, so that they stay in a cache while they are multiplied
 REGISTER = 8  # channels, at least
 POINTS = (0, 1, -1, 2, -2)  # as many as are needed; the last one is infinity
 
@@ -119,8 +119,12 @@ def _chunks(images: int, size: tuple[int, int], side: int) -> Iterator[_Tiles]:
 
 
 def _spread(kind: str, maps: Tensor, tiles: _Tiles, products: int, before: tuple[int, int] = (0, 0)) -> Tensor:
-    """Return the tiles of maps N x H x W x C, transformed: products x tiles x C; the first begins so far before the map."""
-    found = maps.new_empty(products, tiles.count, maps.shape[3])
+    """Return the tiles of maps N x H x W x C, transformed: products x tiles x C; the first begins so far before the map.
+
+    A tile of zeros makes an even number of them odd: the products of a tile would share the lines of a cache.
+    """
+    found = maps.new_empty(products, tiles.count | 1, maps.shape[3])
+    found[:, tiles.count :] = 0
     _call(kind, maps, tiles, before, maps, found)
     return found
 

@@ -1,7 +1,7 @@
 // The transforms of Winograd's minimal filtering of channels-last maps in float32. A tile of the output has 4 x 4 or 3 x 3
 // pixels for kernels of 3 x 3, and 2 x 2 for those of 5 x 5; it comes from 6 x 6 of the input, or 5 x 5 for 3 x 3. The points
 // are 0, 1, -1, 2, -2, which the smaller one leaves out, and infinity. Transformed tiles lie as 36 or 25 matrices, tiles x
-// channels.
+// channels, of an odd number of tiles.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -129,7 +129,7 @@ struct Transforms {
                 both_ways<One>(pixels, found);
                 for (int i = 0; i < One::TO; i++)
                     for (int j = 0; j < One::TO; j++)
-                        store(to + ((i * One::TO + j) * t.count + tile) * t.channels + c, found[i][j]);
+                        store(to + ((i * One::TO + j) * (t.count | 1) + tile) * t.channels + c, found[i][j]);
             }
         });
     }
@@ -142,7 +142,7 @@ struct Transforms {
                 Lanes products[INPUTS][INPUTS], found[SIDE][SIDE];
                 for (int i = 0; i < INPUTS; i++)
                     for (int j = 0; j < INPUTS; j++)
-                        products[i][j] = load(from + ((i * INPUTS + j) * t.count + tile) * t.channels + c);
+                        products[i][j] = load(from + ((i * INPUTS + j) * (t.count | 1) + tile) * t.channels + c);
                 both_ways<Output>(products, found);
                 for (int i = 0; i < rows; i++)
                     for (int j = 0; j < columns; j++)
