@@ -90,6 +90,12 @@ def test_what_it_cannot_take_is_torchs(
     assert torch.equal(OUTPUT["winograd"](x, weight, None, window), OUTPUT["onednn"](x, weight, None, window))
 
 
+def test_of_no_images_gradients_are_zero() -> None:
+    x, weight, _, dy, window = made(SHAPES[0], 3)
+    assert not KERNELS["winograd"](dy[:0], x[:0], weight, window).any()
+    assert OUTPUT["winograd"](x[:0], weight, None, window).shape == (0, 8, 8, 8)
+
+
 def test_it_is_tried_on_maps_of_a_tile_or_more(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, window = torch.randn(8, 8, 3, 3), Window((3, 3), (1, 1), (1, 1, 1, 1))
     large, small = torch.randn(1, 8, 3, 3), torch.randn(1, 8, 2, 2)

@@ -1,10 +1,10 @@
 """Convolutions by Winograd's minimal filtering, with a fraction of the multiplications (Lavin and Gray 2016).
 
-F(4 x 4, 3 x 3) takes a quarter, F(3 x 3, 3 x 3) a bit less than a third, and F(2 x 2, 5 x 5) a bit more. A tile of 4 x 4
-pixels of the output comes from 6 x 6 of the input. The input's tile and the kernel are transformed, by additions and small
-factors, into 36 numbers each, whose products are those of the output's tile: with many channels, 36 matrix products.
-Compiled code transforms, torch multiplies. It costs about a digit: errors are some 1e-5 of the largest number. Maps are
-float32, N x C x H x W with channels-last strides.
+F(4 x 4, 3 x 3) takes a quarter, F(3 x 3, 3 x 3) a bit less than a third, F(2 x 2, 5 x 5) a bit more. A tile of 4 x 4
+pixels of the output comes from 6 x 6 of the input. The input's tile and the kernel are transformed, by additions and
+small factors, into 36 numbers each, whose products are those of the output's tile: with many channels, 36 matrix
+products. Compiled code transforms, torch multiplies. It costs about a digit: errors are some 1e-5 of the largest
+number. Maps are float32, N x C x H x W with channels-last strides.
 """
 
 import ctypes
@@ -42,6 +42,7 @@ def suits(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> bool:
         weight.shape[2] == weight.shape[3]
         and weight.shape[2] in SIDES
         and stride == (1, 1)
+        and x.numel() > 0
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and weight.shape[0] % REGISTER == weight.shape[1] % REGISTER == 0
@@ -69,16 +70,16 @@ def input_gradient(dy: Tensor, weight: Tensor, sides: Sides, size: tuple[int, in
 def kernels_gradient(dy: Tensor, x: Tensor, sides: Sides, kernel: int) -> Tensor:
     """Return the gradient of the kernels O x C x `kernel` x `kernel`."""
     inputs, steps = _pixels(x), _pixels(dy)
-    channels, outputs = inputs.shape[3], steps.shape[3]
     size = (dy.shape[2], dy.shape[3])
     side = _side(kernel, size)
     transform = _transform(kernel, side)
-    sums = inputs.new_zeros(len(transform), outputs, channels)
+    sums = torch.empty(0)
     for tiles in _chunks(len(x), size, side):
-        mine = _spread("gradient", steps, tiles, len(sums))
-        torch.baddbmm(sums, mine.transpose(1, 2), _spread("input", inputs, tiles, len(sums), sides[::2]), out=sums)
+        mine = _spread("gradient", steps, tiles, len(transform)).transpose(1, 2)
+        theirs = _spread("input", inputs, tiles, len(transform), sides[::2])
+        sums = torch.baddbmm(sums, mine, theirs, out=sums) if tiles.first else torch.bmm(mine, theirs)
     flat = transform.t() @ sums.view(len(sums), -1)
-    return flat.view(kernel, kernel, outputs, channels).permute(2, 3, 0, 1)
+    return flat.view(kernel, kernel, steps.shape[3], inputs.shape[3]).permute(2, 3, 0, 1)
 
 
 def _kernels(weight: Tensor, transform: Tensor) -> Tensor:
@@ -119,9 +120,10 @@ def _chunks(images: int, size: tuple[int, int], side: int) -> Iterator[_Tiles]:
 
 
 def _spread(kind: str, maps: Tensor, tiles: _Tiles, products: int, before: tuple[int, int] = (0, 0)) -> Tensor:
-    """Return the tiles of maps N x H x W x C, transformed: products x tiles x C; the first begins so far before the map.
+    """Return the tiles of maps N x H x W x C, transformed: products x tiles x C.
 
-    A tile of zeros makes an even number of them odd: the products of a tile would share the lines of a cache.
+    The first begins so far before the map. A tile of zeros makes an even number of them odd: the products of a tile
+    would share the lines of a cache.
     """
     found = maps.new_empty(products, tiles.count | 1, maps.shape[3])
     found[:, tiles.count :] = 0
