@@ -35,11 +35,12 @@ class Contestant:
 
 
 def in_turn(contestants: dict[str, Contestant], rounds: int, what: str) -> dict[str, Any]:
-    """Let all work in turn, once before it counts; return their titles and their seconds."""
+    """Let all work in turn, once before it counts, forth and back; return their titles and their seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     titles = {}
     for round_ in range(rounds + 1):
-        for name, contestant in contestants.items():
+        order = list(contestants.items())
+        for name, contestant in order if round_ % 2 else reversed(order):  # whoever follows another is slowed by it
             titles[name], elapsed = contestant.turn()
             if round_:
                 seconds[name].append(elapsed)
