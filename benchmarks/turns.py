@@ -38,9 +38,9 @@ def in_turn(contestants: dict[str, Contestant], rounds: int, what: str) -> dict[
     """Let all work in turn, once before it counts, forth and back; return their titles and their seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     titles = {}
+    order = list(contestants.items())
     for round_ in range(rounds + 1):
-        order = list(contestants.items())
-        for name, contestant in order if round_ % 2 else reversed(order):  # whoever follows another is slowed by it
+        for name, contestant in reversed(order) if round_ % 2 else order:  # whoever follows another is slowed by it
             titles[name], elapsed = contestant.turn()
             if round_:
                 seconds[name].append(elapsed)
