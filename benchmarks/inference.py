@@ -106,9 +106,10 @@ def accuracies(run: Path) -> dict[str, float]:
     import torch
 
     from cnnkit.data import Batches, load_dataset
-    from cnnkit.deploy import load_bundle, prepare, to_onnx
+    from cnnkit.deploy import load, prepare, to_onnx
 
-    net, bundle = load_bundle(run)
+    model = load(run)
+    net, bundle = model.net, model.bundle
     data = load_dataset("fashion-mnist")
     assert data.test
     image = (bundle.in_channels, *bundle.image_size)

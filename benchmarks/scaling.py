@@ -62,10 +62,10 @@ def work(point: Point, output: Path) -> None:
     class Report:
         """Keeps each epoch's seconds."""
 
-        def on_step(self, record: StepRecord) -> None:
+        def on_step_end(self, record: StepRecord) -> None:
             pass
 
-        def on_epoch(self, record: EpochRecord) -> None:
+        def on_epoch_end(self, record: EpochRecord) -> None:
             found.append(record.seconds)
 
     size = (point.pixels, point.pixels)
@@ -76,7 +76,7 @@ def work(point: Point, output: Path) -> None:
             None,
             TrainConfig(epochs=2, batch_size=point.batch, lr=1e-4, precision="auto"),
             checkpoint=Path(run) / "last.ckpt",
-            observer=Report(),
+            callbacks=[Report()],
             save_best=lambda net, record: None,
             world=world,
         ).run()

@@ -209,10 +209,10 @@ def cnnkit(work: Work, turn: Turn, engine: str = "auto") -> None:
     class Report:
         """Hands over each epoch's seconds."""
 
-        def on_step(self, record: StepRecord) -> None:
+        def on_step_end(self, record: StepRecord) -> None:
             pass
 
-        def on_epoch(self, record: EpochRecord) -> None:
+        def on_epoch_end(self, record: EpochRecord) -> None:
             title = f"cnnkit {cnnkit.__version__}, torch {torch.__version__}: {trainer.plan}"
             turn(title, record.seconds)
 
@@ -223,7 +223,7 @@ def cnnkit(work: Work, turn: Turn, engine: str = "auto") -> None:
             None,
             config,
             checkpoint=Path(run) / "last.ckpt",
-            observer=Report(),
+            callbacks=[Report()],
             save_best=lambda net, record: None,
         )
         trainer.run()

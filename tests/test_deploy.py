@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.deploy import Bundle, load_bundle, predict, save_bundle
+from cnnkit.deploy import Bundle, Classifier, load, save_bundle
 from cnnkit.nets import ZOO, create
 
 
@@ -33,18 +33,19 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     net(x)
     card = bundle(name, in_channels=1, image_size=(pixels, pixels))
     save_bundle(tmp_path / "best", net.to(memory_format=torch.channels_last), card)
-    loaded, description = load_bundle(tmp_path / "best")
+    model = load(tmp_path / "best")
+    loaded, description = model.net, model.bundle
     assert not loaded.training
     assert all(net.state_dict()[key].equal(value) for key, value in loaded.state_dict().items())
     torch.testing.assert_close(loaded(x), net.eval()(x), rtol=1e-4, atol=1e-4)
     assert description == card.model_copy(update={"model_sha256": description.model_sha256})
-    assert load_bundle(tmp_path)[1] == description  # a run folder will do
+    assert load(tmp_path).bundle == description  # a run folder will do
 
 
 def test_arguments_are_carried(tmp_path: Path) -> None:
     arguments = {"norm": "by_hand", "decay": 0.5}
     save_bundle(tmp_path / "b", create("lenet_bn", **arguments), bundle("lenet_bn", arguments=arguments))
-    net, _ = load_bundle(tmp_path / "b")
+    net = load(tmp_path / "b").net
     assert net.conv1[1].decay == 0.5
 
 
@@ -52,14 +53,14 @@ def test_a_bundle_needs_nothing_else(tmp_path: Path) -> None:
     """Not even if it asks for published weights; and images are prepared as its card says."""
     card = bundle("resnet18.tv", in_channels=1, image_size=(32, 32), arguments={"pretrained": True}, resize=40)
     save_bundle(tmp_path / "b", create("resnet18.tv", in_channels=1, num_classes=10), card)
-    _, loaded = load_bundle(tmp_path / "b")
+    loaded = load(tmp_path / "b").bundle
     assert (loaded.preprocess.resize, loaded.preprocess.image_size) == (40, (32, 32))
 
 
 def test_a_new_bundle_replaces_the_old_and_leaves_nothing_else(tmp_path: Path) -> None:
     for epoch in (1, 2):
         save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": epoch}))
-    assert load_bundle(tmp_path / "best")[1].metrics == {"epoch": 2}
+    assert load(tmp_path / "best").bundle.metrics == {"epoch": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     assert {path.name for path in (tmp_path / "best").iterdir()} == {"model.safetensors", "config.json"}
 
@@ -69,7 +70,7 @@ def test_the_old_bundle_is_there_until_the_new_one_is(tmp_path: Path, monkeypatc
     save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": 1}))
     monkeypatch.setattr("cnnkit.core.files._exchange", lambda one, other: False)
     save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": 2}))
-    assert load_bundle(tmp_path)[1].metrics == {"epoch": 2}
+    assert load(tmp_path).bundle.metrics == {"epoch": 2}
     rename = Path.rename
 
     def broken(self: Path, target: Path) -> Path:
@@ -80,36 +81,32 @@ def test_the_old_bundle_is_there_until_the_new_one_is(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "rename", broken)
     with pytest.raises(CnnkitError, match="Input/output error"):
         save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": 3}))
-    assert load_bundle(tmp_path)[1].metrics == {"epoch": 2}
+    assert load(tmp_path).bundle.metrics == {"epoch": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-def test_prediction_is_softmax_of_the_preprocessed_picture(tmp_path: Path) -> None:
+def test_prediction_is_softmax_of_the_preprocessed_image() -> None:
     net = create("lenet").eval()
-    picture = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8)
-    [answer] = predict(net, bundle(), [picture], top=2)
-    expected = net((picture[None] / 255 - 0.2) / 0.5).softmax(1)[0].topk(2)
-    assert answer.probabilities == pytest.approx(expected.values.tolist(), rel=1e-5)
-    assert answer.classes == tuple("abcdefghij"[i] for i in expected.indices.tolist())
-    [everything] = predict(net, bundle(), [picture], top=99)
-    assert sum(everything.probabilities) == pytest.approx(1)
-
-
-def test_wrong_pictures_and_top() -> None:
-    with pytest.raises(UsageError, match=r"the net takes 1 x H x W, not \(3, 4, 4\)"):
-        list(predict(create("lenet"), bundle(), [torch.zeros(3, 4, 4, dtype=torch.uint8)]))
+    image = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8)
+    found = Classifier(net, bundle()).predict(image)
+    logits = net((image[None] / 255 - 0.2) / 0.5)
+    torch.testing.assert_close(found.logits, logits.detach(), rtol=1e-5, atol=1e-6)
+    expected = logits.softmax(1)[0].topk(2)
+    assert [row["score"] for row in found.to_list(2)[0]] == pytest.approx(expected.values.tolist(), rel=1e-5)
+    assert [row["label"] for row in found.to_list(2)[0]] == ["abcdefghij"[i] for i in expected.indices.tolist()]
+    assert sum(row["score"] for row in found[0]) == pytest.approx(1)
     with pytest.raises(UsageError, match="top must be at least 1, not 0"):
-        list(predict(create("lenet"), bundle(), [], top=0))
+        found.to_list(0)
 
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
-        load_bundle(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"not a run folder or a bundle: it has no config\.json"):
-        load_bundle(tmp_path)
+        load(tmp_path)
     (tmp_path / "config.toml").touch()
     with pytest.raises(UsageError, match="the run has no best/ yet"):
-        load_bundle(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +128,7 @@ def test_damage_is_one_clear_line(tmp_path: Path, file: str, spoil, reason: str)
     path = tmp_path / "best" / file
     path.write_bytes(spoil(path.read_bytes())) if spoil else path.unlink()
     with pytest.raises(CnnkitError, match=reason) as caught:
-        load_bundle(tmp_path)
+        load(tmp_path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -141,4 +138,4 @@ def test_weights_of_another_net(tmp_path: Path) -> None:
     config = tmp_path / "best" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"net": "lenet_bn"}))
     with pytest.raises(CnnkitError, match="the weights are not those of lenet_bn"):
-        load_bundle(tmp_path)
+        load(tmp_path)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnkit.cli.settings import resolve
-from cnnkit.cli.train import _begun
 from cnnkit.data import Batches, load_dataset
-from cnnkit.deploy import load_bundle
-from cnnkit.train import Run, evaluate
+from cnnkit.deploy import load
+from cnnkit.experiment import RunFolder
+from cnnkit.experiment.config import resolve
+from cnnkit.experiment.launch import _begun
+from cnnkit.train import evaluate
 from cnnkit.train.checkpoint import load_checkpoint
 from conftest import Cli
 
@@ -78,7 +79,8 @@ def test_what_is_validated_is_what_is_saved() -> None:
     done = run("train", "lenet_bn", "--epochs", 2, "--batch-size", 64)
     assert done.returncode == 0, done.stderr
     one = Path("runs/lenet_bn-digits-1")
-    net, bundle = load_bundle(one)
+    model = load(one)
+    net, bundle = model.net, model.bundle
     rows = torch.tensor(json.loads((one / "split.json").read_text())["validation"])
     batches = Batches(load_dataset("digits").train.subset(rows), 500, bundle.preprocess)
     assert evaluate(net, batches).loss == pytest.approx(bundle.metrics["val_loss"], rel=1e-6)
@@ -92,7 +94,7 @@ def test_a_job_goes_on_with_its_own_newest_run_of_the_same_settings() -> None:
     asked = {lr: resolve({"net": "lenet", "lr": lr}) for lr in (0.1, 0.2, 0.3)}
     made = []
     for lr in (0.1, 0.2, 0.2):
-        made.append(Run.create(Path("runs"), "lenet-digits", asked[lr].model_dump(mode="json"), "job"))
+        made.append(RunFolder.create(Path("runs"), "lenet-digits", asked[lr].model_dump(mode="json"), "job"))
         made[-1].checkpoint.touch()
         os.utime(made[-1].path / "environment.json", (len(made), len(made)))
     assert _begun(Path("runs"), "job", asked[0.1]) == made[0].path

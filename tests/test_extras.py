@@ -7,8 +7,8 @@ import pytest
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.extras import require
-from cnnkit.report import Panel, Series, print_plot, save_figure
-from cnnkit.train.tensorboard import TensorBoardObserver
+from cnnkit.figures import Panel, Plot, Series, text_plot
+from cnnkit.train.tensorboard import TensorBoard
 
 PANEL = Panel("Loss", "epoch", "nats", [Series("training", [1, 2], [2.0, 1.0])])
 
@@ -29,9 +29,9 @@ def test_what_is_missing_is_named_with_its_extra(name: str) -> None:
 @pytest.mark.parametrize(
     ("module", "package", "extra", "use"),
     [
-        ("matplotlib.figure", "matplotlib", "report", lambda: save_figure(Path("curves.png"), [PANEL])),
-        ("plotext", "plotext", "report", lambda: print_plot(PANEL)),
-        ("tensorboard", "tensorboard", "track", lambda: TensorBoardObserver(Path("events"), 10)),
+        ("matplotlib.figure", "matplotlib", "report", lambda: Plot([PANEL])),
+        ("plotext", "plotext", "report", lambda: text_plot(PANEL)),
+        ("tensorboard", "tensorboard", "track", lambda: TensorBoard(Path("events"))),
     ],
 )
 def test_each_extra_is_named_by_what_needs_it(

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnkit.anatomy import contact_sheet, effective_receptive_field, feature_maps, filters, stack_sheets, trace
+from cnnkit.anatomy import trace
 from cnnkit.cli.source import open_net
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.data import read_image, write_image
 from cnnkit.deploy import Bundle, save_bundle
+from cnnkit.explain import effective_receptive_field, feature_maps, filters
+from cnnkit.figures import contact_sheet, stack_sheets
 from cnnkit.nets import ZOO, create
 from cnnkit.ops import Conv2D, MultiChannelConv2D
 from conftest import ROOT, Cli, one_line

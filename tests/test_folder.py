@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.parallel import ahead
 from cnnkit.data import (
     Batches,
     Dataset,
@@ -32,7 +33,6 @@ from cnnkit.data import (
 )
 from cnnkit.data import cache as cache_module
 from cnnkit.data import store as store_module
-from cnnkit.data.ahead import ahead
 
 SIZE = (8, 8)
 
@@ -731,7 +731,7 @@ def test_progress_is_told_without_a_terminal(
     root = flat("photos", 4)
     load(root, progress=True)
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr("cnnkit.data.ahead.PLAIN_SECONDS", 0)
+    monkeypatch.setattr("cnnkit.core.parallel.PLAIN_SECONDS", 0)
     load(root, progress=True, image_size=(4, 4))
     lines = capfd.readouterr().err.splitlines()
     assert lines == ["looking at photos: 8 of 8", "decoding photos: 8 of 8"]

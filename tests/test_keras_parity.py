@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnkit.experiment.recipes import recipe
 from cnnkit.nets import ZOO, create
 from cnnkit.ops import BatchNormalization, SameConv2d, SameMaxPool2d, by_hand
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.optimizer import make_optimizer
-from cnnkit.train.recipes import recipe
 from conftest import ROOT
 
 PATH = ROOT / "tests/goldens/keras.json"

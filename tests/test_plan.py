@@ -10,8 +10,9 @@ from torch import nn
 
 from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
+from cnnkit.ops import race
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune
-from cnnkit.train import TrainConfig, choose, contest, race
+from cnnkit.train import TrainConfig, choose, contest
 from cnnkit.train.choose import choose_plan
 from cnnkit.train.contest import Contest
 from cnnkit.train.plan import Plan, plain_plan, read_plan, threads, use_plan

@@ -22,10 +22,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cnnkit.core.files import atomic_write
 from cnnkit.data import Batches, Preprocess, load_dataset
+from cnnkit.experiment import RunFolder
+from cnnkit.figures import Panel, Plot, Series, text_plot
 from cnnkit.nets import create
-from cnnkit.report import Panel, RunSummary, Series, list_runs, print_plot, save_figure, sort_runs, summarise
-from cnnkit.train import EpochRecord, Run, StepRecord, TrainConfig, Trainer
-from cnnkit.train.tensorboard import TensorBoardObserver
+from cnnkit.report import RunSummary, list_runs, sort_runs, summarise
+from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer
+from cnnkit.train.tensorboard import TensorBoard
 from conftest import Cli, one_line, start
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -55,7 +57,7 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 
 def change(run: Path, **settings: object) -> None:
-    Run(run).write_settings(Run(run).settings() | settings)
+    RunFolder(run).write_settings(RunFolder(run).settings() | settings)
 
 
 def in_terminal(columns: int, *arguments: object, **environment: str) -> str:
@@ -113,7 +115,7 @@ def test_a_run_is_summed_up_from_its_folder(runs: Path) -> None:
 
 def test_the_json_has_the_same_keys_for_every_run(cli: Cli, runs: Path) -> None:
     (runs / "lenet-digits-2/config.toml").unlink()
-    Run(runs / "lenet-digits-1").write_json("test.json", {"data": "digits", "images": 360, "accuracy": 0.75})
+    RunFolder(runs / "lenet-digits-1").write_json("test.json", {"data": "digits", "images": 360, "accuracy": 0.75})
     done = cli("runs", "--json")
     assert done.code == 0
     whole, damaged = json.loads(done.out)
@@ -268,7 +270,7 @@ def test_a_run_is_running_until_it_is_killed() -> None:
 def test_looking_leaves_the_lock_to_the_run(runs: Path) -> None:
     change(runs / "lenet-digits-1", epochs=5)
     assert summarise(runs / "lenet-digits-1").state == "stopped"
-    with Run(runs / "lenet-digits-1").locked():
+    with RunFolder(runs / "lenet-digits-1").locked():
         assert summarise(runs / "lenet-digits-1").state == "running"
         assert summarise(runs / "lenet-digits-1").state == "running"
     assert summarise(runs / "lenet-digits-1").state == "stopped"
@@ -421,7 +423,9 @@ def heights(text: str, letter: str) -> list[int]:
 
 def test_a_line_is_drawn_where_its_values_are(capsys: pytest.CaptureFixture[str]) -> None:
     ramp = list(range(1, 101))
-    print_plot(Panel("Up", "epoch", "unit", [Series("up", ramp, ramp), Series("flat", ramp, [50.0] * 100, True, 3)]))
+    print(
+        text_plot(Panel("Up", "epoch", "unit", [Series("up", ramp, ramp), Series("flat", ramp, [50.0] * 100, True, 3)]))
+    )
     out = capsys.readouterr().out
     rising, flat = heights(out, "A"), heights(out, "d")
     assert rising == sorted(rising, reverse=True)
@@ -433,7 +437,7 @@ def test_a_line_is_drawn_where_its_values_are(capsys: pytest.CaptureFixture[str]
 
 def test_a_logarithmic_axis_is_even_in_powers_of_ten(capsys: pytest.CaptureFixture[str]) -> None:
     rates = [10 ** (-5 + step / 10) for step in range(41)]
-    print_plot(Panel("Find", "learning rate", "unit", [Series("loss", rates, range(41))], log_x=True))
+    print(text_plot(Panel("Find", "learning rate", "unit", [Series("loss", rates, range(41))], log_x=True)))
     out = capsys.readouterr().out
     assert any(line.split() == ["1e-05", "0.0001", "0.001", "0.01", "0.1"] for line in out.splitlines())
     marks = next(line for line in out.splitlines() if line.count("+") > 3)
@@ -451,8 +455,8 @@ def test_what_is_no_number_is_left_out(capsys: pytest.CaptureFixture[str]) -> No
     holes = Series("loss", [0.0, 0.1, 1.0, 10.0, 100.0], [5.0, 4.0, float("nan"), 2.0, float("inf")])
     panel = Panel("Find", "learning rate", "nats", [holes], log_x=True)
     assert panel.points(holes) == ([0.1, 10.0], [4.0, 2.0])
-    print_plot(panel)
-    save_figure(Path("find.svg"), [panel])
+    print(text_plot(panel))
+    Plot([panel]).save(Path("find.svg"))
     assert "A loss" in capsys.readouterr().out
     assert [(dashed, len(points)) for dashed, points in curves("find.svg", BLUE)] == [(False, 2)]
 
@@ -585,7 +589,7 @@ def test_the_same_curves_are_the_same_file(
 
 def test_names_are_no_formulas(capsys: pytest.CaptureFixture[str]) -> None:
     panel = Panel("$a$ & <b>", "x", "y", [Series("_hidden $c$", [1, 2], [1, 2])])
-    save_figure(Path("odd.svg"), [panel], title="$d$")
+    Plot([panel], "$d$").save("odd.svg")
     texts = ["".join(text.itertext()) for text in ElementTree.parse("odd.svg").iter(f"{SVG}text")]
     assert {"$a$ & <b>", "_hidden $c$", "$d$"} <= set(texts)
 
@@ -608,10 +612,10 @@ def step(number: int, at: int, loss: float) -> StepRecord:
 
 
 def test_tensorboard_reads_what_the_observer_writes(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path / "events", 10)
-    observer.on_step(step(1, 4, 3.0))
-    observer.on_epoch(epoch(1, 2.0, 2.5))
-    observer.on_epoch(epoch(2, 1.0, 1.5))
+    observer = TensorBoard(tmp_path / "events")
+    observer.on_step_end(step(1, 4, 3.0))
+    observer.on_epoch_end(epoch(1, 2.0, 2.5))
+    observer.on_epoch_end(epoch(2, 1.0, 1.5))
     events = EventAccumulator(str(tmp_path / "events"))  # an epoch is on the disk as soon as it is over
     events.Reload()
     assert sorted(events.Tags()["scalars"]) == [
@@ -630,36 +634,36 @@ def test_tensorboard_reads_what_the_observer_writes(tmp_path: Path) -> None:
         "running/images_per_second": [(4, 32.0)],
     }
     assert {tag: scalars(tmp_path / "events", tag) for tag in expected} == expected
-    observer.close()
+    observer.on_train_end("")
 
 
 def test_without_validation_there_is_no_curve_of_it(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path, 10)
-    observer.on_epoch(epoch(1, 2.0))
-    observer.close()
+    observer = TensorBoard(tmp_path)
+    observer.on_epoch_end(epoch(1, 2.0))
+    observer.on_train_end("")
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert not [tag for tag in events.Tags()["scalars"] if "validation" in tag]
 
 
 def test_a_resumed_run_takes_back_what_it_repeats(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path, 10)
+    observer = TensorBoard(tmp_path)
     for number in (1, 2, 3):
-        observer.on_step(step(number, 5, number))
-        observer.on_epoch(epoch(number, number))
-    observer.close()
-    resumed = TensorBoardObserver(tmp_path, 10)  # from a checkpoint of step 22
-    resumed.on_step(step(3, 4, 30.0))
-    resumed.on_step(step(3, 8, 31.0))
-    resumed.on_epoch(epoch(3, 32.0))
-    resumed.on_epoch(epoch(4, 40.0))
-    resumed.close()
+        observer.on_step_end(step(number, 5, number))
+        observer.on_epoch_end(epoch(number, number))
+    observer.on_train_end("")
+    resumed = TensorBoard(tmp_path)  # from a checkpoint of step 22
+    resumed.on_step_end(step(3, 4, 30.0))
+    resumed.on_step_end(step(3, 8, 31.0))
+    resumed.on_epoch_end(epoch(3, 32.0))
+    resumed.on_epoch_end(epoch(4, 40.0))
+    resumed.on_train_end("")
     assert scalars(tmp_path, "loss/training") == [(10, 1.0), (20, 2.0), (30, 32.0), (40, 40.0)]
     assert scalars(tmp_path, "running/loss") == [(5, 1.0), (15, 2.0), (24, 30.0), (28, 31.0)]
 
 
 def test_an_observer_without_records_writes_nothing(tmp_path: Path) -> None:
-    TensorBoardObserver(tmp_path / "events", 10).close()
+    TensorBoard(tmp_path / "events").close()
     assert not list(tmp_path.iterdir())
 
 
@@ -668,18 +672,18 @@ def test_the_trainer_can_be_watched_in_tensorboard(tmp_path: Path) -> None:
     batches = Batches(data.train.subset(data.train.labels.argsort(stable=True)[::6]), 64, Preprocess((28, 28)), seed=0)
 
     def train(epochs: int, resume: bool) -> None:
-        observer = TensorBoardObserver(tmp_path / "events", len(batches))
+        observer = TensorBoard(tmp_path / "events", len(batches))
         config = TrainConfig(epochs=epochs, batch_size=64, schedule="constant")
         trainer = Trainer(
             *(create("lenet"), batches, None, config),
             checkpoint=tmp_path / "last.ckpt",
-            observer=observer,
+            callbacks=[observer],
             save_best=lambda net, record: None,
         )
         if resume:
             trainer.resume()
         trainer.run()
-        observer.close()
+        observer.on_train_end("")
 
     train(2, resume=False)
     train(3, resume=True)

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from cnnkit.cli import data_pack
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.data import Dataset, Preprocess, load_folder, pack, remote, shard_images, tar
+from cnnkit.data import Batches, Dataset, Preprocess, load_folder, pack, remote, shard_images, tar
 from cnnkit.data.pack import pack_folder
 from cnnkit.data.shard_images import LANES, ShardImages
 from cnnkit.data.shard_index import SAMPLE, Shard, ShardIndex, expand, is_shards
-from cnnkit.data.shards import ShardBatches, load_shards, set_aside
+from cnnkit.data.shards import load_shards
 from cnnkit.train import TrainConfig, Trainer
 
 RAW = Preprocess((6, 6), std=(1 / 255,))
@@ -92,8 +92,8 @@ def load(spec: object, **options: object) -> Dataset:
     return load_shards(str(spec), progress=False, workers=2, **options)
 
 
-def batches(data: Dataset, batch_size: int = 16, rank: int = 0, world: int = 1, **options: object) -> ShardBatches:
-    return ShardBatches(data.train, batch_size, RAW, **{"seed": 5, "shard": (rank, world)} | options)
+def batches(data: Dataset, batch_size: int = 16, rank: int = 0, world: int = 1, **options: object) -> Batches:
+    return Batches(data.train, batch_size, RAW, **{"seed": 5, "shard": (rank, world)} | options)
 
 
 def seen(parts: Iterator[tuple[Tensor, Tensor]]) -> list[list[int]]:
@@ -225,7 +225,7 @@ def test_augmentation_draws_the_same_for_each_picture_however_many_processes(sha
 def test_iteration_is_exact_over_all_processes(shards: Path, world: int) -> None:
     test = load(shards).test
     assert test is not None
-    parts = [flat(seen(iter(ShardBatches(test, 10, RAW, shard=(rank, world))))) for rank in range(world)]
+    parts = [flat(seen(iter(Batches(test, 10, RAW, shard=(rank, world))))) for rank in range(world)]
     assert sorted(flat(parts)) == list(range(400, 417))
 
 
@@ -233,7 +233,7 @@ def test_too_few_images_and_no_seed(shards: Path) -> None:
     data = load(shards)
     with pytest.raises(UsageError, match="no seed"):
         next(batches(data, seed=None).epoch(1))
-    few = ShardBatches(data.train.subset(torch.arange(2)), 8, RAW, seed=0, shard=(0, 3))
+    few = Batches(data.train.subset(torch.arange(2)), 8, RAW, seed=0, shard=(0, 3))
     with pytest.raises(UsageError, match="2 images are too few for 3 processes"):
         next(few.epoch(1))
 
@@ -270,16 +270,16 @@ def test_pictures_are_fitted_and_coloured_as_asked(shards: Path) -> None:
 
 def test_validation_images_are_set_aside_in_stretches(shards: Path) -> None:
     train = load(shards).train
-    kept, aside = set_aside(train, 0.2, seed=1)
+    kept, aside = train.hold_out(0.2, seed=1)
     assert torch.cat([kept, aside]).sort().values.equal(torch.arange(203))
     assert len(aside) == 41
     assert (aside.diff() > 1).sum() <= 4, "of few shards"
-    assert aside.equal(set_aside(train, 0.2, seed=1)[1])
-    assert not aside.equal(set_aside(train, 0.2, seed=2)[1])
-    own = ShardBatches(train.subset(kept), 16, RAW, seed=0)
+    assert aside.equal(train.hold_out(0.2, seed=1)[1])
+    assert not aside.equal(train.hold_out(0.2, seed=2)[1])
+    own = Batches(train.subset(kept), 16, RAW, seed=0)
     assert sorted(flat(seen(own.epoch(1)))) == sorted(numbers(train.images[kept]))
     with pytest.raises(UsageError, match="at least 0 and below 1"):
-        set_aside(train, 1, seed=1)
+        train.hold_out(1, seed=1)
 
 
 def test_a_sample_of_many_is_read_in_stretches() -> None:
@@ -293,8 +293,8 @@ def test_a_sample_of_many_is_read_in_stretches() -> None:
 
 def test_a_training_is_resumed_to_the_bit(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Quiet:
-        def on_step(self, record: object) -> None: ...
-        def on_epoch(self, record: object) -> None: ...
+        def on_step_end(self, record: object) -> None: ...
+        def on_epoch_end(self, record: object) -> None: ...
 
     def trainer(name: str) -> Trainer:
         torch.manual_seed(0)
@@ -303,10 +303,10 @@ def test_a_training_is_resumed_to_the_bit(shards: Path, tmp_path: Path, monkeypa
         return Trainer(
             net,
             batches(load(shards)),
-            ShardBatches(load(shards).validation, 10, RAW),
+            Batches(load(shards).validation, 10, RAW),
             TrainConfig(epochs=2, batch_size=16, lr=0.001, checkpoint_steps=5),
             checkpoint=tmp_path / name / "last.ckpt",
-            observer=Quiet(),
+            callbacks=[Quiet()],
             save_best=lambda net, record: None,
             num_classes=3,
         )

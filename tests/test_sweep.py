@@ -14,12 +14,12 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from cnnkit.cli.settings import RunConfig
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.train import study as shared
-from cnnkit.train.space import Choices, Range, parse_space
-from cnnkit.train.storage import StudyError, open_storage
-from cnnkit.train.study import Study, TakenOver, attempts
+from cnnkit.experiment.config import RunConfig
+from cnnkit.experiment.sweep import study as shared
+from cnnkit.experiment.sweep.space import Choices, Range, parse_space
+from cnnkit.experiment.sweep.storage import StudyError, open_storage
+from cnnkit.experiment.sweep.study import Study, TakenOver, attempts
 from conftest import Cli, one_line, start
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cnnkit.anatomy import trace
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.deploy import load_bundle, published_preprocess
+from cnnkit.deploy import load, published_preprocess
 from cnnkit.nets import WEIGHTS, ZOO, create, pretrained
 from cnnkit.nets.pretrained import torchvision_names
 from conftest import ROOT, Cli
@@ -327,7 +327,8 @@ def test_training_goes_on_from_published_weights(
     file = serve(tmp_path / "served", state, monkeypatch)
     train = ["train", "resnet18.tv", "--pretrained", "--image-size", 32, "--epochs", 1, "--lr", "1e-30"]
     assert cli(*train).code == 0
-    net, bundle = load_bundle(tmp_path / "runs" / "resnet18.tv-digits-1")
+    model = load(tmp_path / "runs" / "resnet18.tv-digits-1")
+    net, bundle = model.net, model.bundle
     assert net.state_dict()["conv3.0.shortcut.0.weight"].equal(state["layer2.0.downsample.0.weight"])
     assert net.state_dict()["stem.0.weight"].allclose(state["conv1.weight"].sum(1, keepdim=True))
     assert bundle.mean == pytest.approx((0.449,))

@@ -12,11 +12,12 @@ from torch import nn
 
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
 from cnnkit.data import Batches, ImageSet, Preprocess
-from cnnkit.deploy import load_bundle
+from cnnkit.deploy import load
+from cnnkit.experiment import RunFolder
+from cnnkit.experiment.recipes import RECIPES
 from cnnkit.nets import create
-from cnnkit.train import EpochRecord, Metrics, Run, StepRecord, TrainConfig, Trainer, evaluate, initialise
+from cnnkit.train import EpochRecord, Metrics, StepRecord, TrainConfig, Trainer, evaluate, initialise
 from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
-from cnnkit.train.recipes import RECIPES
 from cnnkit.train.schedule import learning_rate
 from conftest import Cli, one_line, start
 
@@ -28,10 +29,10 @@ class Quiet:
         self.epochs: list[EpochRecord] = []
         self.steps: list[StepRecord] = []
 
-    def on_step(self, record: StepRecord) -> None:
+    def on_step_end(self, record: StepRecord) -> None:
         self.steps.append(record)
 
-    def on_epoch(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         self.epochs.append(record)
 
 
@@ -68,7 +69,7 @@ def trainer(folder: Path, config: TrainConfig, observer: Quiet | None = None, sa
         Batches(stripes(40, 2), 16, Preprocess((8, 8))),
         config,
         checkpoint=folder / "last.ckpt",
-        observer=observer or Quiet(),
+        callbacks=[observer or Quiet()],
         save_best=lambda net, record: (saved if saved is not None else []).append(record.epoch),
     )
 
@@ -367,7 +368,7 @@ def test_no_password_stays_in_a_run_folder(tmp_path: Path, monkeypatch: pytest.M
     import sys
 
     monkeypatch.setattr(sys, "argv", ["cnnkit", "sweep", "--storage", "postgresql://me:s3cret@host/db", "a:b@c"])
-    run = Run.create(tmp_path, "run", {})
+    run = RunFolder.create(tmp_path, "run", {})
     assert run.read_json("environment.json")["command"][3:] == ["postgresql://me:***@host/db", "a:b@c"]
 
 
@@ -384,7 +385,7 @@ def test_resuming_sweeps_away_what_a_killed_process_was_writing(cli: Cli) -> Non
 
 def test_a_run_is_resumed_by_one_process_with_its_own_settings(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
-    run = Run.open(Path("runs/lenet-digits-1"))
+    run = RunFolder.open(Path("runs/lenet-digits-1"))
     with run.locked():
         one_line(cli("train", "--resume", run.path), 1, "another process is training runs/lenet-digits-1")
     text = run.config_file.read_text()
@@ -493,7 +494,7 @@ def test_the_init_setting_reaches_the_net(cli: Cli) -> None:
     for init, least in {"glorot": 0, "torch": 0.01}.items():
         flags = ("--init", init, "--lr", "1e-12", "--optimizer", "sgd", "--weight-decay", 0, "--epochs", 1)
         assert cli("train", "lenet", *flags, "--output", init).code == 0
-        net, _ = load_bundle(Path(init, "lenet-digits-1"))
+        net = load(Path(init, "lenet-digits-1")).net
         biases = torch.cat([p.flatten() for name, p in net.named_parameters() if name.endswith("bias")])
         assert least <= biases.abs().max() <= (1e-9 if init == "glorot" else 1)
     with pytest.raises(UsageError, match="unknown init 'xavier'"):

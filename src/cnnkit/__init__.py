@@ -1,8 +1,11 @@
 """The classic convolutional networks as one kit.
 
-The rooms, lowest first: `ops` (the operators by hand), `nets` (the networks), `data` (images to batches),
-`train` (batches to a trained net), `anatomy` (look into a net), `deploy` (carry a trained net around) and `report`
-(pictures and numbers of runs).
+`fit` trains, `load` opens what was trained, `evaluate` measures it, `create` builds a network of the zoo.
+
+The rooms, lowest first: `ops` (the operators from scratch and their fast twins) and `figures` (what rooms draw with);
+`nets` (the networks), `data` (images to batches) and `lanes` (small networks at the speed of the silicon); `train`
+(batches to a trained net); `anatomy` (the structure of a net) and `deploy` (a trained net in use); `explain` (what a
+net looks at); `experiment` (a run from start to end); `report` (runs compared).
 Each is imported when it is first used; `__init__.pyi` lists what there is.
 """
 

@@ -1,6 +1,25 @@
-from . import anatomy, data, deploy, nets, ops, report, train
+from . import anatomy, data, deploy, experiment, explain, figures, lanes, nets, ops, report, train
+from .deploy import load
+from .experiment import evaluate, fit
 from .nets import create
 
-__all__ = ["__version__", "anatomy", "create", "data", "deploy", "nets", "ops", "report", "train"]
+__all__ = [
+    "__version__",
+    "anatomy",
+    "create",
+    "data",
+    "deploy",
+    "evaluate",
+    "experiment",
+    "explain",
+    "figures",
+    "fit",
+    "lanes",
+    "load",
+    "nets",
+    "ops",
+    "report",
+    "train",
+]
 
 __version__: str

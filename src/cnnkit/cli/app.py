@@ -79,7 +79,7 @@ def _name_the_run(arguments: list[str]) -> list[str]:
 
 def _usage(error: CycloptsError) -> str:
     if isinstance(error.__cause__, ValidationError):
-        from cnnkit.cli.settings import RunConfig
+        from cnnkit.experiment.config import RunConfig
         from cnnkit.train.config import explain
 
         return str(explain(error.__cause__, RunConfig))

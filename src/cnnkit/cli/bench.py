@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cnnkit.cli.settings import RunConfig
-from cnnkit.cli.train import merge
+from cnnkit.experiment.config import RunConfig, merge
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,14 +42,13 @@ def bench(
     json
         Print JSON.
     """
-    from cnnkit.cli.console import console, print_json
+    from cnnkit.cli.console import console, given_flags, print_json
     from cnnkit.core.allocator import keep_large_blocks
     from cnnkit.core.device import pick_device, seed_everything
     from cnnkit.core.errors import UsageError
     from cnnkit.nets import create, entry
 
-    given = settings.model_dump(include=settings.model_fields_set) | ({"net": net} if net else {})
-    job = merge(given, config)
+    job = merge(given_flags(settings, net), config)
     if profile and predict:
         raise UsageError("--profile is of training: leave out --predict")
     if not isinstance(job.batch_size, int):

@@ -1,38 +1,53 @@
-"""What the verbs print with: tables for people, JSON for programs."""
+"""What the verbs print with: tables for people, JSON for programs, and what is logged."""
 
 import json
-import os
-import sys
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from rich import box
+from pydantic import BaseModel
 from rich.console import Console
-from rich.table import Table
 
-__all__ = ["console", "page", "print_json", "table"]
+from cnnkit.core.console import PatientConsole, table
 
+__all__ = ["console", "given_flags", "narrated", "page", "print_json", "table"]
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Go on in silence: a reader such as `head` has seen enough, a training has not ended."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-console = _Console(highlight=False)
-page = _Console(highlight=False, width=max(console.width, 120))  # a narrow terminal wraps it, but no number is cut
-
-
-def table(columns: Sequence[str], *, text: int = 1) -> Table:
-    """Return an empty table; the first `text` columns are words (left), the others numbers (right)."""
-    result = Table(box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index < text else "right", no_wrap=index >= text, overflow="fold")
-    return result
+console = PatientConsole(highlight=False)
+page = PatientConsole(
+    highlight=False, width=max(console.width, 120)
+)  # a narrow terminal wraps it, but no number is cut
 
 
 def print_json(content: Any) -> None:
     """Print `content` as JSON to standard output, and nothing else."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     print(text.encode("utf-8", "backslashreplace").decode())  # names of files may hold bytes that are not UTF-8
+
+
+def given_flags(settings: BaseModel, net: str | None) -> dict[str, Any]:
+    """Return the settings that were given as flags, and the network."""
+    return settings.model_dump(mode="json", include=settings.model_fields_set) | ({"net": net} if net else {})
+
+
+@contextmanager
+def narrated(room: str, screen: Console) -> Iterator[None]:
+    """Print what a room logs, a line each."""
+    logger, handler = logging.getLogger(room), _Printer(screen)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Printer(logging.Handler):
+    def __init__(self, screen: Console):
+        super().__init__(logging.INFO)
+        self.screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.screen.print(record.getMessage(), markup=False, soft_wrap=True)

@@ -47,11 +47,11 @@ def show(
     import torch
     import torch.nn.functional as F
 
-    from cnnkit.anatomy import contact_sheet, stack_sheets
     from cnnkit.cli.console import console
     from cnnkit.core import shape
     from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
     from cnnkit.data.augment import Augment, parse
+    from cnnkit.figures import contact_sheet, stack_sheets
 
     shape.count(count, "count")
     pixels = shape.count(PIXELS if image_size is None else image_size, "image_size")

@@ -40,13 +40,14 @@ def features(
     device
         cpu, cuda, cuda:1, mps, or auto.
     """
-    from cnnkit.anatomy import contact_sheet, feature_maps, stack_sheets
     from cnnkit.cli.console import console
     from cnnkit.cli.source import open_net
     from cnnkit.core.device import pick_device
     from cnnkit.core.errors import UsageError
     from cnnkit.core.shape import by, count
     from cnnkit.data import read_image, write_image
+    from cnnkit.explain import feature_maps
+    from cnnkit.figures import contact_sheet, stack_sheets
 
     def evenly(total: int, most: int) -> "list[int]":
         shown = min(total, most)

@@ -23,12 +23,12 @@ def filters(net: str, *, layer: str | None = None, pretrained: bool = False, out
     output
         The file to write; without it, the net's name with -filters behind it, in the current folder.
     """
-    from cnnkit.anatomy import contact_sheet, stack_sheets
-    from cnnkit.anatomy import filters as weights_of
     from cnnkit.cli.console import console
     from cnnkit.cli.source import open_net
     from cnnkit.core.shape import by
     from cnnkit.data import write_image
+    from cnnkit.explain import filters as weights_of
+    from cnnkit.figures import contact_sheet, stack_sheets
 
     source = open_net(net, pretrained=pretrained)
     weights = weights_of(source.net, layer)

@@ -5,8 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cnnkit.cli.settings import RunConfig
-from cnnkit.cli.train import merge
+from cnnkit.experiment.config import RunConfig, merge
 
 __all__ = ["lr_find"]
 
@@ -39,24 +38,23 @@ def lr_find(
     steps
         Steps in between.
     output
-        A picture of the curve to write: .png, .svg or .pdf.
+        A file to draw the curve into: .png, .svg or .pdf.
     json
         Print JSON.
     """
     from rich.progress import track
 
-    from cnnkit.cli.console import console, print_json
-    from cnnkit.cli.job import prepare
+    from cnnkit.cli.console import console, given_flags, print_json
     from cnnkit.core.errors import UsageError
-    from cnnkit.report import Panel, Series, print_plot, save_figure
+    from cnnkit.experiment.build import prepare
+    from cnnkit.figures import Panel, Plot, Series, text_plot
     from cnnkit.train.lr_find import lr_range_test, suggest_lr
 
     if not 0 < low < high or steps < 2:
         raise UsageError(
             f"--low must be above 0 and below --high, and --steps at least 2, not {low:g}, {high:g}, {steps}"
         )
-    given = settings.model_dump(include=settings.model_fields_set) | ({"net": net} if net else {})
-    job = prepare(merge(given, config))
+    job = prepare(merge(given_flags(settings, net), config))
     test = lr_range_test(job.net, job.training, job.config, low, high, steps)
     hidden = json or not console.is_terminal
     points = [*track(test, "learning rates", steps, console=console, transient=True, disable=hidden)]
@@ -66,7 +64,7 @@ def lr_find(
         return
     rates, losses = zip(*points, strict=True)
     panel = Panel(job.stem, "learning rate", "loss, smoothed", [Series("loss", rates, losses)], log_x=True)
-    print_plot(panel)
+    print(text_plot(panel))
     console.print(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}", markup=False, soft_wrap=True)
     if output:
-        save_figure(output, [panel])
+        Plot([panel]).save(output)

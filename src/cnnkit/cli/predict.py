@@ -1,60 +1,90 @@
-"""`cnnkit predict`: what is in pictures."""
+"""`cnnkit predict`: what is in images."""
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from cnnkit.core.errors import DataError
 
 __all__ = ["predict"]
 
 
-def predict(run: Path, *images: Path, top: int = 3, device: str = "auto", json: bool = False) -> None:
-    """Say what is in pictures: the likeliest classes with their probabilities.
+def predict(
+    run: Path,
+    *images: str,
+    top: int = 3,
+    output: Path | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    json: bool = False,
+) -> None:
+    """Say what is in images: the likeliest classes with their probabilities.
 
-    A picture that cannot be read is reported and the others still answered; the exit code is then 3.
+    An image that cannot be read is reported and the others still answered; the exit code is then 3.
 
     Parameters
     ----------
     run
         A run folder, or a bundle such as its best/.
     images
-        Picture files of any size and mode.
+        Image files of any size and mode, folders (with all below them), globs such as "photos/*/*.jpg", or - for paths
+        on standard input, one a line.
     top
         How many classes to name.
+    output
+        A CSV file to write instead: image, label, score, error, and the probability of each class.
+    batch_size
+        Images at a time; without it, 32.
+    workers
+        Threads that decode images; without it, one for each processor.
     device
         cpu, cuda, cuda:1, mps, or auto.
     json
         Print JSON.
     """
     from cnnkit.cli.console import console, print_json
-    from cnnkit.core.device import pick_device
     from cnnkit.core.errors import UsageError
-    from cnnkit.data import read_image
-    from cnnkit.deploy import load_bundle
-    from cnnkit.deploy import predict as answer
+    from cnnkit.deploy import load
 
     if not images:
-        raise UsageError("which pictures? write cnnkit predict RUN PICTURE...")
-    net, bundle = load_bundle(run, pick_device(device))
-    rows: list[dict[str, Any]] = []
-    failed = 0
-    width = max(len(str(path)) for path in images)
-    for path in images:
-        try:
-            picture = read_image(path, bundle.in_channels)
-        except DataError as error:
-            failed += 1
-            rows.append({"image": str(path), "error": str(error)})
-            print(f"cnnkit: {error}", file=sys.stderr)
-            continue
-        [prediction] = answer(net, bundle, [picture], top)
-        pairs = [*zip(prediction.classes, prediction.probabilities, strict=True)]
-        rows.append({"image": str(path), "predictions": [{"class": name, "probability": p} for name, p in pairs]})
-        if not json:
-            line = "   ".join(f"{name} {probability:.1%}" for name, probability in pairs)
-            console.print(f"{path!s:{width}}  {line}", markup=False, soft_wrap=True)
-    if json:
-        print_json(rows)
-    if failed:
-        raise DataError(f"{failed} of {len(images)} pictures could not be read")
+        raise UsageError("which images? write cnnkit predict RUN IMAGE...")
+    if top < 1:
+        raise UsageError(f"--top must be at least 1, not {top}")
+    model = load(run, device=device)
+    if not (paths := _paths(images)):
+        raise UsageError("there is no path on standard input")
+    found = model.predict(paths, batch_size=batch_size, workers=workers)
+    for name, reason in found.errors.items():
+        print(f"cnnkit: {name}: {reason}", file=sys.stderr)
+    answers = zip(found.names, found.to_list(top), strict=True)
+    if output:
+        found.to_csv(output)
+        console.print(f"{output}: {len(found):,} images", markup=False, soft_wrap=True)
+    elif json:
+        rows = [
+            {"image": name, "predictions": [{"class": one["label"], "probability": one["score"]} for one in best]}
+            for name, best in answers
+        ]
+        print_json(rows + [{"image": name, "error": f"{name}: {reason}"} for name, reason in found.errors.items()])
+    else:
+        width = max(map(len, found.names), default=0)
+        for name, best in answers:
+            line = "   ".join(f"{one['label']} {one['score']:.1%}" for one in best)
+            console.print(f"{name:{width}}  {line}", markup=False, soft_wrap=True)
+    if found.errors:
+        raise DataError(f"{len(found.errors)} of {len(found) + len(found.errors)} images could not be read")
+
+
+def _paths(given: tuple[str, ...]) -> list[str]:
+    """Return what is meant: a name that is there stands for itself, "-" for the lines that come in, else a glob."""
+    import glob
+
+    paths: list[str] = []
+    for word in given:
+        if word == "-":
+            paths += [line for line in sys.stdin.read().splitlines() if line.strip()]
+        elif glob.has_magic(word) and not Path(word).exists():
+            paths += sorted(glob.glob(word, recursive=True)) or [word]  # noqa: PTH207  absolute ones too
+        else:
+            paths.append(word)
+    return paths

@@ -13,8 +13,8 @@ def recipes(name: str | None = None) -> None:
     """
     import tomli_w
 
+    from cnnkit.experiment.recipes import RECIPES, recipe
     from cnnkit.train.config import TrainConfig
-    from cnnkit.train.recipes import RECIPES, recipe
 
     if name is None:
         print(tomli_w.dumps(RECIPES), end="")

@@ -9,7 +9,7 @@ from torch import nn
 from cnnkit.core.device import seed_everything
 from cnnkit.core.errors import UsageError
 from cnnkit.data import Preprocess
-from cnnkit.deploy import load_bundle, published_preprocess
+from cnnkit.deploy import load, published_preprocess
 from cnnkit.nets import create, entry
 from cnnkit.nets.zoo import full_name
 
@@ -21,7 +21,7 @@ class Source:
     """A net in prediction mode, what feeds it, and how to call it before people."""
 
     name: str  # in the zoo
-    net: nn.Sequential
+    net: nn.Module
     preprocess: Preprocess
     in_channels: int
     label: str
@@ -42,8 +42,9 @@ def open_net(source: str, device: torch.device | str = "cpu", pretrained: bool =
             raise UsageError(f"{error}; nor is there a run folder or bundle of this name") from error
         if pretrained:
             raise UsageError(f"{source} has weights of its own; leave out --pretrained") from error
-        net, bundle = load_bundle(path, device)
-        return Source(bundle.net, net, bundle.preprocess, bundle.in_channels, f"{bundle.net} of {path}")
+        model = load(path, device=device)
+        name, channels = model.bundle.net, model.bundle.in_channels
+        return Source(name, model.net, model.preprocess, channels, f"{name} of {path}")
     seed_everything(0)
     net = create(source, pretrained=pretrained).eval().to(device)
     preprocess = published_preprocess(source) if pretrained else Preprocess((height, width))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cnnkit.core.errors import UsageError
 
-__all__ = ["mix_seed", "pick_device", "seed_device", "seed_everything", "send"]
+__all__ = ["mix_seed", "pick_device", "seed_device", "seed_everything", "send", "wait_for"]
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -15,6 +15,12 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:

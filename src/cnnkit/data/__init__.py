@@ -1,17 +1,21 @@
-"""Images to batches: the data sets by name, pictures from files, splits, preprocessing."""
+"""Images to batches: every format of a data set, storages, splits, augmentation, preprocessing."""
 
 from cnnkit.data.augment import Augment
 from cnnkit.data.batches import Augmentation, Batches
-from cnnkit.data.datasets import DATASETS, load_dataset
+from cnnkit.data.datasets import DATASETS, load_named
 from cnnkit.data.folder import ImageFolder, Split, load_folder, scan_folder
 from cnnkit.data.idx import read_idx
 from cnnkit.data.images import read_image, write_image
-from cnnkit.data.imageset import Dataset, ImageSet, StoredImages
+from cnnkit.data.imageset import Dataset, ImageSet
+from cnnkit.data.load import is_handed_in, keep, load_dataset, place, with_parts
+from cnnkit.data.pixels import to_pixels
 from cnnkit.data.preprocess import Preprocess, channel_statistics, resize_and_crop, resize_with_pad
+from cnnkit.data.reading import Reading
 from cnnkit.data.shard_images import ShardImages
 from cnnkit.data.shard_index import is_shards
-from cnnkit.data.shards import ShardBatches, load_shards, set_aside
+from cnnkit.data.shards import load_shards
 from cnnkit.data.split import stratified_split
+from cnnkit.data.storage import InMemory, Storage
 
 __all__ = [
     "DATASETS",
@@ -21,22 +25,28 @@ __all__ = [
     "Dataset",
     "ImageFolder",
     "ImageSet",
+    "InMemory",
     "Preprocess",
-    "ShardBatches",
+    "Reading",
     "ShardImages",
     "Split",
-    "StoredImages",
+    "Storage",
     "channel_statistics",
+    "is_handed_in",
     "is_shards",
+    "keep",
     "load_dataset",
     "load_folder",
+    "load_named",
     "load_shards",
+    "place",
     "read_idx",
     "read_image",
     "resize_and_crop",
     "resize_with_pad",
     "scan_folder",
-    "set_aside",
     "stratified_split",
+    "to_pixels",
+    "with_parts",
     "write_image",
 ]

@@ -1,21 +1,18 @@
 """Batches of an image set: one permutation per epoch, one gather per batch, pixels to floats on the batch."""
 
-import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import tee
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data.ahead import ahead
 from cnnkit.data.imageset import ImageSet
 from cnnkit.data.preprocess import Preprocess
-from cnnkit.data.stream import Streamed
+from cnnkit.data.storage import Rows, generator
 
 __all__ = ["Augmentation", "Batches"]
-
-Rows = slice | Tensor  # the tensor is int64
 
 
 class Augmentation(Protocol):
@@ -32,12 +29,12 @@ class Augmentation(Protocol):
 class Batches:
     """An image set as batches (x, y): floats N x C x H x W with channels-last strides, labels N.
 
-    `epoch(e)` gives every image once, shuffled by (seed, e) alone, so that an epoch can be entered at any batch;
-    `augment` changes its images by random numbers that (seed, e, the batch's number) give. Iteration is in order
-    and leaves the images as they are. Of several processes, `shard` (rank, world), each takes every world-th row
-    of each batch. The last batch may be smaller, but what would leave a process fewer than two images joins the
-    batch before it: batch normalisation cannot train on one. `sizes` are the batches' sizes over all processes.
-    Raises UsageError for a batch size below world.
+    `epoch(e)` gives every image once, in the order that the storage draws from (seed, e) alone, so that an epoch can be
+    entered at any batch; `augment` changes its images by random numbers that (seed, e, the batch's number) give.
+    Iteration is in the storage's own order and leaves the images as they are. Of several processes, `shard`
+    (rank, world), each takes every world-th row of each shuffled batch. The last batch may be smaller, but what would
+    leave a process fewer than two images joins the batch before it: batch normalisation cannot train on one. `sizes`
+    are the batches' sizes over all processes. Raises UsageError for a batch size below world.
     """
 
     def __init__(
@@ -56,9 +53,8 @@ class Batches:
             processes = f" for {self.world} processes" if self.world > 1 else ""
             raise UsageError(f"batch_size must be at least {self.world}{processes}, not {batch_size}")
         self.device = torch.device(device)
-        self.images, self.labels = data.images, data.labels
-        if isinstance(data.images, Tensor):
-            self.images, self.labels = data.images.to(self.device), data.labels.to(self.device)
+        self.images = data.storage.to(self.device)
+        self.labels = data.labels.to(self.device) if self.images.resident else data.labels
         self.batch_size, self.preprocess, self.seed, self.augment = batch_size, preprocess, seed, augment
         self._last: tuple[int | None, Tensor] = (None, torch.empty(0))  # an epoch, and its order
         whole, rest = divmod(len(data), batch_size)
@@ -76,26 +72,31 @@ class Batches:
         """How many images an epoch has, over all processes."""
         return len(self.labels)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are in memory, or mapped to it."""
+        return self.images.in_memory
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels, _ in self._read(map(self._part, range(len(self)))):
+        for images, labels, _ in self._read(self.images.portions(self.sizes, self.rank, self.world)):
             if len(labels):
                 yield self.preprocess(images), labels
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the shuffled batches of an epoch from batch number `first` on: this process' part of each.
 
-        Raises UsageError without a seed, or with fewer images than processes, and DataError for a batch of pictures
-        of which none can be read.
+        Raises UsageError without a seed, or with fewer images than processes, and DataError for a batch of images of
+        which none can be read.
         """
         if self.seed is None:
             raise UsageError("these batches have no seed to shuffle by")
         if 0 < self.num_images < self.world:
             raise UsageError(f"{self.num_images:,} images are too few for {self.world} processes")
-        order = self._order(self.seed, epoch).to(self.labels.device)
+        order = self.images.order(self.seed, epoch, self.world).to(self.labels.device)
         parts = (order[self._part(number)] for number in range(first, len(self)))
         for number, (images, labels, kept) in enumerate(self._read(parts), first):
             if not len(labels):
-                raise DataError(f"batch {number} of epoch {epoch} has no picture that can be read")
+                raise DataError(f"batch {number} of epoch {epoch} has no image that can be read")
             if self.augment:
                 u = self._numbers(self.augment, epoch, number)[self.rank :: self.world][kept]
                 images = self.augment(images, u)
@@ -105,58 +106,33 @@ class Batches:
         """Return the same images as `count` batches of an epoch from number `first` on, in one piece, and their labels.
 
         Images that the network takes in their own size come as they are stored, uint8. For one process, and for
-        images that need not be read first (`at_hand`).
+        images that need not be read first (`in_memory`).
         """
         if self._last[0] != epoch:
-            self._last = epoch, self._order(self.seed or 0, epoch)
+            self._last = epoch, self.images.order(self.seed or 0, epoch, self.world)
         start = first * self.batch_size
-        images, labels, _ = self._gather(self._last[1][start : start + sum(self.sizes[first : first + count])])
+        rows = self._last[1][start : start + sum(self.sizes[first : first + count])]
+        images, labels = self.images[rows], self.labels[rows]
         if self.augment:
             numbers = [self._numbers(self.augment, epoch, number) for number in range(first, first + count)]
             images = self.augment(images, torch.cat(numbers))
         return images if self.preprocess.keeps_size(*images.shape[-2:]) else self.preprocess(images), labels
 
-    @property
-    def at_hand(self) -> bool:
-        """Whether the images are in memory, or mapped to it."""
-        return type(self) is Batches and not isinstance(self.images, Streamed)
-
     def _numbers(self, augment: Augmentation, epoch: int, number: int) -> Tensor:
         """Return the random numbers of a batch, over all processes."""
-        return torch.rand(self.sizes[number], augment.numbers, generator=_generator(self.seed or 0, epoch, number))
-
-    def _order(self, seed: int, epoch: int) -> Tensor:
-        """Return the order of an epoch's images."""
-        return torch.randperm(self.num_images, generator=_generator(seed, epoch))
+        return torch.rand(self.sizes[number], augment.numbers, generator=generator(self.seed or 0, epoch, number))
 
     def _part(self, number: int) -> slice:
-        """Return this process' rows of a batch."""
+        """Return this process' places in the order for a batch."""
         start = number * self.batch_size
         return slice(start + self.rank, start + self.sizes[number], self.world)
 
-    def _read(self, parts: Iterator[Rows]) -> Iterator[tuple[Tensor, Tensor, Rows]]:
+    def _read(self, parts: Iterable[Rows]) -> Iterator[tuple[Tensor, Tensor, Rows]]:
         """Yield the images of some rows on the device, their labels, and which of the rows could be read."""
-        streamed = isinstance(self.images, Streamed)
-        for images, labels, kept in ahead(self._gather, parts, 1, 2) if streamed else map(self._gather, parts):
-            later = self.device.type == "cuda"  # from pinned memory; elsewhere a copy must be done before it is used
+        parts, again = tee(parts)
+        later = self.device.type == "cuda"  # from pinned memory; elsewhere a copy must be done before it is used
+        pin = later and not self.images.resident  # so that the copy need not be waited for
+        for rows, (images, kept) in zip(again, self.images.stream(parts, pin), strict=True):
+            labels = self.labels[rows][kept]
+            labels = labels.pin_memory() if pin else labels
             yield images.to(self.device, non_blocking=later), labels.to(self.device, non_blocking=later), kept
-
-    def _gather(self, rows: Rows) -> tuple[Tensor, Tensor, Rows]:
-        kept: Rows = slice(None)
-        if isinstance(self.images, Streamed):
-            images, kept = self.images.fetch(rows)
-        elif isinstance(rows, Tensor) and isinstance(self.images, Tensor):
-            # whole images, as they lie in memory: ten times as fast as indexing
-            images = self.images.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
-        else:
-            images = self.images[rows]
-        labels = self.labels[rows][kept]
-        if self.device.type == "cuda" and not isinstance(self.images, Tensor):
-            images, labels = images.pin_memory(), labels.pin_memory()  # so that the copy need not be waited for
-        return images, labels, kept
-
-
-def _generator(*key: int) -> torch.Generator:
-    """Return a generator seeded by `key`: torch's keeps 32 bits of a seed, so Python hashes the numbers into them."""
-    mixed = random.Random(" ".join(map(str, key))).getrandbits(32)
-    return torch.Generator().manual_seed(mixed)

@@ -6,6 +6,7 @@ from there, and who has the file mapped keeps what he sees. Another size of imag
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -18,7 +19,6 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from rich.console import Console
 from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError
@@ -27,6 +27,8 @@ from cnnkit.core.files import atomic_write, cache_dir, make_folder
 __all__ = ["Canvas", "Entry", "PixelCache", "digest"]
 
 Canvas = tuple[int, int, int]  # H, W, C of each stored image
+
+log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 30
 INDEX, PIXELS, FOLDER, VERSION = "index.json", "pixels.u8", "folder.txt", 1
@@ -51,11 +53,11 @@ def digest(content: bytes) -> str:
 
 
 class PixelCache:
-    """The decoded pictures of the folder `root`; to be used while it is `locked`."""
+    """The decoded images of the folder `root`, or those that a `table` in it lists; to be used while it is `locked`."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, table: str = ""):
         self.root = root.resolve()
-        key = digest(os.fsencode(self.root))[:16]
+        key = digest(os.fsencode(self.root / table))[:16]
         self.place = make_folder(cache_dir() / "images" / f"{self.root.name}-{key}")
         self.index, self.pixels = self.place / INDEX, self.place / PIXELS
         self.canvas: Canvas = (0, 0, 0)
@@ -70,8 +72,7 @@ class PixelCache:
             lock.acquire(timeout=0)
         except Timeout:
             if progress:
-                waiting = f"waiting for another process that decodes {self.root}"
-                Console(stderr=True).print(waiting, markup=False, soft_wrap=True)
+                log.warning("waiting for another process that decodes %s", self.root)
             lock.acquire()
         try:
             self._read()

@@ -4,21 +4,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from cnnkit.core.errors import DataError, UsageError, unknown
+from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import cache_dir
-from cnnkit.data.folder import BadImage, load_folder
 from cnnkit.data.idx import read_idx
 from cnnkit.data.imageset import Dataset, ImageSet
-from cnnkit.data.shard_index import is_shards
-from cnnkit.data.shards import load_shards
-from cnnkit.data.store import BUDGET
 
-__all__ = ["DATASETS", "Source", "load_dataset"]
+__all__ = ["DATASETS", "Source", "load_named"]
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -84,51 +79,21 @@ DATASETS: dict[str, Source] = {
 }
 
 
-def load_dataset(
-    name: str,
-    data_dir: Path | None = None,
-    *,
-    image_size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    on_bad_image: BadImage = "error",
-    workers: int | None = None,
-    budget: int = BUDGET,
-    test_fraction: float = 0.1,
-    progress: bool = True,
-) -> Dataset:
-    """Read a data set of DATASETS into memory, or open the folder of pictures or the tar shards that `name` tells.
+def load_named(name: str, data_dir: Path | None = None) -> Dataset:
+    """Read a data set of DATASETS into memory.
 
-    IDX files are looked for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
+    IDX files are searched for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
     /usr/share/datasets, plain or .gz, in the folder itself or in one of the set's name; if none has all four,
-    they are downloaded into the cache. The other arguments are `load_folder`'s, and `load_shards` has some of them.
-
-    Raises UsageError for an unknown name, DataError for files that are missing, damaged or at odds with each other.
+    they are downloaded into the cache. Raises DataError for files that are missing, corrupt or at odds with each other.
     """
-    if name in DATASETS:
-        source = DATASETS[name]
-        train_images, train_labels, test_images, test_labels = _locate(name, source, data_dir)
-        return Dataset(
-            name,
-            source.classes,
-            _read(train_images, train_labels, len(source.classes)),
-            _read(test_images, test_labels, len(source.classes)),
-        )
-    root = Path(name).expanduser()
-    shards = is_shards(name)
-    if not shards and not root.is_dir() and root.name == name:
-        raise UsageError(f"{unknown('data set', name, DATASETS)}; nor is there such a folder")
-    if data_dir is not None:
-        raise UsageError(f"data_dir is for data sets with names; {name} is a place of its own: leave it out")
-    options: dict[str, Any] = {
-        "image_size": image_size,
-        "channels": channels,
-        "on_bad_image": on_bad_image,
-        "workers": workers,
-        "progress": progress,
-    }
-    if shards:
-        return load_shards(name, **options)
-    return load_folder(root, budget=budget, test_fraction=test_fraction, **options)
+    source = DATASETS[name]
+    train_images, train_labels, test_images, test_labels = _locate(name, source, data_dir)
+    return Dataset(
+        name,
+        source.classes,
+        _read(train_images, train_labels, len(source.classes)),
+        _read(test_images, test_labels, len(source.classes)),
+    )
 
 
 def _locate(name: str, source: Source, data_dir: Path | None) -> list[Path]:

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import _imaging
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.parallel import ahead, chunks, processors
+from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
-from cnnkit.data.ahead import Counter, ahead, chunks, processors
 from cnnkit.data.examine import PICTURE, Trouble, examine, format_of
 from cnnkit.data.findings import KINDS, Finding
 from cnnkit.data.folder import SPLITS, SUFFIXES, ImageFolder, Split, scan_folder

@@ -5,18 +5,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import DataError
 from cnnkit.data.imageset import Dataset, ImageSet
+from cnnkit.data.reading import BUDGET, BadImage, Reading
 from cnnkit.data.split import stratified_split
-from cnnkit.data.store import BUDGET, open_images
+from cnnkit.data.store import open_images
 
-__all__ = ["BadImage", "ImageFolder", "Split", "load_folder", "scan_folder"]
-
-BadImage = Literal["error", "skip"]
+__all__ = ["ImageFolder", "Split", "find_images", "load_folder", "open_folder", "scan_folder"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -96,6 +95,14 @@ def scan_folder(root: Path) -> ImageFolder:
     return ImageFolder(root, classes, {name: _sorted(root, classes, found[name]) for name in order}, flat)
 
 
+def find_images(root: Path) -> Iterator[str]:
+    """Yield the paths of all images below a folder, by their suffix, sorted within each folder; hidden ones are not.
+
+    Raises DataError for a folder that cannot be read.
+    """
+    return _pictures(root, set())
+
+
 def load_folder(
     root: Path,
     *,
@@ -119,9 +126,25 @@ def load_folder(
     Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for pictures that cannot be
     read, UsageError for sizes that differ without an `image_size`.
     """
-    if channels not in (None, 1, 3):
-        raise UsageError(f"channels must be 1 or 3, not {channels}")
-    folder = scan_folder(root)
+    options = Reading(
+        image_size=image_size,
+        channels=channels,
+        on_bad_image=on_bad_image,
+        workers=workers,
+        budget=budget,
+        test_fraction=test_fraction,
+        progress=progress,
+    )
+    return open_folder(scan_folder(root), options)
+
+
+def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Dataset:
+    """Open image files that have been found as `load_folder` does; `table` names the file that lists them, if one does.
+
+    Raises its errors.
+    """
+    root = folder.root
+    options.require_channels()
     if complaints := folder.complaints():
         raise DataError("; ".join(complaints))
     paths: list[str] = []
@@ -132,35 +155,27 @@ def load_folder(
         paths += split.paths
         labels += split.labels
     if folder.flat:
-        rows["train"], rows["test"] = stratified_split(torch.tensor(labels), test_fraction, seed=0)
-    images, problems = open_images(
-        root,
-        paths,
-        image_size=image_size,
-        channels=channels,
-        skip=on_bad_image == "skip",
-        workers=workers,
-        budget=budget,
-        progress=progress,
-    )
-    if problems and on_bad_image == "error":
-        raise _unreadable(root, len(paths), problems)
+        rows["train"], rows["test"] = stratified_split(torch.tensor(labels), options.test_fraction, seed=0)
+    images, problems = open_images(root, paths, options, table)
+    if problems and options.on_bad_image == "error":
+        raise _unreadable(root / table, len(paths), problems)
     good = torch.tensor([path not in problems for path in paths])
     readable = ImageSet(images, torch.tensor(labels)[good], tuple(path for path in paths if path not in problems))
     position = good.cumsum(0) - 1  # of the good ones among themselves
     sets = {name: readable.subset(position[own[good[own]]]) for name, own in rows.items()}
     left = sets["train"].labels.unique().tolist()
     if lost := [name for label, name in enumerate(folder.classes) if label not in left]:
-        raise DataError(f"{root}: no picture of class {lost[0]!r} is left to train on")
+        raise DataError(f"{root / table}: no image of class {lost[0]!r} is left to train on")
     validation, test = (sets.get(name) or None for name in ("validation", "test"))  # an empty one is none
-    return Dataset(root.resolve().name, folder.classes, sets["train"], test, validation, tuple(problems.items()))
+    name = Path(table).stem if table else root.resolve().name
+    return Dataset(name, folder.classes, sets["train"], test, validation, tuple(problems.items()))
 
 
 def _unreadable(root: Path, total: int, problems: dict[str, str]) -> DataError:
     first = ", ".join(f"{path} ({reason})" for path, reason in list(problems.items())[:NAMED])
     more = f", and {len(problems) - NAMED:,} more" if len(problems) > NAMED else ""
     return DataError(
-        f"{root}: {len(problems):,} of {total:,} pictures cannot be read: {first}{more}; "
+        f"{root}: {len(problems):,} of {total:,} images cannot be read: {first}{more}; "
         f"look at them with: cnnkit data check {root}, or leave them out with: --on-bad-image skip"
     )
 

@@ -26,7 +26,19 @@ from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 
-__all__ = ["Header", "decode_image", "fitted_size", "read_file", "read_header", "read_image", "write_image"]
+__all__ = [
+    "Header",
+    "decode_image",
+    "eight_bits",
+    "exceeds",
+    "fitted",
+    "fitted_size",
+    "read_file",
+    "read_header",
+    "read_image",
+    "upright",
+    "write_image",
+]
 
 # What a file begins with tells its format. `Image.open` warns of large pictures, and warnings are not for threads.
 OPENERS: dict[bytes, Callable[..., ImageFile]] = {
@@ -132,10 +144,12 @@ def read_header(file: IO[bytes]) -> Header:
         raise _reason(error) from error
 
 
-def decode_image(content: bytes, channels: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
+def decode_image(
+    content: bytes, channels: int | None = None, size: tuple[int, int] | None = None, enlarge: bool = True
+) -> np.ndarray:
     """Return what `read_image` does, for the bytes of a file and as H x W x C; the array may be read-only.
 
-    Raises DataError with the reason alone.
+    Without `enlarge`, an image that fits into `size` as it is stays so. Raises DataError with the reason alone.
     """
     try:
         picture = _small_png(content) or _upright(content, size)
@@ -144,8 +158,8 @@ def decode_image(content: bytes, channels: int | None = None, size: tuple[int, i
         mode = "L" if channels == 1 else "RGB"
         if picture.mode != mode:
             picture = picture.convert(mode)
-        if size is not None and picture.size != size[::-1]:
-            picture = _fitted(picture, size)
+        if size is not None and picture.size != size[::-1] and (enlarge or exceeds(picture, size)):
+            picture = fitted(picture, size)
         return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, channels)
     except DataError:
         raise
@@ -211,14 +225,20 @@ def _upright(content: bytes, size: tuple[int, int] | None) -> Image.Image:
     if size is not None:
         inner = fitted_size(*whole, size) if orientation > 4 else fitted_size(*whole[::-1], size)[::-1]
         box = file.draft(None, (DRAFT_GAP * inner[0], DRAFT_GAP * inner[1]))
-    picture = _eight_bits(file)
+    picture = eight_bits(file)
     if box and file.size != whole:
         picture = picture.resize(inner, Image.Resampling.BILINEAR, box[1])
     return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Return the picture as L or RGB, opaque, with 16-bit and float values brought to 0-255."""
+def upright(picture: Image.Image) -> Image.Image:
+    """Return an image of Pillow's, turned as its EXIF orientation says."""
+    orientation = _orientation(picture)
+    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """Return an image as L or RGB, opaque, with 16-bit and float values brought to 0-255."""
     if picture.mode in ("L", "RGB") and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
@@ -236,7 +256,13 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return picture.convert("L") if picture.mode in GREY else picture.convert("RGB")
 
 
-def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def exceeds(picture: Image.Image, size: tuple[int, int]) -> bool:
+    """Return whether an image is higher or wider than `size` (H, W)."""
+    return picture.height > size[0] or picture.width > size[1]
+
+
+def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return an image, L or RGB, fitted into `size` (H, W) with its aspect ratio kept, centred on black."""
     height, width = fitted_size(picture.height, picture.width, size)
     canvas = Image.new(picture.mode, size[::-1])
     inner = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -255,7 +281,7 @@ def _open(file: IO[bytes]) -> ImageFile:
     return picture
 
 
-def _orientation(picture: ImageFile) -> int:
+def _orientation(picture: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, that is still to be undone; a damaged one counts as none."""
     if not EXIF & picture.info.keys() or isinstance(picture, TiffImagePlugin.TiffImageFile):  # Pillow turns TIFFs
         return 1

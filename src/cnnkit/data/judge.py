@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnkit.data.ahead import Counter
+from cnnkit.core.progress import Counter
 from cnnkit.data.duplicates import PORTIONS, gather, near_pairs
 from cnnkit.data.examine import FORMATS
 from cnnkit.data.findings import Finding

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from cnnkit.core.errors import UsageError
 from cnnkit.data.images import fitted_size
-from cnnkit.data.imageset import StoredImages
+from cnnkit.data.storage import Storage, as_storage
 
 __all__ = ["Preprocess", "channel_statistics", "resize_and_crop", "resize_with_pad"]
 
-SAMPLE, CHUNK = 4096, 256  # images
+CHUNK = 256  # images
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,16 @@ def _on_device(preprocess: Preprocess, device: torch.device) -> list[Tensor]:
     return [values.to(device).view(-1, 1, 1) for values in preprocess.scale_and_shift()]
 
 
-def channel_statistics(images: Tensor | StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor | Storage) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of each channel of uint8 images N x C x H x W, where 255 is 1.
 
-    Of images that are not in memory, SAMPLE evenly spread ones count. The deviation of a channel that never changes
-    is given as 1, so that one can divide by it.
+    Of images that are not in memory, those of the storage's `sample` count. The standard deviation of a channel that
+    never changes is given as 1, so that one can divide by it.
     """
-    count, channels = images.shape[:2]
-    rows = torch.arange(count)
-    if not isinstance(images, Tensor):
-        rows = torch.linspace(0, count - 1, min(count, SAMPLE), dtype=torch.float64).long()
-    counts = torch.zeros(channels, 256, dtype=torch.int64)
-    for chunk in rows.split(CHUNK):
-        for row, channel in zip(counts, images[chunk].unbind(1), strict=True):
+    sample = as_storage(images).sample()
+    counts = torch.zeros(sample.shape[1], 256, dtype=torch.int64)
+    for chunk in torch.arange(len(sample)).split(CHUNK):
+        for row, channel in zip(counts, sample[chunk].unbind(1), strict=True):
             row += torch.bincount(channel.flatten(), minlength=256).cpu()
     levels = torch.arange(256, dtype=torch.float64) / 255
     shares = counts / counts.sum(1, dtype=torch.float64)[:, None]

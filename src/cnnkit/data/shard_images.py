@@ -6,8 +6,8 @@ from the index alone: nothing is read before the place where an epoch is entered
 share the order image by image reads lanes of its own.
 """
 
-import sys
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import DataError
-from cnnkit.data.ahead import ahead, chunks
+from cnnkit.core.parallel import ahead, chunks
 from cnnkit.data.images import decode_image
 from cnnkit.data.remote import ByteFile, open_bytes, read_range
 from cnnkit.data.shard_index import Shard, ShardIndex
+from cnnkit.data.split import require_fraction
+from cnnkit.data.storage import ALL, Rows, Storage
 from cnnkit.data.tar import HEADER, member_name
 
 __all__ = ["LANES", "ShardImages"]
@@ -31,6 +33,8 @@ WINDOW, WINDOW_BYTES = 512, 1 << 25  # pictures of a lane, or their bytes, which
 BLOCK, GAP = 1 << 20, 1 << 16  # bytes read at once, and read over between two pictures
 CHUNK = 64  # pictures that a thread decodes at a time, at most
 SAMPLE, STRETCH = 4096, 256  # pictures
+
+log = logging.getLogger(__name__)
 
 Content = bytes | str  # a picture with the tar header before it, or why its shard cannot be read
 
@@ -46,7 +50,7 @@ class _Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShardImages:
+class ShardImages(Storage):
     """Pictures of `index` as uint8 images, fitted into `canvas` (H, W, C), decoded by `workers` threads.
 
     With `skip`, a picture that cannot be read is left out and kept in `skipped` with the reason; else it raises
@@ -66,17 +70,22 @@ class ShardImages:
         height, width, channels = self.canvas
         return len(self.rows), channels, height, width
 
-    def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        """Return the images of these rows, without those that are skipped."""
+    def read(self, rows: Rows) -> tuple[Tensor, Rows]:
+        """Return the images of these rows that can be read, and which they are, counted from 0."""
         wanted, places = self.rows[rows].unique(return_inverse=True)
         if not len(wanted):
-            return torch.empty(0, *self.shape[1:], dtype=torch.uint8)
-        [(images, kept)] = replace(self, rows=wanted).stream([torch.arange(len(wanted))])
-        return images[places[kept[places]]]
+            return torch.empty(0, *self.shape[1:], dtype=torch.uint8), ALL
+        [(images, kept)] = replace(self, rows=wanted)._stream([torch.arange(len(wanted))])
+        return (images[places], ALL) if kept.all() else (images[places[kept[places]]], kept[places])
 
     def subset(self, rows: Tensor) -> "ShardImages":
         """Return these rows as images of their own."""
         return replace(self, rows=self.rows[rows])
+
+    def places(self) -> bytes:
+        """Return where each image's bytes lie in its shard."""
+        content: bytes = self.index.samples[self.rows.numpy()].tobytes()
+        return content
 
     def sample(self) -> "ShardImages":
         """Return SAMPLE of the images, in stretches that are quickly read."""
@@ -116,12 +125,35 @@ class ShardImages:
             return 1
         return max(1, min(WINDOW, int(WINDOW_BYTES / sizes.mean()), len(sizes) // len(shards)))
 
-    def stream(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the images of some rows (int64), part by part, and for each row whether it could be read.
+    def portions(self, sizes: Sequence[int], rank: int, world: int) -> Iterator[Rows]:
+        """Yield the rows of process `rank` in the order of the shards: a stretch for each process."""
+        start, stop = (len(self) * number // world for number in (rank, rank + 1))
+        if start < stop:
+            yield from torch.arange(start, stop).split(-(-max(sizes) // world))
 
-        What is skipped has no sensible pixels. While a part is used, the next ones are read and decoded. Raises
-        DataError for a picture that cannot be read, unless it is skipped.
+    def hold_out(self, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+        """Return sorted rows (kept, held out), in stretches that are quickly read.
+
+        The shards are put in an order drawn by `seed`, and what lies at the end of it, a `fraction` of all images, is
+        held out: shards whose images are mixed are taken for granted. Raises UsageError unless 0 <= fraction < 1.
         """
+        require_fraction(fraction)
+        tape = self.tape(torch.Generator().manual_seed(mix_seed(seed)))
+        kept = len(tape) - round(len(tape) * fraction)
+        return tape[:kept].sort().values, tape[kept:].sort().values
+
+    def stream(self, parts: Iterable[Rows], pin: bool = False) -> Iterator[tuple[Tensor, Rows]]:
+        """Yield the images of some rows that can be read, part by part, and for each row whether it could be.
+
+        While a part is used, the next ones are read and decoded. Raises DataError for an image that cannot be read,
+        unless it is skipped.
+        """
+        for images, kept in self._stream(list(parts)):
+            found = images if kept.all() else images[kept]
+            yield (found.pin_memory() if pin else found), kept
+
+    def _stream(self, parts: Sequence[Rows]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all images of some rows, part by part, and for each row whether it could be read; else it is noise."""
         if not parts:
             return
         rows = [self.rows[part].numpy() for part in parts]
@@ -158,10 +190,10 @@ class ShardImages:
         if isinstance(content, bytes):
             what = f"{what}: {member_name(content)}"
         if not self.skip:
-            raise DataError(f"{what}: {reason}; leave such pictures out with --on-bad-image skip")
+            raise DataError(f"{what}: {reason}; leave such images out with --on-bad-image skip")
         if what not in self.skipped:
             self.skipped[what] = reason
-            print(f"{what}: {reason}; left out", file=sys.stderr)
+            log.warning("%s: %s; left out", what, reason)
 
 
 def _read(index: ShardIndex, parts: Sequence[np.ndarray], horizon: int) -> Iterator[list[Content]]:

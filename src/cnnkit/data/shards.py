@@ -1,22 +1,19 @@
-"""Tar shards of pictures as a data set, for sets beyond one disk, and its batches."""
+"""Tar shards of images as a data set, for sets beyond one disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data.ahead import processors
-from cnnkit.data.batches import Batches, Rows
-from cnnkit.data.folder import BadImage
+from cnnkit.core.parallel import processors
 from cnnkit.data.imageset import Dataset, ImageSet
+from cnnkit.data.reading import BadImage
 from cnnkit.data.remote import is_url
 from cnnkit.data.shard_images import ShardImages
 from cnnkit.data.shard_index import Shard, ShardIndex, open_index
 
-__all__ = ["ShardBatches", "load_shards", "set_aside"]
+__all__ = ["load_shards"]
 
 NAMED = 5  # problems in an error
 
@@ -54,54 +51,6 @@ def load_shards(
     _require_classes(spec, index, sets["train"])
     validation, test = (sets[name] if len(sets[name]) else None for name in ("validation", "test"))
     return Dataset(_name(spec), index.classes, sets["train"], test, validation, problems)
-
-
-class ShardBatches(Batches):
-    """Batches of images from shards, shuffled as `ShardImages.order` says.
-
-    If the batch size is a multiple of the number of processes, each reads shards of its own, else all of them.
-    Iteration is in the order of the shards; each process takes a stretch of it.
-    """
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        start, stop = (self.num_images * rank // self.world for rank in (self.rank, self.rank + 1))
-        parts = torch.arange(start, stop).split(-(-self.batch_size // self.world)) if start < stop else ()
-        for images, labels, _ in self._read(iter(parts)):
-            if len(labels):
-                yield self.preprocess(images), labels
-
-    def _order(self, seed: int, epoch: int) -> Tensor:
-        return self._shards.order(seed, epoch, self.world)
-
-    @property
-    def _shards(self) -> ShardImages:
-        assert isinstance(self.images, ShardImages)
-        return self.images
-
-    def _read(self, parts: Iterator[Rows]) -> Iterator[tuple[Tensor, Tensor, Rows]]:
-        numbers = torch.arange(self.num_images)
-        rows = [numbers[part] for part in parts]
-        for part, (images, kept) in zip(rows, self._shards.stream(rows), strict=True):
-            labels = self.labels[part]
-            if not kept.all():
-                images, labels = images[kept], labels[kept]
-            if self.device.type == "cuda":
-                images, labels = images.pin_memory(), labels.pin_memory()  # so that the copy need not be waited for
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), kept
-
-
-def set_aside(data: ImageSet, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return sorted rows (training, set aside), as `stratified_split` does, but in stretches that are quickly read.
-
-    The shards are put in an order drawn by `seed`, and what lies at the end of it, a `fraction` of all images, is set
-    aside: shards whose images are mixed are taken for granted. Raises UsageError unless 0 <= fraction < 1.
-    """
-    if not 0 <= fraction < 1:
-        raise UsageError(f"the fraction to set aside must be at least 0 and below 1, not {fraction!r}")
-    assert isinstance(data.images, ShardImages)
-    tape = data.images.tape(torch.Generator().manual_seed(mix_seed(seed)))
-    kept = len(tape) - round(len(tape) * fraction)
-    return tape[:kept].sort().values, tape[kept:].sort().values
 
 
 def _lost(shard: Shard) -> str:

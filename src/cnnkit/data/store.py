@@ -15,25 +15,28 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data.ahead import Counter, ahead, chunks, processors
+from cnnkit.core.parallel import ahead, chunks, processors
+from cnnkit.core.progress import Counter
 from cnnkit.data.cache import Canvas, Entry, PixelCache, digest
 from cnnkit.data.images import decode_image, read_file, read_header
+from cnnkit.data.reading import Reading
+from cnnkit.data.storage import ALL, Rows, Storage
 from cnnkit.data.stream import Streamed
 
-__all__ = ["BUDGET", "Mapped", "open_images"]
+__all__ = ["Mapped", "open_images"]
 
-BUDGET = 32 * 10**9  # bytes on the disk, for a folder
 CHUNK, CHUNK_BYTES = 64, 1 << 24  # what a thread decodes at a time
 LARGEST = 1 << 30  # bytes of a file
 TINY = 4096  # bytes; such files are decoded by one thread: Python's lock passed between two halves the speed
 
 
 @dataclass(frozen=True)
-class Mapped:
+class Mapped(Storage):
     """Rows of a file of uint8 images N x H x W x C that is mapped into memory: a copy is made of what is asked for."""
 
     pixels: Tensor
     rows: Tensor
+    in_memory = True
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -41,9 +44,9 @@ class Mapped:
         height, width, channels = self.pixels.shape[1:]
         return len(self.rows), channels, height, width
 
-    def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        """Return the images of these rows, in memory as N x H x W x C."""
-        return self.pixels[self.rows[rows]].permute(0, 3, 1, 2)
+    def read(self, rows: Rows) -> tuple[Tensor, Rows]:
+        """Return the images of these rows."""
+        return self.pixels[self.rows[rows]].permute(0, 3, 1, 2), ALL
 
     def subset(self, rows: Tensor) -> "Mapped":
         """Return these rows as images of their own."""
@@ -51,25 +54,20 @@ class Mapped:
 
 
 def open_images(
-    root: Path,
-    paths: Sequence[str],
-    *,
-    image_size: tuple[int, int] | None,
-    channels: int | None,
-    skip: bool,
-    workers: int | None,
-    budget: int,
-    progress: bool,
+    root: Path, paths: Sequence[str], options: Reading, table: str = ""
 ) -> tuple[Mapped | Streamed, dict[str, str]]:
-    """Return the pictures that can be read as images, in the order of `paths`, and why the others cannot.
+    """Return the files that can be read as images, in the order of `paths`, and why the others cannot.
 
     If all have one size that fits into `image_size` (H, W) they are kept at it, else fitted into `image_size` with
     padding; with one channel if all are grey, else three, unless `channels` says. They are kept decoded if that takes
-    at most `budget` bytes and half of the free disk; else `skip` says whether a picture that turns out to be unreadable
-    is left out of its batch. Raises UsageError if `image_size` is missing, CnnkitError if the disk does not take them.
+    at most `budget` bytes and half of the free disk; else `on_bad_image` says whether an image that turns out to be
+    unreadable is left out of its batch. What a `table` lists has a cache of its own. Raises UsageError if `image_size`
+    is missing, CnnkitError if the disk does not take them.
     """
-    workers = workers or processors()
-    cache = PixelCache(root)
+    image_size, channels, budget, progress = options.image_size, options.channels, options.budget, options.progress
+    skip = options.on_bad_image == "skip"
+    workers = options.workers or processors()
+    cache = PixelCache(root, table)
     with cache.locked(progress):
         files = dict(_looked_at(root, paths, cache.files, workers, progress))
         canvas = _canvas(root, files, image_size, channels)
@@ -100,7 +98,7 @@ def _canvas(root: Path, files: dict[str, Entry], image_size: tuple[int, int] | N
         if image_size is None or (height <= image_size[0] and width <= image_size[1]):
             image_size = height, width
     if image_size is None:
-        raise UsageError(f"{root}: the pictures have {len(sizes)} sizes: say which one they shall have with image_size")
+        raise UsageError(f"{root}: the images have {len(sizes)} sizes: say which one they shall have with image_size")
     return *image_size, channels or (1 if all(entry.grey for entry in entries) else 3)
 
 
@@ -110,7 +108,7 @@ def _looked_at(
     """Yield what is known of each file; only those that are new or have changed are opened."""
 
     def look(chunk: Sequence[str]) -> list[tuple[str, Entry]]:
-        return [(path, _look(f"{root}/{path}", known.get(path))) for path in chunk]
+        return [(path, _look(os.path.join(root, path), known.get(path))) for path in chunk]  # noqa: PTH118  a Path takes longer
 
     with Counter(f"looking at {root}", len(paths), progress) as counter:
         for entries in ahead(look, chunks(paths, CHUNK), workers, 2 * workers):
@@ -151,7 +149,7 @@ def _decoded(
         for path in chunk:
             entry = files[path]
             try:
-                content = read_file(f"{root}/{path}")
+                content = read_file(os.path.join(root, path))  # noqa: PTH118  a Path takes longer
                 entry = entry._replace(digest=digest(content))
                 images[count] = decode_image(content, channels, (height, width))
                 count += 1

@@ -1,6 +1,7 @@
-"""The pictures of a folder, decoded whenever they are asked for: for folders that no cache holds."""
+"""The images of a folder, decoded whenever they are asked for: for folders that no cache holds."""
 
-import sys
+import logging
+import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,19 +12,22 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.ahead import ahead, chunks
+from cnnkit.core.parallel import ahead, chunks
 from cnnkit.data.images import decode_image, read_file
+from cnnkit.data.storage import ALL, Rows, Storage
 
 __all__ = ["Streamed"]
 
-CHUNK = 64  # pictures that a thread decodes at a time, at most
+CHUNK = 64  # images that a thread decodes at a time, at most
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Streamed:
-    """Pictures below `root` as uint8 images, fitted into `canvas` (H, W, C), decoded by `workers` threads.
+class Streamed(Storage):
+    """Image files below `root`, fitted into `canvas` (H, W, C), decoded by `workers` threads.
 
-    With `skip`, a picture that cannot be read is left out and kept in `skipped` with the reason; else it raises
+    With `skip`, an image that cannot be read is left out and kept in `skipped` with the reason; else it raises
     DataError. `rows` are those of `paths` that this is about.
     """
 
@@ -41,15 +45,11 @@ class Streamed:
         height, width, channels = self.canvas
         return len(self.rows), channels, height, width
 
-    def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        """Return the images of these rows, without those that are skipped."""
-        return self.fetch(rows)[0]
-
     def subset(self, rows: Tensor) -> "Streamed":
         """Return these rows as images of their own."""
         return Streamed(self.root, self.paths, self.canvas, self.workers, self.skip, self.rows[rows], self.skipped)
 
-    def fetch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Return the images of these rows that can be read, and which they are, counted from 0.
 
         Raises DataError for one that cannot be read, unless it is skipped.
@@ -59,7 +59,7 @@ class Streamed:
 
         def decode(numbers: Sequence[int]) -> None:
             for number in numbers:
-                image = self._read(paths[number])
+                image = self._decode(paths[number])
                 if image is None:
                     kept[number] = False
                 else:
@@ -69,17 +69,17 @@ class Streamed:
         depth = len(paths) if self.workers > 1 else 0
         deque(ahead(decode, chunks(range(len(paths)), share), self.workers, depth), maxlen=0)
         found = torch.from_numpy(images).permute(0, 3, 1, 2)
-        return (found if kept.all() else found[kept]), kept.nonzero().flatten()
+        return (found, ALL) if kept.all() else (found[kept], kept.nonzero().flatten())
 
-    def _read(self, path: str) -> np.ndarray | None:
+    def _decode(self, path: str) -> np.ndarray | None:
         height, width, channels = self.canvas
         try:
-            return decode_image(read_file(f"{self.root}/{path}"), channels, (height, width))
+            return decode_image(read_file(os.path.join(self.root, path)), channels, (height, width))  # noqa: PTH118  a Path takes longer
         except DataError as error:
             if not self.skip:
-                remedy = "leave such pictures out with --on-bad-image skip"
+                remedy = "leave such images out with --on-bad-image skip"
                 raise DataError(f"{self.root}/{path}: {error}; {remedy}") from error
             if path not in self.skipped:
                 self.skipped[path] = str(error)
-                print(f"{self.root}/{path}: {error}; left out", file=sys.stderr)
+                log.warning("%s/%s: %s; left out", self.root, path, error)
             return None

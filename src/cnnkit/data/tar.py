@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
-from cnnkit.data.ahead import Counter, ahead
+from cnnkit.core.parallel import ahead
+from cnnkit.core.progress import Counter
 from cnnkit.data.folder import SUFFIXES
 from cnnkit.data.images import Header, read_header
 from cnnkit.data.remote import is_url, open_bytes

@@ -13,9 +13,8 @@ from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import replace_folder, sha256, write_through
 from cnnkit.data.preprocess import Preprocess
-from cnnkit.nets import create
 
-__all__ = ["Bundle", "find_bundle", "load_bundle", "save_bundle"]
+__all__ = ["Bundle", "find_bundle", "read_bundle", "read_weights", "save_bundle"]
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 
@@ -41,6 +40,10 @@ class Bundle(BaseModel):
     data_dir: str | None
     test_fraction: float = 0.1
     """Share of a folder without test/ that was set aside for testing."""
+    test_data: str | None = None
+    """Where the test images are, if not with the others."""
+    data_sha256: str | None = None
+    """Of data handed in from Python, which have no place to be found at again."""
     split_sha256: str
     """Of the run's split.json: which images were never trained on."""
     metrics: dict[str, float | int | bool | None]
@@ -85,16 +88,20 @@ def find_bundle(path: Path) -> Path:
     raise UsageError(f"{path} is not a run folder or a bundle: {reason}")
 
 
-def load_bundle(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Sequential, Bundle]:
-    """Return the net, in prediction mode, and what is known of it, from a bundle or a run folder.
+def read_bundle(path: Path) -> tuple[Path, Bundle]:
+    """Return the bundle's folder, and what is said in it, from a bundle or a run folder.
 
-    Raises UsageError if `path` is neither, CnnkitError if its files are damaged or do not belong together.
+    Raises UsageError if `path` is neither, CnnkitError if the description is corrupt.
     """
     folder = find_bundle(path)
     try:
-        bundle = Bundle.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
+        return folder, Bundle.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         raise CnnkitError(f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})") from error
+
+
+def read_weights(folder: Path, bundle: Bundle, net: nn.Module) -> None:
+    """Give `net` the bundle's weights; raises CnnkitError if they are corrupt or another net's."""
     model = folder / MODEL
     try:
         if sha256(model) != bundle.model_sha256:
@@ -102,21 +109,10 @@ def load_bundle(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Sequ
         weights = load_file(model)
     except (OSError, SafetensorError) as error:
         raise CnnkitError(f"{model}: cannot be read ({_first(error)})") from error
-    own = {
-        "in_channels": bundle.in_channels,
-        "num_classes": len(bundle.classes),
-        "image_size": bundle.image_size,
-        "pretrained": False,  # its weights lie beside it
-    }
-    try:
-        net = create(bundle.net, **(bundle.arguments | own))
-    except (UsageError, TypeError) as error:
-        raise CnnkitError(f"{folder / CONFIG}: the net cannot be built ({error})") from error
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise CnnkitError(f"{model}: the weights are not those of {bundle.net} ({_first(error)})") from error
-    return net.eval().to(device), bundle
 
 
 def _first(error: Exception) -> str:

@@ -4,12 +4,11 @@ import copy
 import io
 import logging
 import os
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from threading import Lock
 from typing import Literal
@@ -17,19 +16,21 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
+from cnnkit.core.device import wait_for
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.extras import require
+from cnnkit.core.timing import mean_seconds, median_seconds
 from cnnkit.deploy.fold import fold
 from cnnkit.lanes import Engine as Lanes
 from cnnkit.lanes import obstacle
-from cnnkit.train.plan import Plan
-from cnnkit.train.race import use_fastest_outputs
+from cnnkit.ops.layout import lay_out
+from cnnkit.ops.race import use_fastest_outputs
 
 __all__ = ["Runner", "prepare", "to_onnx"]
 
 Engine = Literal["auto", "torch", "onnxruntime", "lanes"]
 FULL = 16  # images, from which on lanes are not empty
-ROUNDS, SPAN = 5, 0.02  # of measuring: how often, and for how many seconds at least
+ROUNDS = 5  # of measuring
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,10 @@ def prepare(
     runs = {name: ENGINES[name](net, x, precision) for name in chosen}
     for run in runs.values():
         run(x)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            seconds[name].append(_seconds(run, x))
-    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    wait = partial(wait_for, device)
+    medians = median_seconds(
+        {name: partial(mean_seconds, partial(run, x), wait=wait) for name, run in runs.items()}, ROUNDS
+    )
     best = min(medians, key=lambda name: medians[name])
     return Runner(best, precision, medians, runs[best])
 
@@ -120,11 +120,11 @@ def _torch(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tens
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     ready.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
     if x.device.type == "cpu" and precision == "fp32":
-        use_fastest_outputs(ready, Plan().lay_out(x))
+        use_fastest_outputs(ready, lay_out(x))
 
     @torch.inference_mode()
     def run(x: Tensor) -> Tensor:
-        logits: Tensor = ready(Plan().lay_out(x.to(dtype)))
+        logits: Tensor = ready(lay_out(x.to(dtype)))
         return logits.float()
 
     return run
@@ -165,13 +165,3 @@ ENGINES: dict[str, Callable[[nn.Module, Tensor, str], Callable[[Tensor], Tensor]
     "onnxruntime": _onnxruntime,
     "lanes": _lanes,
 }
-
-
-def _seconds(run: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    start, times = time.perf_counter(), 0
-    while not times or time.perf_counter() - start < SPAN:
-        run(x)
-        times += 1
-    if x.device.type == "cuda":
-        torch.cuda.synchronize(x.device)
-    return (time.perf_counter() - start) / times

@@ -1,7 +1,5 @@
 """What a folder of runs holds, a summary of each, read from the files alone and without torch."""
 
-import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +11,14 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError, unknown
-from cnnkit.train.record import Run
+from cnnkit.experiment.history import read_metrics, require_number
+from cnnkit.experiment.run_folder import RunFolder
 
-__all__ = ["SORT_KEYS", "RunSummary", "list_runs", "read_metrics", "sort_runs", "summarise"]
+__all__ = ["SORT_KEYS", "RunSummary", "list_runs", "sort_runs", "summarise"]
 
 State = Literal["done", "running", "stopped", "damaged"]
 LEVELS = 2  # of folders to look into: a sweep's runs have one of their own
 SIGNS = {"config.toml", "metrics.jsonl", "last.ckpt"}  # any of them makes a folder a run, whole or not
-NUMBERS = ("train_loss", "train_accuracy", "lr", "seconds", "images_per_second")
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
     problem = None
     state: State = "damaged"
     try:
-        settings = Run.open(path).settings()
+        settings = RunFolder.open(path).settings()
         facts["net"], facts["data"] = (_word(settings, key) for key in ("net", "data"))
-        facts["epochs_asked"] = asked = int(_number(settings, "epochs"))
+        facts["epochs_asked"] = asked = int(require_number(settings, "epochs"))
         facts |= _progress(read_metrics(path))
         facts["test_accuracy"] = _test_accuracy(path)
         over = facts["epochs"] >= asked or _out_of_patience(facts, settings.get("patience"))
@@ -72,32 +70,6 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
     except (CnnkitError, OSError) as error:
         problem, state = str(error).removeprefix(f"{path}{os.sep}"), "damaged"
     return RunSummary(path, path.name if name in (None, ".") else name, state, _started(path), problem, **facts)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return a run's rows of metrics.jsonl, one for each finished epoch, none if none has.
-
-    A last row that is being written, or that a crash tore, is left out. Raises DataError for any other that is
-    damaged.
-    """
-    try:
-        lines = (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            row["epoch"] = int(_number(row, "epoch"))
-            row |= {key: _number(row, key) for key in NUMBERS}
-            row |= {key: _number(row, key) for key in ("val_loss", "val_accuracy") if row[key] is not None}
-            row["best"] = bool(row["best"])
-        except (ValueError, TypeError, KeyError, DataError) as error:
-            raise DataError(f"{path / 'metrics.jsonl'}: line {number} is no row of metrics") from error
-        rows.append(row)
-    return rows
 
 
 # what to sort by: the figure, and whether the largest comes first
@@ -161,20 +133,13 @@ def _out_of_patience(facts: dict[str, Any], patience: Any) -> bool:
 def _test_accuracy(path: Path) -> float | None:
     if not (path / "test.json").exists():
         return None
-    return _number(Run(path).read_json("test.json"), "accuracy")
+    return require_number(RunFolder(path).read_json("test.json"), "accuracy")
 
 
 def _word(table: Any, key: str) -> str:
     value = table.get(key) if isinstance(table, dict) else None
     if not isinstance(value, str):
         raise DataError(f"{key} is {value!r}, not a word")
-    return value
-
-
-def _number(table: Any, key: str) -> float:
-    value = table.get(key) if isinstance(table, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{key} is {value!r}, not a number")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Batches to a trained net: settings and recipes, the loop, checkpoints, the run folder, evaluation.
+"""Batches to a trained net: settings, the loop and its callbacks, plans, processes, checkpoints, evaluation.
 
 Each name of `__init__.pyi` is imported when it is first used, so that settings are read without torch.
 """

@@ -1,21 +1,19 @@
+from .callbacks import Callback, EpochRecord, StepRecord, StopTraining, TrainRecord
 from .config import TrainConfig
 from .distributed import ALONE, World
-from .evaluate import Metrics, evaluate
 from .loop import Trainer
-from .observe import EpochRecord, Observer, StepRecord
+from .metrics import Metrics, evaluate
 from .optimizer import initialise
-from .recipes import RECIPES
-from .record import Run
 
 __all__ = [
     "ALONE",
-    "RECIPES",
+    "Callback",
     "EpochRecord",
     "Metrics",
-    "Observer",
-    "Run",
     "StepRecord",
+    "StopTraining",
     "TrainConfig",
+    "TrainRecord",
     "Trainer",
     "World",
     "evaluate",

@@ -3,10 +3,10 @@
 import copy
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from cnnkit.train.plan import Plan, lanes_plan, plain_plan, read_plan
 
 __all__ = ["choose_plan"]
 
+log = logging.getLogger(__name__)
+
 WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
 LANES_WORTH = 5e10  # the same for lanes, whose networks take long for their few operations
 VARYING = ("processor", "cpu MHz", "apicid", "initial apicid", "core id", "bogomips", "physical id", "siblings")
@@ -40,15 +42,13 @@ def choose_plan(
     images: int | None,
     config: TrainConfig,
     train: Batches | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """Return the plan that the settings ask for, to train `net` with batches of images C x H x W, `images` in all.
 
     "auto" tries what there is, a few dozen steps, and keeps it in the cache folder: the same network with the same
     batches, device, torch and number of threads finds it there. Trainings too short for that have the plain plan; None
-    stands for a long one. Batches that are known, `train`, may rule out lanes. `net` stays as it is; `say` is told what
-    takes its time. Raises UsageError for a file that is no plan, or another network's, and for an engine that cannot
-    compute this.
+    stands for a long one. Batches that are known, `train`, may rule out lanes. `net` stays as it is. Raises UsageError
+    for a file that is no plan, or another network's, and for an engine that cannot compute this.
     """
     against = hindrance(net, image, config, train)
     device = next(net.parameters()).device
@@ -58,13 +58,13 @@ def choose_plan(
     if config.engine == "lanes":
         if against:
             raise UsageError(f"engine lanes: {against}")
-        say("compiling the network for lanes")
+        log.info("compiling the network for lanes")
         return lanes_plan()
     plan = plain_plan(config)
     work = math.inf if images is None else images * operations(net, image)
     lanes = config.engine == "auto" and work >= LANES_WORTH and not against
     if config.engine == "auto" and work >= LANES_WORTH and against == NO_COMPILER:
-        say(f"{NO_COMPILER}: torch computes")
+        log.info("%s: torch computes", NO_COMPILER)
     if config.plan == "off" or (work < WORTH and not lanes):
         return plan
     net = copy.deepcopy(net).train()
@@ -74,10 +74,10 @@ def choose_plan(
         with suppress(UsageError):  # a damaged one is made anew
             return read_plan(file)
         file.unlink(missing_ok=True)
-    say("trying what is fastest on this machine")
+    log.info("trying what is fastest on this machine")
     contest = Contest(net, torch.rand(batch, *image, device=device))
     if lanes:
-        say("compiling the network for lanes")
+        log.info("compiling the network for lanes")
         plan = contest.engine(plan)
     if plan.engine == "torch" and work >= WORTH:
         plan = contest.choose(plan, config, no_graph is None, math.inf if images is None else images / batch)

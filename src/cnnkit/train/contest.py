@@ -5,7 +5,6 @@ Half precision is taken only where it makes a step a good deal faster.
 
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,20 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnkit.core.device import wait_for
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.timing import mean_seconds
 from cnnkit.lanes import Engine
 from cnnkit.ops import compile_pooling
+from cnnkit.ops.race import fastest_algorithms
 from cnnkit.ops.tuned import Algorithms
 from cnnkit.train.captured import Captured
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.plan import Plan, lanes_plan, threads, use_plan
-from cnnkit.train.race import fastest_algorithms
 
 __all__ = ["Contest"]
 
 ROUNDS = 3  # of steps that count, for each candidate
 SHORT, LONG = 0.1, 1.0  # seconds of a step: below, strides and threads matter; above, one round tells enough
-SPAN = 0.02  # seconds that a measurement takes at least
 # times as fast as without it, for a choice to be taken: noise wins some, and half precision costs digits
 GAINS = {
     "engine": 1.2,
@@ -96,13 +96,17 @@ class Contest:
         seconds = {}
         for each in (torch.float32, dtype):
             one = matrix.to(each)
-            seconds[each] = min(self._timed(partial(torch.mm, one, one)) for _ in range(ROUNDS))
+            seconds[each] = min(mean_seconds(partial(torch.mm, one, one)) for _ in range(ROUNDS))
         return seconds[dtype] < seconds[torch.float32]
 
     def _tuned(self, plan: Plan) -> Plan:
         """Return the plan with the algorithms that are the fastest by it."""
         if str(plan) not in self.algorithms:
-            self.algorithms[str(plan)] = fastest_algorithms(self.net, self.x, plan)
+            net = copy.deepcopy(self.net)
+            use_plan(net, plan)
+            with threads(plan.threads):
+                dtype = plan.half or torch.float32
+                self.algorithms[str(plan)] = fastest_algorithms(net, self.x, plan.memory_format, dtype)
         return plan.model_copy(update={"convolutions": self.algorithms[str(plan)]})
 
     def engine(self, plan: Plan) -> Plan:
@@ -113,20 +117,12 @@ class Contest:
         except CnnkitError:  # it cannot be compiled here
             return plan
         torchs = self._step(plan)
-        seconds = {"torch": [torchs()], "lanes": [self._timed(lambda: lanes.gradients(self.x, self.y))]}
+        seconds = {"torch": [torchs()], "lanes": [mean_seconds(lambda: lanes.gradients(self.x, self.y))]}
         for _ in range(ROUNDS):
             seconds["torch"].append(torchs())
-            seconds["lanes"].append(self._timed(lambda: lanes.gradients(self.x, self.y)))
+            seconds["lanes"].append(mean_seconds(lambda: lanes.gradients(self.x, self.y)))
         own, other = (statistics.median(found) for found in seconds.values())
         return lanes_plan() if own > GAINS["engine"] * other else plan
-
-    @staticmethod
-    def _timed(work: Callable[[], object]) -> float:
-        start, count = time.perf_counter(), 0
-        while not count or time.perf_counter() - start < SPAN:
-            work()
-            count += 1
-        return (time.perf_counter() - start) / count
 
     def _if_possible(self, plan: Plan, field: str) -> Plan:
         """Return the plan, or it with the field set if that is faster by enough and the net, or torch, can do it."""
@@ -172,16 +168,13 @@ class Contest:
 
         once = Captured(net, work, x, self.y) if plan.graph else work
 
+        def once_more() -> None:
+            once(x, self.y)
+            net.zero_grad()
+
         def step() -> float:
-            steps, start = 0, time.perf_counter()
             with threads(plan.threads):
-                while not steps or time.perf_counter() - start < SPAN:
-                    once(x, self.y)
-                    net.zero_grad()
-                    steps += 1
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
-            return (time.perf_counter() - start) / steps
+                return mean_seconds(once_more, wait=partial(wait_for, self.device))
 
         step()  # it warms up, and compiles
         return step

@@ -37,7 +37,7 @@ def hindrance(net: nn.Module, image: Image, config: TrainConfig, train: Batches 
         return "lanes compute on the CPU"
     if train and train.world > 1:
         return "lanes compute in one process"
-    if train and not train.at_hand:
+    if train and not train.in_memory:
         return "lanes take images that are in memory, not such that are read while training"
     return obstacle(net, image)
 

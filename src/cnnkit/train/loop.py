@@ -2,29 +2,29 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
 from cnnkit.data.batches import Batches
+from cnnkit.train.callbacks import Callbacks, EpochRecord, StepRecord, TrainRecord
 from cnnkit.train.checkpoint import earlier, load_newest, save_checkpoint
 from cnnkit.train.choose import choose_plan
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World
-from cnnkit.train.evaluate import evaluate
 from cnnkit.train.interrupt import stop_requested
 from cnnkit.train.lanes import image_size, make_stepper
 from cnnkit.train.memory import explain_memory
+from cnnkit.train.metrics import evaluate
 from cnnkit.train.objective import balanced_weights
-from cnnkit.train.observe import EpochRecord, Observer, StepRecord
 from cnnkit.train.plan import Plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
 from cnnkit.train.step import Step
+from cnnkit.train.sums import EpochSums
 
 __all__ = ["Trainer"]
 
@@ -40,8 +40,7 @@ class Trainer:
     `save_best(net, record)` is called after each epoch with a new best validation accuracy (every epoch, if no
     image is set aside). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as
     the settings say. In a `world` of several processes each has a Trainer with its part of the batches; the main one
-    alone observes and writes. `plan` says how steps are computed; without one it is chosen as the settings say, and
-    `say` is told what takes its time.
+    alone has `callbacks` and writes. `plan` says how steps are computed; without one it is chosen as the settings say.
     """
 
     def __init__(
@@ -52,21 +51,20 @@ class Trainer:
         config: TrainConfig,
         *,
         checkpoint: Path,
-        observer: Observer,
+        callbacks: Sequence[Any] = (),
         save_best: Callable[[nn.Module, EpochRecord], None],
         world: World = ALONE,
         num_classes: int | None = None,
         plan: Plan | None = None,
-        say: Callable[[str], None] = lambda line: None,
     ):
         self.train, self.validation, self.config, self.world = train, validation, config, world
-        self.checkpoint, self.observer, self.save_best = checkpoint, observer, save_best
+        self.checkpoint, self.callbacks, self.save_best = checkpoint, Callbacks(callbacks), save_best
         weights = None
         if config.class_weights == "balanced":
             classes = num_classes or int(train.labels.max()) + 1
             weights = balanced_weights(train.labels.cpu(), classes).to(next(net.parameters()).device)
         if plan is None:
-            plan = world.share(self._choose(net, say) if world.is_main else plain_plan(config))
+            plan = world.share(self._choose(net) if world.is_main else plain_plan(config))
         self.plan = plan
         self.stepper = make_stepper(
             net, config, plan, image_size(train), train.preprocess.scale_and_shift(), world, weights
@@ -79,11 +77,11 @@ class Trainer:
         self.looked = self.saved = time.monotonic()
         self._clear_sums()
 
-    def _choose(self, net: nn.Module, say: Callable[[str], None]) -> Plan:
+    def _choose(self, net: nn.Module) -> Plan:
         """Choose the plan for the part of a batch that this process computes at once."""
         batch = sum(self.train.sizes[:1]) // self.world.size // self.config.accumulate
         images = self.config.epochs * self.train.num_images // self.world.size
-        return choose_plan(net, image_size(self.train), max(batch, 2), images, self.config, self.train, say)
+        return choose_plan(net, image_size(self.train), max(batch, 2), images, self.config, self.train)
 
     def resume(self) -> list[str]:
         """Take up the newest checkpoint that is whole: on a CPU, the run goes on to the bit.
@@ -97,11 +95,8 @@ class Trainer:
                     raise ValueError(f"its {name} is {value!r}, here {self._settings()[name]!r}")
             self.stepper.load(state["stepper"])
             self.epoch, self.step = state["epoch"], state["step"]
-            self.seconds, self.total_seconds = state["seconds"], state["total_seconds"]
-            if state["losses"].shape != self.losses.shape:
-                raise ValueError(f"its epochs have {len(state['losses'])} steps, here {len(self.losses)}")
-            self.losses.copy_(state["losses"])
-            self.correct.copy_(state["correct"])
+            self.total_seconds = state["total_seconds"]
+            self.sums.load(state)
             self.best, self.best_epoch = state["best"] and tuple(state["best"]), state["best_epoch"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -109,7 +104,7 @@ class Trainer:
         return wrong
 
     def run(self) -> str:
-        """Train to the last epoch, or until patience or time is up, and return which it was.
+        """Train to the last epoch, until patience or time is up or a callback ends it, and return which it was.
 
         Raises Interrupted after Ctrl-C or SIGTERM, with the checkpoint saved, and CnnkitError when the loss is no
         longer a number or memory is out; the checkpoint and the best weights are then those of before.
@@ -118,16 +113,35 @@ class Trainer:
             raise UsageError("there is no image to train on: set fewer aside for validation")
         if self.world.share(not any(earlier(self.checkpoint))):
             self._save()
-        with stop_requested() as stop, explain_memory(self.config), threads(self.plan.torch_threads):
-            while self.epoch <= self.config.epochs:
-                if self._out_of_patience():
-                    return f"no better epoch in {self.config.patience} after epoch {self.best_epoch}"
-                if self._out_of_time() or self._train_epoch(stop.is_set):
-                    self._save()
-                    return f"{self.config.max_time:g} minutes are over"
-                self._finish_epoch()
-                if any(self.world.gather(stop.is_set())):
-                    raise Interrupted(f"stopped after epoch {self.epoch - 1}; saved in {self.checkpoint}")
+        steps, images = len(self.train), self.train.num_images
+        self.callbacks.on_train_begin(TrainRecord(self.config.epochs, steps, images, self.epoch, self.step))
+        reason = ""
+        try:
+            with stop_requested() as stop, explain_memory(self.config), threads(self.plan.torch_threads):
+                reason = self._train_epochs(stop.is_set)
+        except BaseException as error:
+            reason = str(error) or type(error).__name__
+            raise
+        finally:
+            self.callbacks.on_train_end(reason)
+        return reason
+
+    def _train_epochs(self, stopped: Callable[[], bool]) -> str:
+        """Train until there is a reason to end, and return it."""
+        while self.epoch <= self.config.epochs:
+            if ended := self.world.share(self.callbacks.stop):
+                return ended
+            if self._out_of_patience():
+                return f"no better epoch in {self.config.patience} after epoch {self.best_epoch}"
+            if self._out_of_time() or (wish := self._train_epoch(stopped)) == "time":
+                self._save()
+                return f"{self.config.max_time:g} minutes are over"
+            if wish:
+                self._save()
+                continue
+            self._finish_epoch()
+            if any(self.world.gather(stopped())):
+                raise Interrupted(f"stopped after epoch {self.epoch - 1}; saved in {self.checkpoint}")
         return "all epochs are done"
 
     def _out_of_patience(self) -> bool:
@@ -138,28 +152,27 @@ class Trainer:
         most = self.config.max_time
         return self.world.share(most is not None and self.total_seconds > 60 * most)
 
-    def _train_epoch(self, stopped: Callable[[], bool]) -> bool:
-        """Train to the end of the epoch and return whether time is up before that."""
+    def _train_epoch(self, stopped: Callable[[], bool]) -> str:
+        """Train to the end of the epoch, and return what ends the run before that: "time", "callback" or nothing."""
         self.stepper.train()
         self.first, self.entered = self.step, time.monotonic()
         for count, x, y in self.stepper.read(self.train, self.epoch, self.step):
             steps = [self._describe(number) for number in range(self.step, self.step + count)]
-            self.losses[self.step : self.step + count], hits = self.stepper.take(steps, x, y)
-            self.correct += hits.sum().long()
+            self.sums.add(self.step, *self.stepper.take(steps, x, y))
             self.lr, self.step = steps[-1].lr, self.step + count
             self._look()
             if self.step < len(self.train) and (wish := self._wish(stopped())):
                 self._require_numbers()
                 self._require_finite_weights()
                 self._count_seconds()
-                if wish == "time":
-                    return True
+                if wish in ("time", "callback"):
+                    return wish
                 self._save()
                 if wish == "stop":
                     raise Interrupted(f"stopped in epoch {self.epoch} at step {self.step}; saved in {self.checkpoint}")
         self._require_numbers()
         self._count_seconds()
-        return False
+        return ""
 
     def _describe(self, number: int) -> Step:
         steps = len(self.train)
@@ -167,7 +180,7 @@ class Trainer:
         return Step(number, lr, mix_seed(self.config.seed, self.epoch, number), self.train.sizes[number])
 
     def _wish(self, stopped: bool) -> str:
-        """Return what is due after a step, the same in all processes: stop, time is up, save, or nothing."""
+        """Return what is due after a step, the same in all processes: stop, callback, time, save, or nothing."""
         due = bool(self.config.checkpoint_steps) and self.step % (self.config.checkpoint_steps or 1) == 0
         if self.world.size > 1 and self.step % AGREE_STEPS and not due:
             return ""
@@ -177,18 +190,20 @@ class Trainer:
             wish = "save"
         if self.config.max_time and self.total_seconds + now - self.entered > 60 * self.config.max_time:
             wish = "time"
+        if self.callbacks.stop:
+            wish = "callback"
         if any(self.world.gather(stopped)):  # any one may have got the signal
             wish = "stop"
         return self.world.share(wish)
 
     def _count_seconds(self) -> None:
         now = time.monotonic()
-        self.seconds += now - self.entered
+        self.sums.seconds += now - self.entered
         self.total_seconds += now - self.entered
         self.entered, self.first = now, self.step
 
     def _look(self) -> None:
-        """Tell the observer where the run stands, a few times a second."""
+        """Tell the callbacks where the run stands, a few times a second."""
         now = time.monotonic()
         if now - self.looked < LOOK_SECONDS or not self.world.is_main or self.step == self.first:
             return
@@ -201,17 +216,14 @@ class Trainer:
             self.step,
             steps,
             self._mean_loss(),
-            self.correct.item() / sum(self.train.sizes[: self.step]),
+            self.sums.correct.item() / sum(self.train.sizes[: self.step]),
             steps_per_second * self.train.batch_size,
             (steps * self.config.epochs - (self.epoch - 1) * steps - self.step) / steps_per_second,
         )
-        self.observer.on_step(record)
+        self.callbacks.on_step_end(record)
 
     def _mean_loss(self) -> float:
-        """Return the mean loss of the epoch so far over its images, those of steps left out apart."""
-        sizes = torch.tensor(self.train.sizes[: self.step], device=self.losses.device, dtype=self.losses.dtype)
-        sizes[self.stepper.skipped] = 0
-        return ((self.losses[: self.step].nan_to_num() * sizes).sum() / sizes.sum().clamp(min=1)).item()
+        return self.sums.mean_loss(self.train.sizes[: self.step], self.stepper.skipped)
 
     def _finish_epoch(self) -> None:
         images = self.train.num_images
@@ -226,12 +238,12 @@ class Trainer:
         record = EpochRecord(
             self.epoch,
             self._mean_loss(),
-            self.correct.item() / images,
+            self.sums.correct.item() / images,
             metrics.loss if metrics else None,
             metrics.accuracy if metrics else None,
             self.lr,
-            round(self.seconds, 3),
-            round(images / self.seconds, 1),
+            round(self.sums.seconds, 3),
+            round(images / self.sums.seconds, 1),
             is_best,
         )
         if is_best:
@@ -239,17 +251,13 @@ class Trainer:
                 self.save_best(best_net, record)
             self.best, self.best_epoch = score, self.epoch
         if self.world.is_main:
-            self.observer.on_epoch(record)
+            self.callbacks.on_epoch_end(record)
         self.epoch, self.step = self.epoch + 1, 0
         self._clear_sums()
         self._save()
 
     def _clear_sums(self) -> None:
-        """Start the sums of an epoch; they stay on the device, so that no step waits for it."""
-        device = self.stepper.device
-        self.losses = torch.zeros(len(self.train), device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.seconds = 0.0
+        self.sums = EpochSums(len(self.train), self.stepper.device)
         self.stepper.skipped = []
 
     def _settings(self) -> dict[str, object]:
@@ -267,20 +275,16 @@ class Trainer:
             "stepper": self.stepper.state(),
             "epoch": self.epoch,
             "step": self.step,
-            "seconds": self.seconds,
+            **self.sums.state(),
             "total_seconds": self.total_seconds,
-            "losses": self.losses,
-            "correct": self.correct,
             "best": self.best,
             "best_epoch": self.best_epoch,
         }
 
     def _require_numbers(self) -> None:
-        wrong = ~self.losses[: self.step].isfinite()
-        wrong[self.stepper.skipped] = False
-        if wrong.any():
-            step = int(wrong.nonzero()[0])
-            raise self._not_a_number("loss", self.losses[step].item(), f"in epoch {self.epoch} at step {step + 1}")
+        if wrong := self.sums.first_wrong(self.step, self.stepper.skipped):
+            step, loss = wrong
+            raise self._not_a_number("loss", loss, f"in epoch {self.epoch} at step {step + 1}")
 
     def _require_finite_weights(self) -> None:
         for name, tensor in self.net.state_dict().items():

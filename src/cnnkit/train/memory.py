@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.modes import eval_mode
 from cnnkit.train.config import TrainConfig
-from cnnkit.train.evaluate import eval_mode
 
 __all__ = ["explain_memory", "fitting_batch"]
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnkit.train.evaluate import prediction_mode
+from cnnkit.core.modes import prediction_mode
 
 __all__ = ["operations"]
 

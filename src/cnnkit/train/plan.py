@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
+from cnnkit.ops.layout import FORMATS, MemoryFormat, lay_out
 from cnnkit.ops.max_pool import compile_pooling
 from cnnkit.ops.tuned import Algorithms, tune
 from cnnkit.train.config import TrainConfig
 
 __all__ = ["Plan", "lanes_plan", "plain_plan", "read_plan", "threads", "use_plan"]
 
-FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,7 +31,7 @@ class Plan(BaseModel):
 
     engine: Literal["torch", "lanes"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    memory_format: MemoryFormat = "channels_last"
     threads: int | None = None
     compiled: bool = False
     graph: bool = False
@@ -65,11 +65,7 @@ class Plan(BaseModel):
 
     def lay_out(self, x: Tensor) -> Tensor:
         """Return images N x C x H x W with this plan's strides; those of one channel are not copied."""
-        _, channels, height, width = x.shape
-        if channels > 1:
-            return x.contiguous(memory_format=FORMATS[self.memory_format])
-        pixel = 1 if self.memory_format == "channels_last" else height * width
-        return x.contiguous().as_strided(x.shape, (height * width, pixel, width, 1))
+        return lay_out(x, self.memory_format)
 
 
 def use_plan(net: nn.Module, plan: Plan) -> None:

@@ -1,15 +1,16 @@
 """Where a training step goes, and how near it comes to what the machine can do."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from cnnkit.core.device import mix_seed
+from cnnkit.core.device import mix_seed, wait_for
+from cnnkit.core.timing import mean_seconds
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.lanes import make_stepper
 from cnnkit.train.operations import operations
@@ -104,9 +105,5 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     for _ in range(WARM):
         work()
     while len(found) < ROUNDS or sum(found) < SPAN:
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - start)
+        found.append(mean_seconds(work, 0, partial(wait_for, device)))
     return statistics.median(found)

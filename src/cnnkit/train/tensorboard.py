@@ -5,28 +5,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.core.extras import require
-from cnnkit.train.observe import EpochRecord, StepRecord
+from cnnkit.train.callbacks import Callback, EpochRecord, StepRecord, TrainRecord
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["TensorBoardObserver"]
+__all__ = ["TensorBoard"]
 
 
-class TensorBoardObserver:
-    """An observer that writes event files into `folder`; the horizontal axis counts steps since the run began.
+class TensorBoard(Callback):
+    """A callback that writes event files into `folder`; the horizontal axis counts steps since the run began.
 
-    `steps` is how many an epoch has. Each epoch gives loss and accuracy of training and validation, the learning rate
+    Each epoch gives loss and accuracy of training and validation, the learning rate
     and images per second; in between, `running/` shows the epoch so far. A resumed run goes on in the same folder:
     what was written after the step that it goes on from is taken back. Raises CnnkitError if tensorboard is missing.
     """
 
-    def __init__(self, folder: Path, steps: int):
+    def __init__(self, folder: Path):
         require("tensorboard", "track")
-        self.folder, self.steps = folder, steps
+        self.folder, self.steps = folder, 0
         self.writer: SummaryWriter | None = None
 
-    def on_step(self, record: StepRecord) -> None:
+    def on_train_begin(self, record: TrainRecord) -> None:
+        """Note how many steps an epoch has."""
+        self.steps = record.steps
+
+    def on_step_end(self, record: StepRecord) -> None:
         """Write the epoch so far."""
         figures = {
             "running/loss": record.loss,
@@ -35,7 +39,7 @@ class TensorBoardObserver:
         }
         self._write(figures, (record.epoch - 1) * self.steps + record.step)
 
-    def on_epoch(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         """Write what the epoch brought, onto the disk."""
         figures = {
             "loss/training": record.train_loss,
@@ -47,8 +51,8 @@ class TensorBoardObserver:
         }
         self._write(figures, record.epoch * self.steps).flush()
 
-    def close(self) -> None:
-        """Write what is left; the observer can go on afterwards."""
+    def on_train_end(self, reason: str) -> None:
+        """Write what is left."""
         if self.writer:
             self.writer.close()
             self.writer = None

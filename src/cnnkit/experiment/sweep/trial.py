@@ -1,8 +1,6 @@
 """One trial of a sweep: an ordinary run that tells its study what each epoch brings."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +8,17 @@ from typing import Any
 from optuna import TrialPruned
 from optuna.trial import FrozenTrial, Trial
 
-from cnnkit.cli.console import console
-from cnnkit.cli.job import prepare
-from cnnkit.cli.settings import resolve
-from cnnkit.cli.train import train_job
 from cnnkit.core.errors import CnnkitError, DataError, Interrupted
-from cnnkit.report import read_metrics
-from cnnkit.train import ALONE, EpochRecord, Run, StepRecord
-from cnnkit.train.space import Space, overlay
-from cnnkit.train.storage import StudyError
-from cnnkit.train.study import Study, TakenOver
+from cnnkit.experiment.build import prepare
+from cnnkit.experiment.config import resolve
+from cnnkit.experiment.history import read_metrics
+from cnnkit.experiment.launch import make_folder
+from cnnkit.experiment.run_folder import RunFolder
+from cnnkit.experiment.sweep.space import Space, overlay
+from cnnkit.experiment.sweep.storage import StudyError
+from cnnkit.experiment.sweep.study import Study, TakenOver
+from cnnkit.experiment.training import train_job
+from cnnkit.train import ALONE, Callback, EpochRecord, StepRecord
 
 __all__ = ["ELSEWHERE", "Worker"]
 
@@ -72,19 +71,17 @@ class Worker:
             config = resolve(run.settings() | here)
         job = prepare(config, resumed=resumed)
         if run is None:
-            run = Run.create(self.folder, job.stem, job.config.model_dump(mode="json"))
-            run.write_json("split.json", job.split)
+            run, job = make_folder(job, self.folder)
         self.study.note(trial, run=str(run.path.resolve()))
         score = _Score(self.study, trial, self.stop, job.config.epochs)
         for row in read_metrics(run.path) if resumed else ():
             score.keep(row["epoch"], row["val_accuracy"])
-        with _quiet():
-            train_job(job, run, ALONE, resume=resumed, observers=[score])
+        train_job(job, run, ALONE, resume=resumed, callbacks=[score], progress=False)
         return max(score.values.values())
 
 
-class _Score:
-    """The observer of a trial: tells the study what each epoch brought, and ends what is not worth going on."""
+class _Score(Callback):
+    """Tells the study what each epoch brought, and ends what is not worth going on."""
 
     def __init__(self, study: Study, trial: Trial, stop: threading.Event, epochs: int) -> None:
         self.study, self.trial, self.stop, self.epochs = study, trial, stop, epochs
@@ -97,33 +94,23 @@ class _Score:
         self.values[epoch] = value
         return self.study.report(self.trial, epoch, value) and epoch < self.epochs
 
-    def on_step(self, record: StepRecord) -> None:
+    def on_step_end(self, record: StepRecord) -> None:
         """Stop, if somebody asked for it before the training could hear."""
         if self.stop.is_set():
             raise Interrupted("stopped")
 
-    def on_epoch(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         """Report the epoch; raises TrialPruned."""
         if record.val_accuracy is not None and self.keep(record.epoch, record.val_accuracy):
             raise TrialPruned(f"pruned after epoch {record.epoch}")
 
 
-def _free_run(path: str | None) -> Run | None:
+def _free_run(path: str | None) -> RunFolder | None:
     """Return the run of an earlier attempt, if it is in reach, has a checkpoint, and nobody trains it."""
-    if path is None or not (run := Run(Path(path))).checkpoint.exists():
+    if path is None or not (run := RunFolder(Path(path))).checkpoint.exists():
         return None
     try:
         with run.locked():
             return run
     except (CnnkitError, OSError):
         return None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave what a training says to its log.txt."""
-    console.quiet = True
-    try:
-        yield
-    finally:
-        console.quiet = False

@@ -1,4 +1,4 @@
-"""All settings of `cnnkit train`: those of the training, the network and the data."""
+"""All settings of a run: those of the training, the network and the data."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,13 @@ from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator
 
 from cnnkit.core.errors import UsageError
+from cnnkit.experiment.recipes import recipe
+from cnnkit.experiment.run_folder import read_toml
 from cnnkit.train.config import TrainConfig, explain
-from cnnkit.train.recipes import recipe
 
-__all__ = ["RunConfig", "resolve"]
+__all__ = ["TABLES", "RunConfig", "merge", "resolve"]
+
+TABLES = ("model_kwargs", "stage_lr")  # settings that are tables themselves
 
 
 class RunConfig(TrainConfig):
@@ -20,8 +23,13 @@ class RunConfig(TrainConfig):
     net: Annotated[str, Parameter(parse=False)] = ""
     """A name from `cnnkit nets`."""
     data: str = "digits"
-    """digits (in the package), fashion-mnist, mnist; a folder of pictures: CLASS/..., or train/CLASS/... and, where
-    there are, val/CLASS/... and test/CLASS/...; or tar shards: a folder, "x-{000..015}.tar", or a URL."""
+    """digits (in the package), fashion-mnist, mnist; a folder of images: CLASS/..., or train/CLASS/... and, where
+    there are, val/CLASS/... and test/CLASS/...; a CSV file with the columns path and label, and split if it has one; or
+    tar shards: a folder, "x-{000..015}.tar", or a URL."""
+    validation_data: str | None = None
+    """Other data to choose the best epoch by, in the place of a share of the training images."""
+    test_data: str | None = None
+    """Other data to test on, in the place of the data's own test images."""
     data_dir: Path | None = None
     """Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download."""
     recipe: str = "default"
@@ -31,11 +39,11 @@ class RunConfig(TrainConfig):
     pretrained: bool = False
     """Start from torchvision's ImageNet weights (networks named .tv), with the pixels they are used to."""
     test: float = Field(0.1, gt=0, lt=1)
-    """Share of the pictures, of each class, that is set aside for testing if the folder has no test/."""
+    """Share of the images, of each class, that is set aside for testing if the data have no test part."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """What to do about a picture that cannot be read: stop before training, or leave it out and say so."""
+    """What to do about an image that cannot be read: stop before training, or leave it out and say so."""
     workers: int | None = Field(None, ge=1)
-    """Threads that decode pictures; without it, one for each processor."""
+    """Threads that decode images; without it, one for each processor."""
     tensorboard: bool = False
     """Write the run's tensorboard/ too, for TensorBoard to show."""
     model_kwargs: dict[str, bool | int | float | str] = Field({})
@@ -73,8 +81,22 @@ def resolve(given: dict[str, Any]) -> RunConfig:
     except ValidationError as error:
         raise explain(error, RunConfig) from error
     if not config.net:
-        raise UsageError("which network? write cnnkit train NET; `cnnkit nets` lists them")
+        raise UsageError("which network? name one of the zoo, such as lenet; `cnnkit nets` lists them")
     return config
+
+
+def merge(given: dict[str, Any], file: Path | None = None) -> RunConfig:
+    """Return the settings in full: what is given on top of a TOML file on top of its recipe on top of the defaults.
+
+    Raises UsageError for a file that cannot be read and as `resolve` does.
+    """
+    saved = read_toml(file) if file else {}
+    if "recipe" in given and saved.get("recipe", given["recipe"]) != given["recipe"]:
+        raise UsageError(f"{file} says recipe {saved['recipe']!r}, --recipe {given['recipe']!r}: leave out one")
+    for table in TABLES:  # entry by entry, as the other settings
+        if table in given and isinstance(saved.get(table), dict):
+            given = given | {table: saved[table] | given[table]}
+    return resolve(saved | given)
 
 
 def _parse(value: Any) -> Any:

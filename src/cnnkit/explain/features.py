@@ -1,4 +1,4 @@
-"""What a net makes of a picture, stage by stage, and the filters it looks through."""
+"""What a net makes of an image, stage by stage, and the filters it looks through."""
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -8,32 +8,36 @@ import torch
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.modes import prediction_mode
 from cnnkit.core.shape import by
+from cnnkit.deploy import Classifier
 from cnnkit.ops import Conv2D, MultiChannelConv2D
-from cnnkit.train.evaluate import prediction_mode
 
 __all__ = ["feature_maps", "filters", "outputs"]
 
 
-def feature_maps(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """Run `net` in prediction mode, without gradients, on a batch N x C x H x W; return what comes out of its parts.
+def feature_maps(model: nn.Module | Classifier, image: Any, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Run a net in prediction mode, without gradients, and return what comes out of its parts.
 
-    `names` are dotted paths of stages or layers ("conv2", "conv2.0.body.conv1"); without them, all stages in order.
-    A map is N x C' x H' x W', a dense layer's output N x F. Of a layer that runs more than once, the last output.
-    The net stays as it was. Raises UsageError for a name the net does not have, a part that does not run or gives no
-    tensor, and a batch that the net cannot take.
+    `image` is a batch N x C x H x W of floats for a module; for a Classifier, whatever its `predict` takes. `names` are
+    dotted paths of stages or layers ("conv2", "conv2.0.body.conv1"); without them, all stages in order. A map is N x C'
+    x H' x W', a dense layer's output N x F. Of a layer that runs more than once, the last output. The net stays as it
+    was. Raises UsageError for a name the net does not have, a part that does not run or gives no tensor, and a batch
+    that the net cannot take.
     """
+    net, x = (model.net, model.batch(image)) if isinstance(model, Classifier) else (model, image)
     # tensors made in inference mode could not be trained on later
     with prediction_mode(net), torch.inference_mode(False), torch.no_grad():
         return outputs(net, x, names)
 
 
-def filters(net: nn.Module, name: str | None = None) -> Tensor:
+def filters(model: nn.Module | Classifier, name: str | None = None) -> Tensor:
     """Return a copy of a convolution's weights, O x C x kh x kw (C per group).
 
     It is the first convolution of the net, or of the stage or layer called `name` (a dotted path). Raises UsageError
     if there is none, or nothing has this name.
     """
+    net = model.net if isinstance(model, Classifier) else model
     part = net if name is None else _find(_with_stages(net), name)
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d | MultiChannelConv2D):

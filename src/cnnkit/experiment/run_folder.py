@@ -1,4 +1,4 @@
-"""The run folder: what was asked, what happened, and on which machine."""
+"""The folder of a run: what was asked, what happened, and on which machine."""
 
 import json
 import platform
@@ -18,10 +18,10 @@ from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder
 
-__all__ = ["Run", "read_toml"]
+__all__ = ["RunFolder", "read_toml"]
 
 
-class Run:
+class RunFolder:
     """A folder `<parent>/<stem>-<n>` of its own for each run; nothing in it is ever overwritten by another."""
 
     def __init__(self, path: Path):
@@ -30,10 +30,10 @@ class Run:
         self.plan = path / "plan.json"
 
     @classmethod
-    def create(cls, parent: Path, stem: str, settings: dict[str, Any], job: str | None = None) -> "Run":
-        """Make the next free folder and write config.toml and environment.json; raises CnnkitError if it cannot.
+    def create(cls, parent: Path, stem: str, job: str | None = None) -> "RunFolder":
+        """Make the next free folder and write environment.json; raises CnnkitError if it cannot.
 
-        `job` is what `Run.of_job` finds it by.
+        `job` is what `RunFolder.of_job` finds it by.
         """
         make_folder(parent)
         number = 1
@@ -49,12 +49,11 @@ class Run:
                     f"cannot make a run folder in {parent}: {error.strerror}; choose another with --output"
                 ) from error
         run = cls(path)
-        run.write_settings(settings)
         run.write_json("environment.json", _environment() | ({"job": job} if job else {}))
         return run
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: Path) -> "RunFolder":
         """Return the run in `path`; raises UsageError if it is none."""
         run = cls(path)
         if not run.config_file.is_file():
@@ -62,7 +61,7 @@ class Run:
         return run
 
     @classmethod
-    def latest(cls, parent: Path) -> "Run":
+    def latest(cls, parent: Path) -> "RunFolder":
         """Return the run in `parent` that was trained last; raises UsageError if there is none."""
         checkpoints = sorted(parent.glob("*/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not checkpoints:
@@ -70,7 +69,7 @@ class Run:
         return cls.open(checkpoints[-1].parent)
 
     @classmethod
-    def of_job(cls, parent: Path, job: str) -> "Iterator[Run]":
+    def of_job(cls, parent: Path, job: str) -> "Iterator[RunFolder]":
         """Yield the runs in `parent` that earlier starts of this job have begun, the newest first."""
         begun = [path for path in parent.glob("*/environment.json") if path.with_name("last.ckpt").exists()]
         for path in sorted(begun, key=lambda path: path.stat().st_mtime, reverse=True):

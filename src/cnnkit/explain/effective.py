@@ -3,16 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from cnnkit.anatomy.features import outputs
 from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.modes import prediction_mode
 from cnnkit.core.shape import count
-from cnnkit.train.evaluate import prediction_mode
+from cnnkit.deploy import Classifier
+from cnnkit.explain.features import outputs
 
 __all__ = ["effective_receptive_field"]
 
 
 def effective_receptive_field(
-    net: nn.Module, input_size: tuple[int, int, int], name: str | None = None, samples: int = 20, seed: int = 0
+    model: nn.Module | Classifier,
+    input_size: tuple[int, int, int],
+    name: str | None = None,
+    samples: int = 20,
+    seed: int = 0,
 ) -> Tensor:
     """Return each pixel's share in the centre of a feature map, for images of `input_size` C x H x W: H x W, sum 1.
 
@@ -27,6 +32,7 @@ def effective_receptive_field(
     cannot take such an image, CnnkitError if no gradient arrives.
     """
     count(samples, "samples")
+    net = model.net if isinstance(model, Classifier) else model
     generator = torch.Generator().manual_seed(seed)
     like = next(net.parameters(), torch.empty(0))
     field = torch.zeros(input_size[1:], dtype=like.dtype, device=like.device)

@@ -1,7 +1,6 @@
 """What a network is worth on a set of images: exact sums over every image, one confusion matrix."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.modes import prediction_mode
 from cnnkit.train.distributed import ALONE, World
 
-__all__ = ["Metrics", "eval_mode", "evaluate", "prediction_mode"]
+__all__ = ["Metrics", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,6 @@ class Metrics:
         }
         columns = zip(*(values.tolist() for values in rows.values()), strict=True)
         return [dict(zip(rows, column, strict=True)) for column in columns]
-
-
-@contextmanager
-def prediction_mode(net: nn.Module) -> Iterator[None]:
-    """Put `net` into prediction mode, without gradients, and each of its modules back into its own mode."""
-    with eval_mode(net), torch.inference_mode():
-        yield
-
-
-@contextmanager
-def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Let `net` compute as in prediction, and put each of its modules back into its own mode."""
-    training = [module for module in net.modules() if module.training]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def evaluate(

@@ -1,8 +1,5 @@
 """The algorithms of a network's convolutions, raced layer by layer on the machine at hand."""
 
-import copy
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -10,9 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from cnnkit.core.timing import mean_seconds, median_seconds
 from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm, Window
+from cnnkit.ops.layout import MemoryFormat, lay_out
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
-from cnnkit.train.plan import Plan, threads, use_plan
 
 __all__ = ["fastest_algorithms", "use_fastest_outputs"]
 
@@ -20,16 +18,19 @@ ROUNDS = 3  # that count
 GAIN = 1.07  # times as fast as oneDNN, to be taken
 
 
-def fastest_algorithms(net: nn.Module, x: Tensor, plan: Plan) -> dict[str, Algorithms]:
-    """Return the algorithms of the layers that oneDNN is not the fastest for in training, for images x by the plan."""
-    net = copy.deepcopy(net)
-    use_plan(net, plan)
+def fastest_algorithms(
+    net: nn.Module, x: Tensor, memory_format: MemoryFormat, dtype: torch.dtype
+) -> dict[str, Algorithms]:
+    """Return the algorithms of the layers that oneDNN is not the fastest for in training, for images like x.
+
+    Maps have these strides and this type. The convolutions in `net` become tuned ones.
+    """
     known: dict[object, Algorithms] = {}
     found: dict[str, Algorithms] = {}
-    inputs = _inputs(net, plan.lay_out(x))
-    with threads(plan.threads), torch.no_grad():
+    inputs = _inputs(net, lay_out(x, memory_format))
+    with torch.no_grad():
         for name, (layer, shape, inner) in inputs.items():
-            maps = plan.lay_out(torch.rand(shape, device=x.device)).to(plan.half or torch.float32)
+            maps = lay_out(torch.rand(shape, device=x.device), memory_format).to(dtype)
             with torch.enable_grad():  # as in training
                 maps, window = layer.slide(maps)
             key = (window, maps.shape, layer.weight.shape, layer.weight.requires_grad, inner)
@@ -40,7 +41,6 @@ def fastest_algorithms(net: nn.Module, x: Tensor, plan: Plan) -> dict[str, Algor
     return found
 
 
-@torch.no_grad()
 def use_fastest_outputs(net: nn.Module, x: Tensor) -> None:
     """Let the convolutions inside `net` predict by what is fastest for images like x, of the net's numbers."""
     known: dict[object, Algorithm] = {}
@@ -93,12 +93,8 @@ def _race(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorit
 def _winner(ways: dict[Algorithm, Callable[[], Tensor]]) -> Algorithm:
     if len(ways) == 1:
         return "onednn"
-    seconds: dict[Algorithm, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+    for way in ways.values():
+        way()  # it warms up
+    medians = median_seconds({name: partial(mean_seconds, way, 0) for name, way in ways.items()}, ROUNDS)
     best = min(medians, key=lambda name: medians[name])
     return best if medians["onednn"] > GAIN * medians[best] else "onednn"

@@ -21,8 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.train.space import Space
-from cnnkit.train.storage import StudyError, one_line, open_storage
+from cnnkit.experiment.sweep.space import Space
+from cnnkit.experiment.sweep.storage import StudyError, one_line, open_storage
 
 __all__ = ["PrunerName", "Study", "TakenOver", "attempts"]
 

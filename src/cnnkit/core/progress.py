@@ -1,0 +1,45 @@
+"""How far long work is, on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress
+
+__all__ = ["Counter"]
+
+PLAIN_SECONDS = 30
+
+
+class Counter:
+    """Shows how many of `total` are done; nothing, unless `shown`."""
+
+    def __init__(self, title: str, total: int, shown: bool):
+        self.console = Console(stderr=True, quiet=not shown)
+        self.bar = Progress(
+            *Progress.get_default_columns(),
+            MofNCompleteColumn(),
+            console=self.console,
+            transient=True,
+            disable=not (shown and self.console.is_terminal),
+        )
+        self.title, self.total, self.done, self.printed = title, total, 0, time.monotonic()
+        self.task = self.bar.add_task(escape(title), total=total)
+
+    def __enter__(self) -> "Counter":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def advance(self, count: int) -> None:
+        """Count so many more."""
+        self.done += count
+        self.bar.update(self.task, completed=self.done)
+        if self.bar.disable and time.monotonic() - self.printed > PLAIN_SECONDS:
+            self.printed = time.monotonic()
+            self.console.print(f"{self.title}: {self.done:,} of {self.total:,}", markup=False, soft_wrap=True)

@@ -1,0 +1,167 @@
+"""Every format of a data set, as one table: what it is recognised by, and what opens it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnnkit.core.errors import DataError, UsageError, unknown
+from cnnkit.core.shape import by
+from cnnkit.data.arrays import is_arrays, load_arrays
+from cnnkit.data.datasets import DATASETS, load_named
+from cnnkit.data.folder import open_folder, scan_folder
+from cnnkit.data.imageset import Dataset, ImageSet
+from cnnkit.data.map_style import is_map_style, load_map_style
+from cnnkit.data.reading import BUDGET, BadImage, Reading
+from cnnkit.data.shard_index import is_shards
+from cnnkit.data.shards import load_shards
+from cnnkit.data.table import is_table, load_table, write_table
+
+__all__ = ["is_handed_in", "keep", "load_dataset", "place", "with_parts"]
+
+HANDED_IN = "python:"  # what settings say instead of a place
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of FORMATS."""
+
+    matches: Callable[[Any], bool]
+    open: Callable[[Any, Reading], Dataset]
+    is_path: bool = False  # which means the same from every folder once it is absolute
+    name: str = ""  # of what only Python has
+
+
+def _is_path(data: Any) -> bool:
+    return isinstance(data, str | Path)
+
+
+def _load_shards(data: Any, options: Reading) -> Dataset:
+    return load_shards(
+        str(data),
+        image_size=options.image_size,
+        channels=options.channels,
+        on_bad_image=options.on_bad_image,
+        workers=options.workers,
+        progress=options.progress,
+    )
+
+
+# the first row that matches counts
+FORMATS = (
+    Format(lambda data: isinstance(data, str) and data in DATASETS, lambda data, o: load_named(data, o.data_dir)),
+    Format(lambda data: _is_path(data) and is_shards(str(data)), _load_shards, is_path=True),
+    Format(lambda data: _is_path(data) and str(data).lower().endswith(".csv"), load_table, is_path=True),
+    Format(is_table, load_table, name="list"),
+    Format(is_arrays, load_arrays, name="arrays"),
+    Format(
+        lambda data: _is_path(data) and (Path(data).expanduser().is_dir() or Path(data).name != str(data)),
+        lambda data, o: open_folder(scan_folder(Path(data).expanduser()), o),
+        is_path=True,
+    ),
+    Format(is_map_style, load_map_style, name="dataset"),
+)
+
+
+def load_dataset(
+    data: Any,
+    data_dir: Path | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    on_bad_image: BadImage = "error",
+    workers: int | None = None,
+    budget: int = BUDGET,
+    test_fraction: float = 0.1,
+    progress: bool = True,
+) -> Dataset:
+    """Open a data set: a name of DATASETS, a folder of images, tar shards, a CSV file, or what Python has at hand.
+
+    Python's are a pair (images, labels) of arrays or tensors, a list of pairs (path, label), a pandas frame with the
+    columns path and label, or a map-style `torch.utils.data.Dataset` that gives (image, label). `data_dir` is
+    `load_named`'s; the other arguments are `load_folder`'s, and each format takes those that mean something to it.
+
+    Raises UsageError for what is none of these, DataError for files that are missing, corrupt or at odds with each
+    other.
+    """
+    options = Reading(data_dir, image_size, channels, on_bad_image, workers, budget, test_fraction, progress)
+    if is_handed_in(data):
+        raise UsageError(f"these data were handed in from Python ({data}); hand them in again: data=...")
+    row = next((row for row in FORMATS if row.matches(data)), None)
+    if row is None and isinstance(data, str | Path):
+        raise UsageError(f"{unknown('data set', str(data), DATASETS)}; nor is there such a folder")
+    if row is None:
+        raise UsageError(
+            f"data cannot be {type(data).__name__}: it takes a name, a path, (images, labels), a list of "
+            "(path, label), a pandas frame, or a torch.utils.data.Dataset"
+        )
+    if data_dir is not None and not (isinstance(data, str) and data in DATASETS):
+        raise UsageError(f"data_dir is for data sets with names; {_words(data)} is a place of its own: leave it out")
+    return row.open(data, options)
+
+
+def with_parts(dataset: Dataset, validation: Any, test: Any, options: Reading) -> Dataset:
+    """Return the data set with other data as its validation or test images, where they are not None.
+
+    Of other data that have such a part, it is taken; of data without parts, all. Classes are matched by name. Raises
+    DataError for one that the data set lacks, and for images of another size; UsageError for other parts alone.
+    """
+    parts = {"validation": validation, "test": test}
+    for name, data in parts.items():
+        if data is not None:
+            part, digest = _part(dataset, data, name, options)
+            changes: dict[str, Any] = {name: part, "parts_sha256": dataset.parts_sha256 + ((digest,) if digest else ())}
+            dataset = replace(dataset, **changes)
+    return dataset
+
+
+def is_handed_in(data: Any) -> bool:
+    """Say whether settings speak of data, or of a network, that only Python had."""
+    return isinstance(data, str) and data.startswith(HANDED_IN)
+
+
+def place(data: Any) -> str:
+    """Return what says where the data are in a way that means the same from every folder."""
+    if isinstance(data, str | Path):
+        row = next((row for row in FORMATS if row.matches(data)), None)
+        absolute = row is not None and row.is_path and "://" not in str(data) and not is_handed_in(data)
+        return str(Path(data).expanduser().absolute()) if absolute else str(data)
+    return f"{HANDED_IN}{_words(data)}"
+
+
+def keep(data: Any, path: Path) -> str:
+    """Return what says where the data are, as `place` does, after a list or a frame has been written to `path`, a CSV.
+
+    Raises CnnkitError if it cannot be written.
+    """
+    if isinstance(data, str | Path) or not is_table(data):
+        return place(data)
+    write_table(path, data)
+    return str(path.absolute())
+
+
+def _words(data: Any) -> str:
+    if isinstance(data, str | Path):
+        return str(data)
+    return next((row.name for row in FORMATS if row.name and row.matches(data)), type(data).__name__)
+
+
+def _part(dataset: Dataset, data: Any, name: str, options: Reading) -> tuple[ImageSet, str | None]:
+    _, channels, height, width = dataset.train.storage.shape
+    options = replace(options, image_size=options.image_size or (height, width), channels=channels, test_fraction=0.0)
+    other = load_dataset(data, **vars(options))
+    if strange := sorted(set(other.classes) - set(dataset.classes)):
+        raise DataError(f"{name}_data has classes that the training data lack: {', '.join(strange)}")
+    own: ImageSet | None = getattr(other, name)
+    if own is None and (other.validation or other.test):
+        raise UsageError(f"{name}_data {_words(data)} has other parts, but none for {name}: hand in that part alone")
+    own = other.train if own is None else own
+    if own.storage.shape[1:] != dataset.train.storage.shape[1:]:
+        raise DataError(
+            f"{name}_data has images of {by(*own.storage.shape[1:])}, the training data of "
+            f"{by(channels, height, width)}: give all the same image_size"
+        )
+    numbers = torch.tensor([dataset.classes.index(name) for name in other.classes])
+    return replace(own, labels=numbers[own.labels]), other.sha256

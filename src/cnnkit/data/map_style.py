@@ -1,0 +1,142 @@
+"""A map-style `torch.utils.data.Dataset` of (image, label) as a data set, whose images are read when they are used."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.parallel import chunks
+from cnnkit.core.progress import Counter
+from cnnkit.core.shape import by
+from cnnkit.data.arrays import number_labels, split_test
+from cnnkit.data.images import fitted
+from cnnkit.data.imageset import Dataset, ImageSet
+from cnnkit.data.pixels import to_pixels
+from cnnkit.data.reading import Reading
+from cnnkit.data.storage import ALL, Rows, Storage
+
+__all__ = ["PythonImages", "is_map_style", "load_map_style"]
+
+GLANCE = 8  # images that say whether all are grey
+CHUNK = 64  # images between two signs of progress
+
+
+def is_map_style(data: Any) -> bool:
+    """Say whether this has a length and gives an item for a number."""
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | dict | list | tuple)
+
+
+@dataclass(frozen=True)
+class PythonImages(Storage):
+    """Images of a Python data set, fitted into `canvas` (H, W, C), of which `rows` are those that this is about.
+
+    One thread reads them, a batch ahead; where the data set gives the same image for the same number, a run repeats and
+    resumes to the bit. Raises DataError for an item that is no image of this size, or whose label is not `labels`' any
+    more.
+    """
+
+    source: Any
+    canvas: tuple[int, int, int]
+    fit: bool
+    labels: list[Any]
+    rows: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, C, H, W."""
+        height, width, channels = self.canvas
+        return len(self.rows), channels, height, width
+
+    def read(self, rows: Rows) -> tuple[Tensor, Rows]:
+        """Return the images of these rows."""
+        numbers = self.rows[rows].tolist()
+        images = np.empty((len(numbers), *self.canvas), np.uint8)
+        for image, number in zip(images, numbers, strict=True):
+            image[:] = self._image(number)
+        return torch.from_numpy(images).permute(0, 3, 1, 2), ALL
+
+    def subset(self, rows: Tensor) -> "PythonImages":
+        """Return these rows as images of their own."""
+        return replace(self, rows=self.rows[rows])
+
+    def _image(self, number: int) -> np.ndarray:
+        height, width, channels = self.canvas
+        given, label = _item(self.source, number)
+        if label != self.labels[number]:
+            raise DataError(f"item {number} of the data set had the label {self.labels[number]!r} and has {label!r}")
+        try:
+            pixels = to_pixels(given, channels, (height, width) if self.fit else None)
+        except DataError as error:
+            raise DataError(f"item {number} of the data set: {error}") from error
+        if self.fit and pixels.shape[:2] != (height, width) and channels in (1, 3):
+            picture = fitted(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), (height, width))
+            pixels = np.asarray(picture).reshape(self.canvas)
+        if pixels.shape != self.canvas:
+            raise DataError(
+                f"item {number} of the data set is {by(*pixels.shape[:2])}, others are {by(height, width)}: "
+                "say with image_size which size all shall have"
+            )
+        return pixels
+
+
+def load_map_style(data: Any, options: Reading) -> Dataset:
+    """Open a map-style data set whose items are (image, label).
+
+    Images are what `to_pixels` takes; labels whole numbers or names, places in `data.classes` if there is such a list.
+    The labels are read first: from `data.targets` where there is no target_transform, else item by item. With
+    `image_size` all images are fitted into it, else they must have one size. A share of each class is set aside for
+    testing. Raises DataError for items that are nothing of this, UsageError if there are none.
+    """
+    total = len(data)
+    if not total:
+        raise UsageError(f"the data set {type(data).__name__} has no item")
+    labels = _labels(data, total, options.progress)
+    classes = getattr(data, "classes", None)
+    classes = list(map(str, classes)) if isinstance(classes, list | tuple) else None
+    names, numbers = number_labels(labels, total, classes)
+    canvas = _canvas(data, total, options)
+    storage = PythonImages(data, canvas, options.image_size is not None, labels, torch.arange(total))
+    digest = hashlib.sha256(repr((names, numbers.tolist())).encode()).hexdigest()
+    name = type(data).__name__.lower()
+    return split_test(Dataset(name, names, ImageSet(storage, numbers), None, sha256=digest), options)
+
+
+def _item(data: Any, number: int) -> tuple[Any, Any]:
+    item = data[number]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(f"item {number} of the data set is {type(item).__name__}, not (image, label)")
+    return item[0], _plain(item[1])
+
+
+def _plain(label: Any) -> Any:
+    """Return a label as Python has it."""
+    return label.item() if isinstance(label, np.generic | Tensor | np.ndarray) and np.ndim(label) == 0 else label
+
+
+def _labels(data: Any, total: int, progress: bool) -> list[Any]:
+    known = getattr(data, "targets", None)
+    if known is not None and getattr(data, "target_transform", None) is None and len(known) == total:
+        return [_plain(label) for label in known]
+    labels = []
+    with Counter(f"reading the labels of {type(data).__name__}", total, progress) as counter:
+        for numbers in chunks(range(total), CHUNK):
+            labels += [_item(data, number)[1] for number in numbers]
+            counter.advance(len(numbers))
+    return labels
+
+
+def _canvas(data: Any, total: int, options: Reading) -> tuple[int, int, int]:
+    """Return H, W and C of the images, by a look at some."""
+    seen = []
+    for number in sorted({number * (total - 1) // (GLANCE - 1) for number in range(GLANCE)}):
+        try:
+            seen.append(to_pixels(_item(data, number)[0]).shape)
+        except DataError as error:
+            raise DataError(f"item {number} of the data set: {error}") from error
+    height, width = options.image_size or seen[0][:2]
+    return height, width, options.channels or max(shape[2] for shape in seen)

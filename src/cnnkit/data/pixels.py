@@ -1,0 +1,73 @@
+"""An image as Python has it, a PIL image, an array or a tensor, as pixels."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cnnkit.core.errors import DataError
+from cnnkit.core.shape import by
+from cnnkit.data.images import eight_bits, exceeds, fitted, upright
+
+__all__ = ["to_bytes", "to_pixels"]
+
+CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency: what is told from a height or a width
+
+
+def to_pixels(image: Any, channels: int | None = None, shrink: tuple[int, int] | None = None) -> np.ndarray:
+    """Return an image as uint8 H x W x C.
+
+    A PIL image is turned upright and treated as one from a file. An array is H x W or H x W x C, a tensor H x W or
+    C x H x W; floats are 0 to 1. C becomes `channels` (1 or 3) if that is asked for; transparency is laid over white.
+    What is larger than `shrink` (H, W) is fitted into it, as in training. Raises DataError with the reason alone.
+    """
+    if isinstance(image, Image.Image):
+        picture = eight_bits(upright(image))
+    else:
+        pixels = _last(image)
+        if pixels.shape[2] not in CHANNELS or channels not in (None, 1, 3):
+            if channels not in (None, pixels.shape[2]):
+                raise DataError(f"it has {pixels.shape[2]} channels, not {channels}")
+            return pixels
+        picture = eight_bits(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    mode = "L" if (channels or len(picture.getbands())) == 1 else "RGB"
+    picture = picture if picture.mode == mode else picture.convert(mode)
+    if shrink is not None and exceeds(picture, shrink):
+        picture = fitted(picture, shrink)
+    return np.asarray(picture).reshape(picture.height, picture.width, -1)
+
+
+def to_bytes(values: np.ndarray) -> np.ndarray:
+    """Return pixel values as uint8: whole numbers from 0 to 255 as they are, floats from 0 to 1 times 255.
+
+    Raises DataError with the reason alone for other values, and for NaN.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "iuf":
+        raise DataError(f"pixels must be whole numbers or floats, not {values.dtype}")
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    most = 1 if values.dtype.kind == "f" else 255
+    if not (low >= 0 and high <= most):  # NaN is neither
+        raise DataError(f"{values.dtype} pixels must be 0 to {most}, not {low:.6g} to {high:.6g}")
+    return (values * 255.0).round().astype(np.uint8) if most == 1 else values.astype(np.uint8)
+
+
+def _last(image: Any) -> np.ndarray:
+    """Return an array or tensor as uint8 with the channels last."""
+    is_tensor = isinstance(image, torch.Tensor)
+    try:
+        values = image.detach().cpu().numpy() if is_tensor else np.asarray(image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{type(image).__name__} is not an image: {error}") from error
+    if values.dtype == object or values.ndim not in (2, 3) or not values.size:
+        shapes = "H x W or C x H x W" if is_tensor else "H x W or H x W x C"
+        what = by(*values.shape) if values.ndim else f"{type(image).__name__}"
+        raise DataError(f"an image must be {shapes}, not {what}")
+    values = to_bytes(values)
+    if values.ndim == 2:
+        return np.ascontiguousarray(values[..., None])
+    first, last = values.shape[0] in CHANNELS, values.shape[2] in CHANNELS
+    channels_first = not last if is_tensor is False and first else is_tensor and (first or not last)
+    return np.ascontiguousarray(values.transpose(1, 2, 0) if channels_first else values)

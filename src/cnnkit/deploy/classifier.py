@@ -1,0 +1,173 @@
+"""A trained net with all that it takes to use it: its classes, and what turns images into its input."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnnkit.core.device import pick_device
+from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.modes import prediction_mode
+from cnnkit.core.parallel import ahead, processors
+from cnnkit.core.progress import Counter
+from cnnkit.core.shape import count
+from cnnkit.data.preprocess import Preprocess
+from cnnkit.deploy.bundle import Bundle, read_bundle, read_weights
+from cnnkit.deploy.inputs import Input, each_image
+from cnnkit.deploy.predictions import Predictions, joined
+from cnnkit.nets import create
+from cnnkit.nets.foreign import is_foreign, require_same
+
+__all__ = ["Classifier", "load"]
+
+BATCH = 32  # images: enough for a CPU, and few enough that decoding the next ones keeps up
+DEPTH = 2  # batches that are decoded ahead
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A net in prediction mode, returning logits, and the bundle that says everything else of it."""
+
+    net: nn.Module
+    bundle: Bundle
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.bundle.classes
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What turns uint8 images N x C x H x W into the net's input."""
+        return self.bundle.preprocess
+
+    @property
+    def device(self) -> torch.device:
+        """Where the net computes."""
+        return next(self.net.parameters(), torch.empty(0)).device
+
+    def predict(
+        self, images: Any, *, batch_size: int | None = None, workers: int | None = None, progress: bool = True
+    ) -> Predictions:
+        """Return the probabilities of the classes for each image.
+
+        `images` is a path, a folder (with all below it), a PIL image, an array (H x W or H x W x C), a tensor (C x H x
+        W), each uint8 or float from 0 to 1, a batch of these, or a list of any of them. Files are decoded ahead by
+        `workers` threads (None: one for each processor), as they are in training; what cannot be read is in `errors`
+        and ends nothing. `progress` tells on standard error how far it is. Raises UsageError for what is no image, and
+        for files where the network takes neither 1 nor 3 channels, DataError for a folder without images.
+        """
+        inputs = list(each_image(images))
+        size = count(BATCH if batch_size is None else batch_size, "batch_size")
+        threads = count(processors() if workers is None else workers, "workers")
+        with Counter("predicting", len(inputs), progress and len(inputs) > size) as counter:
+            return joined(self.classes, self._answers(inputs, size, threads, counter))
+
+    def batch(self, images: Any) -> Tensor:
+        """Return images, those that `predict` takes, as the net's input: float32, N x C x H x W, on its device.
+
+        Raises DataError for one that cannot be read.
+        """
+        pixels = []
+        for one in each_image(images):
+            found = self._read(one)
+            if isinstance(found, str):
+                raise DataError(f"{one.name}: {found}")
+            pixels.append(found)
+        return self._prepared(pixels)
+
+    def _answers(
+        self, inputs: list[Input], batch_size: int, workers: int, counter: Counter
+    ) -> Iterator[tuple[str, Tensor | str]]:
+        """Yield each image's name with its logits, or with the reason why it cannot be read."""
+        names: list[str] = []
+        waiting: list[np.ndarray] = []
+        depth = DEPTH * batch_size if len(inputs) > 1 else 0
+        for one, found in zip(inputs, ahead(self._read, inputs, workers, depth), strict=True):
+            if isinstance(found, str):
+                yield one.name, found
+            else:
+                names.append(one.name)
+                waiting.append(found)
+            if len(waiting) == batch_size:
+                yield from zip(names, self._logits(waiting), strict=True)
+                names, waiting = [], []
+            counter.advance(1)
+        if waiting:
+            yield from zip(names, self._logits(waiting), strict=True)
+
+    def _read(self, one: Input) -> np.ndarray | str:
+        """Return an image's pixels, or why it cannot be read."""
+        whole = self.bundle.resize is not None  # it is cut from the middle of a larger one
+        try:
+            return one.read(self.bundle.in_channels, None if whole else self.bundle.image_size)
+        except DataError as error:
+            return str(error)
+
+    def _logits(self, pixels: list[np.ndarray]) -> Tensor:
+        x = self._prepared(pixels)
+        with prediction_mode(self.net):
+            logits: Tensor = self.net(x)
+        return logits.float().cpu()
+
+    def _prepared(self, pixels: list[np.ndarray]) -> Tensor:
+        """Return images of any sizes as one batch of the net's input."""
+        if len({image.shape for image in pixels}) == 1:
+            batches = [np.stack(pixels)]
+        else:
+            batches = [image[None] for image in pixels]
+        made = [self.preprocess(torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)) for batch in batches]
+        return torch.cat(made) if len(made) > 1 else made[0]
+
+    def __repr__(self) -> str:
+        bundle = self.bundle
+        found = bundle.metrics.get("val_accuracy")
+        accuracy = f", validation accuracy {found:.4f}" if found is not None else ""
+        height, width = bundle.image_size
+        return (
+            f"Classifier({bundle.net}, {len(self.classes)} classes: {_few(self.classes)}; input {bundle.in_channels} x "
+            f"{height} x {width}; trained on {bundle.data}{accuracy})"
+        )
+
+
+def load(path: Path | str, net: nn.Module | None = None, device: torch.device | str = "auto") -> Classifier:
+    """Return the classifier in a run folder (its best weights) or a bundle.
+
+    A network that is not of the zoo is handed in again as `net`, which gets the weights. Raises UsageError if `path` is
+    neither folder, or `net` is missing, of another kind, or given for a network of the zoo; CnnkitError if files are
+    corrupt or do not belong together.
+    """
+    folder, bundle = read_bundle(Path(path))
+    where = pick_device(device) if isinstance(device, str) else device
+    if is_foreign(bundle.net):
+        if net is None:
+            raise UsageError(
+                f"{path} holds weights of {bundle.net.partition(':')[2]}, which is not of the zoo: "
+                f"hand in the module, cnnkit.load({str(path)!r}, net=module)"
+            )
+        require_same(net, bundle.net)
+        made = net
+    elif net is not None:
+        raise UsageError(f"{path} holds {bundle.net} of the zoo: leave out net")
+    else:
+        own = {
+            "in_channels": bundle.in_channels,
+            "num_classes": len(bundle.classes),
+            "image_size": bundle.image_size,
+            "pretrained": False,  # its weights lie beside it
+        }
+        try:
+            made = create(bundle.net, **(bundle.arguments | own))
+        except (UsageError, TypeError) as error:
+            raise CnnkitError(f"{folder}: the net cannot be built ({error})") from error
+    read_weights(folder, bundle, made)
+    made.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
+    return Classifier(made, bundle)
+
+
+def _few(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")

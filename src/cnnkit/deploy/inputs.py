@@ -1,0 +1,80 @@
+"""Whatever holds images, a path, a folder, PIL images, arrays or tensors, as one image after the other."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cnnkit.core.errors import DataError, UsageError
+from cnnkit.data.folder import find_images
+from cnnkit.data.images import decode_image, read_file
+from cnnkit.data.pixels import CHANNELS, to_pixels
+
+__all__ = ["Input", "each_image"]
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image by its name, and what reads it: uint8, H x W x C, for a number of channels and a size to shrink to.
+
+    Reading raises DataError with the reason alone.
+    """
+
+    name: str
+    read: Callable[[int, Size | None], np.ndarray]
+
+
+def each_image(images: Any) -> Iterator[Input]:
+    """Yield the images in a path, a folder (with all below it), a PIL image, an array, a tensor, or a list of these.
+
+    An array is H x W, H x W x C, or a batch of these with N before; a tensor has C before H. Raises UsageError for what
+    is none of these, DataError for a folder without images.
+    """
+    for number, found in enumerate(_flat(images)):
+        yield found if isinstance(found, Input) else Input(f"image {number}", _pixels(found))
+
+
+def _flat(images: Any) -> Iterator[Any]:
+    if isinstance(images, str | Path):
+        path = Path(images).expanduser()
+        if path.is_dir():
+            files = list(find_images(path))
+            if not files:
+                raise DataError(f"{images}: there is no image in this folder")
+            yield from (Input(file, _file(file)) for file in files)
+        else:
+            yield Input(str(images), _file(path))
+    elif isinstance(images, Image.Image):
+        yield images
+    elif hasattr(images, "shape") and hasattr(images, "ndim"):
+        yield from images if _is_batch(images.shape) else (images,)
+    elif hasattr(images, "__iter__") and not isinstance(images, bytes | dict):
+        for some in images:
+            yield from _flat(some)
+    else:
+        raise UsageError(
+            f"{type(images).__name__} is no image: predict takes a path, a folder, a PIL image, an array, a tensor, or "
+            "a list of these"
+        )
+
+
+def _is_batch(shape: tuple[int, ...]) -> bool:
+    """Return whether an array has several images: of three axes, if neither end can be the channels."""
+    return len(shape) == 4 or (len(shape) == 3 and shape[0] not in CHANNELS and shape[2] not in CHANNELS)
+
+
+def _file(path: str | os.PathLike[str]) -> Callable[[int, Size | None], np.ndarray]:
+    def read(channels: int, shrink: Size | None) -> np.ndarray:
+        return decode_image(read_file(os.fspath(path)), channels, shrink, enlarge=False)
+
+    return read
+
+
+def _pixels(image: Any) -> Callable[[int, Size | None], np.ndarray]:
+    return lambda channels, shrink: to_pixels(image, channels, shrink)

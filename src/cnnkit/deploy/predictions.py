@@ -1,0 +1,112 @@
+"""What a classifier says of images."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from cnnkit.core.errors import UsageError
+from cnnkit.core.files import atomic_write
+
+__all__ = ["Predictions"]
+
+SHOWN = 10  # images in the text of many
+
+
+@dataclass(frozen=True)
+class Predictions(Sequence[list[dict[str, Any]]]):
+    """A prediction for each image that could be read, in their order.
+
+    As a sequence it is plain data: for each image a list of {"label", "score"}, the likeliest class first, scores being
+    probabilities. `logits` are float32, N x classes; `names` the files' paths, or "image 0" and so on. `errors` says of
+    each image that could not be read why.
+    """
+
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    logits: Tensor
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Softmax of the logits: float32, N x classes."""
+        return self.logits.softmax(1)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The likeliest class of each image."""
+        return [self.classes[index] for index in self.logits.argmax(1).tolist()]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> list[dict[str, Any]]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Predictions": ...
+    def __getitem__(self, index: int | slice) -> "list[dict[str, Any]] | Predictions":
+        if isinstance(index, slice):
+            return Predictions(self.classes, self.names[index], self.logits[index], self.errors)
+        return self._best(range(len(self))[index], len(self.classes))
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        return (self._best(index, len(self.classes)) for index in range(len(self)))
+
+    def to_list(self, top: int | None = None) -> list[list[dict[str, Any]]]:
+        """Return the plain data of all images, the `top` classes of each; raises UsageError for top below 1."""
+        if top is not None and top < 1:
+            raise UsageError(f"top must be at least 1, not {top}")
+        most = len(self.classes) if top is None else min(top, len(self.classes))
+        return [self._best(index, most) for index in range(len(self))]
+
+    def to_csv(self, path: Path | str | None = None) -> str | None:
+        """Write a row for each image: image, label, score, error, and p_CLASS for each class; without a path return it.
+
+        Images that could not be read have an error and nothing else. Raises CnnkitError if the file cannot be written.
+        """
+        text = StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", "label", "score", "error", *(f"p_{name}" for name in self.classes)])
+        for name, label, row in zip(self.names, self.labels, self.probabilities.tolist(), strict=True):
+            writer.writerow([name, label, f"{max(row):.6g}", "", *(f"{value:.6g}" for value in row)])
+        for name, reason in self.errors.items():
+            writer.writerow([name, "", "", reason, *([""] * len(self.classes))])
+        if path is None:
+            return text.getvalue()
+        atomic_write(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
+        return None
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.names[:SHOWN]), default=0)
+        lines = [
+            f"{name:{width}}  {label} {score:.1%}"
+            for name, label, score in zip(self.names, self.labels, self.probabilities.amax(1).tolist(), strict=True)
+        ]
+        more = [f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
+        failed = [f"{name}: {reason}" for name, reason in self.errors.items()]
+        failed = [*failed[:SHOWN], *([f"and {len(failed) - SHOWN:,} more errors"] if len(failed) > SHOWN else [])]
+        return "\n".join([*lines[:SHOWN], *more, *failed]) or "no image"
+
+    def _best(self, index: int, most: int) -> list[dict[str, Any]]:
+        best = self.probabilities[index].topk(most)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [{"label": self.classes[place], "score": score} for place, score in pairs]
+
+
+def joined(classes: tuple[str, ...], rows: Iterable[tuple[str, Tensor | str]]) -> Predictions:
+    """Return predictions from each image's name with its logits, or with the reason why there are none."""
+    names, logits, errors = [], [], {}
+    for name, answer in rows:
+        if isinstance(answer, str):
+            errors[name] = answer
+        else:
+            names.append(name)
+            logits.append(answer)
+    stacked = torch.stack(logits) if logits else torch.empty(0, len(classes))
+    return Predictions(classes, tuple(names), stacked, errors)

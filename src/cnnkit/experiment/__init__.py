@@ -1,0 +1,8 @@
+"""Network, data and settings as a run: the one path that the command line, notebooks and sweeps share.
+
+Each name of `__init__.pyi` is imported when it is first used, so that settings are read without torch.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,93 @@
+"""Training from Python: what `cnnkit train` does, for what only Python has at hand too."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cnnkit.core.errors import UsageError, unknown
+from cnnkit.experiment.build import Given
+from cnnkit.experiment.config import RunConfig
+from cnnkit.experiment.launch import LATEST, launch
+from cnnkit.experiment.run import Run
+from cnnkit.experiment.training import PYTHON
+
+__all__ = ["fit"]
+
+GIVEN = ("net", "data", "validation_data", "test_data")
+
+
+def fit(
+    net: str | nn.Module | None = None,
+    data: Any = None,
+    *,
+    validation_data: Any = None,
+    test_data: Any = None,
+    callbacks: Sequence[Any] = (),
+    output: Path | str = "runs",
+    resume: Path | str | bool | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
+    """Train a network, keep everything in a run folder of its own, and return the run.
+
+    `net` is a name of the zoo (`cnnkit.nets.list_networks()`) or any module that maps images, floats N x C x H x W, to
+    logits, N x classes; the module itself gets the best weights at the end. `data` is a name, a folder of images, a CSV
+    file, tar shards; or a pair (images, labels) of arrays or tensors, a list of pairs (path, label), a pandas frame
+    with the columns path and label, or a map-style `torch.utils.data.Dataset` that gives (image, label). Images are
+    uint8, or floats from 0 to 1, which are kept in 8 bits. `validation_data` and `test_data` are of the same kinds;
+    without them, a share of each class is set aside.
+
+    `callbacks` hear of the training (`cnnkit.train.Callback`). `progress` shows it: a bar in a terminal, one line in a
+    notebook. Ctrl-C, or a notebook's stop button, saves and raises `RunInterrupted`; `cnnkit.fit(resume=PATH)` goes on,
+    on a CPU to the bit if the data are read the same. Modules, arrays and data sets are handed in again then, and
+    compared by a digest. resume=True is the latest run in `output`.
+
+    Raises UsageError for what cannot be used, DataError for data that cannot be read, before there is a run folder;
+    CnnkitError if the loss becomes NaN or memory is out.
+
+    Settings, by the names of the flags of `cnnkit train`:
+    """
+    for name in settings:
+        if name not in RunConfig.model_fields:
+            known = inspect.signature(fit).parameters
+            raise unknown("setting", name, known)
+    places = {"data": data, "validation_data": validation_data, "test_data": test_data}
+    said = {name: str(value) for name, value in places.items() if isinstance(value, str | Path)}
+    handed = {name: value for name, value in places.items() if name not in said}
+    if net is not None and not isinstance(net, str | nn.Module):
+        raise UsageError(f"net must be a name of the zoo or a torch.nn.Module, not {type(net).__name__}")
+    given = Given(net if isinstance(net, nn.Module) else None, **handed)
+    if isinstance(net, str):
+        said["net"] = net
+    folder = launch(
+        {name: value for name, value in settings.items() if value is not None} | said,
+        output=Path(output),
+        resume=Path(LATEST if resume is True else resume) if resume else None,
+        given=given,
+        callbacks=callbacks,
+        progress=progress,
+        face=PYTHON,
+    )
+    run = Run(folder.path, given)
+    if given.net is not None and folder.best.exists():
+        given.net.load_state_dict(run.model.net.state_dict())
+    return run
+
+
+def _with_settings(function: Any) -> None:
+    """Give `function` the signature and the help of each setting, from where they are defined."""
+    fields = {name: field for name, field in RunConfig.model_fields.items() if name not in GIVEN}
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_KEYWORD]
+    rows = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+        for name, field in fields.items()
+    ]
+    function.__signature__ = inspect.signature(function).replace(parameters=[*own, *rows])
+    lines = [f"{name}\n    {' '.join((field.description or '').split())}" for name, field in fields.items()]
+    function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", *lines])
+
+
+_with_settings(fit)

@@ -1,0 +1,160 @@
+"""What a run's epochs brought: the rows of metrics.jsonl, as rows, as columns and as curves."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from cnnkit.core.console import as_text, table
+from cnnkit.core.errors import CnnkitError, DataError, unknown
+from cnnkit.core.extras import require
+from cnnkit.figures.curves import Panel, Plot, Series
+from cnnkit.figures.html import html_table
+
+__all__ = ["METRICS", "History", "panels", "read_metrics", "require_number"]
+
+Row = dict[str, Any]
+NUMBERS = ("train_loss", "train_accuracy", "lr", "seconds", "images_per_second")
+METRICS = {  # title, label with its unit, and the figures of metrics.jsonl: training, validation
+    "loss": ("Loss", "cross entropy (nats)", "train_loss", "val_loss"),
+    "accuracy": ("Accuracy", "share of the images", "train_accuracy", "val_accuracy"),
+    "lr": ("Learning rate", "at the end of the epoch", "lr"),
+    "time": ("Time", "training time per epoch (s)", "seconds"),
+    "speed": ("Speed", "training images per second", "images_per_second"),
+}
+SHOWN = {  # column, the figure and its format
+    "epoch": ("epoch", "d"),
+    "train loss": ("train_loss", ".4f"),
+    "train accuracy": ("train_accuracy", ".4f"),
+    "val loss": ("val_loss", ".4f"),
+    "val accuracy": ("val_accuracy", ".4f"),
+    "lr": ("lr", ".2g"),
+    "seconds": ("seconds", ".1f"),
+    "images/s": ("images_per_second", ",.0f"),
+}
+
+
+class History(Sequence[Row]):
+    """One row for each finished epoch, a dict: epoch, train_loss, train_accuracy, val_loss, ..., best.
+
+    `history[0]` is a row, `history["val_loss"]` a column, `history.columns()` a dict of all columns.
+    """
+
+    def __init__(self, rows: Sequence[Row], name: str = ""):
+        self._rows, self.name = list(rows), name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> "History": ...
+    @overload
+    def __getitem__(self, index: str) -> list[Any]: ...
+    def __getitem__(self, index: int | slice | str) -> "Row | History | list[Any]":
+        if isinstance(index, slice):
+            return History(self._rows[index], self.name)
+        if not isinstance(index, str):
+            return self._rows[index]
+        columns = self.columns()
+        if index not in columns:
+            raise unknown("column", index, columns)
+        return columns[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    @property
+    def best(self) -> Row | None:
+        """The row of the epoch whose weights are in best/; None before the first epoch is finished."""
+        return next((row for row in reversed(self._rows) if row["best"]), None)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return each figure as a list over the epochs."""
+        return {name: [row[name] for row in self._rows] for name in (self._rows[0] if self._rows else {})}
+
+    def to_pandas(self) -> Any:
+        """Return a pandas frame with a row for each epoch; raises CnnkitError if pandas is missing."""
+        return require("pandas", "pandas").DataFrame(self._rows)
+
+    def plot(self, *metrics: str) -> Plot:
+        """Return curves of loss and accuracy, or of the METRICS named, side by side; a notebook shows them.
+
+        Raises UsageError for an unknown metric, CnnkitError if no epoch is finished or matplotlib is missing.
+        """
+        if not self._rows:
+            raise CnnkitError(f"{self.name or 'the run'}: no epoch is finished yet; there is nothing to draw")
+        return Plot(panels({self.name: self._rows}, metrics or ("loss", "accuracy")), self.name)
+
+    def __repr__(self) -> str:
+        listing = table(list(SHOWN), text=0)
+        for row in self._shown():
+            listing.add_row(*row)
+        return as_text(listing) if self._rows else "no epoch is finished yet"
+
+    def _repr_html_(self) -> str:
+        return html_table(list(SHOWN), self._shown(), text=0)
+
+    def _shown(self) -> list[list[str]]:
+        """Return what people see of each row."""
+        return [
+            ["-" if row[key] is None else format(row[key], how) for key, how in SHOWN.values()] for row in self._rows
+        ]
+
+
+def panels(runs: Mapping[str, Sequence[Row]], metrics: Sequence[str]) -> list[Panel]:
+    """Return a panel for each of METRICS named, with the curves of runs by their names.
+
+    Raises UsageError for an unknown metric.
+    """
+    result = []
+    for metric in metrics:
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS)
+        title, unit, *keys = METRICS[metric]
+        series = []
+        for colour, (name, rows) in enumerate(runs.items()):
+            for dashed, key in enumerate(keys):
+                label = "validation" if dashed else "training"
+                points = [(row["epoch"], row[key]) for row in rows if row[key] is not None]
+                if points:
+                    x, y = zip(*points, strict=True)
+                    series.append(Series(label if len(runs) == 1 else f"{name} {label}", x, y, bool(dashed), colour))
+        result.append(Panel(title, "epoch", unit, series))
+    return result
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """Return a run's rows of metrics.jsonl, one for each finished epoch, none if none has.
+
+    A last row that is being written, or that a crash tore, is left out. Raises DataError for any other that is
+    corrupt.
+    """
+    try:
+        lines = (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            row["epoch"] = int(require_number(row, "epoch"))
+            row |= {key: require_number(row, key) for key in NUMBERS}
+            row |= {key: require_number(row, key) for key in ("val_loss", "val_accuracy") if row[key] is not None}
+            row["best"] = bool(row["best"])
+        except (ValueError, TypeError, KeyError, DataError) as error:
+            raise DataError(f"{path / 'metrics.jsonl'}: line {number} is no row of metrics") from error
+        rows.append(row)
+    return rows
+
+
+def require_number(row: Any, key: str) -> float:
+    """Return a figure of a row; raises DataError if it is none."""
+    value = row.get(key) if isinstance(row, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"{key} is {value!r}, not a number")
+    return value

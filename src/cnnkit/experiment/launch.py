@@ -1,0 +1,113 @@
+"""A run begun or gone on with, in one process or many: the one path of the command line and of Python."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnkit.core.errors import DataError, UsageError
+from cnnkit.data import is_handed_in, keep
+from cnnkit.experiment.build import NOTHING, Given, Job, places, prepare
+from cnnkit.experiment.config import RunConfig, merge, resolve
+from cnnkit.experiment.run_folder import RunFolder
+from cnnkit.experiment.training import SHELL, Face, train_job
+from cnnkit.train.distributed import World, join_world
+from cnnkit.train.loop import FREE
+
+__all__ = ["launch", "make_folder"]
+
+LATEST = "latest"
+
+
+def launch(
+    settings: dict[str, Any],
+    *,
+    file: Path | None = None,
+    output: Path = Path("runs"),
+    resume: Path | None = None,
+    given: Given = NOTHING,
+    callbacks: Sequence[Any] = (),
+    progress: bool = True,
+    face: Face = SHELL,
+) -> RunFolder:
+    """Train with these settings, on top of those of a TOML file, in a new run folder in `output`; or go on with a run.
+
+    `resume` is the folder of a run, or "latest" for the last one in `output`; it has settings of its own, and only some
+    may be given. In a process that torchrun has started, this is one of many; a restart of its job finds the run that
+    it had begun. Raises UsageError for settings, DataError for data that cannot be used, RunInterrupted after Ctrl-C.
+    """
+    training = {"callbacks": callbacks, "progress": progress, "face": face}
+    world = join_world()
+    try:
+        with world.kept_together():
+            if resume is None and world.job:
+                resume = world.share(_begun(output, world.job, merge(settings | given.places(), file)))
+                settings, file = ({}, None) if resume else (settings, file)
+            if resume is None:
+                return _begin(merge(settings | given.places(), file), output, world, given, training)
+            if file:
+                raise UsageError("--resume takes the run's own settings: leave --config out")
+            _require_free(settings)
+            latest = str(resume) == LATEST and not resume.exists()
+            folder = RunFolder(world.share(RunFolder.latest(output).path)) if latest else RunFolder.open(resume)
+            return _go_on(folder, settings, world, given, training)
+    finally:
+        world.leave()
+
+
+def make_folder(job: Job, parent: Path, given: Given = NOTHING, token: str | None = None) -> tuple[RunFolder, Job]:
+    """Make a run's folder, and keep in it what it needs to find its data again; return the job that says where.
+
+    `token` is what a restart of the same job finds it by. Raises CnnkitError if it cannot be written.
+    """
+    folder = RunFolder.create(parent, job.stem, token)
+    kept = {name: keep(value, folder.path / f"{name}.csv") for name, value in given.data_by_name().items()}
+    in_bundle = {name: value for name, value in kept.items() if name in ("data", "test_data")}
+    job = job.with_places(kept, in_bundle)
+    folder.write_settings(job.config.model_dump(mode="json"))
+    folder.write_json("split.json", job.split)
+    return folder, job
+
+
+def _begun(output: Path, token: str, config: RunConfig) -> Path | None:
+    """Return the run that an earlier start of this job, with the same settings, has begun."""
+    asked = config.model_dump(mode="json") | places(config)
+    # what is left out was filled in since
+    told = {name: value for name, value in asked.items() if value not in (None, "auto") and not is_handed_in(value)}
+    for run in RunFolder.of_job(output, token):
+        saved = run.settings()
+        if all(saved.get(name) == value for name, value in told.items()):
+            return run.path
+    return None
+
+
+def _begin(config: RunConfig, output: Path, world: World, given: Given, training: dict[str, Any]) -> RunFolder:
+    job = prepare(config, world, given)
+    path = output
+    if world.is_main:
+        folder, job = make_folder(job, output, given, world.job)
+        path = folder.path
+    folder = RunFolder(world.share(path))
+    train_job(job, folder, world, **training)
+    return folder
+
+
+def _require_free(settings: dict[str, Any]) -> None:
+    """Raise UsageError for settings that a run cannot change any more."""
+    free = FREE | {"workers", "tensorboard"}
+    if others := settings.keys() - free:
+        raise UsageError(
+            f"--resume takes the run's own settings; leave the others out: {', '.join(sorted(others))} "
+            f"(it may have another {', '.join(sorted(free))})"
+        )
+
+
+def _go_on(
+    folder: RunFolder, settings: dict[str, Any], world: World, given: Given, training: dict[str, Any]
+) -> RunFolder:
+    job = prepare(resolve(folder.settings() | settings), world, given, resumed=True)
+    if folder.read_json("split.json") != job.split:
+        raise DataError(f"{job.config.data} is not the data that {folder.path} was split from (split.json)")
+    if settings and world.is_main:
+        folder.write_settings(job.config.model_dump(mode="json"))
+    train_job(job, folder, world, resume=True, **training)
+    return folder

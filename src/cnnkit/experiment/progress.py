@@ -1,0 +1,110 @@
+"""How a run shows where it is: a live bar on a terminal, one line that changes in a notebook, plain lines elsewhere."""
+
+import sys
+import time
+from html import escape
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn
+
+from cnnkit.core.console import PatientConsole
+from cnnkit.train.callbacks import Callback, StepRecord, TrainRecord
+
+__all__ = ["Display", "NotebookLine", "TerminalBar", "make_display"]
+
+PLAIN_SECONDS = 30
+
+
+class Display(Callback):
+    """Shows nothing; what shows something derives from it."""
+
+    def say(self, line: str) -> None:
+        """Show a line of the run's log."""
+
+
+class TerminalBar(Display):
+    """Shows the log, and below it where the run stands; without a terminal, in a line now and then."""
+
+    def __init__(self) -> None:
+        self.console = PatientConsole(highlight=False)
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}  {task.fields[state]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=None, epoch="", state="")
+        self.epochs, self.printed = 0, time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.printed = time.monotonic()
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def on_train_begin(self, record: TrainRecord) -> None:
+        """Start the bar."""
+        self.epochs = record.epochs
+        self.bar.update(self.task, epoch=f"{record.epoch}/{record.epochs}")
+        self.bar.start()
+
+    def on_step_end(self, record: StepRecord) -> None:
+        """Move the bar; without a terminal, print a line now and then."""
+        epoch, state = f"{record.epoch}/{self.epochs}", _state(record)
+        self.bar.update(self.task, completed=record.step, total=record.steps, epoch=epoch, state=state)
+        if self.bar.disable and time.monotonic() - self.printed > PLAIN_SECONDS:
+            self.say(f"epoch {epoch}  step {record.step}/{record.steps}  {state}")
+
+    def on_train_end(self, reason: str) -> None:
+        """Take the bar away."""
+        self.bar.stop()
+
+
+class NotebookLine(Display):
+    """One line below the cell, whose end says where the run stands and whose beginning what was logged last."""
+
+    def __init__(self) -> None:
+        from IPython.display import display  # it is there: this runs in a notebook
+
+        self.last, self.state, self.epochs = "", "", 0
+        self.handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def say(self, line: str) -> None:
+        """Put a line in the place of the one before."""
+        self.last, self.state = line, ""
+        self._show()
+
+    def on_train_begin(self, record: TrainRecord) -> None:
+        """Note how many epochs there are."""
+        self.epochs = record.epochs
+
+    def on_step_end(self, record: StepRecord) -> None:
+        """Show where the run stands."""
+        self.state = f"epoch {record.epoch}/{self.epochs}  step {record.step}/{record.steps}  {_state(record)}"
+        self._show()
+
+    def _show(self) -> None:
+        line = "  |  ".join(filter(None, [self.last, self.state]))
+        html = f'<pre style="margin:0;white-space:pre-wrap">{escape(line)}</pre>'
+        self.handle.update({"text/plain": line, "text/html": html}, raw=True)
+
+
+def make_display(shown: bool) -> Display:
+    """Return what shows a run here; if it is not to be shown, nothing."""
+    if not shown:
+        return Display()
+    return NotebookLine() if _in_notebook() else TerminalBar()
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _state(record: StepRecord) -> str:
+    minutes, seconds = divmod(round(record.seconds_left), 60)
+    return (
+        f"loss {record.loss:.3f}  accuracy {record.accuracy:.3f}  "
+        f"{record.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
+    )

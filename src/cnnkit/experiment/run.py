@@ -1,0 +1,86 @@
+"""A run as Python sees it: its settings, its history, its network."""
+
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from cnnkit.core.errors import CnnkitError
+from cnnkit.data import is_handed_in
+from cnnkit.deploy import Classifier, load
+from cnnkit.experiment.build import NOTHING, Given
+from cnnkit.experiment.config import RunConfig, resolve
+from cnnkit.experiment.evaluation import Evaluation, evaluate
+from cnnkit.experiment.history import History, read_metrics
+from cnnkit.experiment.run_folder import RunFolder
+
+__all__ = ["Run"]
+
+
+class Run:
+    """What `cnnkit.fit` returns; `Run("runs/lenet-digits-1")` opens an earlier one.
+
+    What was handed in to `fit` is remembered, and used to load and to evaluate. Raises UsageError if the folder is no
+    run.
+    """
+
+    def __init__(self, path: Path | str, given: Given = NOTHING):
+        self.folder = RunFolder.open(Path(path))
+        self._given = given
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """All settings of the run."""
+        return resolve(self.folder.settings())
+
+    @property
+    def history(self) -> History:
+        """A row for each finished epoch, read from the folder."""
+        return History(read_metrics(self.path), self.path.name)
+
+    @cached_property
+    def model(self) -> Classifier:
+        """The network with its best weights; raises UsageError before there are any."""
+        return load(self.path, self._given.net, self.config.device)
+
+    def evaluate(self, data: Any = None, **options: Any) -> Evaluation:
+        """Measure the best weights on the run's own test images, or on `data`; takes what `cnnkit.evaluate` takes.
+
+        Of the run's own data, the folder keeps the figures as test.json.
+        """
+        own, bundle = data is None, self.model.bundle
+        if own and is_handed_in(bundle.test_data or bundle.data):
+            data = self._given.test_data if bundle.test_data else self._given.data
+        found = evaluate(self.model, data, **options)
+        if own:
+            self.folder.write_json("test.json", found.to_dict())
+        return found
+
+    def __repr__(self) -> str:
+        config, history = self.config, self.history
+        words = f"{config.net} on {config.data}: {len(history)} of {config.epochs} epochs"
+        if history:
+            words += f" in {sum(history['seconds']):,.1f} s of training"
+        if best := history.best:
+            words += f"; the best is epoch {best['epoch']}"
+            if best["val_accuracy"] is not None:
+                words += f", with validation accuracy {best['val_accuracy']:.4f} and loss {best['val_loss']:.4f}"
+        return f"{words}. Folder: {self.path}"
+
+    def _repr_html_(self) -> str:
+        changed = {
+            name: value
+            for name, value in self.config
+            if name not in ("net", "data") and value != RunConfig.model_fields[name].default
+        }
+        settings = ", ".join(f"{name} {value}" for name, value in changed.items())
+        try:
+            curves = self.history.plot()._repr_html_()
+        except CnnkitError:  # no epoch is finished, or there is no matplotlib
+            curves = self.history._repr_html_()
+        return f"<p>{escape(repr(self))}</p><p>Settings: {escape(settings)}</p>{curves}"

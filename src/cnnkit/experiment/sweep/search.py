@@ -1,0 +1,165 @@
+"""A search for the best settings: many short runs of one study, the hopeless ones ended early."""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from pydantic import ValidationError
+
+from cnnkit.core.device import pick_device
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.data import Augment
+from cnnkit.experiment.build import prepare
+from cnnkit.experiment.config import TABLES, RunConfig, resolve
+from cnnkit.experiment.recipes import recipe
+from cnnkit.experiment.run_folder import read_toml
+from cnnkit.experiment.sweep.space import Choices, Space, flatten, overlay, parse_space
+from cnnkit.experiment.sweep.study import PrunerName, Study, TakenOver
+from cnnkit.experiment.sweep.trial import ELSEWHERE, Worker
+from cnnkit.nets import entry
+from cnnkit.train.config import explain
+from cnnkit.train.interrupt import stop_requested
+
+__all__ = ["search", "shown"]
+
+ALIKE = 5  # failures for one reason, and nothing but them, that end a search
+POLL_SECONDS = 2  # between looks at what other workers have come to
+
+log = logging.getLogger(__name__)
+
+
+def search(
+    config: Path,
+    settings: dict[str, Any],
+    trials: int,
+    *,
+    storage: str | None = None,
+    name: str | None = None,
+    output: Path = Path("runs"),
+    pruner: PrunerName = "median",
+    timeout: float | None = None,
+) -> tuple[Study, bool]:
+    """Work on a study until all its trials are done; return it, and whether Ctrl-C ended that before.
+
+    `config` is a TOML file of settings with a table [space] of those to vary; `settings` override it. The study is
+    called `name` (the file's) and kept in `storage` (a journal beside the runs); its runs are made in a folder of its
+    name in `output`. No trial begins after `timeout` minutes. Each trial that ends is logged. Raises UsageError for
+    what cannot be searched, CnnkitError if the first trials fail all alike or the storage cannot be used.
+    """
+    if trials < 1:
+        raise UsageError(f"--trials must be at least 1, not {trials}")
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"--timeout must be above 0, not {timeout:g}")
+    name = name or config.stem
+    if Path(name).name != name or name.startswith("."):
+        raise UsageError(f"--name {name!r} cannot be the name of a folder")
+    given, space = _read(config, settings)
+    _check(given, space)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    folder = output / name
+    study = Study(
+        storage or str(folder / "study.journal"), name, trials, given.get("seed", 0), pruner, _about(given, space)
+    )
+    with stop_requested() as stop:
+        worker = Worker(study, given, space, folder, stop)
+        _work(worker, time.monotonic() + 60 * timeout if timeout else math.inf)
+    return study, stop.is_set()
+
+
+def _read(config: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], Space]:
+    """Return the settings that are the same for all trials, and those to vary."""
+    given = read_toml(config)
+    space = parse_space(given.pop("space", None), TABLES)
+    given = overlay(given, flatten(settings, TABLES))
+    fixed = given.keys() | flatten(given, TABLES).keys()
+    if twice := sorted(name for name in space if name in fixed):
+        raise UsageError(f"{', '.join(twice)}: fixed, and in [space] of {config}; leave out one of the two")
+    if "net" not in space and not given.get("net"):
+        raise UsageError(f"which network? write cnnkit sweep NET, or net into {config}; `cnnkit nets` lists them")
+    return given, space
+
+
+def _check(given: dict[str, Any], space: Space) -> None:
+    """Raise UsageError for what is wrong with a setting alone or with what all trials share, DataError for the data.
+
+    Settings that do not go together may do so with others of the space: trials will tell.
+    """
+    alone = [{name: value} for name, dimension in space.items() for value in dimension.samples]
+    for changes in ({}, *alone):
+        settings = overlay(given, changes)
+        try:
+            config = RunConfig(**(recipe(str(settings.get("recipe", "default"))) | settings))
+        except ValidationError as error:
+            if any(row["loc"] for row in error.errors()):
+                raise explain(error, RunConfig) from error
+            continue
+        pick_device(config.device)
+        if config.net:
+            pixels = config.image_size or entry(config.net).input[1]
+            Augment(config.augment, (pixels, pixels))
+    first, last = (
+        overlay(given, {name: dimension.samples[end] for name, dimension in space.items()}) for end in (0, -1)
+    )
+    if (wrong := _trouble(first)) and wrong == _trouble(last):  # they have in common what is the same for all
+        raise UsageError(wrong)
+
+
+def _trouble(settings: dict[str, Any]) -> str | None:
+    """Return what keeps a run with these settings from training, unless it is that they do not go together."""
+    try:
+        config = resolve(settings)
+    except UsageError:
+        return None
+    try:
+        validation = prepare(config).validation
+    except UsageError as error:
+        return str(error)
+    return None if validation is not None else "there is no image to choose by: set --validation above 0"
+
+
+def _about(given: dict[str, Any], space: Space) -> dict[str, Any]:
+    """Return what all workers must agree on."""
+    varied = {
+        name: list(dimension.values) if isinstance(dimension, Choices) else dimension.model_dump()
+        for name, dimension in space.items()
+    }
+    return {name: value for name, value in given.items() if name not in ELSEWHERE} | varied
+
+
+def _work(worker: Worker, deadline: float) -> None:
+    """Take one trial after the other until all are done, time is up, or the worker is to stop."""
+    study, waiting, reasons = worker.study, False, []
+    while not worker.stop.is_set() and time.monotonic() < deadline:
+        trial = study.claim()
+        if trial is None:
+            if not study.others:
+                return
+            if not waiting:
+                log.info("waiting for %s trial(s) of other workers", study.others)
+            waiting = True
+            worker.stop.wait(POLL_SECONDS)
+            continue
+        try:
+            ended = worker.attempt(trial)
+        except TakenOver:
+            log.info("trial %s  another worker has taken it over", trial.number)
+            continue
+        log.info(_line(ended))
+        reasons.append(ended.user_attrs["reason"] if ended.state.name == "FAIL" else None)
+        if len(reasons) == ALIKE and reasons[0] and len(set(reasons)) == 1:
+            raise CnnkitError(f"the first {ALIKE} trials failed, all alike: {reasons[0]}")
+
+
+def _line(trial: FrozenTrial) -> str:
+    value = "-" if trial.value is None else f"{trial.value:.4f}"
+    words = [f"{name}={shown(setting)}" for name, setting in trial.params.items()]
+    return f"trial {trial.number}  {value}  {' '.join(words)}  {trial.user_attrs.get('reason', 'done')}"
+
+
+def shown(value: Any) -> str:
+    """Write a setting's value for people."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,157 @@
+"""A training in its run folder: what it logs and keeps there, and who listens to it."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from cnnkit.core.errors import Interrupted
+from cnnkit.deploy import save_bundle
+from cnnkit.experiment.build import Job
+from cnnkit.experiment.progress import Display, make_display
+from cnnkit.experiment.run_folder import RunFolder
+from cnnkit.train import Callback, EpochRecord, Trainer, World
+from cnnkit.train.plan import read_plan
+from cnnkit.train.tensorboard import TensorBoard
+
+__all__ = ["PYTHON", "SHELL", "Face", "RunInterrupted", "train_job"]
+
+log = logging.getLogger(__name__)
+LOGGER = logging.getLogger("cnnkit")
+
+
+class Face(NamedTuple):
+    """What to type next, to go on with a run and to measure it, where "{}" stands for its folder."""
+
+    go_on: str
+    evaluate: str
+
+
+SHELL = Face("cnnkit train --resume {}", "cnnkit evaluate {}")
+PYTHON = Face('cnnkit.fit(resume="{}")', "run.evaluate()")
+
+
+class RunInterrupted(Interrupted):
+    """A run was stopped and has saved where it is, in `folder`."""
+
+    def __init__(self, message: str, folder: RunFolder):
+        super().__init__(message)
+        self.folder = folder
+
+
+class Metrics(Callback):
+    """Keeps what each epoch brought in metrics.jsonl, and logs it."""
+
+    def __init__(self, folder: RunFolder, epochs: int):
+        self.folder, self.epochs = folder, epochs
+
+    def on_epoch_end(self, record: EpochRecord) -> None:
+        """Append a row, and log a line."""
+        self.folder.add_metrics(asdict(record))
+        validation = ""
+        if record.val_loss is not None:
+            validation = f"  val loss {record.val_loss:.4f} accuracy {record.val_accuracy:.4f}"
+        log.info(
+            f"epoch {record.epoch}/{self.epochs}  loss {record.train_loss:.4f} accuracy {record.train_accuracy:.4f}"
+            f"{validation}  {record.images_per_second:,.0f} images/s{'  best' if record.best else ''}"
+        )
+
+
+class _RunLog(logging.Handler):
+    """Takes what cnnkit logs while a run trains into its log.txt, and shows it."""
+
+    def __init__(self, folder: RunFolder, display: Display):
+        super().__init__(logging.INFO)
+        self.folder, self.display = folder, display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        self.display.say(line)
+        self.folder.log([line])
+
+
+def train_job(
+    job: Job,
+    folder: RunFolder,
+    world: World,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Any] = (),
+    progress: bool = True,
+    face: Face = SHELL,
+) -> None:
+    """Train in the run's folder, and log it there; `progress` shows it too, and `callbacks` hear of it.
+
+    Raises RunInterrupted after Ctrl-C or SIGTERM.
+    """
+
+    def save_best(net: nn.Module, record: EpochRecord) -> None:
+        metrics = {"epoch": record.epoch, "val_loss": record.val_loss, "val_accuracy": record.val_accuracy}
+        save_bundle(folder.best, net, job.bundle.model_copy(update={"metrics": metrics}))
+
+    again = f"go on with: {face.go_on.format(folder.path)}"
+    display = make_display(progress and world.is_main)
+    own = [Metrics(folder, job.config.epochs), display]
+    if job.config.tensorboard:
+        own.append(TensorBoard(folder.path / "tensorboard"))
+    with folder.locked(world.is_main), _logging(folder, display, world):
+        trainer = Trainer(
+            job.net,
+            job.training,
+            job.validation,
+            job.config,
+            checkpoint=folder.checkpoint,
+            callbacks=[*own, *callbacks] if world.is_main else (),
+            save_best=save_best,
+            world=world,
+            num_classes=len(job.bundle.classes),
+            plan=read_plan(folder.plan) if resume and folder.plan.exists() else None,
+        )
+        if world.is_main:
+            folder.write_json(folder.plan.name, trainer.plan.model_dump(mode="json"))
+        if resume:
+            for problem in trainer.resume():
+                log.warning("passed over: %s", problem)
+            if world.is_main:
+                folder.drop_metrics_from(trainer.epoch)
+        log.info(_about(job, world))
+        log.info("plan: %s", trainer.plan)
+        for path, reason in job.skipped:
+            log.warning("left out: %s: %s", path, reason)
+        log.info("run folder: %s", folder.path)
+        try:
+            why = trainer.run()
+        except Interrupted as stop:
+            raise RunInterrupted(f"{stop}; {again}", folder) from stop
+        if folder.best.exists():
+            log.info("done: %s; the best weights are in %s", why, folder.best)
+            log.info("next: %s", face.evaluate.format(folder.path))
+        else:
+            log.info("%s, before the first epoch was; %s", why, again)
+
+
+@contextmanager
+def _logging(folder: RunFolder, display: Display, world: World) -> Iterator[None]:
+    """Let the run's log hear of what cnnkit logs; of several processes, that of the main one."""
+    handler = _RunLog(folder, display) if world.is_main else logging.NullHandler()
+    level = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO if not level else min(level, logging.INFO))
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+
+
+def _about(job: Job, world: World) -> str:
+    validation = f"{job.validation.num_images:,} to choose the best epoch by" if job.validation else "none aside"
+    together = f" in {world.size} processes" if world.size > 1 else ""
+    left_out = f", {len(job.skipped):,} left out" if job.skipped else ""
+    return (
+        f"{job.config.net} on {job.config.data}: {job.training.num_images:,} images to train on, {validation}"
+        f"{left_out}, batches of {job.config.batch_size}, on {job.training.device}{together}"
+    )

@@ -1,0 +1,17 @@
+"""Tables as HTML, for notebooks and pages."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+__all__ = ["html_table"]
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1) -> str:
+    """Return a table; the first `text` columns are words (left), the others numbers (right)."""
+
+    def cells(tag: str, values: Sequence[object]) -> str:
+        aligned = (f'<{tag} style="text-align:{"left" if i < text else "right"}">' for i in range(len(values)))
+        return "".join(f"{start}{escape(str(value))}</{tag}>" for start, value in zip(aligned, values, strict=True))
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{cells('th', columns)}</tr></thead><tbody>{body}</tbody></table>"
