@@ -151,12 +151,12 @@ def test_predict_reports_a_bad_picture_and_answers_the_others(run: Path, cli: Cl
     Path("bad.png").write_text("no picture")
     result = cli("predict", run, DIGITS[0], "bad.png", DIGITS[1], "--json")
     assert result.code == 3
-    first, bad, last = json.loads(result.out)
+    first, last, bad = json.loads(result.out)
     assert "predictions" in first
     assert "predictions" in last
     assert "not a picture" in bad["error"]
     assert "bad.png: not a picture" in result.err
-    assert "1 of 3 pictures" in result.err
+    assert "1 of 3 images" in result.err
 
 
 def test_nets_and_anatomy(cli: Cli) -> None:
@@ -258,7 +258,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["evaluate", "empty"], 2, ["empty is not a run folder or a bundle"]),
         (["evaluate", "file"], 2, ["file is not a run folder or a bundle"]),
         (["predict", "empty", "x.png"], 2, ["empty is not a run folder or a bundle"]),
-        (["predict", "empty"], 2, ["which pictures?"]),
+        (["predict", "empty"], 2, ["which images?"]),
         (["nets", "yolo*"], 2, ["unknown network 'yolo*'"]),
         (["anatomy", "lenett"], 2, ["did you mean 'lenet'"]),
         (["anatomy", "lenet", "--input", "28"], 2, ["--input takes channels x height x width", "'28'"]),

@@ -94,7 +94,8 @@ def test_a_job_goes_on_with_its_own_newest_run_of_the_same_settings() -> None:
     asked = {lr: resolve({"net": "lenet", "lr": lr}) for lr in (0.1, 0.2, 0.3)}
     made = []
     for lr in (0.1, 0.2, 0.2):
-        made.append(RunFolder.create(Path("runs"), "lenet-digits", asked[lr].model_dump(mode="json"), "job"))
+        made.append(RunFolder.create(Path("runs"), "lenet-digits", "job"))
+        made[-1].write_settings(asked[lr].model_dump(mode="json"))
         made[-1].checkpoint.touch()
         os.utime(made[-1].path / "environment.json", (len(made), len(made)))
     assert _begun(Path("runs"), "job", asked[0.1]) == made[0].path

@@ -254,7 +254,7 @@ def test_one_size_is_kept_and_many_are_fitted() -> None:
     fitted = load(root, image_size=(10, 10))
     assert tuple(fitted.train.images.shape) == (5, 3, 10, 10)
     contents(root, fitted)
-    with pytest.raises(UsageError, match="the pictures have 2 sizes"):
+    with pytest.raises(UsageError, match="the images have 2 sizes"):
         load(root)
 
 
@@ -514,7 +514,7 @@ def test_batches_from_the_disk_are_those_from_memory(budget: int, shard: tuple[i
 
 def test_statistics_of_what_is_on_the_disk_look_at_some(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = load(flat("photos", 12), test_fraction=0).train
-    monkeypatch.setattr("cnnkit.data.preprocess.SAMPLE", 4)
+    monkeypatch.setattr("cnnkit.data.storage.SAMPLE", 4)
     spread = stored.images[torch.tensor([0, 7, 15, 23])]
     assert channel_statistics(stored.images) == channel_statistics(spread)
 
@@ -614,7 +614,7 @@ def with_bad_ones(root: Path) -> Path:
 
 
 @pytest.mark.parametrize("budget", [0, 10**9])
-def test_bad_pictures_are_left_out_and_named(budget: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_pictures_are_left_out_and_named(budget: int, caplog: pytest.LogCaptureFixture) -> None:
     root = with_bad_ones(flat("photos", 10))
     for _ in range(2):
         data = load(root, on_bad_image="skip", budget=budget, image_size=SIZE, test_fraction=0)
@@ -630,7 +630,7 @@ def test_bad_pictures_are_left_out_and_named(budget: int, capfd: pytest.CaptureF
             assert reason in told[f"cat/{name}"], told
     assert "cat/really a png.jpg" in data.train.names
     late = set(told) - {name for name, _ in data.skipped}  # what only decoding shows
-    lines = capfd.readouterr().err.splitlines()
+    lines = caplog.messages
     assert len(lines) == 2 * len(late), "each is told once by each data set"
     assert (budget == 0) == bool(late)
     for name in late:
@@ -643,7 +643,7 @@ def test_bad_pictures_are_an_error_at_the_start() -> None:
         with pytest.raises(DataError) as caught:
             load(root, image_size=SIZE)
         message = str(caught.value)
-        assert "photos: 12 of 32 pictures cannot be read: cat/bomb.png (refused: 50,000 x 50,000" in message
+        assert "photos: 12 of 32 images cannot be read: cat/bomb.png (refused: 50,000 x 50,000" in message
         assert "and 7 more; " in message
         assert "cnnkit data check photos" in message
         assert "--on-bad-image skip" in message
@@ -689,7 +689,7 @@ def test_a_batch_without_any_picture() -> None:
     for path in root.rglob("*.png"):
         path.unlink()
     assert list(Batches(data, 2, Preprocess(SIZE))) == []
-    with pytest.raises(DataError, match="batch 0 of epoch 1 has no picture"):
+    with pytest.raises(DataError, match="batch 0 of epoch 1 has no image"):
         next(Batches(data, 2, Preprocess(SIZE), seed=0).epoch(1))
 
 
@@ -697,11 +697,11 @@ def test_a_class_of_which_nothing_can_be_read() -> None:
     root = flat("photos", 2)
     for path in (root / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no picture of class 'dog' is left to train on"):
+    with pytest.raises(DataError, match="no image of class 'dog' is left to train on"):
         load(root, on_bad_image="skip")
     for path in (root / "cat").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="4 of 4 pictures cannot be read"):
+    with pytest.raises(DataError, match="4 of 4 images cannot be read"):
         load(root)
 
 
@@ -731,7 +731,7 @@ def test_progress_is_told_without_a_terminal(
     root = flat("photos", 4)
     load(root, progress=True)
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr("cnnkit.core.parallel.PLAIN_SECONDS", 0)
+    monkeypatch.setattr("cnnkit.core.progress.PLAIN_SECONDS", 0)
     load(root, progress=True, image_size=(4, 4))
     lines = capfd.readouterr().err.splitlines()
     assert lines == ["looking at photos: 8 of 8", "decoding photos: 8 of 8"]

@@ -104,8 +104,8 @@ def test_half_precision_is_tried_with_its_best_algorithms(
         seconds = {"fp32": (1.0, 0.8), "bf16": (untuned, 0.4)}[asked.precision][bool(asked.convolutions)]
         return lambda: seconds
 
-    def race(net: nn.Module, x: torch.Tensor, asked: Plan) -> dict[str, Algorithms]:
-        raced.append(asked.precision)
+    def race(net: nn.Module, x: torch.Tensor, memory_format: str, dtype: torch.dtype) -> dict[str, Algorithms]:
+        raced.append({torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype])
         return {"head": Algorithms("unfold")}
 
     monkeypatch.setattr(Contest, "_step", step)
@@ -123,9 +123,9 @@ def test_half_precision_without_the_instructions_is_not_tried(net: nn.Module, mo
         return lambda: {"fp32": 1.0, "bf16": 0.1}[asked.precision]
 
     monkeypatch.setattr(Contest, "_step", step)
-    monkeypatch.setattr(Contest, "_timed", staticmethod(lambda work: work().element_size() == 2))
+    monkeypatch.setattr(contest, "mean_seconds", lambda work: work().element_size() == 2)
     assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).precision == "fp32"
-    monkeypatch.setattr(Contest, "_timed", staticmethod(lambda work: work().element_size() == 4))
+    monkeypatch.setattr(contest, "mean_seconds", lambda work: work().element_size() == 4)
     assert choose_plan(net, IMAGE, 5, MANY, TrainConfig()).precision == "bf16"
 
 
@@ -169,7 +169,7 @@ def test_each_layers_fastest_algorithm_is_found(net: nn.Module, monkeypatch: pyt
     """Of what can be chosen the last is the fastest here; a layer that keeps its weights has no gradient to choose."""
     monkeypatch.setattr(race, "_winner", lambda ways: [*ways][-1])
     net.conv2.requires_grad_(False)
-    chosen = race.fastest_algorithms(net.train(), torch.rand(4, 1, 12, 12), Plan())
+    chosen = race.fastest_algorithms(net.train(), torch.rand(4, 1, 12, 12), "channels_last", torch.float32)
     assert "stem.0" not in chosen  # one channel
     assert chosen["conv2.0.body.conv1"] == ("unfold", "unfold", "onednn")
     assert chosen["conv5.1.body.conv1"] == ("dense", "dense", "dense")

@@ -26,7 +26,7 @@ from cnnkit.experiment import RunFolder
 from cnnkit.figures import Panel, Plot, Series, text_plot
 from cnnkit.nets import create
 from cnnkit.report import RunSummary, list_runs, sort_runs, summarise
-from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer
+from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer, TrainRecord
 from cnnkit.train.tensorboard import TensorBoard
 from conftest import Cli, one_line, start
 
@@ -611,11 +611,17 @@ def step(number: int, at: int, loss: float) -> StepRecord:
     return StepRecord(number, at, 10, loss, 0.5, 32.0, 9.0)
 
 
-def test_tensorboard_reads_what_the_observer_writes(tmp_path: Path) -> None:
-    observer = TensorBoard(tmp_path / "events")
-    observer.on_step_end(step(1, 4, 3.0))
-    observer.on_epoch_end(epoch(1, 2.0, 2.5))
-    observer.on_epoch_end(epoch(2, 1.0, 1.5))
+def begun(folder: Path) -> TensorBoard:
+    result = TensorBoard(folder)
+    result.on_train_begin(TrainRecord(epochs=4, steps=10, images=320, epoch=1, step=0))
+    return result
+
+
+def test_tensorboard_reads_what_the_callback_writes(tmp_path: Path) -> None:
+    callback = begun(tmp_path / "events")
+    callback.on_step_end(step(1, 4, 3.0))
+    callback.on_epoch_end(epoch(1, 2.0, 2.5))
+    callback.on_epoch_end(epoch(2, 1.0, 1.5))
     events = EventAccumulator(str(tmp_path / "events"))  # an epoch is on the disk as soon as it is over
     events.Reload()
     assert sorted(events.Tags()["scalars"]) == [
@@ -634,25 +640,25 @@ def test_tensorboard_reads_what_the_observer_writes(tmp_path: Path) -> None:
         "running/images_per_second": [(4, 32.0)],
     }
     assert {tag: scalars(tmp_path / "events", tag) for tag in expected} == expected
-    observer.on_train_end("")
+    callback.on_train_end("")
 
 
 def test_without_validation_there_is_no_curve_of_it(tmp_path: Path) -> None:
-    observer = TensorBoard(tmp_path)
-    observer.on_epoch_end(epoch(1, 2.0))
-    observer.on_train_end("")
+    callback = TensorBoard(tmp_path)
+    callback.on_epoch_end(epoch(1, 2.0))
+    callback.on_train_end("")
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert not [tag for tag in events.Tags()["scalars"] if "validation" in tag]
 
 
 def test_a_resumed_run_takes_back_what_it_repeats(tmp_path: Path) -> None:
-    observer = TensorBoard(tmp_path)
+    callback = begun(tmp_path)
     for number in (1, 2, 3):
-        observer.on_step_end(step(number, 5, number))
-        observer.on_epoch_end(epoch(number, number))
-    observer.on_train_end("")
-    resumed = TensorBoard(tmp_path)  # from a checkpoint of step 22
+        callback.on_step_end(step(number, 5, number))
+        callback.on_epoch_end(epoch(number, number))
+    callback.on_train_end("")
+    resumed = begun(tmp_path)  # from a checkpoint of step 22
     resumed.on_step_end(step(3, 4, 30.0))
     resumed.on_step_end(step(3, 8, 31.0))
     resumed.on_epoch_end(epoch(3, 32.0))
@@ -662,8 +668,8 @@ def test_a_resumed_run_takes_back_what_it_repeats(tmp_path: Path) -> None:
     assert scalars(tmp_path, "running/loss") == [(5, 1.0), (15, 2.0), (24, 30.0), (28, 31.0)]
 
 
-def test_an_observer_without_records_writes_nothing(tmp_path: Path) -> None:
-    TensorBoard(tmp_path / "events").close()
+def test_a_callback_without_records_writes_nothing(tmp_path: Path) -> None:
+    begun(tmp_path / "events").on_train_end("")
     assert not list(tmp_path.iterdir())
 
 
@@ -672,18 +678,17 @@ def test_the_trainer_can_be_watched_in_tensorboard(tmp_path: Path) -> None:
     batches = Batches(data.train.subset(data.train.labels.argsort(stable=True)[::6]), 64, Preprocess((28, 28)), seed=0)
 
     def train(epochs: int, resume: bool) -> None:
-        observer = TensorBoard(tmp_path / "events", len(batches))
+        callback = TensorBoard(tmp_path / "events")
         config = TrainConfig(epochs=epochs, batch_size=64, schedule="constant")
         trainer = Trainer(
             *(create("lenet"), batches, None, config),
             checkpoint=tmp_path / "last.ckpt",
-            callbacks=[observer],
+            callbacks=[callback],
             save_best=lambda net, record: None,
         )
         if resume:
             trainer.resume()
         trainer.run()
-        observer.on_train_end("")
 
     train(2, resume=False)
     train(3, resume=True)

@@ -484,7 +484,7 @@ def spoil(path: Path, number: int) -> str:
     return member.name
 
 
-def test_a_damaged_picture(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_picture(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = shards / "train-00003.tar"
     name = spoil(path, 2)
     with pytest.raises(DataError, match=re.escape(f"{path}: {name}: ")):
@@ -496,7 +496,7 @@ def test_a_damaged_picture(shards: Path, capsys: pytest.CaptureFixture[str]) -> 
         own = batches(data)
         whole = seen(own.epoch(epoch))
         assert seen(own.epoch(epoch, 4)) == whole[4:]
-    assert capsys.readouterr().err.count("left out") == 1
+    assert caplog.text.count("left out") == 1
     assert len(data.train.images[:]) == 202
 
 
@@ -510,13 +510,13 @@ def test_a_damaged_shard_shows_when_the_data_is_opened(shards: Path, harm: Calla
     assert len(flat(seen(batches(data).epoch(1)))) == len(data.train) == 203 - 12
 
 
-def test_a_shard_that_is_damaged_while_training(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shard_that_is_damaged_while_training(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
     data, tolerant = load(shards), load(shards, on_bad_image="skip")
     os.truncate(shards / "train-00003.tar", 5000)
     with pytest.raises(DataError, match=r"train-00003\.tar: it has 5,000 bytes, and its index says"):
         seen(batches(data).epoch(1))
     assert len(flat(seen(batches(tolerant).epoch(1)))) == 203 - 12
-    assert capsys.readouterr().err.count("left out") == 1
+    assert caplog.text.count("left out") == 1
 
 
 def test_a_batch_without_any_picture(tmp_path: Path) -> None:
@@ -524,7 +524,7 @@ def test_a_batch_without_any_picture(tmp_path: Path) -> None:
     data = load(path, on_bad_image="skip")
     for number in range(6):
         spoil(path, number)
-    with pytest.raises(DataError, match="batch 0 of epoch 1 has no picture"):
+    with pytest.raises(DataError, match="batch 0 of epoch 1 has no image"):
         next(batches(data).epoch(1))
 
 
@@ -838,7 +838,7 @@ def test_what_cannot_be_packed(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         pack_folder(tmp_path / "nowhere", tmp_path / "new", progress=False)
     (folder / "train" / "empty").mkdir()
-    with pytest.raises(DataError, match="class 'empty' has no picture"):
+    with pytest.raises(DataError, match="class 'empty' has no image"):
         pack_folder(folder, tmp_path / "new", progress=False)
 
 

@@ -144,7 +144,7 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, stop_at: int) -> None:
     assert caught.value.exit_code == 130
     second = trainer(tmp_path / "stopped", config(), seen, saved)
     second.resume()
-    assert second.seconds == load_checkpoint(tmp_path / "stopped/last.ckpt")["seconds"]
+    assert second.sums.seconds == load_checkpoint(tmp_path / "stopped/last.ckpt")["seconds"]
     assert second.best == first.best
     assert (second.best is None) == (stop_at < 13), "set at the end of the first epoch"
     second.run()
@@ -368,7 +368,7 @@ def test_no_password_stays_in_a_run_folder(tmp_path: Path, monkeypatch: pytest.M
     import sys
 
     monkeypatch.setattr(sys, "argv", ["cnnkit", "sweep", "--storage", "postgresql://me:s3cret@host/db", "a:b@c"])
-    run = RunFolder.create(tmp_path, "run", {})
+    run = RunFolder.create(tmp_path, "run")
     assert run.read_json("environment.json")["command"][3:] == ["postgresql://me:***@host/db", "a:b@c"]
 
 

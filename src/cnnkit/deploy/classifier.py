@@ -16,7 +16,7 @@ from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
 from cnnkit.data.preprocess import Preprocess
-from cnnkit.deploy.bundle import Bundle, read_bundle, read_weights
+from cnnkit.deploy.bundle import CONFIG, Bundle, read_bundle, read_weights
 from cnnkit.deploy.inputs import Input, each_image
 from cnnkit.deploy.predictions import Predictions, joined
 from cnnkit.nets import create
@@ -163,7 +163,7 @@ def load(path: Path | str, net: nn.Module | None = None, device: torch.device | 
         try:
             made = create(bundle.net, **(bundle.arguments | own))
         except (UsageError, TypeError) as error:
-            raise CnnkitError(f"{folder}: the net cannot be built ({error})") from error
+            raise CnnkitError(f"{folder / CONFIG}: the net cannot be built ({error})") from error
     read_weights(folder, bundle, made)
     made.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
     return Classifier(made, bundle)

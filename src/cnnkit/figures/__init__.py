@@ -1,7 +1,8 @@
-"""What rooms draw with: contact sheets, curves, pieces of SVG, tables in HTML. Only `core` lies below."""
+"""What rooms draw with: contact sheets, curves, pieces of SVG, tables in HTML. Only `core` lies below.
 
-from cnnkit.figures.curves import Panel, Plot, Series, text_plot
-from cnnkit.figures.html import html_table
-from cnnkit.figures.sheet import contact_sheet, stack_sheets
+Each name of `__init__.pyi` is imported when it is first used: curves are drawn without torch.
+"""
 
-__all__ = ["Panel", "Plot", "Series", "contact_sheet", "html_table", "stack_sheets", "text_plot"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
