@@ -2,15 +2,18 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from cnnkit.core.errors import DataError
+from cyclopts import Parameter
+
+from cnnkit.core.errors import DataError, UsageError
 
 __all__ = ["predict"]
 
 
 def predict(
     run: Path,
-    *images: str,
+    *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
     top: int = 3,
     output: Path | None = None,
     batch_size: int | None = None,
@@ -43,7 +46,6 @@ def predict(
         Print JSON.
     """
     from cnnkit.cli.console import console, print_json
-    from cnnkit.core.errors import UsageError
     from cnnkit.deploy import load
 
     if not images:
@@ -81,6 +83,8 @@ def _paths(given: tuple[str, ...]) -> list[str]:
 
     paths: list[str] = []
     for word in given:
+        if word.startswith("-") and word != "-" and not Path(word).exists():
+            raise UsageError(f"unknown option {word}; `cnnkit predict --help` lists them")
         if word == "-":
             paths += [line for line in sys.stdin.read().splitlines() if line.strip()]
         elif glob.has_magic(word) and not Path(word).exists():

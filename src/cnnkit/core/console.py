@@ -34,7 +34,7 @@ def table(columns: Sequence[str], *, text: int = 1) -> Table:
 
 def as_text(*parts: Any) -> str:
     """Return tables and lines as plain text."""
-    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, color_system=None)
+    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, color_system=None, force_jupyter=False)
     console.print(*parts, sep="\n", markup=False, soft_wrap=False)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is a StringIO
     return "\n".join(line.rstrip() for line in lines).strip("\n")

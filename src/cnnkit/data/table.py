@@ -65,7 +65,7 @@ def load_table(data: Any, options: Reading) -> Dataset:
 
 def write_table(path: Path, data: Any) -> None:
     """Write a list or a frame as a CSV file that `load_table` opens to the same data set, with absolute paths."""
-    rows = list(_handed_in(data))
+    rows = list(_handed_in(data, told=True))
     columns = COLUMNS[: 2 if rows[0].split is None else 3]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -94,29 +94,29 @@ def _read(path: Path) -> Iterator[_Row]:
         raise DataError(f"{path}: not a CSV file ({error})") from error
 
 
-def _handed_in(data: Any) -> Iterator[_Row]:
+def _handed_in(data: Any, told: bool = False) -> Iterator[_Row]:
     """Yield the rows of a frame, or of a list."""
     if not hasattr(data, "columns"):
         for number, (path, label) in enumerate(data):
             yield _Row(f"row {number} of the list", os.fspath(path), str(label), None)
         return
     names = [str(name).strip().lower() for name in data.columns]
-    has_split = _check_columns("the frame", names)
+    has_split = _check_columns("the frame", names, told)
     columns = {name: list(data[own]) for name, own in zip(names, data.columns, strict=True) if name in COLUMNS}
     splits: Iterable[Any] = columns["split"] if has_split else [None] * len(columns["path"])
     for number, (path, label, split) in enumerate(zip(columns["path"], columns["label"], splits, strict=True)):
         label = "" if label is None or label != label else str(label)  # NaN is pandas' way to say nothing
-        yield _Row(f"row {number} of the frame", str(path), label, None if split is None else str(split))
+        yield _Row(f"row {number} of the frame", str(path), label, None if split is None else str(split).strip())
 
 
-def _check_columns(where: str, names: list[str]) -> bool:
+def _check_columns(where: str, names: list[str], told: bool = False) -> bool:
     """Return whether there is a column split; raises DataError if path or label is missing."""
     for name in COLUMNS[:2]:
         if name not in names:
             raise DataError(f"{where}: row 1 names no column {name!r}, but {', '.join(names) or 'nothing'}")
     if twice := sorted({name for name in COLUMNS if names.count(name) > 1}):
         raise DataError(f"{where}: row 1 names the column {twice[0]!r} twice")
-    if ignored := [name for name in names if name not in COLUMNS]:
+    if not told and (ignored := [name for name in names if name not in COLUMNS]):
         log.warning("%s: columns ignored: %s", where, ", ".join(ignored))
     return COLUMNS[2] in names
 

@@ -116,10 +116,8 @@ class Classifier:
 
     def _prepared(self, pixels: list[np.ndarray]) -> Tensor:
         """Return images of any sizes as one batch of the net's input."""
-        if len({image.shape for image in pixels}) == 1:
-            batches = [np.stack(pixels)]
-        else:
-            batches = [image[None] for image in pixels]
+        alike = len({image.shape for image in pixels}) == 1
+        batches = [np.stack(some) for some in ([pixels] if alike else [[image] for image in pixels])]
         made = [self.preprocess(torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)) for batch in batches]
         return torch.cat(made) if len(made) > 1 else made[0]
 

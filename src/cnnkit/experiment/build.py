@@ -34,9 +34,10 @@ from cnnkit.nets.foreign import foreign_name, is_foreign, require_same
 from cnnkit.train import ALONE, World, initialise
 from cnnkit.train.memory import fitting_batch
 
-__all__ = ["NOTHING", "Given", "Job", "looking_batch", "places", "prepare"]
+__all__ = ["DATA", "NOTHING", "Given", "Job", "looking_batch", "places", "prepare"]
 
 MOST_PIXELS, MOST_IMAGES = 2**22, 500  # of a batch that is only looked at
+DATA = ("data", "validation_data", "test_data")  # settings that say where data are
 Size = tuple[int, int]
 
 
@@ -56,7 +57,7 @@ class Given:
 
     def data_by_name(self) -> dict[str, Any]:
         """Return the data that are given, by the setting that they stand for."""
-        return {name: value for name, value in vars(self).items() if name != "net" and value is not None}
+        return {name: value for name in DATA if (value := getattr(self, name)) is not None}
 
 
 NOTHING: Given = Given()
@@ -143,8 +144,7 @@ def prepare(config: RunConfig, world: World = ALONE, given: Given = NOTHING, res
 
 def places(config: RunConfig) -> dict[str, str]:
     """Return the settings that say where data are, in a way that means the same from every folder."""
-    names = ("data", "validation_data", "test_data")
-    return {name: place(value) for name in names if (value := getattr(config, name)) is not None}
+    return {name: place(value) for name in DATA if (value := getattr(config, name)) is not None}
 
 
 def looking_batch(pixels: int, world: World = ALONE) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data import is_handed_in, keep
-from cnnkit.experiment.build import NOTHING, Given, Job, places, prepare
+from cnnkit.data import is_handed_in, keep, place
+from cnnkit.experiment.build import DATA, NOTHING, Given, Job, places, prepare
 from cnnkit.experiment.config import RunConfig, merge, resolve
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.training import SHELL, Face, train_job
@@ -45,10 +45,10 @@ def launch(
             if resume is None:
                 return _begin(merge(settings | given.places(), file), output, world, given, training)
             if file:
-                raise UsageError("--resume takes the run's own settings: leave --config out")
-            _require_free(settings)
+                raise UsageError("a resumed run has its own settings: leave --config out")
             latest = str(resume) == LATEST and not resume.exists()
             folder = RunFolder(world.share(RunFolder.latest(output).path)) if latest else RunFolder.open(resume)
+            _require_free(folder, settings)
             return _go_on(folder, settings, world, given, training)
     finally:
         world.leave()
@@ -91,12 +91,13 @@ def _begin(config: RunConfig, output: Path, world: World, given: Given, training
     return folder
 
 
-def _require_free(settings: dict[str, Any]) -> None:
+def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
     """Raise UsageError for settings that a run cannot change any more."""
-    free = FREE | {"workers", "tensorboard"}
-    if others := settings.keys() - free:
+    free, saved = FREE | {"workers", "tensorboard"}, folder.settings()
+    told = {name: place(value) if name in DATA else value for name, value in settings.items()}
+    if others := sorted(name for name, value in told.items() if name not in free and saved.get(name) != value):
         raise UsageError(
-            f"--resume takes the run's own settings; leave the others out: {', '.join(sorted(others))} "
+            f"{folder.path} goes on with its own settings; leave out {', '.join(others)} "
             f"(it may have another {', '.join(sorted(free))})"
         )
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from html import escape
+from importlib import import_module
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
@@ -65,8 +66,7 @@ class NotebookLine(Display):
     """One line below the cell, whose end says where the run stands and whose beginning what was logged last."""
 
     def __init__(self) -> None:
-        from IPython.display import display  # it is there: this runs in a notebook
-
+        display = import_module("IPython.display").display  # it is there: this runs in a notebook
         self.last, self.state, self.epochs = "", "", 0
         self.handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
 

@@ -1,0 +1,436 @@
+"""Training from Python: every kind of network and data, what comes back, and the same run as the command line's."""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import cnnkit
+from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.experiment import Run, RunConfig, RunInterrupted
+from cnnkit.train import Callback, EpochRecord, StepRecord, StopTraining, TrainRecord
+from conftest import Cli
+
+DIGITS = cnnkit.data.load_dataset("digits")
+IMAGES, LABELS = DIGITS.train.images[:, 0].numpy(), DIGITS.train.labels.numpy()  # N x H x W, uint8
+QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 64, "device": "cpu", "engine": "torch", "plan": "off"}
+
+
+class Numbers(torch.utils.data.Dataset):
+    """A data set of one's own, which gives what it is told to make of an image."""
+
+    def __init__(self, make: Callable[[np.ndarray], Any] = Image.fromarray, labels: np.ndarray = LABELS):
+        self.make, self.labels = make, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, number: int) -> tuple[Any, Any]:
+        return self.make(IMAGES[number]), self.labels[number]
+
+
+def small_net(classes: int = 10, channels: int = 1) -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, classes))
+
+
+def files(root: Path, count: int = 30) -> list[tuple[str, str]]:
+    """Write digits as PNG files, and return their paths and names."""
+    root.mkdir()
+    rows = []
+    for number in range(count):
+        path = root / f"{number:03}.png"
+        Image.fromarray(IMAGES[number]).save(path)
+        rows.append((str(path), "even" if LABELS[number] % 2 == 0 else "odd"))
+    return rows
+
+
+def figures(run: Run) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history]
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return run.model.net.state_dict()
+
+
+def test_it_is_the_run_that_the_command_line_makes(cli: Cli) -> None:
+    run = cnnkit.fit("lenet", output="python", **QUICK)
+    flags = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert cli("train", "lenet", "--output", "shell", *flags).code == 0
+    other = Run("shell/lenet-digits-1")
+    assert figures(run) == figures(other)
+    assert all(weights(run)[name].equal(value) for name, value in weights(other).items())
+    for name in ("config.toml", "split.json", "plan.json"):
+        assert (run.path / name).read_text() == (other.path / name).read_text(), name
+    assert {path.name for path in run.path.iterdir()} == {path.name for path in other.path.iterdir()}
+
+
+def test_what_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    run = cnnkit.fit("lenet", progress=False, **QUICK)
+    assert capsys.readouterr() == ("", "")
+    assert run.config.epochs == 2
+    assert isinstance(run.config, RunConfig)
+    assert len(run.history) == 2
+    assert run.history[1]["epoch"] == 2
+    assert [row["epoch"] for row in run.history] == run.history["epoch"] == run.history.columns()["epoch"] == [1, 2]
+    assert list(run.history.to_pandas()["val_loss"]) == run.history["val_loss"]
+    with pytest.raises(UsageError, match="unknown column 'val_los'; did you mean 'val_loss'"):
+        run.history["val_los"]
+    best = run.history.best
+    assert best is not None
+    text = repr(run)
+    for words in ("lenet on digits", "2 of 2 epochs", f"{best['val_accuracy']:.4f}", str(run.path)):
+        assert words in text
+    assert "\n" not in text
+    page = run._repr_html_()
+    assert "<svg" in page
+    assert "batch_size" not in page, "64 is the default"
+    assert "engine torch" in page
+    assert run.history.plot("loss", "lr")._repr_html_().count("</svg>") == 1
+    with pytest.raises(UsageError, match="unknown metric 'los'"):
+        run.history.plot("los")
+    report = run.evaluate()
+    assert report.num_images == 360
+    assert (
+        report.accuracy == report.to_dict()["accuracy"] == json.loads((run.path / "test.json").read_text())["accuracy"]
+    )
+    assert report.confusion.sum() == 360
+    assert [row["class"] for row in report.per_class] == list("0123456789")
+    assert f"accuracy {report.accuracy:.4f}" in repr(report)
+    assert report._repr_html_().count("<tr>") == 22
+    assert cnnkit.evaluate(run.path).accuracy == cnnkit.evaluate(run.model).accuracy == report.accuracy
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("N x H x W", lambda: (IMAGES, LABELS)),
+        ("N x H x W x C", lambda: (IMAGES[..., None], LABELS)),
+        ("floats", lambda: (IMAGES / 255, LABELS.astype(float))),
+        ("tensors", lambda: (torch.from_numpy(IMAGES)[:, None], torch.from_numpy(LABELS))),
+        ("tensors of floats", lambda: (torch.from_numpy(IMAGES)[:, None] / 255, torch.from_numpy(LABELS)[:, None])),
+        ("names", lambda: [IMAGES, [str(label) for label in LABELS]]),
+    ],
+)
+def test_arrays_and_tensors_are_one_data_set(name: str, make: Callable[[], Any]) -> None:
+    run = cnnkit.fit("lenet", make(), **QUICK)
+    expected = cnnkit.fit("lenet", (IMAGES, LABELS), **QUICK)
+    assert run.model.classes == tuple("0123456789")
+    assert figures(run) == figures(expected)
+    assert run.evaluate().num_images == sum(round(0.1 * n) for n in np.bincount(LABELS))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Image.fromarray, lambda image: image, lambda image: torch.from_numpy(image)[None] / 255, lambda i: i[..., None]],
+    ids=["PIL", "array", "tensor", "H x W x C"],
+)
+def test_a_data_set_of_ones_own_trains_as_its_arrays_do(make: Callable[[np.ndarray], Any]) -> None:
+    run = cnnkit.fit("lenet", Numbers(make), **QUICK, image_size=28)
+    arrays = cnnkit.fit("lenet", (torch.nn.functional.pad(torch.from_numpy(IMAGES)[:, None], (0, 0)), LABELS), **QUICK)
+    assert len(run.history) == 2
+    assert run.model.classes == arrays.model.classes
+    assert run.evaluate().num_images == arrays.evaluate().num_images
+    assert run.history[1]["train_accuracy"] == pytest.approx(arrays.history[1]["train_accuracy"], abs=0.1)
+
+
+def test_a_module_of_ones_own_gets_the_best_weights() -> None:
+    net = small_net()
+    before = net[3].weight.clone()
+    run = cnnkit.fit(net, "digits", **QUICK, lr=0.005)
+    assert not net[3].weight.equal(before)
+    assert type(net[0]) is nn.Conv2d
+    assert run.path.name == "sequential-digits-1"
+    with pytest.raises(UsageError, match=r"Sequential:[0-9a-f]{16}, which is not of the zoo: hand in the module"):
+        cnnkit.load(run.path)
+    with pytest.raises(UsageError, match="net is another one than the run was trained with"):
+        cnnkit.load(run.path, net=small_net(channels=3))
+    loaded = cnnkit.load(run.path, net=small_net(), device="cpu")
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(loaded.net(x), net.eval()(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(run.model.net(x), net(x), rtol=1e-5, atol=1e-5)
+    found = cnnkit.evaluate(run.path, net=small_net())
+    assert found.accuracy == run.evaluate().accuracy
+    with pytest.raises(UsageError, match="leave out net"):
+        cnnkit.load(cnnkit.fit("lenet", **QUICK).path, net=small_net())
+
+
+def test_a_module_takes_images_that_are_not_square() -> None:
+    wide = np.concatenate([IMAGES, IMAGES[:, :, :4]], 2)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
+    run = cnnkit.fit(net, (wide, LABELS), **QUICK)
+    assert run.model.preprocess.image_size == (8, 12)
+    resumed = cnnkit.fit(net, (wide, LABELS), resume=run.path, epochs=3)
+    assert len(resumed.history) == 3
+
+
+@pytest.mark.parametrize("kind", ["arrays", "data set", "module", "list"])
+def test_what_python_handed_in_resumes_to_the_bit(kind: str) -> None:
+    def given() -> tuple[Any, Any]:
+        data: Any = "digits"
+        if kind == "arrays":
+            data = (IMAGES, LABELS)
+        if kind == "data set":
+            data = Numbers()
+        if kind == "list":
+            data = rows
+        return (small_net() if kind == "module" else "lenet"), data
+
+    rows = files(Path("photos"))
+    options = QUICK | {"schedule": "constant", "augment": ["crop"], "batch_size": 16}
+    net, data = given()
+    whole = cnnkit.fit(net, data, output="whole", **(options | {"epochs": 3}))
+    net, data = given()
+    half = cnnkit.fit(net, data, output="half", **options)
+    net, data = given()
+    if kind == "list":  # which the run folder keeps
+        rest = cnnkit.fit(resume=half.path, epochs=3)
+    else:
+        named = {"net": net} if isinstance(net, nn.Module) else {}
+        rest = cnnkit.fit(data=data if kind != "module" else None, resume=half.path, epochs=3, **named)
+    assert figures(rest) == figures(whole)
+    assert all(weights(rest)[name].equal(value) for name, value in weights(whole).items())
+
+
+def test_other_data_and_other_modules_are_told_when_a_run_goes_on() -> None:
+    run = cnnkit.fit("lenet", (IMAGES, LABELS), **QUICK)
+    with pytest.raises(UsageError, match=r"handed in from Python \(python:arrays\); hand them in again"):
+        cnnkit.fit(resume=run.path, epochs=3)
+    other = IMAGES.copy()
+    other[0, 0, 0] ^= 1
+    with pytest.raises(DataError, match=r"is not the data that .* was split from"):
+        cnnkit.fit(data=(other, LABELS), resume=run.path, epochs=3)
+    with pytest.raises(UsageError, match=r"handed in from Python"):
+        cnnkit.evaluate(run.path)
+    mine = cnnkit.fit(small_net(), (IMAGES, LABELS), **QUICK)
+    with pytest.raises(UsageError, match="is not of the zoo: hand it in again"):
+        cnnkit.fit(data=(IMAGES, LABELS), resume=mine.path, epochs=3)
+    with pytest.raises(UsageError, match="net is another one"):
+        cnnkit.fit(small_net(channels=3), (IMAGES, LABELS), resume=mine.path, epochs=3)
+    with pytest.raises(UsageError, match=r"goes on with its own settings; leave out lr \(it may have"):
+        cnnkit.fit(data=(IMAGES, LABELS), resume=run.path, lr=0.1)
+
+
+def test_a_run_is_measured_on_its_test_part_or_on_other_data() -> None:
+    run = cnnkit.fit("lenet", (IMAGES, LABELS), **QUICK)
+    own = run.evaluate()
+    again = cnnkit.evaluate(run.path, (IMAGES, LABELS))
+    assert (own.num_images, own.loss) == (again.num_images, again.loss)
+    more = cnnkit.evaluate(run.path, (IMAGES[:500], LABELS[:500]))
+    assert more.num_images == 500
+    with pytest.raises(DataError, match="has the classes"):
+        run.evaluate((IMAGES[:500], LABELS[:500] % 5))
+
+
+def test_validation_and_test_data_may_be_others() -> None:
+    test = DIGITS.test
+    assert test is not None
+    others = (test.images, test.labels)
+    run = cnnkit.fit(
+        "lenet",
+        (IMAGES[:1000], LABELS[:1000]),
+        validation_data=(IMAGES[1000:], LABELS[1000:]),
+        test_data=others,
+        **QUICK,
+    )
+    log = (run.path / "log.txt").read_text()
+    assert f"1,000 images to train on, {len(IMAGES) - 1000} to choose the best epoch by" in log
+    assert run.evaluate().num_images == 360
+    saved = (run.path / "config.toml").read_text()
+    assert 'validation_data = "python:arrays"' in saved
+    with pytest.raises(DataError, match="validation_data has classes that the training data lack: x, y"):
+        cnnkit.fit("lenet", (IMAGES, LABELS), validation_data=(IMAGES[:4], list("xyxy")), **QUICK)
+    with pytest.raises(DataError, match=r"test_data has images of 1 x 4 x 4, the training data of 1 x 8 x 8"):
+        cnnkit.fit("lenet", (IMAGES, LABELS), test_data=(IMAGES[:, :4, :4], LABELS), **QUICK)
+
+
+def test_a_list_a_frame_and_a_csv_file_are_one_data_set(cli: Cli) -> None:
+    rows = files(Path("photos"))
+    options = QUICK | {"batch_size": 8}
+    run = cnnkit.fit("lenet", rows, **options)
+    frame = pd.DataFrame(rows, columns=["path", "label"]).assign(more=1)
+    assert figures(cnnkit.fit("lenet", frame, **options)) == figures(run)
+    frame.to_csv("labels.csv", index=False)
+    assert figures(cnnkit.fit("lenet", "labels.csv", **options)) == figures(run)
+    assert run.evaluate().num_images == 4 == cnnkit.evaluate(run.path).num_images
+    assert cli("evaluate", run.path, "--json").code == 0
+    assert (run.path / "data.csv").read_text().splitlines()[:2] == ["path,label", f"{Path(rows[0][0]).absolute()},even"]
+
+
+class Watcher(Callback):
+    """Notes what it hears, and stops the run if it is told to."""
+
+    def __init__(self, stop_after: int = 99):
+        self.heard: list[Any] = []
+        self.stop_after = stop_after
+
+    def on_train_begin(self, record: TrainRecord) -> None:
+        self.heard.append(record)
+
+    def on_epoch_end(self, record: EpochRecord) -> None:
+        self.heard.append(record)
+        if record.epoch == self.stop_after:
+            raise StopTraining("enough")
+
+    def on_train_end(self, reason: str) -> None:
+        self.heard.append(reason)
+
+
+def test_callbacks_hear_of_the_training_and_may_stop_it() -> None:
+    watcher = Watcher(stop_after=2)
+    run = cnnkit.fit("lenet", callbacks=[watcher], **(QUICK | {"epochs": 5}))
+    begin, first, second, end = watcher.heard
+    assert (begin.epochs, begin.epoch, begin.step) == (5, 1, 0)
+    assert (first.epoch, second.epoch, end) == (1, 2, "enough")
+    assert len(run.history) == 2
+    assert "done: enough" in (run.path / "log.txt").read_text()
+    watcher = Watcher()
+    more = cnnkit.fit(resume=run.path, callbacks=[watcher])
+    assert len(more.history) == 5
+    assert (watcher.heard[0].epoch, watcher.heard[-1]) == (3, "all epochs are done")
+
+
+def test_a_step_may_stop_the_run_too_and_it_goes_on_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnkit.train.loop.LOOK_SECONDS", 0)
+
+    class Once:  # any object will do
+        def on_step_end(self, record: StepRecord) -> None:
+            assert record.images_per_second > 0
+            if (record.epoch, record.step) == (2, 3):
+                raise StopTraining
+
+    options = QUICK | {"augment": ["crop"], "epochs": 3}
+    run = cnnkit.fit("lenet", callbacks=[Once()], **options)
+    assert len(run.history) == 1
+    assert "Once ended it" in (run.path / "log.txt").read_text()
+    rest, whole = cnnkit.fit(resume=run.path), cnnkit.fit("lenet", **options)
+    assert figures(rest) == figures(whole)
+
+
+def test_any_other_error_of_a_callback_is_raised() -> None:
+    class Broken:
+        def on_epoch_end(self, record: EpochRecord) -> None:
+            raise KeyError("what")
+
+    watcher = Watcher()
+    with pytest.raises(KeyError, match="what"):
+        cnnkit.fit("lenet", callbacks=[Broken(), watcher], **QUICK)
+    assert watcher.heard[-1] == "'what'"
+
+
+STOPPED = """
+import os, signal, cnnkit
+class Stop:
+    def on_epoch_end(self, record):
+        os.kill(os.getpid(), signal.SIGINT)
+try:
+    cnnkit.fit("lenet", epochs=3, callbacks=[Stop()], device="cpu", engine="torch", plan="off")
+except cnnkit.experiment.RunInterrupted as stop:
+    print(stop)
+    run = cnnkit.fit(resume=stop.folder.path)
+    print(len(run.history), "epochs")
+"""
+
+
+def test_the_stop_button_saves_and_the_run_goes_on() -> None:
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'go on with: cnnkit.fit(resume="runs/lenet-digits-1")' in done.stdout
+    assert done.stdout.endswith("3 epochs\n")
+    assert "Traceback" not in done.stderr
+    assert issubclass(RunInterrupted, CnnkitError)
+
+
+def test_two_processes_train_from_python(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np, cnnkit\n"
+        "data = cnnkit.data.load_dataset('digits').train\n"
+        "pair = (data.images, data.labels)\n"
+        "run = cnnkit.fit('lenet', pair, epochs=1, device='cpu', engine='torch', plan='off')\n"
+        "print('images', run.evaluate().num_images)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("images 142") == 2
+    assert done.stdout.count("epoch 1/1") == 1
+    one = cnnkit.fit("lenet", (IMAGES, LABELS), epochs=1, device="cpu", engine="torch", plan="off", output="one")
+    two = Run("runs/lenet-arrays-1")
+    assert two.history[0]["train_loss"] == pytest.approx(one.history[0]["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"epoch": 3}, UsageError, "unknown setting 'epoch'; did you mean 'epochs'"),
+        ({"epochs": 0}, UsageError, "epochs cannot be 0: should be greater than or equal to 1"),
+        ({"net": 3}, UsageError, "net must be a name of the zoo or a torch.nn.Module, not int"),
+        ({"net": None}, UsageError, "which network?"),
+        ({"net": "lenett"}, UsageError, "did you mean 'lenet'"),
+        ({"data": 3}, UsageError, "data cannot be int: it takes"),
+        ({"data": "fotos"}, UsageError, "unknown data set 'fotos'"),
+        ({"data": (IMAGES * 1.0, LABELS)}, DataError, r"images: float64 pixels must be 0 to 1, not 0 to 255"),
+        ({"data": (IMAGES / np.nan, LABELS)}, DataError, "pixels must be 0 to 1, not nan"),
+        ({"data": (IMAGES.astype(int) + 1, LABELS)}, DataError, "int64 pixels must be 0 to 255, not 1 to 256"),
+        ({"data": (IMAGES > 3, LABELS)}, DataError, "pixels must be whole numbers or floats, not bool"),
+        ({"data": (IMAGES[0], LABELS)}, DataError, "they must be N x H x W"),
+        ({"data": (IMAGES, LABELS[1:])}, DataError, "labels must be one for each of 1,437 images, not 1436"),
+        ({"data": (IMAGES, LABELS * 0)}, DataError, "the labels are all 0: a classifier needs two classes or more"),
+        ({"data": (IMAGES, LABELS + 0.5)}, DataError, "labels must be whole numbers or names, not float64"),
+        ({"data": Numbers(lambda image: "no image")}, DataError, "item 0 of the data set: "),
+        (
+            {"data": Numbers(lambda image: image / 3)},
+            DataError,
+            r"item 0 of the data set: float64 pixels must be 0 to 1",
+        ),
+        ({"data": Numbers(labels=np.arange(0))}, UsageError, "the data set Numbers has no item"),
+        ({"data": [3, 4]}, UsageError, "data cannot be list"),
+        ({"net": nn.Flatten()}, UsageError, "has no parameters"),
+        ({"net": small_net(classes=7)}, UsageError, r"gives \(2, 7\) for 2 images; .* the data have 10 classes"),
+        ({"net": small_net(channels=3)}, UsageError, "cannot take images of 1 x 8 x 8: "),
+        ({"net": small_net(), "model_kwargs": {"width": 3}}, UsageError, "are for networks of the zoo"),
+        ({"net": None, "resume": "nowhere"}, UsageError, "nowhere is not a run folder"),
+        ({"data_dir": ".", "data": (IMAGES, LABELS)}, UsageError, "data_dir is for data sets with names"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_leaves_nothing(given: dict[str, Any], error: type, words: str) -> None:
+    given = {"net": "lenet"} | given
+    with pytest.raises(error, match=words) as caught:
+        cnnkit.fit(**given)
+    assert "\n" not in str(caught.value)
+    assert not Path("runs").exists()
+
+
+def test_help_lists_every_setting_with_its_text() -> None:
+    text, parameters = inspect.getdoc(cnnkit.fit) or "", inspect.signature(cnnkit.fit).parameters
+    for name, field in RunConfig.model_fields.items():
+        assert name in parameters, name
+        if name not in ("net", "data", "validation_data", "test_data"):
+            assert f"\n{name}\n    {' '.join((field.description or '?').split())}" in text, name
+            assert parameters[name].default == field.default
+    assert not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def test_the_package_offers_its_face_and_its_rooms() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import cnnkit; seconds = time.perf_counter() - start\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "assert {'fit', 'load', 'create', 'evaluate', 'lanes', 'explain'} <= set(dir(cnnkit))\n"
+        "print(seconds)"
+    )
+    fastest = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    )
+    assert fastest < 0.3
