@@ -74,6 +74,18 @@ def test_every_command_is_split_by_a_shell() -> None:
     assert all(shlex.split(command) for command in COMMANDS)
 
 
+def test_the_scripts_for_python_run_in_order(tmp_path: Path) -> None:
+    """Each as a program of its own, in a folder with photographs."""
+    make_photos(tmp_path / "photos", 24)
+    scripts = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
+    assert len(scripts) == 3
+    for script in scripts:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, (script, done.stderr)
+        assert not done.stderr, done.stderr
+    assert (tmp_path / "found.csv").read_text().startswith("image,label,score,error,p_")
+
+
 def test_the_python_example_says_what_it_gives() -> None:
     [code] = re.findall(r"```python\n(.*?)```", README, re.S)
     names: dict[str, object] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.data import is_handed_in
+from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import NOTHING, Given
 from cnnkit.experiment.config import RunConfig, resolve
@@ -48,15 +49,25 @@ class Run:
         """The network with its best weights; raises UsageError before there are any."""
         return load(self.path, self._given.net, self.config.device)
 
-    def evaluate(self, data: Any = None, **options: Any) -> Evaluation:
-        """Measure the best weights on the run's own test images, or on `data`; takes what `cnnkit.evaluate` takes.
+    def evaluate(
+        self,
+        data: Any = None,
+        *,
+        data_dir: Path | str | None = None,
+        on_bad_image: BadImage = "error",
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> Evaluation:
+        """Measure the best weights on the run's own test images, or on `data`, as `cnnkit.evaluate` does.
 
         Of the run's own data, the folder keeps the figures as test.json.
         """
         own, bundle = data is None, self.model.bundle
         if own and is_handed_in(bundle.test_data or bundle.data):
             data = self._given.test_data if bundle.test_data else self._given.data
-        found = evaluate(self.model, data, **options)
+        found = evaluate(
+            self.model, data, data_dir=data_dir, on_bad_image=on_bad_image, workers=workers, progress=progress
+        )
         if own:
             self.folder.write_json("test.json", found.to_dict())
         return found
