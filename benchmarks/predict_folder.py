@@ -5,7 +5,7 @@
 Without --photos, JPEGs are made of smooth noise. All are resized to one length of the longer side and written anew, so
 that decoding is the same work for all. The contestants work in turn in one process, forth and back, after a round that
 does not count; the files are in the system's page cache. "loop" reads, pads and stacks the images of a batch one after
-the other and runs the network, as Ultralytics' `predict` does for a folder; "DataLoader" has two worker processes do so.
+the other and runs the network, as Ultralytics' `predict` does for a folder; "DataLoader" lets two processes do so.
 Results go to benchmarks/results/ as Markdown and JSON.
 """
 

@@ -87,6 +87,7 @@ def test_the_scripts_for_python_run_in_order(tmp_path: Path) -> None:
 
 
 def test_the_python_example_says_what_it_gives() -> None:
+    Path("examples").symlink_to(ROOT / "examples")
     [code] = re.findall(r"```python\n(.*?)```", README, re.S)
     names: dict[str, object] = {}
     for line in code.splitlines():
