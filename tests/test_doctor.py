@@ -244,9 +244,9 @@ def test_classes_without_pictures() -> None:
         path.write_bytes(b"")
     diagnosis = look(root)
     assert details(diagnosis, "class") == [
-        "data: class 'dog' has no picture in test, but in train",
-        "data: class 'emu' has no picture: fill the folder or take it away",
-        "data: class 'fox' has pictures in test, but none in train",
+        "data: class 'dog' has no image in test, but in train",
+        "data: class 'emu' has no image: fill the folder or take it away",
+        "data: class 'fox' has images in test, but none in train",
     ]
     assert diagnosis.harms
 

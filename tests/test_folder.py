@@ -159,16 +159,16 @@ def mixed(*folders: str) -> None:
     ("make", "reason"),
     [
         (lambda: None, "photos: no such folder"),
-        (lambda: Path("photos").mkdir(), "photos has no folder of pictures in it"),
-        (lambda: Path("photos/train").mkdir(parents=True), "photos/train has no folder of pictures in it"),
+        (lambda: Path("photos").mkdir(), "photos has no folder of images in it"),
+        (lambda: Path("photos/train").mkdir(parents=True), "photos/train has no folder of images in it"),
         (lambda: mixed("cat"), "photos has only one class, 'cat'"),
-        (lambda: (mixed("cat", "dog"), Path("photos/cow").mkdir()), "class 'cow' has no picture: fill"),
-        (lambda: mixed("train/a", "train/b", "val/a"), "class 'b' has no picture in validation, but in train"),
-        (lambda: mixed("train/a", "train/b", "test/a", "test/c"), "'c' has pictures in test, but none in train"),
+        (lambda: (mixed("cat", "dog"), Path("photos/cow").mkdir()), "class 'cow' has no image: fill"),
+        (lambda: mixed("train/a", "train/b", "val/a"), "class 'b' has no image in validation, but in train"),
+        (lambda: mixed("train/a", "train/b", "test/a", "test/c"), "'c' has images in test, but none in train"),
         (lambda: mixed("val/a", "val/b", "test/a"), "photos has test/, val/ but no train/"),
         (lambda: mixed("train/a", "val/a", "valid/a"), "both val/ and valid/ for validation"),
         (lambda: mixed("train/a", "Train/a"), "both Train/ and train/ for train"),
-        (lambda: mixed("train/a", "train/b", "cat"), "pictures in cat/ beside it"),
+        (lambda: mixed("train/a", "train/b", "cat"), "images in cat/ beside it"),
     ],
 )
 def test_what_no_network_can_be_trained_on(make: Callable[[], object], reason: str) -> None:

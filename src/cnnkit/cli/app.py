@@ -18,10 +18,10 @@ VERBS = {
     "train": "Train a network and keep the best of it.",
     "recipes": "Print the recipes for training.",
     "evaluate": "Measure a trained network on its whole test set.",
-    "predict": "Say what is in pictures.",
-    "data check": "Look for what is wrong in a folder of pictures.",
-    "data pack": "Pack a folder of pictures into tar shards.",
-    "data show": "Show the pictures as the network sees them.",
+    "predict": "Classify images: files, folders, globs.",
+    "data check": "Find what is wrong in a folder of images.",
+    "data pack": "Pack a folder of images into tar shards.",
+    "data show": "Show the images as the network sees them.",
     "lr-find": "Find a learning rate by trying them all in one short run.",
     "bench": "Measure how fast a network trains and predicts here.",
     "sweep": "Search for the best settings.",
@@ -29,12 +29,12 @@ VERBS = {
     "plot": "Draw the curves of runs.",
     "nets": "List the networks of the zoo.",
     "anatomy": "Show a network's shapes, parameters, MACs and receptive fields.",
-    "draw": "Draw a network as a picture.",
-    "features": "Show what a network makes of a picture, stage by stage.",
+    "draw": "Draw a network as an SVG diagram.",
+    "features": "Show the feature maps of an image, stage by stage.",
     "filters": "Show the filters of a convolution.",
-    "filter": "Slide a kernel over a picture and write the feature map.",
+    "filter": "Slide a kernel over an image and write the feature map.",
 }
-EPILOGUE = "Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 data missing or damaged, 130 interrupted."
+EPILOGUE = "Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 data missing or corrupt, 130 interrupted."
 
 app = App(
     name="cnnkit",
@@ -44,7 +44,7 @@ app = App(
     help_format="markdown",
     default_parameter=Parameter(consume_multiple=True),  # --augment flip crop
 )
-data = App(name="data", help="Look after pictures of one's own.")
+data = App(name="data", help="Check, show and pack your own images.")
 app.command(data)
 for verb, text in VERBS.items():
     group, _, name = verb.rpartition(" ")

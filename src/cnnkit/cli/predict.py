@@ -1,4 +1,4 @@
-"""`cnnkit predict`: what is in images."""
+"""`cnnkit predict`: classes for images."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ def predict(
     device: str = "auto",
     json: bool = False,
 ) -> None:
-    """Say what is in images: the likeliest classes with their probabilities.
+    """Classify images: print the likeliest classes with their probabilities.
 
     An image that cannot be read is reported and the others still answered; the exit code is then 3.
 

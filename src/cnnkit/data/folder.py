@@ -1,4 +1,4 @@
-"""A folder of pictures, one folder for each class: what lies in it, and the data set that it is."""
+"""A folder of images, one folder for each class: what lies in it, and the data set that it is."""
 
 import os
 from collections import Counter
@@ -19,7 +19,7 @@ __all__ = ["ImageFolder", "Split", "find_images", "load_folder", "open_folder", 
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-NAMED = 5  # bad pictures in an error
+NAMED = 5  # unreadable images in an error
 
 
 class Split(NamedTuple):
@@ -31,7 +31,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The pictures below `root`: "train", and "validation" and "test" where they have folders of their own."""
+    """The images below `root`: "train", and "validation" and "test" where they have folders of their own."""
 
     root: Path
     classes: tuple[str, ...]
@@ -48,17 +48,17 @@ class ImageFolder:
         for label, name in enumerate(self.classes):
             empty = [split for split, count in counts.items() if not count[label]]
             if len(empty) == len(counts):
-                lines.append(f"{self.root}: class {name!r} has no picture: fill the folder or take it away")
+                lines.append(f"{self.root}: class {name!r} has no image: fill the folder or take it away")
             elif "train" in empty:
                 others = " and ".join(split for split in counts if split not in empty)
-                lines.append(f"{self.root}: class {name!r} has pictures in {others}, but none in train")
+                lines.append(f"{self.root}: class {name!r} has images in {others}, but none in train")
             elif empty:
-                lines.append(f"{self.root}: class {name!r} has no picture in {' and '.join(empty)}, but in train")
+                lines.append(f"{self.root}: class {name!r} has no image in {' and '.join(empty)}, but in train")
         return lines
 
 
 def scan_folder(root: Path) -> ImageFolder:
-    """Find the pictures in root/{train,val|valid|validation,test}/CLASS/... or root/CLASS/..., by their suffix.
+    """Find the images in root/{train,val|valid|validation,test}/CLASS/... or root/CLASS/..., by their suffix.
 
     Folders and files whose names begin with a dot are passed over, links are followed, folders within a class
     belong to it. Raises DataError if there is no such folder, no class in it, or a mixture of the two layouts.
@@ -77,20 +77,20 @@ def scan_folder(root: Path) -> ImageFolder:
         raise DataError(f"{root} has {names} but no train/; a flat folder of classes cannot have one of that name")
     if places:
         for folder in folders:
-            if folder not in places.values() and next(_pictures(folder, {_identity(root)}), None):
+            if folder not in places.values() and next(_images(folder, {_identity(root)}), None):
                 raise DataError(
-                    f"{root} has train/, and pictures in {folder.name}/ beside it: "
+                    f"{root} has train/, and images in {folder.name}/ beside it: "
                     f"move them into a class of train/, or take the folder away"
                 )
     flat = not places
     found = {
-        split: {folder.name: list(_pictures(folder, {_identity(root), _identity(place)})) for folder in _folders(place)}
+        split: {folder.name: list(_images(folder, {_identity(root), _identity(place)})) for folder in _folders(place)}
         for split, place in (places or {"train": root}).items()
     }
     classes = tuple(sorted({name for split in found.values() for name in split}))
     if not classes:
         where = root if flat else places["train"]
-        raise DataError(f"{where} has no folder of pictures in it: make one for each class, such as {where / 'cat'}")
+        raise DataError(f"{where} has no folder of images in it: make one for each class, such as {where / 'cat'}")
     order = [name for name in ("train", "validation", "test") if name in found]
     return ImageFolder(root, classes, {name: _sorted(root, classes, found[name]) for name in order}, flat)
 
@@ -100,7 +100,7 @@ def find_images(root: Path) -> Iterator[str]:
 
     Raises DataError for a folder that cannot be read.
     """
-    return _pictures(root, set())
+    return _images(root, set())
 
 
 def load_folder(
@@ -114,16 +114,16 @@ def load_folder(
     test_fraction: float = 0.1,
     progress: bool = True,
 ) -> Dataset:
-    """Open the pictures below `root` as sets of images, all of one size.
+    """Open the images below `root` as sets of images, all of one size.
 
     They are decoded once, by `workers` threads (None: one for each processor; tiny files by one), into a file of at
     most `budget` bytes in the cache, or else whenever they are asked for. If all are of one size that fits into
     `image_size` (H, W) they keep it, else they are fitted into `image_size`, with padding. They are grey if all
-    pictures are, else in colour, unless `channels` says 1 or 3. Where there is no train/, `test_fraction` of each
+    images are, else in colour, unless `channels` says 1 or 3. Where there is no train/, `test_fraction` of each
     class, always the same, is the test set. `on_bad_image="skip"` leaves out what cannot be read. `progress` tells how
     far it is on standard error.
 
-    Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for pictures that cannot be
+    Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for images that cannot be
     read, UsageError for sizes that differ without an `image_size`.
     """
     options = Reading(
@@ -180,12 +180,12 @@ def _unreadable(root: Path, total: int, problems: dict[str, str]) -> DataError:
     )
 
 
-def _sorted(root: Path, classes: tuple[str, ...], pictures: dict[str, list[str]]) -> Split:
+def _sorted(root: Path, classes: tuple[str, ...], images: dict[str, list[str]]) -> Split:
     start = len(os.path.join(root, ""))  # noqa: PTH118  a Path would drop the last separator
     rows = sorted(
         (path[start:].replace(os.sep, "/"), label)
         for label, name in enumerate(classes)
-        for path in pictures.get(name, [])
+        for path in images.get(name, [])
     )
     return Split(tuple(path for path, _ in rows), tuple(label for _, label in rows))
 
@@ -195,8 +195,8 @@ def _folders(folder: Path) -> list[Path]:
     return [Path(entry) for entry in _entries(folder) if _is_folder(entry)]
 
 
-def _pictures(folder: Path | str, visited: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the pictures in a folder and its folders; each folder once, so that links in a circle end."""
+def _images(folder: Path | str, visited: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield the images in a folder and its folders; each folder once, so that links in a circle end."""
     waiting = [os.fspath(folder)]
     while waiting:
         place = waiting.pop()
