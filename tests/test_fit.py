@@ -108,7 +108,9 @@ def test_what_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["class"] for row in report.per_class] == list("0123456789")
     assert f"accuracy {report.accuracy:.4f}" in repr(report)
     assert report._repr_html_().count("<tr>") == 22
-    assert cnnkit.evaluate(run.path).accuracy == cnnkit.evaluate(run.model).accuracy == report.accuracy
+    for model in (run, run.path, str(run.path), run.model):
+        assert cnnkit.evaluate(model).accuracy == report.accuracy
+    assert len(cnnkit.fit(resume=run, epochs=3, progress=False).history) == 3
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,8 @@ def test_what_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
         ("floats", lambda: (IMAGES / 255, LABELS.astype(float))),
         ("tensors", lambda: (torch.from_numpy(IMAGES)[:, None], torch.from_numpy(LABELS))),
         ("tensors of floats", lambda: (torch.from_numpy(IMAGES)[:, None] / 255, torch.from_numpy(LABELS)[:, None])),
+        ("double", lambda: ((torch.from_numpy(IMAGES)[:, None] / 255).double(), torch.from_numpy(LABELS).int())),
+        ("read only", lambda: (np.frombuffer(IMAGES.tobytes(), np.uint8).reshape(IMAGES.shape), LABELS)),
         ("names", lambda: [IMAGES, [str(label) for label in LABELS]]),
     ],
 )
@@ -250,8 +254,10 @@ def test_validation_and_test_data_may_be_others() -> None:
     assert 'validation_data = "python:arrays"' in saved
     with pytest.raises(DataError, match="validation_data has classes that the training data lack: x, y"):
         cnnkit.fit("lenet", (IMAGES, LABELS), validation_data=(IMAGES[:4], list("xyxy")), **QUICK)
-    with pytest.raises(DataError, match=r"test_data has images of 1 x 4 x 4, the training data of 1 x 8 x 8"):
-        cnnkit.fit("lenet", (IMAGES, LABELS), test_data=(IMAGES[:, :4, :4], LABELS), **QUICK)
+    with pytest.raises(DataError, match="test_data has images of 3 channels, the training data of 1"):
+        cnnkit.fit("lenet", (IMAGES, LABELS), test_data=(np.stack([IMAGES] * 3, -1), LABELS), **QUICK)
+    other = cnnkit.fit("lenet", (IMAGES, LABELS), validation_data=Numbers(), test_data=(IMAGES[:, 1:], LABELS), **QUICK)
+    assert other.evaluate().num_images == len(IMAGES), "each is brought to the size that the network sees"
 
 
 def test_a_list_a_frame_and_a_csv_file_are_one_data_set(cli: Cli) -> None:
@@ -394,6 +400,9 @@ def test_two_processes_train_from_python(tmp_path: Path) -> None:
             DataError,
             r"item 0 of the data set: float64 pixels must be 0 to 1",
         ),
+        ({"data": Numbers(lambda image: image[9])}, DataError, "item 0 of the data set cannot be read: IndexError"),
+        ({"callbacks": Callback()}, UsageError, "callbacks must be a list, not Callback"),
+        ({"net": nn.Sequential(nn.Flatten(), nn.LazyLinear(10))}, UsageError, "layers without weights yet"),
         ({"data": Numbers(labels=np.arange(0))}, UsageError, "the data set Numbers has no item"),
         ({"data": [3, 4]}, UsageError, "data cannot be list"),
         ({"net": nn.Flatten()}, UsageError, "has no parameters"),

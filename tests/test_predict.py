@@ -182,6 +182,17 @@ def test_a_bad_array_is_told_and_ends_nothing(image: Any, reason: str) -> None:
         classifier().batch([image])
 
 
+def test_a_pil_image_that_cannot_be_read_is_told_too() -> None:
+    Image.fromarray(noise(90, 90)).save("a.jpg")
+    cut = Image.open(io.BytesIO(Path("a.jpg").read_bytes()[:1500]))
+    closed = Image.open("a.jpg")
+    closed.close()
+    found = classifier().predict([cut, closed, noise(4, 4)])
+    assert "damaged or cut short" in found.errors["image 0"]
+    assert "closed" in found.errors["image 1"]
+    assert len(found) == 1
+
+
 def test_explaining_takes_what_predicting_takes() -> None:
     model, image = classifier(), noise(40, 52)
     Image.fromarray(image).save("a.png")

@@ -11,7 +11,7 @@ from torch import Tensor
 from cnnkit.core.errors import DataError
 from cnnkit.core.shape import by
 from cnnkit.data.imageset import Dataset, ImageSet
-from cnnkit.data.pixels import to_bytes
+from cnnkit.data.pixels import to_array, to_bytes
 from cnnkit.data.reading import Reading
 
 __all__ = ["is_arrays", "load_arrays", "number_labels", "split_test"]
@@ -53,7 +53,7 @@ def number_labels(given: Any, number: int, classes: Sequence[str] | None = None)
 
     With `classes`, numbers are places among them. Raises DataError for labels that are not one for each image.
     """
-    values = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    values = to_array(given)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]  # as Keras' data sets have them
     if values.ndim != 1 or len(values) != number:
@@ -82,8 +82,7 @@ def split_test(dataset: Dataset, options: Reading) -> Dataset:
 
 def _pixels(images: Any) -> np.ndarray:
     """Return images as uint8 N x H x W x C."""
-    is_tensor = isinstance(images, Tensor)
-    values = images.detach().cpu().numpy() if is_tensor else np.asarray(images)
+    is_tensor, values = isinstance(images, Tensor), to_array(images)
     if values.ndim == 3:
         values = values[..., None]
     elif values.ndim == 4:
@@ -92,4 +91,4 @@ def _pixels(images: Any) -> np.ndarray:
             values = values.transpose(0, 2, 3, 1)
     if values.ndim != 4 or not values.size:
         raise DataError(f"they must be N x H x W, N x H x W x C or, a tensor, N x C x H x W, not {by(*values.shape)}")
-    return np.ascontiguousarray(to_bytes(values))
+    return np.require(to_bytes(values), requirements=["C_CONTIGUOUS", "WRITEABLE"])  # as torch would have it

@@ -36,6 +36,7 @@ __all__ = [
     "read_file",
     "read_header",
     "read_image",
+    "reason_of",
     "upright",
     "write_image",
 ]
@@ -141,7 +142,7 @@ def read_header(file: IO[bytes]) -> Header:
     except DataError:
         raise
     except Exception as error:
-        raise _reason(error) from error
+        raise reason_of(error) from error
 
 
 def decode_image(
@@ -164,7 +165,7 @@ def decode_image(
     except DataError:
         raise
     except Exception as error:
-        raise _reason(error) from error
+        raise reason_of(error) from error
 
 
 def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -173,7 +174,7 @@ def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _reason(error: Exception) -> DataError:
+def reason_of(error: Exception) -> DataError:
     """Return what to say of anything that Pillow raises: a damaged file can bring forth any error."""
     if isinstance(error, UnidentifiedImageError | SyntaxError):
         return DataError("not a picture that can be read")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from cnnkit.core.errors import DataError, UsageError, unknown
-from cnnkit.core.shape import by
 from cnnkit.data.arrays import is_arrays, load_arrays
 from cnnkit.data.datasets import DATASETS, load_named
 from cnnkit.data.folder import open_folder, scan_folder
@@ -106,7 +105,7 @@ def with_parts(dataset: Dataset, validation: Any, test: Any, options: Reading) -
     """Return the data set with other data as its validation or test images, where they are not None.
 
     Of other data that have such a part, it is taken; of data without parts, all. Classes are matched by name. Raises
-    DataError for one that the data set lacks, and for images of another size; UsageError for other parts alone.
+    DataError for one that the data set lacks, and for another number of channels; UsageError for other parts alone.
     """
     parts = {"validation": validation, "test": test}
     for name, data in parts.items():
@@ -158,10 +157,7 @@ def _part(dataset: Dataset, data: Any, name: str, options: Reading) -> tuple[Ima
     if own is None and (other.validation or other.test):
         raise UsageError(f"{name}_data {_words(data)} has other parts, but none for {name}: hand in that part alone")
     own = other.train if own is None else own
-    if own.storage.shape[1:] != dataset.train.storage.shape[1:]:
-        raise DataError(
-            f"{name}_data has images of {by(*own.storage.shape[1:])}, the training data of "
-            f"{by(channels, height, width)}: give all the same image_size"
-        )
+    if own.storage.shape[1] != channels:
+        raise DataError(f"{name}_data has images of {own.storage.shape[1]} channels, the training data of {channels}")
     numbers = torch.tensor([dataset.classes.index(name) for name in other.classes])
     return replace(own, labels=numbers[own.labels]), other.sha256

@@ -107,7 +107,10 @@ def load_map_style(data: Any, options: Reading) -> Dataset:
 
 
 def _item(data: Any, number: int) -> tuple[Any, Any]:
-    item = data[number]
+    try:
+        item = data[number]
+    except Exception as error:  # of the data set's own code
+        raise DataError(f"item {number} of the data set cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise DataError(f"item {number} of the data set is {type(item).__name__}, not (image, label)")
     return item[0], _plain(item[1])

@@ -8,9 +8,9 @@ from PIL import Image
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.shape import by
-from cnnkit.data.images import eight_bits, exceeds, fitted, upright
+from cnnkit.data.images import eight_bits, exceeds, fitted, reason_of, upright
 
-__all__ = ["to_bytes", "to_pixels"]
+__all__ = ["to_array", "to_bytes", "to_pixels"]
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency: what is told from a height or a width
 
@@ -23,7 +23,11 @@ def to_pixels(image: Any, channels: int | None = None, shrink: tuple[int, int] |
     What is larger than `shrink` (H, W) is fitted into it, as in training. Raises DataError with the reason alone.
     """
     if isinstance(image, Image.Image):
-        picture = eight_bits(upright(image))
+        try:
+            picture = eight_bits(upright(image))
+            picture.load()
+        except Exception as error:  # a file that is cut short, or closed
+            raise reason_of(error) from error
     else:
         pixels = _last(image)
         if pixels.shape[2] not in CHANNELS or channels not in (None, 1, 3):
@@ -54,13 +58,21 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
     return (values * 255.0).round().astype(np.uint8) if most == 1 else values.astype(np.uint8)
 
 
+def to_array(values: Any) -> np.ndarray:
+    """Return an array, a tensor or a list as an array; raises DataError with the reason alone."""
+    try:
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu()
+            return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)  # which numpy has not
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{type(values).__name__} is no array: {error}") from error
+
+
 def _last(image: Any) -> np.ndarray:
     """Return an array or tensor as uint8 with the channels last."""
     is_tensor = isinstance(image, torch.Tensor)
-    try:
-        values = image.detach().cpu().numpy() if is_tensor else np.asarray(image)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{type(image).__name__} is not an image: {error}") from error
+    values = to_array(image)
     if values.dtype == object or values.ndim not in (2, 3) or not values.size:
         shapes = "H x W or C x H x W" if is_tensor else "H x W or H x W x C"
         what = by(*values.shape) if values.ndim else f"{type(image).__name__}"

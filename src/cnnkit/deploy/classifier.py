@@ -1,5 +1,6 @@
 """A trained net with all that it takes to use it: its classes, and what turns images into its input."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ class Classifier:
         )
 
 
-def load(path: Path | str, net: nn.Module | None = None, device: torch.device | str = "auto") -> Classifier:
+def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: torch.device | str = "auto") -> Classifier:
     """Return the classifier in a run folder (its best weights) or a bundle.
 
     A network that is not of the zoo is handed in again as `net`, which gets the weights. Raises UsageError if `path` is

@@ -1,5 +1,6 @@
 """What a trained network is worth on images that it has not seen."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Classifier | str | Path,
+    model: Classifier | str | os.PathLike[str],
     data: Any = None,
     *,
     net: nn.Module | None = None,

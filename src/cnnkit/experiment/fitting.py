@@ -1,6 +1,7 @@
 """Training from Python: what `cnnkit train` does, for what only Python has at hand too."""
 
 import inspect
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def fit(
     test_data: Any = None,
     callbacks: Sequence[Any] = (),
     output: Path | str = "runs",
-    resume: Path | str | bool | None = None,
+    resume: str | os.PathLike[str] | bool | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Run:
@@ -59,7 +60,10 @@ def fit(
     handed = {name: value for name, value in places.items() if name not in said}
     if net is not None and not isinstance(net, str | nn.Module):
         raise UsageError(f"net must be a name of the zoo or a torch.nn.Module, not {type(net).__name__}")
-    given = Given(net if isinstance(net, nn.Module) else None, **handed)
+    if not isinstance(callbacks, Sequence):
+        raise UsageError(f"callbacks must be a list, not {type(callbacks).__name__}")
+    module = getattr(net, "_orig_mod", net) if isinstance(net, nn.Module) else None  # what torch.compile wraps
+    given = Given(module, **handed)
     if isinstance(net, str):
         said["net"] = net
     folder = launch(

@@ -1,5 +1,6 @@
 """A run as Python sees it: its settings, its history, its network."""
 
+import os
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -25,9 +26,13 @@ class Run:
     run.
     """
 
-    def __init__(self, path: Path | str, given: Given = NOTHING):
+    def __init__(self, path: str | os.PathLike[str], given: Given = NOTHING):
         self.folder = RunFolder.open(Path(path))
         self._given = given
+
+    def __fspath__(self) -> str:
+        """Return the run's folder: a run stands wherever its path may."""
+        return str(self.path)
 
     @property
     def path(self) -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from cnnkit.core.errors import UsageError
 
@@ -12,7 +13,12 @@ PREFIX = "python:"
 
 
 def foreign_name(net: nn.Module) -> str:
-    """Return what settings and bundles call a module: its class, and a digest of its layers and tensors' shapes."""
+    """Return what settings and bundles call a module: its class, and a digest of its layers and tensors' shapes.
+
+    Raises UsageError for a module whose weights have no shape yet.
+    """
+    if any(is_lazy(tensor) for tensor in net.state_dict().values()):
+        raise UsageError("the network has layers without weights yet (Lazy...): run it once on a batch of images first")
     facts = [repr(net), *((name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in net.state_dict().items())]
     return f"{PREFIX}{type(net).__qualname__}:{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
