@@ -26,6 +26,11 @@ def test_what_is_missing_is_named_with_its_extra(name: str) -> None:
     assert caught.value.exit_code == 1
 
 
+def test_what_is_no_extra_is_named_alone() -> None:
+    with pytest.raises(CnnkitError, match=r"this needs the package no_such_package: pip install no_such_package$"):
+        require("no_such_package", None)
+
+
 @pytest.mark.parametrize(
     ("module", "package", "extra", "use"),
     [

@@ -402,6 +402,8 @@ def test_two_processes_train_from_python(tmp_path: Path) -> None:
         ),
         ({"data": Numbers(lambda image: image[9])}, DataError, "item 0 of the data set cannot be read: IndexError"),
         ({"callbacks": Callback()}, UsageError, "callbacks must be a list, not Callback"),
+        ({"callbacks": [Callback]}, UsageError, r"write Callback\(\), not Callback"),
+        ({"callbacks": [print]}, UsageError, "has none of the methods on_train_begin, on_step_end, on_epoch_end"),
         ({"net": nn.Sequential(nn.Flatten(), nn.LazyLinear(10))}, UsageError, "layers without weights yet"),
         ({"data": Numbers(labels=np.arange(0))}, UsageError, "the data set Numbers has no item"),
         ({"data": [3, 4]}, UsageError, "data cannot be list"),

@@ -8,11 +8,14 @@ from cnnkit.core.errors import CnnkitError
 __all__ = ["require"]
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Return the module; raises CnnkitError, saying what to install, if its package is missing."""
+def require(module: str, extra: str | None) -> ModuleType:
+    """Return the module; raises CnnkitError, saying what to install, if its package is missing.
+
+    It is that of an extra, or None for a package that people have of their own accord.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise CnnkitError(
-            f'this needs the package {module.partition(".")[0]}: pip install "cnnkit[{extra}]"'
-        ) from error
+        package = module.partition(".")[0]
+        what = f'"cnnkit[{extra}]"' if extra else package
+        raise CnnkitError(f"this needs the package {package}: pip install {what}") from error

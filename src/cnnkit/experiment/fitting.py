@@ -14,6 +14,7 @@ from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.launch import LATEST, launch
 from cnnkit.experiment.run import Run
 from cnnkit.experiment.training import PYTHON
+from cnnkit.train.callbacks import require_callbacks
 
 __all__ = ["fit"]
 
@@ -60,8 +61,7 @@ def fit(
     handed = {name: value for name, value in places.items() if name not in said}
     if net is not None and not isinstance(net, str | nn.Module):
         raise UsageError(f"net must be a name of the zoo or a torch.nn.Module, not {type(net).__name__}")
-    if not isinstance(callbacks, Sequence):
-        raise UsageError(f"callbacks must be a list, not {type(callbacks).__name__}")
+    require_callbacks(callbacks)
     module = getattr(net, "_orig_mod", net) if isinstance(net, nn.Module) else None  # what torch.compile wraps
     given = Given(module, **handed)
     if isinstance(net, str):

@@ -77,7 +77,7 @@ class History(Sequence[Row]):
 
     def to_pandas(self) -> Any:
         """Return a pandas frame with a row for each epoch; raises CnnkitError if pandas is missing."""
-        return require("pandas", "pandas").DataFrame(self._rows)
+        return require("pandas", None).DataFrame(self._rows)
 
     def plot(self, *metrics: str) -> Plot:
         """Return curves of loss and accuracy, or of the METRICS named, side by side; a notebook shows them.

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Callback", "Callbacks", "EpochRecord", "StepRecord", "StopTraining", "TrainRecord"]
+from cnnkit.core.errors import UsageError
+
+__all__ = [
+    "Callback",
+    "Callbacks",
+    "EpochRecord",
+    "StepRecord",
+    "StopTraining",
+    "TrainRecord",
+    "require_callbacks",
+]
 
 
 @dataclass(frozen=True)
@@ -104,3 +114,15 @@ class Callbacks:
                     take(record)
             except StopTraining as wish:
                 self.stop = self.stop or str(wish) or f"{type(callback).__name__} ended it"
+
+
+def require_callbacks(callbacks: Any) -> None:
+    """Raise UsageError unless this is a list of objects that have a method of Callback's each."""
+    if not isinstance(callbacks, Sequence):
+        raise UsageError(f"callbacks must be a list, not {type(callbacks).__name__}")
+    methods = [name for name in vars(Callback) if name.startswith("on_")]
+    for callback in callbacks:
+        if isinstance(callback, type):
+            raise UsageError(f"callbacks takes objects: write {callback.__name__}(), not {callback.__name__}")
+        if not any(hasattr(callback, name) for name in methods):
+            raise UsageError(f"callback {type(callback).__name__} has none of the methods {', '.join(methods)}")
