@@ -169,6 +169,52 @@ def test_a_module_of_ones_own_gets_the_best_weights() -> None:
         cnnkit.load(cnnkit.fit("lenet", **QUICK).path, net=small_net())
 
 
+def test_runs_of_one_module_keep_their_own_weights() -> None:
+    net = small_net()
+    first = cnnkit.fit(net, "digits", **QUICK)
+    before = {name: value.clone() for name, value in weights(first).items()}
+    second = cnnkit.fit(net, "digits", **(QUICK | {"seed": 1}))
+    assert not weights(second)["3.weight"].equal(before["3.weight"])
+    again = Run(first.path, first._given)
+    for run in (first, again):
+        assert all(weights(run)[name].equal(value) for name, value in before.items())
+    assert net.training, "its mode is its own"
+
+
+def test_modules_that_share_tensors_or_remember_them() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(1, 4, 3, padding=1)
+            self.all = nn.Sequential(self.body, nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+            self.mask: torch.Tensor | None = None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.mask is None:
+                self.mask = torch.ones(x.shape[1:])
+            return self.all(x * self.mask)
+
+    run = cnnkit.fit(Tied(), "digits", **QUICK)
+    assert run.evaluate().num_images == 360
+    assert cnnkit.load(run, net=Tied()).net.body.weight.equal(weights(run)["body.weight"])
+
+    class Picky(Tied):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[-1] == 28, "28 pixels"
+            return super().forward(x)
+
+    with pytest.raises(UsageError, match="cannot take images of 1 x 8 x 8: 28 pixels"):
+        cnnkit.fit(Picky(), "digits", **QUICK)
+
+
+def test_a_run_of_the_zoo_does_not_go_on_with_a_module() -> None:
+    run = cnnkit.fit("lenet", **QUICK)
+    kept = (run.path / "last.ckpt").read_bytes()
+    with pytest.raises(UsageError, match=r"another one than the run was trained with: .*, not lenet"):
+        cnnkit.fit(cnnkit.create("lenet"), resume=run, epochs=3)
+    assert (run.path / "last.ckpt").read_bytes() == kept
+
+
 def test_a_module_takes_images_that_are_not_square() -> None:
     wide = np.concatenate([IMAGES, IMAGES[:, :, :4]], 2)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
@@ -221,6 +267,8 @@ def test_other_data_and_other_modules_are_told_when_a_run_goes_on() -> None:
         cnnkit.fit(data=(IMAGES, LABELS), resume=mine.path, epochs=3)
     with pytest.raises(UsageError, match="net is another one"):
         cnnkit.fit(small_net(channels=3), (IMAGES, LABELS), resume=mine.path, epochs=3)
+    same = cnnkit.fit(data=(IMAGES, LABELS), resume=run, augment=(), batch_size=64, epochs=3)
+    assert len(same.history) == 3, "the same settings may be given again"
     with pytest.raises(UsageError, match=r"goes on with its own settings; leave out lr \(it may have"):
         cnnkit.fit(data=(IMAGES, LABELS), resume=run.path, lr=0.1)
 
@@ -252,12 +300,34 @@ def test_validation_and_test_data_may_be_others() -> None:
     assert run.evaluate().num_images == 360
     saved = (run.path / "config.toml").read_text()
     assert 'validation_data = "python:arrays"' in saved
-    with pytest.raises(DataError, match="validation_data has classes that the training data lack: x, y"):
+    with pytest.raises(DataError, match="validation_data: it has classes that the training data lack: x, y"):
         cnnkit.fit("lenet", (IMAGES, LABELS), validation_data=(IMAGES[:4], list("xyxy")), **QUICK)
     with pytest.raises(DataError, match="test_data has images of 3 channels, the training data of 1"):
         cnnkit.fit("lenet", (IMAGES, LABELS), test_data=(np.stack([IMAGES] * 3, -1), LABELS), **QUICK)
     other = cnnkit.fit("lenet", (IMAGES, LABELS), validation_data=Numbers(), test_data=(IMAGES[:, 1:], LABELS), **QUICK)
     assert other.evaluate().num_images == len(IMAGES), "each is brought to the size that the network sees"
+
+
+def test_test_data_may_lack_classes_and_leave_out_files() -> None:
+    few = DIGITS.train.labels < 3
+    run = cnnkit.fit("lenet", (IMAGES, LABELS), test_data=(IMAGES[few], LABELS[few]), **QUICK)
+    report = run.evaluate()
+    assert report.num_images == few.sum()
+    assert [row["support"] for row in report.per_class][3:] == [0] * 7
+    with pytest.raises(DataError, match="has no test images"):  # all of it was trained on
+        cnnkit.evaluate(run, (IMAGES, LABELS))
+    rows = files(Path("photos"))
+    Path("bad.png").write_text("no image")
+    other = [*files(Path("others")), ("bad.png", "odd")]
+    run = cnnkit.fit("lenet", rows, validation_data=other, on_bad_image="skip", **(QUICK | {"batch_size": 8}))
+    assert "bad.png: not a picture that can be read" in (run.path / "log.txt").read_text()
+
+
+def test_a_path_is_never_a_name() -> None:
+    files(Path("digits"))
+    with pytest.raises(DataError, match="has no folder of images in it"):
+        cnnkit.fit("lenet", Path("digits"), **QUICK)
+    assert len(cnnkit.fit("lenet", "digits", **QUICK).model.classes) == 10
 
 
 def test_a_list_a_frame_and_a_csv_file_are_one_data_set(cli: Cli) -> None:
@@ -332,6 +402,44 @@ def test_any_other_error_of_a_callback_is_raised() -> None:
     with pytest.raises(KeyError, match="what"):
         cnnkit.fit("lenet", callbacks=[Broken(), watcher], **QUICK)
     assert watcher.heard[-1] == "'what'"
+
+
+def test_all_hear_of_the_end_and_the_first_error_counts(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Callback):
+        def __init__(self, method: str):
+            setattr(self, method, self.fail)
+
+        def fail(self, record: object) -> None:
+            raise KeyError("mine")
+
+    for method in ("on_train_begin", "on_train_end"):
+        watcher = Watcher()
+        with pytest.raises(KeyError, match="mine"):
+            cnnkit.fit("lenet", callbacks=[Broken(method), watcher], **QUICK)
+        assert isinstance(watcher.heard[-1], str)
+    with pytest.raises(ZeroDivisionError):
+        cnnkit.fit("lenet", callbacks=[Broken("on_train_end"), Failing()], **QUICK)
+    assert "Broken.on_train_end: KeyError: 'mine'" in caplog.text
+
+
+class Failing:
+    def on_epoch_end(self, record: EpochRecord) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_programs_own_logging_stays_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import logging, sys, cnnkit\n"
+        "logging.basicConfig(level=logging.INFO, stream=sys.stderr, format='mine %(message)s')\n"
+        "logging.getLogger('cnnkit').setLevel(int(sys.argv[1]))\n"
+        "cnnkit.fit('lenet', epochs=1, device='cpu', engine='torch', plan='off', progress=False)\n"
+        "log = logging.getLogger('cnnkit')\n"
+        "assert (log.level, log.handlers, log.propagate) == (int(sys.argv[1]), [], True)"
+    )
+    for level, lines in (("0", 6), ("40", 0)):
+        done = subprocess.run([sys.executable, "-c", code, level], capture_output=True, text=True, check=True)
+        assert done.stdout == ""
+        assert done.stderr.count("mine ") == lines == done.stderr.count("\n"), done.stderr
 
 
 STOPPED = """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -81,7 +82,8 @@ def test_grey_and_colour_become_what_the_network_takes() -> None:
     assert two.predict(noise(28, 28, 2)).logits.equal(
         two.predict(torch.from_numpy(noise(28, 28, 2)).permute(2, 0, 1)).logits
     )
-    assert two.predict(noise(28, 28, 3)).errors == {"image 0": "it has 3 channels, not 2"}
+    with pytest.raises(DataError, match="image 0: it has 3 channels, not 2"):
+        two.predict(noise(28, 28, 3))
 
 
 def test_a_turned_photograph_is_upright() -> None:
@@ -174,12 +176,35 @@ def test_what_is_no_image_at_all(given: Any, error: type, words: str) -> None:
         (np.zeros((0, 4), np.uint8), "an image must be H x W or H x W x C, not 0 x 4"),
     ],
 )
-def test_a_bad_array_is_told_and_ends_nothing(image: Any, reason: str) -> None:
-    found = classifier().predict([noise(5, 5), image, noise(6, 5)])
-    assert len(found) == 2
-    assert reason in found.errors["image 1"]
-    with pytest.raises(DataError, match=reason):
-        classifier().batch([image])
+def test_a_bad_array_is_an_error(image: Any, reason: str) -> None:
+    """An array is there to be seen; only files turn out to be unreadable."""
+    for call in (classifier().predict, classifier().batch):
+        with pytest.raises(DataError, match=f"image 1: .*{reason}"):
+            call([noise(5, 5), image, noise(6, 5)])
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_batch_of_grey_arrays_is_a_batch_whatever_its_length(number: int) -> None:
+    many = np.stack([noise(9, 11, 1, seed) for seed in range(number)])
+    model = classifier("lenet", 1)
+    assert len(model.predict(many)) == number
+    torch.testing.assert_close(model.predict(many).logits, model.predict(list(many)).logits, rtol=1e-5, atol=1e-5)
+    if number in (1, 3, 4):
+        with pytest.raises(
+            UsageError, match=f"{number} x 9 x 11 may be {number} grey images, or one of {number} channels"
+        ):
+            classifier().predict(many)
+    else:
+        assert len(classifier().predict(many)) == number
+
+
+def test_arrays_and_columns_of_paths_are_paths() -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(noise(8, 8)).save(name)
+    for paths in (np.array(["a.png", "b.png"]), pd.DataFrame({"path": ["a.png", "b.png"]})["path"]):
+        assert classifier().predict(paths).names == ("a.png", "b.png")
+    with pytest.raises(UsageError, match="there is no image in what is given"):
+        classifier().batch([])
 
 
 def test_a_pil_image_that_cannot_be_read_is_told_too() -> None:

@@ -78,7 +78,7 @@ class Batches:
         return self.images.in_memory
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels, _ in self._read(self.images.portions(self.sizes, self.rank, self.world)):
+        for images, labels, _ in self._read(self.images.portions(self.batch_size, self.sizes, self.rank, self.world)):
             if len(labels):
                 yield self.preprocess(images), labels
 

@@ -18,7 +18,7 @@ from cnnkit.data.shard_index import is_shards
 from cnnkit.data.shards import load_shards
 from cnnkit.data.table import is_table, load_table, write_table
 
-__all__ = ["is_handed_in", "keep", "load_dataset", "place", "with_parts"]
+__all__ = ["is_handed_in", "keep", "load_dataset", "place", "renumbered", "with_parts"]
 
 HANDED_IN = "python:"  # what settings say instead of a place
 
@@ -110,8 +110,10 @@ def with_parts(dataset: Dataset, validation: Any, test: Any, options: Reading) -
     parts = {"validation": validation, "test": test}
     for name, data in parts.items():
         if data is not None:
-            part, digest = _part(dataset, data, name, options)
-            changes: dict[str, Any] = {name: part, "parts_sha256": dataset.parts_sha256 + ((digest,) if digest else ())}
+            other, part = _part(dataset, data, name, options)
+            changes: dict[str, Any] = {name: part, "skipped": dataset.skipped + other.skipped}
+            if other.sha256:
+                changes["parts_sha256"] = (*dataset.parts_sha256, other.sha256)
             dataset = replace(dataset, **changes)
     return dataset
 
@@ -123,7 +125,9 @@ def is_handed_in(data: Any) -> bool:
 
 def place(data: Any) -> str:
     """Return what says where the data are in a way that means the same from every folder."""
-    if isinstance(data, str | Path):
+    if isinstance(data, Path):  # never a name
+        return str(data) if "://" in str(data) else str(data.expanduser().absolute())
+    if isinstance(data, str):
         row = next((row for row in FORMATS if row.matches(data)), None)
         absolute = row is not None and row.is_path and "://" not in str(data) and not is_handed_in(data)
         return str(Path(data).expanduser().absolute()) if absolute else str(data)
@@ -147,17 +151,28 @@ def _words(data: Any) -> str:
     return next((row.name for row in FORMATS if row.name and row.matches(data)), type(data).__name__)
 
 
-def _part(dataset: Dataset, data: Any, name: str, options: Reading) -> tuple[ImageSet, str | None]:
+def _part(dataset: Dataset, data: Any, name: str, options: Reading) -> tuple[Dataset, ImageSet]:
     _, channels, height, width = dataset.train.storage.shape
     options = replace(options, image_size=options.image_size or (height, width), channels=channels, test_fraction=0.0)
     other = load_dataset(data, **vars(options))
-    if strange := sorted(set(other.classes) - set(dataset.classes)):
-        raise DataError(f"{name}_data has classes that the training data lack: {', '.join(strange)}")
     own: ImageSet | None = getattr(other, name)
     if own is None and (other.validation or other.test):
         raise UsageError(f"{name}_data {_words(data)} has other parts, but none for {name}: hand in that part alone")
     own = other.train if own is None else own
     if own.storage.shape[1] != channels:
         raise DataError(f"{name}_data has images of {own.storage.shape[1]} channels, the training data of {channels}")
-    numbers = torch.tensor([dataset.classes.index(name) for name in other.classes])
-    return replace(own, labels=numbers[own.labels]), other.sha256
+    try:
+        return renumbered(other, own, dataset.classes)
+    except DataError as error:
+        raise DataError(f"{name}_data: {error}") from error
+
+
+def renumbered(dataset: Dataset, images: ImageSet, classes: tuple[str, ...]) -> tuple[Dataset, ImageSet]:
+    """Return a data set, and images of it, with these classes, matched by name; they may be more, and in another order.
+
+    Raises DataError for a class that is not among them.
+    """
+    if strange := sorted(set(dataset.classes) - set(classes)):
+        raise DataError(f"it has classes that the training data lack: {', '.join(strange)}")
+    numbers = torch.tensor([classes.index(name) for name in dataset.classes])
+    return replace(dataset, classes=classes), replace(images, labels=numbers[images.labels])

@@ -89,7 +89,8 @@ def load_map_style(data: Any, options: Reading) -> Dataset:
 
     Images are what `to_pixels` takes; labels whole numbers or names, places in `data.classes` if there is such a list.
     The labels are read first: from `data.targets` where there is no target_transform, else item by item. With
-    `image_size` all images are fitted into it, else they must have one size. A share of each class is set aside for
+    `image_size` all images are fitted into it, else they must have one size. A few, evenly spread, say whether all are
+    grey. A share of each class is set aside for
     testing. Raises DataError for items that are nothing of this, UsageError if there are none.
     """
     total = len(data)

@@ -125,11 +125,11 @@ class ShardImages(Storage):
             return 1
         return max(1, min(WINDOW, int(WINDOW_BYTES / sizes.mean()), len(sizes) // len(shards)))
 
-    def portions(self, sizes: Sequence[int], rank: int, world: int) -> Iterator[Rows]:
+    def portions(self, batch_size: int, sizes: Sequence[int], rank: int, world: int) -> Iterator[Rows]:
         """Yield the rows of process `rank` in the order of the shards: a stretch for each process."""
         start, stop = (len(self) * number // world for number in (rank, rank + 1))
         if start < stop:
-            yield from torch.arange(start, stop).split(-(-max(sizes) // world))
+            yield from torch.arange(start, stop).split(-(-batch_size // world))
 
     def hold_out(self, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
         """Return sorted rows (kept, held out), in stretches that are quickly read.

@@ -61,8 +61,11 @@ class Storage(ABC):
         """Return the order of an epoch, int64; of `world` processes, number r takes r, r + world, r + 2 world, ..."""
         return torch.randperm(len(self), generator=generator(seed, epoch))
 
-    def portions(self, sizes: Sequence[int], rank: int, world: int) -> Iterator[Rows]:
-        """Yield the rows of process `rank` in batches of these sizes, over all processes: each row of one process."""
+    def portions(self, batch_size: int, sizes: Sequence[int], rank: int, world: int) -> Iterator[Rows]:
+        """Yield the rows of process `rank` in batches: each row of one process.
+
+        `sizes` are those of the batches over all processes: `batch_size`, but for the last.
+        """
         start = 0
         for size in sizes:
             yield slice(start + rank, start + size, world)

@@ -98,15 +98,17 @@ def _handed_in(data: Any, told: bool = False) -> Iterator[_Row]:
     """Yield the rows of a frame, or of a list."""
     if not hasattr(data, "columns"):
         for number, (path, label) in enumerate(data):
-            yield _Row(f"row {number} of the list", os.fspath(path), str(label), None)
+            yield _Row(f"row {number} of the list", os.fspath(path).strip(), str(label).strip(), None)
         return
     names = [str(name).strip().lower() for name in data.columns]
     has_split = _check_columns("the frame", names, told)
     columns = {name: list(data[own]) for name, own in zip(names, data.columns, strict=True) if name in COLUMNS}
     splits: Iterable[Any] = columns["split"] if has_split else [None] * len(columns["path"])
     for number, (path, label, split) in enumerate(zip(columns["path"], columns["label"], splits, strict=True)):
-        label = "" if label is None or label != label else str(label)  # NaN is pandas' way to say nothing
-        yield _Row(f"row {number} of the frame", str(path), label, None if split is None else str(split).strip())
+        label = "" if label is None or label != label else str(label).strip()  # NaN is pandas' way to say nothing
+        yield _Row(
+            f"row {number} of the frame", str(path).strip(), label, None if split is None else str(split).strip()
+        )
 
 
 def _check_columns(where: str, names: list[str], told: bool = False) -> bool:

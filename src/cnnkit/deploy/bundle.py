@@ -67,7 +67,10 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle) -> None:
     Raises CnnkitError, and keeps the earlier one, if the disk does not take it.
     """
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in net.state_dict().items()
+    }
 
     def fill(folder: Path) -> None:
         write_through(folder / MODEL, save(weights))

@@ -29,7 +29,7 @@ BATCH = 32  # images: enough for a CPU, and few enough that decoding the next on
 DEPTH = 2  # batches that are decoded ahead
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classifier:
     """A net in prediction mode, returning logits, and the bundle that says everything else of it."""
 
@@ -58,11 +58,11 @@ class Classifier:
 
         `images` is a path, a folder (with all below it), a PIL image, an array (H x W or H x W x C), a tensor (C x H x
         W), each uint8 or float from 0 to 1, a batch of these, or a list of any of them. Files are decoded ahead by
-        `workers` threads (None: one for each processor), as they are in training; what cannot be read is in `errors`
-        and ends nothing. `progress` tells on standard error how far it is. Raises UsageError for what is no image, and
-        for files where the network takes neither 1 nor 3 channels, DataError for a folder without images.
+        `workers` threads (None: one for each processor) and shrunk as they are in training; one that cannot be read is
+        in `errors` and ends nothing. `progress` tells on standard error how far it is. Raises UsageError for what is
+        no image, DataError for an array of other values or channels and for a folder without images.
         """
-        inputs = list(each_image(images))
+        inputs = list(each_image(images, self.bundle.in_channels))
         size = count(BATCH if batch_size is None else batch_size, "batch_size")
         threads = count(processors() if workers is None else workers, "workers")
         with Counter("predicting", len(inputs), progress and len(inputs) > size) as counter:
@@ -74,11 +74,13 @@ class Classifier:
         Raises DataError for one that cannot be read.
         """
         pixels = []
-        for one in each_image(images):
+        for one in each_image(images, self.bundle.in_channels):
             found = self._read(one)
             if isinstance(found, str):
                 raise DataError(f"{one.name}: {found}")
             pixels.append(found)
+        if not pixels:
+            raise UsageError("there is no image in what is given")
         return self._prepared(pixels)
 
     def _answers(
@@ -107,6 +109,8 @@ class Classifier:
         try:
             return one.read(self.bundle.in_channels, None if whole else self.bundle.image_size)
         except DataError as error:
+            if not one.file:
+                raise DataError(f"{one.name}: {error}") from error
             return str(error)
 
     def _logits(self, pixels: list[np.ndarray]) -> Tensor:

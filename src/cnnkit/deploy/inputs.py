@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.shape import by
 from cnnkit.data.folder import find_images
 from cnnkit.data.images import decode_image, read_file
 from cnnkit.data.pixels import CHANNELS, to_pixels
@@ -23,24 +25,26 @@ Size = tuple[int, int]
 class Input:
     """An image by its name, and what reads it: uint8, H x W x C, for a number of channels and a size to shrink to.
 
-    Reading raises DataError with the reason alone.
+    Reading raises DataError with the reason alone. A `file` may be unreadable; an array is there to be seen.
     """
 
     name: str
     read: Callable[[int, Size | None], np.ndarray]
+    file: bool = True
 
 
-def each_image(images: Any) -> Iterator[Input]:
+def each_image(images: Any, channels: int) -> Iterator[Input]:
     """Yield the images in a path, a folder (with all below it), a PIL image, an array, a tensor, or a list of these.
 
-    An array is H x W, H x W x C, or a batch of these with N before; a tensor has C before H. Raises UsageError for what
-    is none of these, DataError for a folder without images.
+    An array is H x W, H x W x C, or a batch of these with N before; a tensor has C before H. `channels` are those that
+    the network takes. Raises UsageError for what is none of these, DataError for a folder without images.
     """
-    for number, found in enumerate(_flat(images)):
-        yield found if isinstance(found, Input) else Input(f"image {number}", _pixels(found))
+    for number, found in enumerate(_flat(images, channels)):
+        name, is_file = f"image {number}", isinstance(found, Image.Image)
+        yield found if isinstance(found, Input) else Input(name, _pixels(found), is_file)
 
 
-def _flat(images: Any) -> Iterator[Any]:
+def _flat(images: Any, channels: int) -> Iterator[Any]:
     if isinstance(images, str | Path):
         path = Path(images).expanduser()
         if path.is_dir():
@@ -52,11 +56,11 @@ def _flat(images: Any) -> Iterator[Any]:
             yield Input(str(images), _file(path))
     elif isinstance(images, Image.Image):
         yield images
-    elif hasattr(images, "shape") and hasattr(images, "ndim"):
-        yield from images if _is_batch(images.shape) else (images,)
-    elif hasattr(images, "__iter__") and not isinstance(images, bytes | dict):
+    elif hasattr(images, "shape") and hasattr(images, "ndim") and getattr(images.dtype, "kind", "-") not in "OUT":
+        yield from images if _is_batch(images, channels) else (images,)
+    elif hasattr(images, "__iter__") and not isinstance(images, bytes | dict):  # also an array of paths
         for some in images:
-            yield from _flat(some)
+            yield from _flat(some, channels)
     else:
         raise UsageError(
             f"{type(images).__name__} is no image: predict takes a path, a folder, a PIL image, an array, a tensor, or "
@@ -64,9 +68,19 @@ def _flat(images: Any) -> Iterator[Any]:
         )
 
 
-def _is_batch(shape: tuple[int, ...]) -> bool:
-    """Return whether an array has several images: of three axes, if neither end can be the channels."""
-    return len(shape) == 4 or (len(shape) == 3 and shape[0] not in CHANNELS and shape[2] not in CHANNELS)
+def _is_batch(images: Any, channels: int) -> bool:
+    """Return whether an array or a tensor holds several images; raises UsageError if nobody can tell."""
+    shape = tuple(images.shape)
+    if len(shape) != 3 or isinstance(images, Tensor):
+        return len(shape) == 4
+    if shape[2] in (*CHANNELS, channels):
+        return False
+    if channels != 1 and shape[0] in (*CHANNELS, channels):
+        raise UsageError(
+            f"an array of {by(*shape)} may be {shape[0]} grey images, or one of {shape[0]} channels: "
+            "write H x W x C or N x H x W x C"
+        )
+    return True
 
 
 def _file(path: str | os.PathLike[str]) -> Callable[[int, Size | None], np.ndarray]:

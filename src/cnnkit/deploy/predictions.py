@@ -19,7 +19,7 @@ __all__ = ["Predictions"]
 SHOWN = 10  # images in the text of many
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions(Sequence[list[dict[str, Any]]]):
     """A prediction for each image that could be read, in their order.
 

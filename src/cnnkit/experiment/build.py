@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from cnnkit.core.allocator import keep_large_blocks
 from cnnkit.core.device import pick_device, seed_everything
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.modes import prediction_mode
 from cnnkit.core.shape import by
 from cnnkit.data import (
     Augment,
@@ -83,10 +82,12 @@ class Job:
         return replace(self, config=config, bundle=bundle)
 
 
-def prepare(config: RunConfig, world: World = ALONE, given: Given = NOTHING, resumed: bool = False) -> Job:
+def prepare(
+    config: RunConfig, world: World = ALONE, given: Given = NOTHING, resumed: bool = False, progress: bool = True
+) -> Job:
     """Build the net and read the data; whatever is wrong shows here, before there is a run folder.
 
-    A resumed run has its weights in its checkpoint.
+    A resumed run has its weights in its checkpoint. `progress` tells how far reading is.
     """
     keep_large_blocks()
     if config.pretrained and (config.init != "torch" or config.raw_pixels):
@@ -97,7 +98,7 @@ def prepare(config: RunConfig, world: World = ALONE, given: Given = NOTHING, res
         Augment(config.augment, size or (1, 1))  # a wrong name is told before the data are read
     device = pick_device(config.device, world.local_rank)
     config = config.model_copy(update=places(config))
-    dataset = _read(config, given, size, world)
+    dataset = _read(config, given, size, progress and world.is_main)
     _, channels, height, width = dataset.train.storage.shape
     size = size or (height, width)
     seed_everything(config.seed)
@@ -120,7 +121,7 @@ def prepare(config: RunConfig, world: World = ALONE, given: Given = NOTHING, res
         std=preprocess.std,
         data=config.data,
         data_dir=config.data_dir and str(config.data_dir),
-        test_fraction=config.test,
+        test_fraction=0.0 if config.test_data else config.test,  # then nothing was set aside
         test_data=config.test_data,
         data_sha256=dataset.sha256,
         split_sha256=hashlib.sha256(json.dumps(split).encode()).hexdigest(),
@@ -157,8 +158,7 @@ def _image_size(config: RunConfig, given: Given) -> Size | None:
     if given.net is not None:
         if config.model_kwargs or config.pretrained:
             raise UsageError("model_kwargs and pretrained are for networks of the zoo; this one is built already")
-        if is_foreign(config.net):  # a resumed run says which it was
-            require_same(given.net, config.net)
+        require_same(given.net, config.net)  # of a resumed run it may be another
         return (config.image_size, config.image_size) if config.image_size else None
     if is_foreign(config.net):
         raise UsageError(
@@ -168,14 +168,14 @@ def _image_size(config: RunConfig, given: Given) -> Size | None:
     return pixels, pixels
 
 
-def _read(config: RunConfig, given: Given, size: Size | None, world: World) -> Dataset:
+def _read(config: RunConfig, given: Given, size: Size | None, progress: bool) -> Dataset:
     options = Reading(
         data_dir=config.data_dir,
         image_size=size,
         on_bad_image=config.on_bad_image,
         workers=config.workers,
         test_fraction=config.test,
-        progress=world.is_main,
+        progress=progress,
     )
     if given.test_data is not None or config.test_data is not None:
         options = replace(options, test_fraction=0.0)
@@ -196,9 +196,12 @@ def _build(
     alone = isinstance(config.batch_size, int) and config.batch_size < 2 * world.size  # an image in a batch
     if given.net is not None:
         net = copy.deepcopy(given.net)
-        _require_logits(net, torch.zeros(2, channels, *size), num_classes)
+        if world.size > 1:  # each process may have made it by other random numbers
+            net.load_state_dict(world.share(net.state_dict()))
+        _require_logits(copy.deepcopy(net), torch.zeros(2, channels, *size), num_classes)
         if alone:
-            _try_one_image(copy.deepcopy(net).train(), torch.zeros(1, channels, *size))
+            where = next(net.parameters()).device
+            _try_one_image(copy.deepcopy(net).train(), torch.zeros(1, channels, *size, device=where))
         return net
     arguments: dict[str, Any] = config.model_kwargs | {
         "in_channels": channels,
@@ -217,10 +220,10 @@ def _require_logits(net: nn.Module, images: Tensor, num_classes: int) -> None:
     if where is None:
         raise UsageError("the network has no parameters: there is nothing to train")
     try:
-        with prediction_mode(net):
-            logits = net(images.to(where.device))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
+        with torch.no_grad():
+            logits = net.eval()(images.to(where.device))
+    except Exception as error:  # of the network's own code
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"the network cannot take images of {by(*images.shape[1:])}: {reason}") from error
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (len(images), num_classes):

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data import Batches, Dataset, ImageSet, Reading, is_handed_in, load_dataset
+from cnnkit.data import Batches, Dataset, ImageSet, Reading, is_handed_in, load_dataset, renumbered
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Bundle, Classifier, load
 from cnnkit.experiment.build import looking_batch
@@ -25,7 +26,7 @@ __all__ = ["Evaluation", "evaluate"]
 COLUMNS = ("class", "precision", "recall", "F1", "images")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The figures of a network on the test images of some data."""
 
@@ -88,7 +89,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         return "".join(
             [
-                f"<p>{self._line()}</p>",
+                f"<p>{escape(self._line())}</p>",
                 html_table(COLUMNS, self._class_rows()),
                 html_table(self._confusion_columns(), self._confusion_rows()),
             ]
@@ -137,6 +138,8 @@ def evaluate(
     Raises UsageError and DataError for what cannot be measured: other classes or channels, no test images, images that
     cannot be read.
     """
+    if isinstance(model, Classifier) and net is not None:
+        raise UsageError("a Classifier has its network: leave out net")
     path = None if isinstance(model, Classifier) else Path(model)
     classifier = model if isinstance(model, Classifier) else load(model, net, device)
     bundle = classifier.bundle
@@ -150,6 +153,8 @@ def evaluate(
         progress=progress,
     )
     dataset, images = _own(bundle, options) if data is None else _others(bundle, data, options)
+    if bundle.test_data is not None:  # which may lack some classes
+        dataset, images = renumbered(dataset, images, bundle.classes)
     if dataset.classes != bundle.classes:
         raise DataError(f"{dataset.name} has the classes {dataset.classes}, the network knows {bundle.classes}")
     if images.storage.shape[1] != bundle.in_channels:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cnnkit.core.errors import UsageError, unknown
+from cnnkit.data import place
 from cnnkit.experiment.build import Given
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.launch import LATEST, launch
@@ -57,7 +58,7 @@ def fit(
             known = inspect.signature(fit).parameters
             raise unknown("setting", name, known)
     places = {"data": data, "validation_data": validation_data, "test_data": test_data}
-    said = {name: str(value) for name, value in places.items() if isinstance(value, str | Path)}
+    said = {name: place(value) for name, value in places.items() if isinstance(value, str | Path)}
     handed = {name: value for name, value in places.items() if name not in said}
     if net is not None and not isinstance(net, str | nn.Module):
         raise UsageError(f"net must be a name of the zoo or a torch.nn.Module, not {type(net).__name__}")

@@ -4,18 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data import is_handed_in, keep, place
+from cnnkit.data import is_handed_in, keep
 from cnnkit.experiment.build import DATA, NOTHING, Given, Job, places, prepare
 from cnnkit.experiment.config import RunConfig, merge, resolve
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.training import SHELL, Face, train_job
+from cnnkit.train.config import explain
 from cnnkit.train.distributed import World, join_world
 from cnnkit.train.loop import FREE
 
-__all__ = ["launch", "make_folder"]
+__all__ = ["begin_folder", "launch"]
 
 LATEST = "latest"
+BEGUN_HERE: set[Path] = set()  # by this process: a program may train more than once
 
 
 def launch(
@@ -54,7 +58,7 @@ def launch(
         world.leave()
 
 
-def make_folder(job: Job, parent: Path, given: Given = NOTHING, token: str | None = None) -> tuple[RunFolder, Job]:
+def begin_folder(job: Job, parent: Path, given: Given = NOTHING, token: str | None = None) -> tuple[RunFolder, Job]:
     """Make a run's folder, and keep in it what it needs to find its data again; return the job that says where.
 
     `token` is what a restart of the same job finds it by. Raises CnnkitError if it cannot be written.
@@ -72,21 +76,26 @@ def _begun(output: Path, token: str, config: RunConfig) -> Path | None:
     """Return the run that an earlier start of this job, with the same settings, has begun."""
     asked = config.model_dump(mode="json") | places(config)
     # what is left out was filled in since
-    told = {name: value for name, value in asked.items() if value not in (None, "auto") and not is_handed_in(value)}
+    told = {
+        name: value
+        for name, value in asked.items()
+        if value not in (None, "auto") and not (name in DATA and is_handed_in(value))
+    }
     for run in RunFolder.of_job(output, token):
         saved = run.settings()
-        if all(saved.get(name) == value for name, value in told.items()):
+        if run.path.absolute() not in BEGUN_HERE and all(saved.get(name) == value for name, value in told.items()):
             return run.path
     return None
 
 
 def _begin(config: RunConfig, output: Path, world: World, given: Given, training: dict[str, Any]) -> RunFolder:
-    job = prepare(config, world, given)
+    job = prepare(config, world, given, progress=training["progress"])
     path = output
     if world.is_main:
-        folder, job = make_folder(job, output, given, world.job)
+        folder, job = begin_folder(job, output, given, world.job)
         path = folder.path
     folder = RunFolder(world.share(path))
+    BEGUN_HERE.add(folder.path.absolute())
     train_job(job, folder, world, **training)
     return folder
 
@@ -94,7 +103,12 @@ def _begin(config: RunConfig, output: Path, world: World, given: Given, training
 def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
     """Raise UsageError for settings that a run cannot change any more."""
     free, saved = FREE | {"workers", "tensorboard"}, folder.settings()
-    told = {name: place(value) if name in DATA else value for name, value in settings.items()}
+    try:
+        asked = RunConfig(**settings)
+    except ValidationError as error:
+        raise explain(error, RunConfig) from error
+    told = asked.model_dump(mode="json", include=set(settings)) | places(asked)
+    told = {name: value for name, value in told.items() if name in settings}
     if others := sorted(name for name, value in told.items() if name not in free and saved.get(name) != value):
         raise UsageError(
             f"{folder.path} goes on with its own settings; leave out {', '.join(others)} "
@@ -105,7 +119,7 @@ def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
 def _go_on(
     folder: RunFolder, settings: dict[str, Any], world: World, given: Given, training: dict[str, Any]
 ) -> RunFolder:
-    job = prepare(resolve(folder.settings() | settings), world, given, resumed=True)
+    job = prepare(resolve(folder.settings() | settings), world, given, resumed=True, progress=training["progress"])
     if folder.read_json("split.json") != job.split:
         raise DataError(f"{job.config.data} is not the data that {folder.path} was split from (split.json)")
     if settings and world.is_main:

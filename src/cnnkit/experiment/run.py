@@ -1,5 +1,6 @@
 """A run as Python sees it: its settings, its history, its network."""
 
+import copy
 import os
 from functools import cached_property
 from html import escape
@@ -52,7 +53,7 @@ class Run:
     @cached_property
     def model(self) -> Classifier:
         """The network with its best weights; raises UsageError before there are any."""
-        return load(self.path, self._given.net, self.config.device)
+        return load(self.path, copy.deepcopy(self._given.net), self.config.device)
 
     def evaluate(
         self,

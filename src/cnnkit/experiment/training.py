@@ -42,7 +42,7 @@ class RunInterrupted(Interrupted):
         self.folder = folder
 
 
-class Metrics(Callback):
+class MetricsLog(Callback):
     """Keeps what each epoch brought in metrics.jsonl, and logs it."""
 
     def __init__(self, folder: RunFolder, epochs: int):
@@ -61,16 +61,21 @@ class Metrics(Callback):
 
 
 class _RunLog(logging.Handler):
-    """Takes what cnnkit logs while a run trains into its log.txt, and shows it."""
+    """Takes what cnnkit logs while a run trains into its log.txt, and shows it.
 
-    def __init__(self, folder: RunFolder, display: Display):
+    The program's own handlers get what they would get without a run: what is of `level` or above.
+    """
+
+    def __init__(self, folder: RunFolder, display: Display, level: int):
         super().__init__(logging.INFO)
-        self.folder, self.display = folder, display
+        self.folder, self.display, self.least = folder, display, level
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
         self.display.say(line)
         self.folder.log([line])
+        if record.levelno >= self.least and logging.root.handlers:
+            logging.root.callHandlers(record)
 
 
 def train_job(
@@ -94,7 +99,7 @@ def train_job(
 
     again = f"go on with: {face.go_on.format(folder.path)}"
     display = make_display(progress and world.is_main)
-    own = [Metrics(folder, job.config.epochs), display]
+    own = [MetricsLog(folder, job.config.epochs), display]
     if job.config.tensorboard:
         own.append(TensorBoard(folder.path / "tensorboard"))
     with folder.locked(world.is_main), _logging(folder, display, world):
@@ -136,15 +141,20 @@ def train_job(
 @contextmanager
 def _logging(folder: RunFolder, display: Display, world: World) -> Iterator[None]:
     """Let the run's log hear of what cnnkit logs; of several processes, that of the main one."""
-    handler = _RunLog(folder, display) if world.is_main else logging.NullHandler()
-    level = LOGGER.level
+    if not world.is_main:
+        yield
+        return
+    level, effective, propagate = LOGGER.level, LOGGER.getEffectiveLevel(), LOGGER.propagate
+    handler = _RunLog(folder, display, effective)
     LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO if not level else min(level, logging.INFO))
+    LOGGER.setLevel(min(effective, logging.INFO))
+    LOGGER.propagate = False
     try:
         yield
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
 
 
 def _about(job: Job, world: World) -> str:

@@ -1,5 +1,6 @@
 """What the training loop tells while it runs, and whom."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ __all__ = [
     "TrainRecord",
     "require_callbacks",
 ]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,18 @@ class Callbacks:
         """Tell each."""
         self._tell("on_epoch_end", record)
 
-    def on_train_end(self, reason: str) -> None:
-        """Tell each."""
-        self._tell("on_train_end", reason)
+    def on_train_end(self, reason: str, failed: bool = False) -> None:
+        """Tell each, whatever another one raises; then raise that, unless the training itself has failed."""
+        errors = []
+        for callback in self.callbacks:
+            try:
+                if take := getattr(callback, "on_train_end", None):
+                    take(reason)
+            except Exception as error:
+                errors.append(error)
+                log.warning("%s.on_train_end: %s: %s", type(callback).__name__, type(error).__name__, error)
+        if errors and not failed:
+            raise errors[0]
 
     def _tell(self, method: str, record: object) -> None:
         for callback in self.callbacks:

@@ -114,16 +114,14 @@ class Trainer:
         if self.world.share(not any(earlier(self.checkpoint))):
             self._save()
         steps, images = len(self.train), self.train.num_images
-        self.callbacks.on_train_begin(TrainRecord(self.config.epochs, steps, images, self.epoch, self.step))
-        reason = ""
         try:
+            self.callbacks.on_train_begin(TrainRecord(self.config.epochs, steps, images, self.epoch, self.step))
             with stop_requested() as stop, explain_memory(self.config), threads(self.plan.torch_threads):
                 reason = self._train_epochs(stop.is_set)
         except BaseException as error:
-            reason = str(error) or type(error).__name__
+            self.callbacks.on_train_end(str(error) or type(error).__name__, failed=True)
             raise
-        finally:
-            self.callbacks.on_train_end(reason)
+        self.callbacks.on_train_end(reason)
         return reason
 
     def _train_epochs(self, stopped: Callable[[], bool]) -> str:

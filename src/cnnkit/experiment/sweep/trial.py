@@ -12,7 +12,7 @@ from cnnkit.core.errors import CnnkitError, DataError, Interrupted
 from cnnkit.experiment.build import prepare
 from cnnkit.experiment.config import resolve
 from cnnkit.experiment.history import read_metrics
-from cnnkit.experiment.launch import make_folder
+from cnnkit.experiment.launch import begin_folder
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.sweep.space import Space, overlay
 from cnnkit.experiment.sweep.storage import StudyError
@@ -71,7 +71,7 @@ class Worker:
             config = resolve(run.settings() | here)
         job = prepare(config, resumed=resumed)
         if run is None:
-            run, job = make_folder(job, self.folder)
+            run, job = begin_folder(job, self.folder)
         self.study.note(trial, run=str(run.path.resolve()))
         score = _Score(self.study, trial, self.stop, job.config.epochs)
         for row in read_metrics(run.path) if resumed else ():
