@@ -262,6 +262,9 @@ def test_other_data_and_other_modules_are_told_when_a_run_goes_on() -> None:
         cnnkit.fit(data=(other, LABELS), resume=run.path, epochs=3)
     with pytest.raises(UsageError, match=r"handed in from Python"):
         cnnkit.evaluate(run.path)
+    own = cnnkit.fit("lenet", Numbers(), **QUICK)
+    with pytest.raises(DataError, match=r"is not the data that .* was split from"):
+        cnnkit.fit(data=Numbers(lambda image: 255 - image), resume=own.path, epochs=3)
     mine = cnnkit.fit(small_net(), (IMAGES, LABELS), **QUICK)
     with pytest.raises(UsageError, match="is not of the zoo: hand it in again"):
         cnnkit.fit(data=(IMAGES, LABELS), resume=mine.path, epochs=3)
@@ -501,6 +504,9 @@ def test_two_processes_train_from_python(tmp_path: Path) -> None:
         ({"data": (IMAGES[0], LABELS)}, DataError, "they must be N x H x W"),
         ({"data": (IMAGES, LABELS[1:])}, DataError, "labels must be one for each of 1,437 images, not 1436"),
         ({"data": (IMAGES, LABELS * 0)}, DataError, "the labels are all 0: a classifier needs two classes or more"),
+        ({"data": (IMAGES, np.where(LABELS == 3, np.inf, LABELS))}, DataError, "labels must be whole numbers or names"),
+        ({"data": ""}, UsageError, "data is empty"),
+        ({"data": [("a.png", None)]}, DataError, "row 0 of the list: the label is empty"),
         ({"data": (IMAGES, LABELS + 0.5)}, DataError, "labels must be whole numbers or names, not float64"),
         ({"data": Numbers(lambda image: "no image")}, DataError, "item 0 of the data set: "),
         (

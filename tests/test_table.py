@@ -110,6 +110,10 @@ def test_what_is_wrong_is_told_with_its_row(folder: Path, content: str, words: s
 
 
 def test_a_frame_tells_its_rows_too(folder: Path) -> None:
+    here = [(f"photos/{path}", label) for path, label in rows(folder)]
+    split = pd.DataFrame(here, columns=["path", "label"]).assign(split=[None] * 10 + ["test"] * 10)
+    with pytest.raises(DataError, match="row 0 of the frame: unknown split ''"):
+        load(split)
     frame = pd.DataFrame({"path": ["photos/cat/0.png", "photos/cat/1.png"], "label": ["cat", None]})
     with pytest.raises(DataError, match="row 1 of the frame: the label is empty"):
         load(frame)

@@ -58,7 +58,7 @@ def number_labels(given: Any, number: int, classes: Sequence[str] | None = None)
         values = values[:, 0]  # as Keras' data sets have them
     if values.ndim != 1 or len(values) != number:
         raise DataError(f"labels must be one for each of {number:,} images, not {by(*values.shape)}")
-    if values.dtype.kind == "f" and np.array_equal(values, values.round()):
+    if values.dtype.kind == "f" and np.isfinite(values).all() and np.array_equal(values, values.round()):
         values = values.astype(np.int64)
     if values.dtype.kind not in "iuUO" or not all(isinstance(value, int | str) for value in values.tolist()):
         raise DataError(f"labels must be whole numbers or names, not {values.dtype}")
@@ -69,6 +69,8 @@ def number_labels(given: Any, number: int, classes: Sequence[str] | None = None)
     known = sorted(set(values.tolist()), key=lambda value: (isinstance(value, str), value))
     if len(known) < 2:
         raise DataError(f"the labels are all {', '.join(map(repr, known))}: a classifier needs two classes or more")
+    if len(set(map(str, known))) < len(known):
+        raise DataError(f"two classes have one name: {', '.join(map(repr, known))}")
     numbers = {value: place for place, value in enumerate(known)}
     return tuple(map(str, known)), torch.tensor([numbers[value] for value in values.tolist()])
 

@@ -88,6 +88,8 @@ def load_dataset(
     options = Reading(data_dir, image_size, channels, on_bad_image, workers, budget, test_fraction, progress)
     if is_handed_in(data):
         raise UsageError(f"these data were handed in from Python ({data}); hand them in again: data=...")
+    if isinstance(data, str) and not data:
+        raise UsageError("data is empty: it takes a name or a path")
     row = next((row for row in FORMATS if row.matches(data)), None)
     if row is None and isinstance(data, str | Path):
         raise UsageError(f"{unknown('data set', str(data), DATASETS)}; nor is there such a folder")
@@ -127,6 +129,8 @@ def place(data: Any) -> str:
     """Return what says where the data are in a way that means the same from every folder."""
     if isinstance(data, Path):  # never a name
         return str(data) if "://" in str(data) else str(data.expanduser().absolute())
+    if isinstance(data, str) and not data:
+        return data
     if isinstance(data, str):
         row = next((row for row in FORMATS if row.matches(data)), None)
         absolute = row is not None and row.is_path and "://" not in str(data) and not is_handed_in(data)

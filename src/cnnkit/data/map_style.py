@@ -100,9 +100,9 @@ def load_map_style(data: Any, options: Reading) -> Dataset:
     classes = getattr(data, "classes", None)
     classes = list(map(str, classes)) if isinstance(classes, list | tuple) else None
     names, numbers = number_labels(labels, total, classes)
-    canvas = _canvas(data, total, options)
+    canvas, seen = _canvas(data, total, options)
     storage = PythonImages(data, canvas, options.image_size is not None, labels, torch.arange(total))
-    digest = hashlib.sha256(repr((names, numbers.tolist())).encode()).hexdigest()
+    digest = hashlib.sha256(repr((names, numbers.tolist(), seen)).encode()).hexdigest()
     name = type(data).__name__.lower()
     return split_test(Dataset(name, names, ImageSet(storage, numbers), None, sha256=digest), options)
 
@@ -134,13 +134,17 @@ def _labels(data: Any, total: int, progress: bool) -> list[Any]:
     return labels
 
 
-def _canvas(data: Any, total: int, options: Reading) -> tuple[int, int, int]:
-    """Return H, W and C of the images, by a look at some."""
+def _canvas(data: Any, total: int, options: Reading) -> tuple[tuple[int, int, int], list[str]]:
+    """Return H, W and C of the images, by a look at some, and the digests of those that are the same at each look."""
     seen = []
     for number in sorted({number * (total - 1) // (GLANCE - 1) for number in range(GLANCE)}):
         try:
-            seen.append(to_pixels(_item(data, number)[0]).shape)
+            seen.append([to_pixels(_item(data, number)[0]) for _ in range(2)])
         except DataError as error:
-            raise DataError(f"item {number} of the data set: {error}") from error
-    height, width = options.image_size or seen[0][:2]
-    return height, width, options.channels or max(shape[2] for shape in seen)
+            raise DataError(
+                str(error) if "item" in str(error) else f"item {number} of the data set: {error}"
+            ) from error
+    height, width = options.image_size or seen[0][0].shape[:2]
+    digests = [hashlib.sha256(one.tobytes()).hexdigest() for one, other in seen if np.array_equal(one, other)]
+    channels = options.channels or max(one.shape[2] for one, _ in seen)
+    return (height, width, channels), digests if len(digests) == len(seen) else []

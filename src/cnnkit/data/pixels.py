@@ -24,8 +24,12 @@ def to_pixels(image: Any, channels: int | None = None, shrink: tuple[int, int] |
     """
     if isinstance(image, Image.Image):
         try:
+            if not image.width * image.height:
+                raise DataError("it has no pixels")
             picture = eight_bits(upright(image))
             picture.load()
+        except DataError:
+            raise
         except Exception as error:  # a file that is cut short, or closed
             raise reason_of(error) from error
     else:

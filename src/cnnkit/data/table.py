@@ -55,7 +55,7 @@ def load_table(data: Any, options: Reading) -> Dataset:
         file = Path(data).expanduser()
         root, name, rows = file.parent, file.name, list(_read(file))
     else:
-        rows = [row._replace(path=_absolute(row.path)) for row in _handed_in(data)]
+        rows = [row._replace(path=row.path and _absolute(row.path)) for row in _handed_in(data)]
         root, name = Path(os.path.commonpath([os.path.dirname(row.path) for row in rows] or ["."])), HANDED_IN  # noqa: PTH120
     if not rows:
         raise DataError(f"{name}: there is no row in it")
@@ -98,17 +98,22 @@ def _handed_in(data: Any, told: bool = False) -> Iterator[_Row]:
     """Yield the rows of a frame, or of a list."""
     if not hasattr(data, "columns"):
         for number, (path, label) in enumerate(data):
-            yield _Row(f"row {number} of the list", os.fspath(path).strip(), str(label).strip(), None)
+            yield _Row(f"row {number} of the list", _text(path), _text(label), None)
         return
     names = [str(name).strip().lower() for name in data.columns]
     has_split = _check_columns("the frame", names, told)
     columns = {name: list(data[own]) for name, own in zip(names, data.columns, strict=True) if name in COLUMNS}
     splits: Iterable[Any] = columns["split"] if has_split else [None] * len(columns["path"])
     for number, (path, label, split) in enumerate(zip(columns["path"], columns["label"], splits, strict=True)):
-        label = "" if label is None or label != label else str(label).strip()  # NaN is pandas' way to say nothing
-        yield _Row(
-            f"row {number} of the frame", str(path).strip(), label, None if split is None else str(split).strip()
-        )
+        where = f"row {number} of the frame"
+        yield _Row(where, _text(path), _text(label), _text(split) if has_split else None)
+
+
+def _text(value: Any) -> str:
+    """Return a cell's text; "" where there is none, which pandas calls NaN or NA."""
+    value = value.item() if hasattr(value, "item") else value
+    missing = value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+    return "" if missing else str(value).strip()
 
 
 def _check_columns(where: str, names: list[str], told: bool = False) -> bool:

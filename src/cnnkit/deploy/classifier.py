@@ -144,7 +144,7 @@ def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: tor
     neither folder, or `net` is missing, of another kind, or given for a network of the zoo; CnnkitError if files are
     corrupt or do not belong together.
     """
-    folder, bundle = read_bundle(Path(path))
+    folder, bundle = read_bundle(Path(path).expanduser())
     where = pick_device(device) if isinstance(device, str) else device
     if is_foreign(bundle.net):
         if net is None:

@@ -46,6 +46,8 @@ def each_image(images: Any, channels: int) -> Iterator[Input]:
 
 def _flat(images: Any, channels: int) -> Iterator[Any]:
     if isinstance(images, str | Path):
+        if not str(images):
+            raise UsageError("the path of an image is empty")
         path = Path(images).expanduser()
         if path.is_dir():
             files = list(find_images(path))
@@ -85,6 +87,8 @@ def _is_batch(images: Any, channels: int) -> bool:
 
 def _file(path: str | os.PathLike[str]) -> Callable[[int, Size | None], np.ndarray]:
     def read(channels: int, shrink: Size | None) -> np.ndarray:
+        if Path(path).exists() and not Path(path).is_file():
+            raise DataError("not a regular file")  # a named pipe would never end
         return decode_image(read_file(os.fspath(path)), channels, shrink, enlarge=False)
 
     return read

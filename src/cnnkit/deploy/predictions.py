@@ -52,7 +52,8 @@ class Predictions(Sequence[list[dict[str, Any]]]):
     def __getitem__(self, index: slice) -> "Predictions": ...
     def __getitem__(self, index: int | slice) -> "list[dict[str, Any]] | Predictions":
         if isinstance(index, slice):
-            return Predictions(self.classes, self.names[index], self.logits[index], self.errors)
+            rows = list(range(len(self)))[index]
+            return Predictions(self.classes, self.names[index], self.logits[rows], self.errors)
         return self._best(range(len(self))[index], len(self.classes))
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -79,7 +80,11 @@ class Predictions(Sequence[list[dict[str, Any]]]):
             writer.writerow([name, "", "", reason, *([""] * len(self.classes))])
         if path is None:
             return text.getvalue()
-        atomic_write(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
+        path, content = Path(path).expanduser(), text.getvalue().encode("utf-8", "surrogateescape")
+        if path.exists() and not path.is_file():  # such as /dev/stdout
+            path.write_bytes(content)
+        else:
+            atomic_write(path.resolve(), content)
         return None
 
     def __repr__(self) -> str:

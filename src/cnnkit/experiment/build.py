@@ -195,7 +195,10 @@ def _build(
     """Return the network for such images and classes; a copy, if it is given."""
     alone = isinstance(config.batch_size, int) and config.batch_size < 2 * world.size  # an image in a batch
     if given.net is not None:
-        net = copy.deepcopy(given.net)
+        try:
+            net = copy.deepcopy(given.net)
+        except Exception as error:  # of what the module holds
+            raise UsageError(f"the network cannot be copied ({error}): leave out of it what is no layer") from error
         if world.size > 1:  # each process may have made it by other random numbers
             net.load_state_dict(world.share(net.state_dict()))
         _require_logits(copy.deepcopy(net), torch.zeros(2, channels, *size), num_classes)
@@ -220,8 +223,8 @@ def _require_logits(net: nn.Module, images: Tensor, num_classes: int) -> None:
     if where is None:
         raise UsageError("the network has no parameters: there is nothing to train")
     try:
-        with torch.no_grad():
-            logits = net.eval()(images.to(where.device))
+        with torch.random.fork_rng():  # dropout draws
+            logits = net.train()(images.to(where.device))
     except Exception as error:  # of the network's own code
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"the network cannot take images of {by(*images.shape[1:])}: {reason}") from error
@@ -231,6 +234,8 @@ def _require_logits(net: nn.Module, images: Tensor, num_classes: int) -> None:
             f"the network gives {shape} for {len(images)} images; it must give logits, N x classes, and the data have "
             f"{num_classes} classes"
         )
+    if not logits.requires_grad and any(parameter.requires_grad for parameter in net.parameters()):
+        raise UsageError("the network's logits depend on none of its parameters: nothing could learn")
 
 
 def _split(dataset: Dataset, config: RunConfig) -> tuple[ImageSet, ImageSet, dict[str, Any]]:

@@ -69,8 +69,8 @@ def fit(
         said["net"] = net
     folder = launch(
         {name: value for name, value in settings.items() if value is not None} | said,
-        output=Path(output),
-        resume=Path(LATEST if resume is True else resume) if resume else None,
+        output=Path(output).expanduser(),
+        resume=None if resume is None or resume is False else Path(LATEST if resume is True else resume).expanduser(),
         given=given,
         callbacks=callbacks,
         progress=progress,

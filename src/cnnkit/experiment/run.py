@@ -28,7 +28,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str], given: Given = NOTHING):
-        self.folder = RunFolder.open(Path(path))
+        self.folder = RunFolder.open(Path(path).expanduser().absolute())
         self._given = given
 
     def __fspath__(self) -> str:

@@ -17,9 +17,10 @@ def foreign_name(net: nn.Module) -> str:
 
     Raises UsageError for a module whose weights have no shape yet.
     """
-    if any(is_lazy(tensor) for tensor in net.state_dict().values()):
+    tensors = [*net.named_parameters(), *net.named_buffers()]
+    if any(is_lazy(tensor) for _, tensor in tensors):
         raise UsageError("the network has layers without weights yet (Lazy...): run it once on a batch of images first")
-    facts = [repr(net), *((name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in net.state_dict().items())]
+    facts = [repr(net), *((name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in tensors)]
     return f"{PREFIX}{type(net).__qualname__}:{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
 

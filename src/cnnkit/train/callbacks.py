@@ -113,6 +113,8 @@ class Callbacks:
             try:
                 if take := getattr(callback, "on_train_end", None):
                     take(reason)
+            except StopTraining:
+                pass  # it has ended
             except Exception as error:
                 errors.append(error)
                 log.warning("%s.on_train_end: %s: %s", type(callback).__name__, type(error).__name__, error)
