@@ -207,6 +207,16 @@ def test_modules_that_share_tensors_or_remember_them() -> None:
         cnnkit.fit(Picky(), "digits", **QUICK)
 
 
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_layers_whose_weights_are_computed(norm: str) -> None:
+    torch.manual_seed(0)
+    net = small_net()
+    net[3] = getattr(nn.utils.parametrizations, norm)(net[3])
+    run = cnnkit.fit(net, "digits", **QUICK, lr=0.005)
+    assert run.evaluate().accuracy > 0.5
+    assert len(cnnkit.fit(net, resume=run, epochs=3).history) == 3
+
+
 def test_a_run_of_the_zoo_does_not_go_on_with_a_module() -> None:
     run = cnnkit.fit("lenet", **QUICK)
     kept = (run.path / "last.ckpt").read_bytes()
