@@ -1,7 +1,7 @@
 """What a trained network is worth on images that it has not seen."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,7 @@ def _others(bundle: Bundle, data: Any, options: Reading) -> tuple[Dataset, Image
 
 def _whole(options: Reading) -> Reading:
     """Return the options to read data of which no part is set aside."""
-    return Reading(**(vars(options) | {"test_fraction": 0.0}))
+    return replace(options, test_fraction=0.0)
 
 
 def _all_of(dataset: Dataset, place: str) -> tuple[Dataset, ImageSet]:
