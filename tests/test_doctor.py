@@ -21,9 +21,10 @@ from cnnkit.data import load_dataset, read_image
 from cnnkit.data import quarantine as quarantine_module
 from cnnkit.data.doctor import Diagnosis, diagnose
 from cnnkit.data.duplicates import NEIGHBOURS, PASSES, gather, near_pairs
-from cnnkit.data.examine import FORMATS, THUMB, Trouble, examine
+from cnnkit.data.examine import FORMATS, Trouble, examine
 from cnnkit.data.findings import KINDS
 from cnnkit.data.folder import SUFFIXES
+from cnnkit.data.images import THUMB
 from cnnkit.data.quarantine import JOURNAL, quarantine
 from conftest import Cli, one_line
 

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.images import EXIF, ORIENTATION, decode_image, read_file
-from cnnkit.data.store import LARGEST
+from cnnkit.data.files import LARGEST, read_file
+from cnnkit.data.images import THUMB, decode_with_thumb
+from cnnkit.data.orientation import EXIF, ORIENTATION
 
-__all__ = ["FORMATS", "PICTURE", "THUMB", "Trouble", "examine", "format_of"]
+__all__ = ["FORMATS", "PICTURE", "Trouble", "examine", "format_of"]
 
-THUMB = 12  # pixels in height and width of the thumbnails that are compared
 PICTURE = np.dtype(
     [
         ("content", "S16"),  # digest of the file's bytes
@@ -72,7 +72,7 @@ def examine(path: str) -> np.ndarray | Trouble:
         if found.st_size > LARGEST:
             return Trouble("too-large", f"{found.st_size:,} bytes")
         content = read_file(path)
-        return _picture(content, decode_image(content, 3))
+        return _picture(content, *decode_with_thumb(content, 3))
     except OSError as error:
         return Trouble("unreadable", error.strerror or str(error))
     except DataError as error:
@@ -95,13 +95,12 @@ def format_of(path: str) -> str:
     return ""
 
 
-def _picture(content: bytes, pixels: np.ndarray) -> np.ndarray:
+def _picture(content: bytes, pixels: np.ndarray, thumb: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[:2]
     with Image.open(BytesIO(content)) as file:
         facts = file.mode, file.format or "", _turned(file)
-    thumb = Image.fromarray(pixels).resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=3)
     digests = _digest(content), _digest(f"{height} {width} ".encode(), pixels.data)
-    return np.array([(*digests, height, width, len(content), *facts, np.asarray(thumb).reshape(-1))], PICTURE)
+    return np.array([(*digests, height, width, len(content), *facts, thumb)], PICTURE)
 
 
 def _turned(file: Image.Image) -> bool:

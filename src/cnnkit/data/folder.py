@@ -156,7 +156,8 @@ def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Datas
         labels += split.labels
     if folder.flat:
         rows["train"], rows["test"] = stratified_split(torch.tensor(labels), options.test_fraction, seed=0)
-    images, problems = open_images(root, paths, options, table)
+    opened = open_images(root, paths, options, table)
+    images, problems = opened.images, opened.problems
     if problems and options.on_bad_image == "error":
         raise _unreadable(root / table, len(paths), problems)
     good = torch.tensor([path not in problems for path in paths])

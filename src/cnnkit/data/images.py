@@ -1,12 +1,10 @@
 """Pictures from files, whatever their mode, as uint8 tensors."""
 
-import os
-import struct
-import zlib
 from collections.abc import Callable
+from functools import wraps
 from io import BytesIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -25,26 +23,31 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.data.files import read_file
+from cnnkit.data.orientation import orientation_of, upright
+from cnnkit.data.png import PLAIN, plain_png, small_png
 
 __all__ = [
+    "THUMB",
     "Header",
     "decode_image",
+    "decode_with_thumb",
     "eight_bits",
     "exceeds",
     "fitted",
     "fitted_size",
-    "read_file",
     "read_header",
     "read_image",
     "reason_of",
-    "upright",
+    "thumbnail",
     "write_image",
 ]
 
+JPEG = b"\xff\xd8"  # the first bytes
 # What a file begins with tells its format. `Image.open` warns of large pictures, and warnings are not for threads.
 OPENERS: dict[bytes, Callable[..., ImageFile]] = {
     b"\x89P": PngImagePlugin.PngImageFile,
-    b"\xff\xd8": JpegImagePlugin.jpeg_factory,
+    JPEG: JpegImagePlugin.jpeg_factory,
     b"RI": WebPImagePlugin.WebPImageFile,
     b"BM": BmpImagePlugin.BmpImageFile,
     b"GI": GifImagePlugin.GifImageFile,
@@ -53,21 +56,11 @@ OPENERS: dict[bytes, Callable[..., ImageFile]] = {
     **{f"P{digit}".encode(): PpmImagePlugin.PpmImageFile for digit in range(1, 7)},
 }
 GREY = ("1", "L", "LA", "La", "I", "F")  # and the modes of 16 bits, I;16 and its like
-EXIF, ORIENTATION = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}, 0x0112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-READ, BLOCK = os.O_RDONLY | getattr(os, "O_BINARY", 0), 1 << 16
+THUMB = 12  # pixels in height and width of a thumbnail
 DRAFT_GAP = 2  # a JPEG is decoded to at least so many times the size it is then resized to
-PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-PLAIN, PLAIN_MODES = 41, {0: "L", 2: "RGB"}  # bytes before the pixels; colour types
-SMALL = 1 << 16  # pixels; opening such a picture takes longer than decoding it
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Header(NamedTuple):
@@ -109,42 +102,34 @@ def write_image(path: Path, image: Tensor) -> None:
         raise CnnkitError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def read_file(path: Path | str) -> bytes:
-    """Return the bytes of a file; raises DataError with the reason alone."""
-    try:
-        file = os.open(path, READ)  # fewer calls, at each of which another thread would go on, than open() makes
+def _told(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function raise DataError, with the reason alone, for whatever Pillow raises."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            content = os.read(file, BLOCK)
-            if len(content) < BLOCK and len(content) == os.fstat(file).st_size:  # most small files
-                return content
-            blocks = [content]
-            while blocks[-1]:
-                blocks.append(os.read(file, BLOCK))
-            return b"".join(blocks)
-        finally:
-            os.close(file)
-    except FileNotFoundError as error:
-        raise DataError("no such file") from error
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})") from error
+            return function(*args, **kwargs)
+        except DataError:
+            raise
+        except Exception as error:
+            raise reason_of(error) from error
+
+    return call
 
 
+@_told
 def read_header(file: IO[bytes]) -> Header:
-    """Return what the picture in an open file is, without decoding it; raises DataError with the reason alone."""
-    try:
-        if plain := _plain_png(file.read(PLAIN)):
-            return Header(plain.height, plain.width, plain.mode == "L")
-        picture = _open(file)
-        height, width = picture.height, picture.width
-        if _orientation(picture) > 4:
-            height, width = width, height
-        return Header(height, width, picture.mode in GREY or picture.mode.startswith("I;"))
-    except DataError:
-        raise
-    except Exception as error:
-        raise reason_of(error) from error
+    """Return what the image in an open file is, without decoding it; raises DataError with the reason alone."""
+    if plain := plain_png(file.read(PLAIN)):
+        return Header(plain.height, plain.width, plain.mode == "L")
+    picture = _open(file)
+    height, width = picture.height, picture.width
+    if orientation_of(picture) > 4:
+        height, width = width, height
+    return Header(height, width, picture.mode in GREY or picture.mode.startswith("I;"))
 
 
+@_told
 def decode_image(
     content: bytes, channels: int | None = None, size: tuple[int, int] | None = None, enlarge: bool = True
 ) -> np.ndarray:
@@ -152,20 +137,26 @@ def decode_image(
 
     Without `enlarge`, an image that fits into `size` as it is stays so. Raises DataError with the reason alone.
     """
-    try:
-        picture = _small_png(content) or _upright(content, size)
-        if channels is None:
-            channels = 1 if picture.mode == "L" else 3
-        mode = "L" if channels == 1 else "RGB"
-        if picture.mode != mode:
-            picture = picture.convert(mode)
-        if size is not None and picture.size != size[::-1] and (enlarge or exceeds(picture, size)):
-            picture = fitted(picture, size)
-        return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, channels)
-    except DataError:
-        raise
-    except Exception as error:
-        raise reason_of(error) from error
+    return _pixels(small_png(content) or _upright(content, size), channels, size, enlarge)
+
+
+@_told
+def decode_with_thumb(
+    content: bytes, channels: int | None = None, size: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `decode_image` and `thumbnail` do; most formats are decoded once for both."""
+    picture = small_png(content) or _upright(content, size)
+    thumb = thumbnail(content) if content.startswith(JPEG) else _thumb(picture)
+    return _pixels(picture, channels, size), thumb
+
+
+@_told
+def thumbnail(content: bytes) -> np.ndarray:
+    """Return the image in the bytes of a file as THUMB x THUMB RGB values, flat and uint8, aspect ratio not kept.
+
+    They follow from the bytes alone. A JPEG is decoded small. Raises DataError with the reason alone.
+    """
+    return _thumb(small_png(content) or _upright(content, (THUMB, THUMB), stretch=True))
 
 
 def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -183,59 +174,45 @@ def reason_of(error: Exception) -> DataError:
     return DataError(f"the picture is damaged or cut short ({error})")
 
 
-class _PlainPng(NamedTuple):
-    """The header of a small 8-bit PNG, opaque and not interlaced, that is directly followed by its pixels."""
+def _upright(content: bytes, size: tuple[int, int] | None, stretch: bool = False) -> Image.Image:
+    """Return the first frame as L or RGB.
 
-    mode: str
-    width: int
-    height: int
-    length: int  # of the block of pixels, in bytes
-
-
-def _plain_png(start: bytes) -> _PlainPng | None:
-    """Return what the first PLAIN bytes of a file say; None if it is of another kind."""
-    if len(start) < PLAIN or not start.startswith(PNG_START):
-        return None
-    width, height, depth, colour, *rest, checksum, length, name = struct.unpack_from(">II5BII4s", start, len(PNG_START))
-    if depth != 8 or colour not in PLAIN_MODES or any(rest) or name != b"IDAT" or not 0 < width * height <= SMALL:
-        return None
-    return _PlainPng(PLAIN_MODES[colour], width, height, length) if zlib.crc32(start[12:29]) == checksum else None
-
-
-def _small_png(content: bytes) -> Image.Image | None:
-    """Decode a plain PNG in one block; None for any other file.
-
-    Its pixels are inflated within a few microseconds; Pillow's way there takes ten times as many.
+    A JPEG that is much larger than `size` (H, W) takes is brought to it, with its aspect ratio unless it is stretched.
     """
-    plain = _plain_png(content[:PLAIN])
-    if not plain or content[PLAIN + plain.length + 8 :][:4] != b"IEND":  # 8: a checksum and a length
-        return None
-    try:
-        pixels = content[PLAIN : PLAIN + plain.length]
-        return Image.frombytes(plain.mode, (plain.width, plain.height), pixels, "zip", plain.mode)
-    except ValueError:
-        return None  # Pillow's way tells what is wrong
-
-
-def _upright(content: bytes, size: tuple[int, int] | None) -> Image.Image:
-    """Return the first frame as L or RGB; a JPEG that is much larger than `size` takes is brought to it."""
     file = _open(BytesIO(content))
     if not isinstance(file, JpegImagePlugin.JpegImageFile):
         file.load()  # their orientation may lie behind their pixels
-    orientation, whole, box = _orientation(file), file.size, None
+    orientation, whole, box = orientation_of(file), file.size, None
     if size is not None:
-        inner = fitted_size(*whole, size) if orientation > 4 else fitted_size(*whole[::-1], size)[::-1]
+        turned = orientation > 4
+        inner = size if stretch else fitted_size(*(whole if turned else whole[::-1]), size)
+        inner = inner if turned else inner[::-1]
         box = file.draft(None, (DRAFT_GAP * inner[0], DRAFT_GAP * inner[1]))
     picture = eight_bits(file)
     if box and file.size != whole:
         picture = picture.resize(inner, Image.Resampling.BILINEAR, box[1])
-    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+    return upright(picture, orientation)
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """Return an image of Pillow's, turned as its EXIF orientation says."""
-    orientation = _orientation(picture)
-    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+def _pixels(
+    picture: Image.Image, channels: int | None, size: tuple[int, int] | None, enlarge: bool = True
+) -> np.ndarray:
+    """Return an image, L or RGB, as H x W x C."""
+    if channels is None:
+        channels = 1 if picture.mode == "L" else 3
+    mode = "L" if channels == 1 else "RGB"
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    if size is not None and picture.size != size[::-1] and (enlarge or exceeds(picture, size)):
+        picture = fitted(picture, size)
+    return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, channels)
+
+
+def _thumb(picture: Image.Image) -> np.ndarray:
+    """Return an image, L or RGB, as a thumbnail."""
+    small = picture.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=3)
+    values = np.frombuffer(small.tobytes(), np.uint8)
+    return values if small.mode == "RGB" else values.repeat(3)
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:
@@ -280,13 +257,3 @@ def _open(file: IO[bytes]) -> ImageFile:
     if Image.MAX_IMAGE_PIXELS and picture.height * picture.width > Image.MAX_IMAGE_PIXELS:
         raise DataError(f"refused: {picture.width:,} x {picture.height:,} pixels may be a decompression bomb")
     return picture
-
-
-def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, that is still to be undone; a damaged one counts as none."""
-    if not EXIF & picture.info.keys() or isinstance(picture, TiffImagePlugin.TiffImageFile):  # Pillow turns TIFFs
-        return 1
-    try:
-        return int(picture.getexif().get(ORIENTATION, 1))
-    except Exception:  # damaged bytes bring forth errors of any type
-        return 1

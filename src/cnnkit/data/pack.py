@@ -15,8 +15,9 @@ from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import replace_folder, write_through
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
+from cnnkit.data.files import read_file
 from cnnkit.data.folder import ImageFolder, Split, scan_folder
-from cnnkit.data.images import Header, decode_image, read_file, read_header
+from cnnkit.data.images import Header, decode_image, read_header
 from cnnkit.data.reading import BadImage
 from cnnkit.data.shard_index import SAMPLE, Shard, ShardIndex, write_index
 from cnnkit.data.split import stratified_split

@@ -8,7 +8,8 @@ from PIL import Image
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.shape import by
-from cnnkit.data.images import eight_bits, exceeds, fitted, reason_of, upright
+from cnnkit.data.images import eight_bits, exceeds, fitted, reason_of
+from cnnkit.data.orientation import upright
 
 __all__ = ["to_array", "to_bytes", "to_pixels"]
 

@@ -1,4 +1,4 @@
-"""The pictures of a folder as images of one size: decoded once into a mapped file, or whenever they are asked for."""
+"""The image files of a folder at one size: decoded once into a mapped file, or whenever they are asked for."""
 
 import math
 import os
@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +19,17 @@ from torch import Tensor
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
-from cnnkit.data.cache import Canvas, Entry, PixelCache, digest
-from cnnkit.data.images import decode_image, read_file, read_header
+from cnnkit.data.cache import Canvas, Decoded, Entry, PixelCache, digest
+from cnnkit.data.files import LARGEST, await_tick, read_with_stamp, stamp
+from cnnkit.data.images import decode_image, decode_with_thumb, read_header, thumbnail
 from cnnkit.data.reading import Reading
 from cnnkit.data.storage import ALL, Rows, Storage
 from cnnkit.data.stream import Streamed
 
-__all__ = ["Mapped", "open_images"]
+__all__ = ["Mapped", "Opened", "open_images"]
 
 CHUNK, CHUNK_BYTES = 64, 1 << 24  # what a thread decodes at a time
-LARGEST = 1 << 30  # bytes of a file
+ATTEMPTS = 3  # at reading a file that changes
 TINY = 4096  # bytes; such files are decoded by one thread: Python's lock passed between two halves the speed
 
 
@@ -53,39 +56,59 @@ class Mapped(Storage):
         return Mapped(self.pixels, self.rows[rows])
 
 
-def open_images(
-    root: Path, paths: Sequence[str], options: Reading, table: str = ""
-) -> tuple[Mapped | Streamed, dict[str, str]]:
-    """Return the files that can be read as images, in the order of `paths`, and why the others cannot.
+@dataclass(frozen=True)
+class Opened:
+    """The files of a folder that can be read as images, in the order they were asked for, and why the others cannot.
+
+    `digests` are checksums of their contents, in hex: the same for the same bytes, on every machine.
+    """
+
+    images: Mapped | Streamed
+    digests: tuple[str, ...]
+    problems: dict[str, str]
+    thumb_file: np.ndarray
+    thumb_rows: np.ndarray
+
+    def thumbs(self) -> np.ndarray:
+        """Return the thumbnail of each image (`thumbnail`), uint8, N x D; they follow from the contents alone."""
+        return np.asarray(self.thumb_file[self.thumb_rows])
+
+
+def open_images(root: Path, paths: Sequence[str], options: Reading, table: str = "") -> Opened:
+    """Open the image files below a folder; those that are new to the cache, or have changed, are decoded once.
 
     If all have one size that fits into `image_size` (H, W) they are kept at it, else fitted into `image_size` with
     padding; with one channel if all are grey, else three, unless `channels` says. They are kept decoded if that takes
-    at most `budget` bytes and half of the free disk; else `on_bad_image` says whether an image that turns out to be
-    unreadable is left out of its batch. What a `table` lists has a cache of its own. Raises UsageError if `image_size`
-    is missing, CnnkitError if the disk does not take them.
+    at most `budget` bytes and half of the free disk, else decoded again whenever they are asked for; `on_bad_image`
+    then says whether an image that cannot be read any more is left out of its batch. What a `table` lists has a cache
+    of its own. Raises UsageError if `image_size` is missing, CnnkitError if the disk does not take them.
     """
     image_size, channels, budget, progress = options.image_size, options.channels, options.budget, options.progress
     skip = options.on_bad_image == "skip"
     workers = options.workers or processors()
     cache = PixelCache(root, table)
     with cache.locked(progress):
-        files = dict(_looked_at(root, paths, cache.files, workers, progress))
+        files = dict(_looked_at(root, paths, _Known(cache.files), workers, progress))
         canvas = _canvas(root, files, image_size, channels)
         if statistics.median(entry.size for entry in files.values()) <= TINY:
             workers = 1
-        missing = cache.begin(canvas, files)
+        cache.begin(canvas, files)
+        sound = [path for path, entry in cache.files.items() if not entry.problem]
+        lacking = sum(cache.files[path].row < 0 for path in sound)
         free = shutil.disk_usage(cache.place).free
-        keep = len(files) * math.prod(canvas) <= budget and len(missing) * math.prod(canvas) <= free // 2
-        if keep and missing:
-            with closing(_decoded(root, missing, cache.files, canvas, workers, progress)) as decoded:
+        keep = len(files) * math.prod(canvas) <= budget and lacking * math.prod(canvas) <= free // 2
+        if missing := [path for path in sound if cache.files[path].lacks(keep)]:
+            with closing(_decoded(root, missing, cache.files, canvas if keep else None, workers, progress)) as decoded:
                 cache.add(decoded)
-        else:
-            cache.save()
-        good = [path for path in paths if not cache.files[path].problem]
+        cache.save()
+        good = {path: entry for path in paths if not (entry := cache.files[path]).problem}
         problems = {path: entry.problem for path, entry in cache.files.items() if entry.problem}
+        images: Mapped | Streamed = Streamed(root, tuple(good), canvas, workers, skip, torch.arange(len(good)))
         if keep and good:
-            return Mapped(cache.images(), torch.tensor([cache.files[path].row for path in good])), problems
-    return Streamed(root, good, canvas, workers, skip, torch.arange(len(good))), problems
+            pixels = torch.from_numpy(cache.pixels.read())
+            images = Mapped(pixels, torch.tensor([entry.row for entry in good.values()]))
+        thumb_rows = np.array([entry.thumb for entry in good.values()], np.int64)
+        return Opened(images, tuple(entry.digest for entry in good.values()), problems, cache.thumbs.read(), thumb_rows)
 
 
 def _canvas(root: Path, files: dict[str, Entry], image_size: tuple[int, int] | None, channels: int | None) -> Canvas:
@@ -102,13 +125,29 @@ def _canvas(root: Path, files: dict[str, Entry], image_size: tuple[int, int] | N
     return *image_size, channels or (1 if all(entry.grey for entry in entries) else 3)
 
 
+class _Known:
+    """What the cache knows of files: by their paths, and by their contents, for those that were renamed or copied."""
+
+    def __init__(self, files: dict[str, Entry]):
+        self.files = files
+
+    @cached_property
+    def contents(self) -> dict[int, dict[str, Entry]]:
+        """What is known of a content, by its size in bytes and its digest."""
+        found: dict[int, dict[str, Entry]] = {}
+        for entry in self.files.values():
+            if entry.digest:
+                found.setdefault(entry.size, {})[entry.digest] = entry
+        return found
+
+
 def _looked_at(
-    root: Path, paths: Sequence[str], known: dict[str, Entry], workers: int, progress: bool
+    root: Path, paths: Sequence[str], known: _Known, workers: int, progress: bool
 ) -> Iterator[tuple[str, Entry]]:
     """Yield what is known of each file; only those that are new or have changed are opened."""
 
     def look(chunk: Sequence[str]) -> list[tuple[str, Entry]]:
-        return [(path, _look(os.path.join(root, path), known.get(path))) for path in chunk]  # noqa: PTH118  a Path takes longer
+        return [(path, _look(os.path.join(root, path), path, known)) for path in chunk]  # noqa: PTH118  a Path takes longer
 
     with Counter(f"looking at {root}", len(paths), progress) as counter:
         for entries in ahead(look, chunks(paths, CHUNK), workers, 2 * workers):
@@ -116,22 +155,24 @@ def _looked_at(
             counter.advance(len(entries))
 
 
-def _look(path: str, known: Entry | None) -> Entry:
+def _look(place: str, path: str, known: _Known) -> Entry:
     entry = Entry()
     try:
-        found = os.stat(path)  # noqa: PTH116  a Path for each of a million files takes longer
-        entry = Entry(found.st_size, found.st_mtime_ns)
-        if known and known[:2] == entry[:2] and not known.problem:
-            return known
-        if not stat.S_ISREG(found.st_mode):
+        status = os.stat(place)  # noqa: PTH116  a Path for each of a million files takes longer
+        entry = Entry(*stamp(status))
+        before = known.files.get(path)
+        if before and before[:4] == entry[:4] and not before.problem:
+            return before
+        if not stat.S_ISREG(status.st_mode):
             raise DataError("not a file")
-        if found.st_size > LARGEST:
-            raise DataError(f"refused: it has {found.st_size:,} bytes")
-        with open(path, "rb") as file:  # noqa: PTH123
-            if known and known.digest and known.size == entry.size and digest(file.read()) == known.digest:
-                return known._replace(modified=entry.modified)
+        if status.st_size > LARGEST:
+            raise DataError(f"refused: it has {status.st_size:,} bytes")
+        await_tick(entry[:4])
+        with open(place, "rb") as file:  # noqa: PTH123
+            if (alike := known.contents.get(entry.size)) and (same := alike.get(digest(file.read()))):
+                return same.stamped(entry[:4])
             file.seek(0)
-            return Entry(found.st_size, found.st_mtime_ns, *read_header(file))
+            return Entry(*entry[:4], *read_header(file))
     except OSError as error:
         return Entry(problem=f"cannot be read ({error.strerror})")
     except DataError as error:
@@ -139,27 +180,42 @@ def _look(path: str, known: Entry | None) -> Entry:
 
 
 def _decoded(
-    root: Path, paths: Sequence[str], files: dict[str, Entry], canvas: Canvas, workers: int, progress: bool
-) -> Generator[tuple[np.ndarray, list[tuple[str, Entry]]], None, None]:
-    """Yield the images of some files, and what is then known of these."""
-    height, width, channels = canvas
+    root: Path, paths: Sequence[str], files: dict[str, Entry], canvas: Canvas | None, workers: int, progress: bool
+) -> Generator[list[Decoded], None, None]:
+    """Yield what some files are decoded to; without a canvas, thumbnails alone."""
 
-    def decode(chunk: Sequence[str]) -> tuple[np.ndarray, list[tuple[str, Entry]]]:
-        images, entries, count = np.empty((len(chunk), *canvas), np.uint8), [], 0
-        for path in chunk:
-            entry = files[path]
-            try:
-                content = read_file(os.path.join(root, path))  # noqa: PTH118  a Path takes longer
-                entry = entry._replace(digest=digest(content))
-                images[count] = decode_image(content, channels, (height, width))
-                count += 1
-            except DataError as error:
-                entry = entry._replace(problem=str(error))
-            entries.append((path, entry))
-        return images[:count], entries
+    def decode(chunk: Sequence[str]) -> list[Decoded]:
+        return [_decode(os.path.join(root, path), path, files[path], canvas) for path in chunk]  # noqa: PTH118  a Path takes longer
 
-    at_a_time = max(1, min(CHUNK, CHUNK_BYTES // math.prod(canvas)))
+    at_a_time = max(1, min(CHUNK, CHUNK_BYTES // math.prod(canvas or (1,))))
     with Counter(f"decoding {root}", len(paths), progress) as counter:
-        for images, entries in ahead(decode, chunks(paths, at_a_time), workers, 2 * workers):
-            yield images, entries
-            counter.advance(len(entries))
+        for found in ahead(decode, chunks(paths, at_a_time), workers, 2 * workers):
+            yield found
+            counter.advance(len(found))
+
+
+def _decode(place: str, path: str, entry: Entry, canvas: Canvas | None) -> Decoded:
+    pixels = thumb = None
+    try:
+        content, entry = _settled(place, entry)
+        entry = entry._replace(digest=digest(content))
+        if canvas is None:
+            thumb = thumbnail(content)
+        elif entry.thumb < 0:
+            pixels, thumb = decode_with_thumb(content, canvas[2], canvas[:2])
+        else:
+            pixels = decode_image(content, canvas[2], canvas[:2])
+    except DataError as error:
+        entry = entry._replace(problem=str(error))
+    return Decoded(path, entry, pixels, thumb)
+
+
+def _settled(place: str, entry: Entry) -> tuple[bytes, Entry]:
+    """Return the content of a file, and what is known of it: it may have changed since it was looked at."""
+    for _ in range(ATTEMPTS):
+        content, found = read_with_stamp(place)
+        if found == entry[:4]:
+            return content, entry if entry.height else Entry(*found, *read_header(BytesIO(content)))
+        await_tick(found)
+        entry = Entry(*found)
+    raise DataError("it changes while it is read")

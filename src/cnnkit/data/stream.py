@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.parallel import ahead, chunks
-from cnnkit.data.images import decode_image, read_file
+from cnnkit.data.files import read_file
+from cnnkit.data.images import decode_image
 from cnnkit.data.storage import ALL, Rows, Storage
 
 __all__ = ["Streamed"]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.shape import by
+from cnnkit.data.files import read_file
 from cnnkit.data.folder import find_images
-from cnnkit.data.images import decode_image, read_file
+from cnnkit.data.images import decode_image
 from cnnkit.data.pixels import CHANNELS, to_pixels
 
 __all__ = ["Input", "each_image"]
