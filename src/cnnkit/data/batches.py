@@ -116,7 +116,7 @@ class Batches:
         if self.augment:
             numbers = [self._numbers(self.augment, epoch, number) for number in range(first, first + count)]
             images = self.augment(images, torch.cat(numbers))
-        return images if self.preprocess.keeps_size(*images.shape[-2:]) else self.preprocess(images), labels
+        return images if self.preprocess.keeps(images) else self.preprocess(images), labels
 
     def _numbers(self, augment: Augmentation, epoch: int, number: int) -> Tensor:
         """Return the random numbers of a batch, over all processes."""

@@ -20,9 +20,9 @@ from cnnkit.core.files import atomic_write, cache_dir, make_folder
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
 from cnnkit.data.files import LARGEST
-from cnnkit.data.folder import SUFFIXES
 from cnnkit.data.images import Header, read_header
 from cnnkit.data.remote import is_url, open_bytes
+from cnnkit.data.walk import SUFFIXES
 
 __all__ = ["HEADER", "Contents", "member_name", "read_tar", "read_tars"]
 

@@ -94,7 +94,7 @@ class LaneStepper(Stepper):
 
 def image_size(train: Batches) -> Image:
     """Return the size C x H x W of the images that the network is given."""
-    return (train.images.shape[1], *train.preprocess.image_size)
+    return (train.preprocess.channels(train.images.shape[1]), *train.preprocess.image_size)
 
 
 def make_stepper(
