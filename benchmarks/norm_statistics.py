@@ -6,8 +6,9 @@
 Short runs on few photographs, by the plain command line: ResNet-18 as the chapter writes it (decay 0.99) and as
 torchvision does (0.9). The validation accuracy is that on DIR/val after the last epoch, which nothing has chosen. The
 test accuracy is that of other runs, which train and choose the best epoch on DIR/train alone and have DIR/val as their
-test set. The cost is that of epochs on random images, with and without, in turn: two processes, an epoch of each at a
-time. Results go to benchmarks/results/ as Markdown and JSON.
+test set. The cost is that of epochs on random images, with and without, in turn: two processes of one thread, an epoch
+of each at a time, and the processor's time, so that others at work on the machine do not count. Results go to
+benchmarks/results/ as Markdown and JSON.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def accuracies(photos: Path, seeds: int) -> dict[str, Any]:
 
 
 def train(row: str, kind: str, turn: Turn) -> None:
-    """Train epoch after epoch, each in a turn, and tell the seconds of its steps and of what is measured."""
+    """Train epoch after epoch, each in a turn."""
     import torch
 
     import cnnkit
@@ -77,6 +78,7 @@ def train(row: str, kind: str, turn: Turn) -> None:
     from cnnkit.train import EpochRecord, TrainConfig, Trainer
 
     keep_large_blocks()
+    torch.set_num_threads(1)
     name, engine, batch, steps, width = COSTS[row]
     net = cnnkit.create(name, image_size=PIXELS, **({"width": width} if width else {}))
     pixels = torch.randint(256, (batch * steps, PIXELS, PIXELS, 1), dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -84,13 +86,13 @@ def train(row: str, kind: str, turn: Turn) -> None:
     config = TrainConfig(
         epochs=100_000, batch_size=batch, engine=engine, plan="off", checkpoint_minutes=None, norm_statistics=kind
     )
-    measuring = 0.0
+    seconds: dict[str, float] = {}
 
     class Report:
-        """Hands over each epoch's seconds."""
+        """Hands over each epoch's seconds: those of its steps and of what is measured behind them."""
 
         def on_epoch_end(self, record: EpochRecord) -> None:
-            turn(f"{trainer.plan}; {measuring / record.seconds:.3f}", record.seconds + measuring)
+            turn(str(trainer.plan), seconds["end"] - seconds["start"])
 
     with tempfile.TemporaryDirectory() as folder:
         batches = Batches(data, batch, Preprocess((PIXELS, PIXELS)), seed=0)
@@ -98,15 +100,17 @@ def train(row: str, kind: str, turn: Turn) -> None:
         trainer = Trainer(
             net, batches, None, config, checkpoint=path, callbacks=[Report()], save_best=lambda net, record: None
         )
-        measure = trainer.stepper.measure_statistics
+        begin, measure = trainer.stepper.train, trainer.stepper.measure_statistics
 
-        def timed(batches: Batches, epoch: int) -> None:
-            nonlocal measuring
-            start = time.perf_counter()
+        def timed_begin() -> None:
+            seconds["start"] = time.process_time()
+            begin()
+
+        def timed_measure(batches: Batches, epoch: int) -> None:
             measure(batches, epoch)
-            measuring = time.perf_counter() - start
+            seconds["end"] = time.process_time()
 
-        trainer.stepper.measure_statistics = timed  # type: ignore[method-assign]
+        trainer.stepper.train, trainer.stepper.measure_statistics = timed_begin, timed_measure  # type: ignore[method-assign]
         trainer.run()
 
 
@@ -116,7 +120,6 @@ def costs(rounds: int) -> dict[str, Any]:
     for row in COSTS:
         words = [sys.executable, __file__, "--worker", row]
         found[row] = in_turn({kind: Contestant([*words, kind]) for kind in KINDS}, rounds, row)
-        found[row]["titles"] = found[row]["titles"]["moving"].partition(";")[0]
     return found
 
 
@@ -154,8 +157,8 @@ def main() -> None:
         options.output,
         "norm_statistics",
         "Batch normalisation's statistics: measured before each validation, or moving averages",
-        f"means of {options.seeds} seeds, {' '.join(FLAGS)}; milliseconds of an epoch's steps and of measuring, "
-        f"medians of {options.rounds} turns, and the median of the turns' ratios",
+        f"means of {options.seeds} seeds, {' '.join(FLAGS)}; milliseconds of the processor for an epoch's steps and "
+        f"measuring, medians of {options.rounds} turns, and the median of the turns' ratios",
         ["run", "validation", "test", "largest loss", "moving, ms", "fresh, ms", "ratio"],
         rows,
         figures,

@@ -317,7 +317,8 @@ def test_a_rare_class_and_smoothed_labels_are_learned(settings: dict[str, float]
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     asked = {"class_weights": "balanced", "label_smoothing": 0.1, "epochs": 20, "validation": 0, "progress": False}
     run = cnnkit.fit(net, (images, labels), test_data=(images[299:301], labels[299:301]), **asked, **settings)
-    assert cnnkit.evaluate(cnnkit.load(run.path, net=net), (images, labels)).accuracy == 1.0
+    found = cnnkit.load(run.path, net=net).predict(images.permute(0, 2, 3, 1).numpy())
+    assert [int(label) for label in found.labels] == labels.tolist()
     if "mixup" not in settings:
         assert run.history["train_accuracy"][-1] == 1.0
 

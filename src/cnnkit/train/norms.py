@@ -22,7 +22,7 @@ from cnnkit.train.distributed import ALONE, World, is_synchronised
 __all__ = ["Moments", "Norm", "batches_to_measure", "learning_norms", "measure", "write_statistics"]
 
 IMAGES = 1024  # to measure on, if the epoch is long enough
-SHARE, LEAST = 20, 4  # at most one batch in so many; but a few, and all of a shorter epoch
+SHARE, LEAST = 20, 3  # at most one batch in so many; but a few, and all of a shorter epoch
 
 Norm = _BatchNorm | BatchNormalization
 
