@@ -15,6 +15,7 @@ from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import replace_folder, write_through
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
+from cnnkit.core.text import shell
 from cnnkit.data.folder import ImageFolder, Split, scan_folder
 from cnnkit.data.images import Header, decode_image, read_file, read_header
 from cnnkit.data.reading import BadImage
@@ -141,8 +142,8 @@ class _Packing:
     def _complain(self, picture: _Picture) -> None:
         if not self.skip:
             raise DataError(
-                f"{self.root}/{picture.path}: {picture.problem}; look for more with: cnnkit data check {self.root}, "
-                f"or leave out what cannot be read with: --on-bad-image skip"
+                f"{self.root}/{picture.path}: {picture.problem}; "
+                f"look for more with: cnnkit data check {shell(self.root)}, or leave out what cannot be read with: --on-bad-image skip"
             )
         self.problems.append((picture.path, picture.problem))
 

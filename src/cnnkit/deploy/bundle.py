@@ -1,10 +1,11 @@
 """A trained net in a folder: `model.safetensors` and a `config.json` that says everything else. No pickle."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import replace_folder, sha256, write_through
+from cnnkit.core.text import from_json, to_json
 from cnnkit.data.preprocess import Preprocess
 
 __all__ = ["Bundle", "find_bundle", "read_bundle", "read_weights", "save_bundle"]
@@ -50,6 +52,11 @@ class Bundle(BaseModel):
     versions: dict[str, str]
     model_sha256: str = ""
 
+    @field_serializer("metrics")
+    def _finite(self, metrics: dict[str, float | int | bool | None]) -> dict[str, float | int | bool | None]:
+        """JSON has neither NaN nor Inf."""
+        return {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
+
     @property
     def preprocess(self) -> Preprocess:
         """What turns images into the net's input."""
@@ -75,7 +82,7 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle) -> None:
     def fill(folder: Path) -> None:
         write_through(folder / MODEL, save(weights))
         card = bundle.model_copy(update={"model_sha256": sha256(folder / MODEL)})
-        write_through(folder / CONFIG, card.model_dump_json(indent=1) + "\n")
+        write_through(folder / CONFIG, to_json(card.model_dump(mode="json")) + "\n")
 
     replace_folder(path, fill)
 
@@ -98,8 +105,8 @@ def read_bundle(path: Path) -> tuple[Path, Bundle]:
     """
     folder = find_bundle(path)
     try:
-        return folder, Bundle.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        return folder, Bundle.model_validate(from_json((folder / CONFIG).read_bytes()))
+    except (ValueError, OSError) as error:
         raise CnnkitError(f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})") from error
 
 

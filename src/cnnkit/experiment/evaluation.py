@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.text import html
 from cnnkit.data import Batches, Dataset, ImageSet, Reading, is_handed_in, load_dataset, renumbered
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Bundle, Classifier, load
@@ -89,7 +89,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         return "".join(
             [
-                f"<p>{escape(self._line())}</p>",
+                f"<p>{html(self._line())}</p>",
                 html_table(COLUMNS, self._class_rows()),
                 html_table(self._confusion_columns(), self._confusion_rows()),
             ]
