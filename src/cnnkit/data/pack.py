@@ -143,7 +143,8 @@ class _Packing:
         if not self.skip:
             raise DataError(
                 f"{self.root}/{picture.path}: {picture.problem}; "
-                f"look for more with: cnnkit data check {shell(self.root)}, or leave out what cannot be read with: --on-bad-image skip"
+                f"look for more with: cnnkit data check {shell(self.root)}, "
+                "or leave out what cannot be read with: --on-bad-image skip"
             )
         self.problems.append((picture.path, picture.problem))
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import replace_folder, sha256, write_through
+from cnnkit.core.files import replace_folder, sha256, utf8_path, write_through
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.preprocess import Preprocess
 
@@ -116,7 +116,8 @@ def read_weights(folder: Path, bundle: Bundle, net: nn.Module) -> None:
     try:
         if sha256(model) != bundle.model_sha256:
             raise CnnkitError(f"{model}: damaged: its sha256 is not the one in {CONFIG}")
-        weights = load_file(model)
+        with utf8_path(model) as path:
+            weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CnnkitError(f"{model}: cannot be read ({_first(error)})") from error
     try:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.fetch import fetch
-from cnnkit.core.files import cache_dir
+from cnnkit.core.files import cache_dir, utf8_path
 
 __all__ = ["WEIGHTS", "Weights", "load_pretrained", "published_weights", "torchvision_names"]
 
@@ -189,7 +189,8 @@ def _adapted(weight: Tensor, shape: torch.Size) -> Tensor:
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            with utf8_path(path) as readable:
+                return load_file(readable)
         given = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file of weights") from error
