@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from html import escape
@@ -82,7 +83,8 @@ def to_json(content: Any, *, ascii: bool = False) -> str:
 
 def from_json(content: bytes) -> Any:
     """Return what `to_json` wrote, with names as the file system has them; raises ValueError if it is no JSON."""
-    return json.loads(decode(content))
+    value = json.loads(content)
+    return value if sys.getfilesystemencoding() == "utf-8" else _native(value)
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> str:
@@ -90,6 +92,15 @@ def to_csv(rows: Iterable[Sequence[object]]) -> str:
     lines: list[str] = []
     csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def _native(value: Any) -> Any:
+    """Return JSON's value with its strings as `os.fsdecode` gives them in a locale without UTF-8."""
+    if isinstance(value, list):
+        return [_native(one) for one in value]
+    if isinstance(value, dict):
+        return {_native(name): _native(one) for name, one in value.items()}
+    return decode(value.encode("utf-8", "surrogateescape")) if isinstance(value, str) else value
 
 
 def _escape(one: str) -> str:

@@ -1,6 +1,7 @@
 """Lines over a common axis: drawn with matplotlib, or as text with plotext (the extra `report`)."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -105,7 +106,8 @@ class Plot:
         atomic_write(path, lambda file: self._write(file, kind))
 
     def _write(self, file: BinaryIO, kind: str) -> None:
-        with require("matplotlib", "report").rc_context(STYLE):
+        with require("matplotlib", "report").rc_context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in another script: it draws a box
             self.figure().savefig(file, format=kind, metadata=UNDATED[kind])
 
     def _repr_html_(self) -> str:
