@@ -389,6 +389,7 @@ def run(*words):
         assert not left.code, words
 
 root, other, classes = (os.fsdecode(bytes.fromhex(word)) for word in sys.argv[1:])
+print(cnnkit.evaluate(other))
 classes = classes.split("\\0")
 output = os.fsdecode(b"ascii \\xe9")
 run("train", "lenet", "--data", root, "--epochs", "1", "--output", output)

@@ -5,6 +5,7 @@ All text of others goes through `PatientConsole.render_str`, cells of tables too
 
 import io
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -75,8 +76,10 @@ def aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def as_text(*parts: Any) -> str:
-    """Return tables and lines as plain text."""
-    console = PatientConsole(file=io.StringIO(), width=WIDTH, color_system=None, force_jupyter=False)
+    """Return tables and lines as plain text that standard output can show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    page = io.TextIOWrapper(io.BytesIO(), encoding, newline="\n")
+    console = PatientConsole(file=page, width=WIDTH, color_system=None, force_jupyter=False)
     console.print(*parts, sep="\n", soft_wrap=False)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is a StringIO
-    return "\n".join(line.rstrip() for line in lines).strip("\n")
+    page.seek(0)
+    return "\n".join(line.rstrip() for line in page).strip("\n")
