@@ -49,6 +49,7 @@ def show(
 
     from cnnkit.cli.console import console
     from cnnkit.core import shape
+    from cnnkit.core.text import shell
     from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
     from cnnkit.data.augment import Augment, parse
     from cnnkit.figures import contact_sheet, stack_sheets
@@ -86,5 +87,5 @@ def show(
     write_image(target, stack_sheets(sheets))
     line = f"{target}: {len(sheets)} of {len(classes)} classes, {shape.by(*size)}"
     line += f", each a picture and {count} changes by {', '.join(names)}" if names else f", up to {count} pictures each"
-    line += f"; {len(dataset.skipped)} cannot be read: cnnkit data check {data}" if dataset.skipped else ""
-    console.print(line, markup=False, soft_wrap=True)
+    line += f"; {len(dataset.skipped)} cannot be read: cnnkit data check {shell(data)}" if dataset.skipped else ""
+    console.say(line)

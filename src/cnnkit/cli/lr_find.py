@@ -65,6 +65,6 @@ def lr_find(
     rates, losses = zip(*points, strict=True)
     panel = Panel(job.stem, "learning rate", "loss, smoothed", [Series("loss", rates, losses)], log_x=True)
     print(text_plot(panel))
-    console.print(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}", markup=False, soft_wrap=True)
+    console.say(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}")
     if output:
         Plot([panel]).save(output)

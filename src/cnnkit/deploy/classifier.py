@@ -16,6 +16,7 @@ from cnnkit.core.modes import prediction_mode
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
+from cnnkit.core.text import printable
 from cnnkit.data.preprocess import Preprocess
 from cnnkit.deploy.bundle import CONFIG, Bundle, give_own_weights, read_bundle
 from cnnkit.deploy.inputs import Input, each_image
@@ -133,7 +134,7 @@ class Classifier:
         found = bundle.metrics.get("val_accuracy")
         accuracy = f", validation accuracy {found:.4f}" if found is not None else ""
         height, width = bundle.image_size
-        return (
+        return printable(
             f"Classifier({bundle.net}, {len(self.classes)} classes: {_few(self.classes)}; input {bundle.in_channels} x "
             f"{height} x {width}; trained on {bundle.data}{accuracy})"
         )

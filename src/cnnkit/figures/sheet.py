@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.shape import by
+from cnnkit.core.text import printable
 
 __all__ = ["contact_sheet", "stack_sheets"]
 
@@ -87,7 +88,7 @@ def _resized(tiles: Tensor, least: int) -> Tensor:
 
 def _written(title: str) -> Tensor:
     """Return the title as a strip 1 x height x width."""
-    font = ImageFont.load_default(FONT)
+    font, title = ImageFont.load_default(FONT), printable(title)
     strip = Image.new("L", (int(font.getlength(title)) + 1, 2 * FONT + MARGIN), PAPER)
     ImageDraw.Draw(strip).text((0, MARGIN + FONT // 2), title, fill=0, font=font)
     return torch.from_numpy(np.array(strip))[None]

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.files import utf8_path
 
 __all__ = ["Classes", "Loaded", "give_weights", "read_weights_file"]
 
@@ -98,7 +99,8 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            with utf8_path(path) as readable:
+                return load_file(readable)
         given = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file of weights") from error
