@@ -12,6 +12,7 @@ from torch import nn
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import replace_folder, sha256, write_through
+from cnnkit.core.modules import unwrapped
 from cnnkit.data.preprocess import Preprocess
 
 __all__ = ["Bundle", "find_bundle", "read_bundle", "read_weights", "save_bundle"]
@@ -69,7 +70,7 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle) -> None:
 
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in net.state_dict().items()
+        for name, tensor in unwrapped(net).state_dict().items()
     }
 
     def fill(folder: Path) -> None:

@@ -16,6 +16,7 @@ from cnnkit.core.files import cache_dir
 
 __all__ = ["WEIGHTS", "Weights", "load_pretrained", "published_weights", "torchvision_names"]
 
+WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # before the names of a net in DataParallel or torch.compile
 SERVER = "https://download.pytorch.org/models/"
 
 
@@ -188,9 +189,8 @@ def _adapted(weight: Tensor, shape: torch.Size) -> Tensor:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        given = torch.load(path, map_location="cpu", weights_only=True)
+        is_plain = path.suffix == ".safetensors"
+        given = load_file(path) if is_plain else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file of weights") from error
     except IsADirectoryError as error:
@@ -209,7 +209,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in given.items()
     ):
         raise DataError(f"{path}: not a file of weights: it must hold tensors by name")
-    return {key.removeprefix("module."): value for key, value in given.items()}  # of DistributedDataParallel
+    return {WRAPPERS.sub("", key): value for key, value in given.items()}
 
 
 def _some(keys: set[str]) -> str:
