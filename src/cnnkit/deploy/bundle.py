@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, replace_folder, sha256, utf8_path, write_through
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.preprocess import Preprocess
 
@@ -77,7 +78,7 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle, files: Mapping[str, 
 
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in net.state_dict().items()
+        for name, tensor in unwrapped(net).state_dict().items()
     }
 
     def fill(folder: Path) -> None:

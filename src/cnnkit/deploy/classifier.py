@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.modes import prediction_mode
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
@@ -32,12 +33,18 @@ DEPTH = 2  # batches that are decoded ahead
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A net in prediction mode, returning logits, and the bundle that says everything else of it."""
+    """A net in prediction mode, returning logits, and the bundle that says everything else of it.
+
+    Wrappers around the net (`torch.compile`, `DataParallel`, `DistributedDataParallel`) are left out.
+    """
 
     net: nn.Module
     bundle: Bundle
     folder: Path | None = None
     """The bundle's, if it was loaded from one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "net", unwrapped(self.net))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -156,7 +163,7 @@ def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: tor
                 f"hand in the module, cnnkit.load({str(path)!r}, net=module)"
             )
         require_same(net, bundle.net)
-        made = net
+        made = unwrapped(net)
     elif net is not None:
         raise UsageError(f"{path} holds {bundle.net} of the zoo: leave out net")
     else:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.modules import unwrapped
 from cnnkit.data import place
 from cnnkit.experiment.build import Given
 from cnnkit.experiment.config import RunConfig
@@ -63,8 +64,7 @@ def fit(
     if net is not None and not isinstance(net, str | nn.Module):
         raise UsageError(f"net must be a name of the zoo or a torch.nn.Module, not {type(net).__name__}")
     require_callbacks(callbacks)
-    module = getattr(net, "_orig_mod", net) if isinstance(net, nn.Module) else None  # what torch.compile wraps
-    given = Given(module, **handed)
+    given = Given(unwrapped(net) if isinstance(net, nn.Module) else None, **handed)
     if isinstance(net, str):
         said["net"] = net
     folder = launch(

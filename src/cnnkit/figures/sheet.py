@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.resize import resize
 from cnnkit.core.shape import by
 from cnnkit.core.text import printable
 
@@ -80,8 +81,8 @@ def _grey(maps: Tensor, symmetric: bool) -> Tensor:
 def _resized(tiles: Tensor, least: int) -> Tensor:
     longer = max(tiles.shape[-2:])
     if longer > LARGE:
-        size = [max(1, round(side * LARGE / longer)) for side in tiles.shape[-2:]]
-        return F.interpolate(tiles.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
+        height, width = (max(1, round(side * LARGE / longer)) for side in tiles.shape[-2:])
+        return resize(tiles.float(), (height, width)).round().to(torch.uint8)
     factor = math.ceil(least / longer)
     return tiles.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 

@@ -100,8 +100,9 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             with utf8_path(path) as readable:
-                return load_file(readable)
-        given = torch.load(path, map_location="cpu", weights_only=True)
+                given = load_file(readable)
+        else:
+            given = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file of weights") from error
     except IsADirectoryError as error:
