@@ -432,7 +432,7 @@ BAD = {
     "no text": ({"x.png": picture(1), "x.cls": b"\xff"}, "x.png", "label cannot be read"),
     "no JSON": ({"x.png": picture(1), "x.json": b"{"}, "x.png", "label cannot be read"),
     "another JSON": ({"x.png": picture(1), "x.json": b"[1]"}, "x.png", "no .json that says"),
-    "no image": ({"x.png": b"nonsense", "x.cls": b"1"}, "x.png", "not a picture"),
+    "no image": ({"x.png": b"nonsense", "x.cls": b"1"}, "x.png", "not an image"),
 }
 
 

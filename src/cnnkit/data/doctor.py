@@ -17,9 +17,10 @@ from cnnkit.core.errors import DataError
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
-from cnnkit.data.examine import PICTURE, Trouble, examine, format_of
+from cnnkit.data.examine import PICTURE, Trouble, examine
 from cnnkit.data.findings import KINDS, Finding
-from cnnkit.data.folder import SPLITS, SUFFIXES, ImageFolder, Split, scan_folder
+from cnnkit.data.folder import SPLITS, ImageFolder, Split, scan_folder
+from cnnkit.data.formats import SUFFIXES, unread
 from cnnkit.data.judge import imbalance, repeated, statistics, wrong_suffixes
 
 __all__ = ["Diagnosis", "diagnose"]
@@ -164,8 +165,8 @@ def _unseen(root: Path, path: str) -> Finding:
     """Say what a file is that lies outside the classes, or has another suffix."""
     if path.lower().endswith(SUFFIXES):
         return Finding("unseen", (path,), "outside the folders of classes")
-    if found := format_of(f"{root}/{path}"):
-        return Finding("unseen", (path,), f"holds a {found}, but its suffix is not one that is read")
+    if found := unread(f"{root}/{path}"):
+        return Finding("unseen", (path,), f"holds a {found.name} image: {found.remedy}")
     return Finding("other-file", (path,))
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from cnnkit.core.errors import DataError
+from cnnkit.data.formats import SUFFIXES
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.reading import BUDGET, BadImage, Reading
 from cnnkit.data.split import stratified_split
@@ -17,7 +18,6 @@ from cnnkit.data.store import open_images
 
 __all__ = ["ImageFolder", "Split", "find_images", "load_folder", "open_folder", "scan_folder"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 NAMED = 5  # unreadable images in an error
 

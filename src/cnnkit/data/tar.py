@@ -20,7 +20,7 @@ from cnnkit.core.files import atomic_write, cache_dir, make_folder
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
 from cnnkit.data.files import LARGEST
-from cnnkit.data.folder import SUFFIXES
+from cnnkit.data.formats import SUFFIXES
 from cnnkit.data.images import Header, read_header
 from cnnkit.data.remote import is_url, open_bytes
 
