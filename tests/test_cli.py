@@ -154,8 +154,8 @@ def test_predict_reports_a_bad_picture_and_answers_the_others(run: Path, cli: Cl
     first, last, bad = json.loads(result.out)
     assert "predictions" in first
     assert "predictions" in last
-    assert "not a picture" in bad["error"]
-    assert "bad.png: not a picture" in result.err
+    assert "not an image" in bad["error"]
+    assert "bad.png: not an image" in result.err
     assert "1 of 3 images" in result.err
 
 
@@ -266,7 +266,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["filter", "nowhere.png", "--kernel", "blur"], 3, ["nowhere.png: no such file"]),
         (["filter", "nowhere.png", "--kernel", "blur", "--output", "small.png"], 3, ["nowhere.png: no such file"]),
         (["filter", "small.png", "--kernel", "[[1]]", "--output", "no/x.png"], 1, ["no/x.png: cannot be written"]),
-        (["filter", "file", "--kernel", "blur"], 3, ["file: not a picture"]),
+        (["filter", "file", "--kernel", "blur"], 3, ["file: not an image"]),
         (["filter", "small.png", "--kernel", "blurr"], 2, ["unknown kernel 'blurr'", "did you mean 'blur'"]),
         (["filter", "small.png", "--kernel", "edge"], 2, ["window of 3 x 3 is larger", "2 x 2"]),
         (["filter", "small.png", "--kernel", "[[1]]", "--stride", "0"], 2, ["stride must be", "not 0"]),

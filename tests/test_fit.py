@@ -333,7 +333,7 @@ def test_test_data_may_lack_classes_and_leave_out_files() -> None:
     Path("bad.png").write_text("no image")
     other = [*files(Path("others")), ("bad.png", "odd")]
     run = cnnkit.fit("lenet", rows, validation_data=other, on_bad_image="skip", **(QUICK | {"batch_size": 8}))
-    assert "bad.png: not a picture that can be read" in (run.path / "log.txt").read_text()
+    assert "bad.png: not an image that can be read" in (run.path / "log.txt").read_text()
 
 
 def test_a_path_is_never_a_name() -> None:

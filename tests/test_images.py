@@ -79,7 +79,7 @@ def test_float_pictures_keep_their_brightness(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "no such file"), (b"", "not a picture"), (b"hello", "not a picture"), ("cut", "damaged or cut short")],
+    [(None, "no such file"), (b"", "not an image"), (b"hello", "not an image"), ("cut", "corrupt or cut short")],
 )
 def test_a_bad_file_is_named(tmp_path: Path, content: bytes | str | None, reason: str) -> None:
     path = tmp_path / "bad.png"
@@ -119,11 +119,11 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 
 def test_writing_to_the_wrong_place(tmp_path: Path) -> None:
     image = torch.zeros(1, 2, 2, dtype=torch.uint8)
-    with pytest.raises(UsageError, match=r"x\.abc: no picture format"):
+    with pytest.raises(UsageError, match=r"x\.abc: no image format"):
         write_image(tmp_path / "x.abc", image)
     with pytest.raises(CnnkitError, match="cannot be written"):
         write_image(tmp_path / "nowhere" / "x.png", image)
-    with pytest.raises(UsageError, match="no picture format"):
+    with pytest.raises(UsageError, match="no image format"):
         write_image(tmp_path / "x.psd", image)
     with pytest.raises(UsageError, match="channels must be 1 or 3, not 2"):
         read_image(tmp_path / "x.png", 2)
@@ -282,9 +282,9 @@ def test_a_png_whose_header_is_damaged_is_told() -> None:
     content = bytearray(buffer.getvalue())
     assert content[20:24] == b"\0\0\0\4"
     content[23] = 3  # one row less; the checksum knows better
-    with pytest.raises(DataError, match="not a picture"):
+    with pytest.raises(DataError, match="not an image"):
         decode_image(bytes(content))
-    with pytest.raises(DataError, match="not a picture"):
+    with pytest.raises(DataError, match="not an image"):
         read_header(io.BytesIO(bytes(content)))
 
 

@@ -213,7 +213,7 @@ def test_a_pil_image_that_cannot_be_read_is_told_too() -> None:
     closed = Image.open("a.jpg")
     closed.close()
     found = classifier().predict([cut, closed, noise(4, 4)])
-    assert "damaged or cut short" in found.errors["image 0"]
+    assert "corrupt or cut short" in found.errors["image 0"]
     assert "closed" in found.errors["image 1"]
     assert len(found) == 1
 
@@ -240,7 +240,7 @@ def test_the_verb_takes_folders_globs_and_standard_input(run: Path, cli: Cli) ->
     names = sorted(str(path) for path in root.rglob("*.png"))
     result = cli("predict", run, root, "--output", "found.csv")
     assert result.code == 3
-    assert "cnnkit: photos/class0/bad.png: not a picture that can be read" in result.err
+    assert "cnnkit: photos/class0/bad.png: not an image that can be read" in result.err
     assert "1 of 13 images could not be read" in result.err
     rows = list(csv.DictReader(io.StringIO(Path("found.csv").read_text())))
     assert sorted(row["image"] for row in rows) == names

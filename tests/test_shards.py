@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle, islice, repeat
 from pathlib import Path
 
@@ -432,7 +433,7 @@ BAD = {
     "no text": ({"x.png": picture(1), "x.cls": b"\xff"}, "x.png", "label cannot be read"),
     "no JSON": ({"x.png": picture(1), "x.json": b"{"}, "x.png", "label cannot be read"),
     "another JSON": ({"x.png": picture(1), "x.json": b"[1]"}, "x.png", "no .json that says"),
-    "no image": ({"x.png": b"nonsense", "x.cls": b"1"}, "x.png", "not a picture"),
+    "no image": ({"x.png": b"nonsense", "x.cls": b"1"}, "x.png", "not an image"),
 }
 
 
@@ -679,6 +680,53 @@ def test_foreign_shards_on_a_server_are_read_through_once(server: Server) -> Non
         server.asked, asked = [], server.asked
     assert [name for name, _ in asked] == ["shards.json"], "the second time"
     assert len(flat(seen(batches(data).epoch(1)))) == 47
+
+
+def one_shard(path: Path, label: int) -> None:
+    """Write a shard of one picture; it has the same size and time whatever its label is."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name, content in (("1.png", png(6, 6)), ("1.cls", str(label).encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    os.utime(path, (1, 1))
+
+
+def test_a_shard_of_the_same_size_and_time_is_seen_to_be_another() -> None:
+    for label, name in enumerate("ab"):
+        one_shard(Path("foreign", f"{name}.tar"), label)
+    for _ in range(2):
+        found = tar.read_tars(["foreign/a.tar", "foreign/b.tar"], 1, progress=False)
+        assert [contents.labels for contents in found] == [[0], [1]]
+        Path("foreign/a.tar").rename("c")
+        Path("foreign/b.tar").rename("foreign/a.tar")
+        Path("c").rename("foreign/b.tar")
+        found = tar.read_tars(["foreign/a.tar", "foreign/b.tar"], 1, progress=False)
+        assert [contents.labels for contents in found] == [[1], [0]]
+        for label, name in enumerate("ab"):
+            one_shard(Path("foreign", f"{name}.tar"), label)
+
+
+def test_a_shard_that_was_replaced_on_a_server_is_read_again() -> None:
+    one_shard(Path("foreign/a.tar"), 1)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            gets.append(self.command)
+
+    gets: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory="foreign")) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{http.server_port}/a.tar"
+        for expected in (1, 1, 2):
+            if expected == 2:
+                one_shard(Path("foreign/a.tar"), 2)
+                os.utime("foreign/a.tar", (100, 100))
+            (contents,) = tar.read_tars([place], 1, progress=False)
+            assert contents.labels == [expected]
+        assert gets.count("GET") == 2
+        http.shutdown()
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from cnnkit.core.errors import DataError
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
-from cnnkit.data.examine import PICTURE, Trouble, examine, format_of
+from cnnkit.data.examine import PICTURE, Trouble, examine
 from cnnkit.data.findings import KINDS, Finding
 from cnnkit.data.folder import ImageFolder, Split, as_folder
+from cnnkit.data.formats import unread
 from cnnkit.data.judge import few, imbalance, repeated, statistics, wrong_suffixes
 from cnnkit.data.layout import arrange
 from cnnkit.data.splits import SPLITS, split_of
@@ -150,8 +151,8 @@ def _passed_over(tree: Tree, seen: Set[str]) -> Iterator[Finding]:
         if path not in seen:
             yield Finding("unseen", (path,), "outside the folders of classes")
     for path in tree.others:
-        if found := format_of(f"{tree.root}/{path}"):
-            yield Finding("unseen", (path,), f"holds a {found}, but its suffix is not one that is read")
+        if found := unread(f"{tree.root}/{path}"):
+            yield Finding("unseen", (path,), f"holds a {found.name} image: {found.remedy}")
         else:
             yield Finding("other-file", (path,))
     for path in tree.hidden:

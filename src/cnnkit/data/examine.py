@@ -7,14 +7,14 @@ from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from cnnkit.core.errors import DataError
 from cnnkit.data.files import LARGEST, read_file
+from cnnkit.data.formats import format_of, open_image
 from cnnkit.data.images import THUMB, decode_with_thumb
-from cnnkit.data.orientation import EXIF, ORIENTATION
+from cnnkit.data.orientation import stored_orientation
 
-__all__ = ["FORMATS", "PICTURE", "Trouble", "examine", "format_of"]
+__all__ = ["PICTURE", "Trouble", "examine"]
 
 PICTURE = np.dtype(
     [
@@ -24,26 +24,14 @@ PICTURE = np.dtype(
         ("width", "u4"),
         ("bytes", "u8"),
         ("mode", "U8"),
-        ("format", "U8"),
+        ("format", "U12"),
         ("turned", "?"),  # by its EXIF orientation
         ("thumb", "u1", (THUMB * THUMB * 3,)),
     ]
 )
-FORMATS = {
-    "jpg": ("JPEG", "MPO"),  # MPO: a JPEG with more frames behind it, as some cameras write
-    "jpeg": ("JPEG", "MPO"),
-    "png": ("PNG",),
-    "webp": ("WEBP",),
-    "bmp": ("BMP", "DIB"),
-    "tif": ("TIFF",),
-    "tiff": ("TIFF",),
-    "gif": ("GIF",),
-    "ppm": ("PPM",),
-    "pgm": ("PPM",),
-}
-KNOWN = sorted({name for names in FORMATS.values() for name in names})
 REASONS = {  # words of the errors that decoding raises, and the kind of trouble they tell of
-    "not a picture": "no-picture",
+    "are not read": "unread-format",
+    "not an image": "no-picture",
     "refused": "too-large",
     "truncated": "truncated",
     "not enough": "truncated",
@@ -84,32 +72,13 @@ def examine(path: str) -> np.ndarray | Trouble:
         return Trouble("damaged", " ".join(str(error).split()))
 
 
-def format_of(path: str) -> str:
-    """Return the format of a picture whose suffix is none that training reads; "" if the file holds none."""
-    try:
-        if stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  as above
-            with Image.open(path, formats=KNOWN) as picture:
-                return picture.format or ""
-    except Exception:  # a damaged one counts as none
-        return ""
-    return ""
-
-
 def _picture(content: bytes, pixels: np.ndarray, thumb: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[:2]
-    with Image.open(BytesIO(content)) as file:
-        facts = file.mode, file.format or "", _turned(file)
+    file = open_image(BytesIO(content), pixels=False)
+    form = format_of(content)
+    facts = file.mode, form.name if form else "", stored_orientation(file) > 1
     digests = _digest(content), _digest(f"{height} {width} ".encode(), pixels.data)
     return np.array([(*digests, height, width, len(content), *facts, thumb)], PICTURE)
-
-
-def _turned(file: Image.Image) -> bool:
-    if file.format == "PNG" and not EXIF & file.info.keys():
-        return False  # Pillow would decode it again to look behind the pixels
-    try:
-        return file.getexif().get(ORIENTATION, 1) in range(2, 9)
-    except Exception:  # a damaged one counts as none
-        return False
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -20,6 +20,7 @@ KINDS = {
     "unreadable": Kind("harm", "files that cannot be opened", "mend links and permissions, or --quarantine DIR"),
     "empty-file": Kind("harm", "files of zero bytes", "get them again, or --quarantine DIR"),
     "no-picture": Kind("harm", "files without a picture in them", "--quarantine DIR"),
+    "unread-format": Kind("harm", "images of a format that is not read", "convert them, or --quarantine DIR"),
     "truncated": Kind("harm", "pictures cut short", "get them again, or --quarantine DIR"),
     "damaged": Kind("harm", "damaged pictures", "get them again, or --quarantine DIR"),
     "too-large": Kind("harm", "pictures too large to be decoded", "shrink them, or --quarantine DIR"),

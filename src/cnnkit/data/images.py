@@ -1,4 +1,4 @@
-"""Pictures from files, whatever their mode, as uint8 tensors."""
+"""Images from files, whatever their mode, as uint8 arrays and tensors."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,24 +8,14 @@ from typing import IO, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
-from PIL.ImageFile import ImageFile
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.data.files import read_file
+from cnnkit.data.formats import open_image, suffix_format
 from cnnkit.data.orientation import orientation_of, upright
-from cnnkit.data.png import PLAIN, plain_png, small_png
+from cnnkit.data.png import plain_png, small_png
 
 __all__ = [
     "THUMB",
@@ -43,18 +33,6 @@ __all__ = [
     "write_image",
 ]
 
-JPEG = b"\xff\xd8"  # the first bytes
-# What a file begins with tells its format. `Image.open` warns of large pictures, and warnings are not for threads.
-OPENERS: dict[bytes, Callable[..., ImageFile]] = {
-    b"\x89P": PngImagePlugin.PngImageFile,
-    JPEG: JpegImagePlugin.jpeg_factory,
-    b"RI": WebPImagePlugin.WebPImageFile,
-    b"BM": BmpImagePlugin.BmpImageFile,
-    b"GI": GifImagePlugin.GifImageFile,
-    b"II": TiffImagePlugin.TiffImageFile,
-    b"MM": TiffImagePlugin.TiffImageFile,
-    **{f"P{digit}".encode(): PpmImagePlugin.PpmImageFile for digit in range(1, 7)},
-}
 GREY = ("1", "L", "LA", "La", "I", "F")  # and the modes of 16 bits, I;16 and its like
 THUMB = 12  # pixels in height and width of a thumbnail
 DRAFT_GAP = 2  # a JPEG is decoded to at least so many times the size it is then resized to
@@ -94,10 +72,11 @@ def write_image(path: Path, image: Tensor) -> None:
     Raises UsageError for a suffix that names no format, CnnkitError if the file cannot be written.
     """
     array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
+    form = suffix_format(str(path))
+    if form is None or not (form.opener and form.written):
+        raise UsageError(f"{path}: no image format that is written has this suffix; use .png")
     try:
-        Image.fromarray(np.ascontiguousarray(array)).save(path)
-    except (ValueError, KeyError) as error:  # unknown, or known but not to be written
-        raise UsageError(f"{path}: no picture format has this suffix; use .png") from error
+        Image.fromarray(np.ascontiguousarray(array)).save(path, form.written)
     except OSError as error:
         raise CnnkitError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -120,9 +99,9 @@ def _told(function: Callable[P, R]) -> Callable[P, R]:
 @_told
 def read_header(file: IO[bytes]) -> Header:
     """Return what the image in an open file is, without decoding it; raises DataError with the reason alone."""
-    if plain := plain_png(file.read(PLAIN)):
+    if plain := plain_png(file):
         return Header(plain.height, plain.width, plain.mode == "L")
-    picture = _open(file)
+    picture = open_image(file, pixels=False)
     height, width = picture.height, picture.width
     if orientation_of(picture) > 4:
         height, width = width, height
@@ -137,17 +116,17 @@ def decode_image(
 
     Without `enlarge`, an image that fits into `size` as it is stays so. Raises DataError with the reason alone.
     """
-    return _pixels(small_png(content) or _upright(content, size), channels, size, enlarge)
+    return _pixels(_frame(content, size).upright(size), channels, size, enlarge)
 
 
 @_told
 def decode_with_thumb(
     content: bytes, channels: int | None = None, size: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `decode_image` and `thumbnail` do; most formats are decoded once for both."""
-    picture = small_png(content) or _upright(content, size)
-    thumb = thumbnail(content) if content.startswith(JPEG) else _thumb(picture)
-    return _pixels(picture, channels, size), thumb
+    """Return what `decode_image` and `thumbnail` do; but for some JPEGs the file is decoded once for both."""
+    frame = _frame(content, size)
+    thumb = _thumb(frame) if frame.suits_thumb else thumbnail(content)
+    return _pixels(frame.upright(size), channels, size), thumb
 
 
 @_told
@@ -156,7 +135,7 @@ def thumbnail(content: bytes) -> np.ndarray:
 
     They follow from the bytes alone. A JPEG is decoded small. Raises DataError with the reason alone.
     """
-    return _thumb(small_png(content) or _upright(content, (THUMB, THUMB), stretch=True))
+    return _thumb(_frame(content, (THUMB, THUMB), stretch=True))
 
 
 def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -168,30 +147,62 @@ def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
 def reason_of(error: Exception) -> DataError:
     """Return what to say of anything that Pillow raises: a damaged file can bring forth any error."""
     if isinstance(error, UnidentifiedImageError | SyntaxError):
-        return DataError("not a picture that can be read")
+        return DataError("not an image that can be read")
     if isinstance(error, Image.DecompressionBombError):
         return DataError(f"refused: {error}")
-    return DataError(f"the picture is damaged or cut short ({error})")
+    return DataError(f"the image is corrupt or cut short ({error})")
 
 
-def _upright(content: bytes, size: tuple[int, int] | None, stretch: bool = False) -> Image.Image:
-    """Return the first frame as L or RGB.
+class _Frame(NamedTuple):
+    """The first frame of a file as it is stored, L or RGB; a JPEG may be decoded small."""
 
-    A JPEG that is much larger than `size` (H, W) takes is brought to it, with its aspect ratio unless it is stretched.
-    """
-    file = _open(BytesIO(content))
+    picture: Image.Image
+    orientation: int = 1
+    whole: tuple[int, int] = (0, 0)  # width and height of a JPEG, 0 of others
+    box: tuple[float, float, float, float] | None = None  # what the image covers of a picture decoded small
+
+    @property
+    def suits_thumb(self) -> bool:
+        """Whether a thumbnail would be made of the same picture."""
+        scale = _scale(self.whole, (DRAFT_GAP * THUMB, DRAFT_GAP * THUMB))
+        return not self.whole[0] or self.picture.size == (-(-self.whole[0] // scale), -(-self.whole[1] // scale))
+
+    def upright(self, size: tuple[int, int] | None) -> Image.Image:
+        """Return the image upright, a JPEG that was decoded small as large as fits into `size` (H, W)."""
+        picture = self.picture
+        if self.box and size:
+            inner = _inner(self.whole, self.orientation, size)
+            picture = picture.resize(inner, Image.Resampling.BILINEAR, self.box)
+        return upright(picture, self.orientation)
+
+
+def _frame(content: bytes, size: tuple[int, int] | None, stretch: bool = False) -> _Frame:
+    """Decode a file; a JPEG to not much more than `size` (H, W) takes, with its aspect ratio kept or not."""
+    if plain := small_png(content):
+        return _Frame(plain)
+    file = open_image(BytesIO(content))
+    orientation = orientation_of(file)
     if not isinstance(file, JpegImagePlugin.JpegImageFile):
-        file.load()  # their orientation may lie behind their pixels
-    orientation, whole, box = orientation_of(file), file.size, None
+        return _Frame(eight_bits(file), orientation)
+    whole, box = file.size, None
     if size is not None:
-        turned = orientation > 4
-        inner = size if stretch else fitted_size(*(whole if turned else whole[::-1]), size)
-        inner = inner if turned else inner[::-1]
+        inner = size if stretch else _inner(whole, orientation, size)
         box = file.draft(None, (DRAFT_GAP * inner[0], DRAFT_GAP * inner[1]))
-    picture = eight_bits(file)
-    if box and file.size != whole:
-        picture = picture.resize(inner, Image.Resampling.BILINEAR, box[1])
-    return upright(picture, orientation)
+    return _Frame(eight_bits(file), orientation, whole, box[1] if box and file.size != whole else None)
+
+
+def _inner(whole: tuple[int, int], orientation: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height, as stored, of an image that is fitted into `size` (H, W) when it is upright."""
+    if orientation > 4:
+        return fitted_size(*whole, size)
+    height, width = fitted_size(*whole[::-1], size)
+    return width, height
+
+
+def _scale(whole: tuple[int, int], least: tuple[int, int]) -> int:
+    """Return by what Pillow divides a JPEG that is to be decoded to at least so many pixels."""
+    most = min(whole[0] // least[0], whole[1] // least[1])
+    return next((scale for scale in (8, 4, 2) if scale <= most), 1)
 
 
 def _pixels(
@@ -208,9 +219,10 @@ def _pixels(
     return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, channels)
 
 
-def _thumb(picture: Image.Image) -> np.ndarray:
-    """Return an image, L or RGB, as a thumbnail."""
-    small = picture.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=3)
+def _thumb(frame: _Frame) -> np.ndarray:
+    """Return a frame that `suits_thumb` as a thumbnail."""
+    small = frame.picture.resize((THUMB, THUMB), Image.Resampling.BILINEAR, frame.box, reducing_gap=3)
+    small = upright(small, frame.orientation)
     values = np.frombuffer(small.tobytes(), np.uint8)
     return values if small.mode == "RGB" else values.repeat(3)
 
@@ -246,14 +258,3 @@ def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     inner = picture.resize((width, height), Image.Resampling.BILINEAR)
     canvas.paste(inner, ((size[1] - width) // 2, (size[0] - height) // 2))
     return canvas
-
-
-def _open(file: IO[bytes]) -> ImageFile:
-    """Read what lies before the pixels; refuse more pixels than Pillow thinks sane."""
-    file.seek(0)
-    opener = OPENERS.get(file.read(2), Image.open)
-    file.seek(0)
-    picture = opener(file)
-    if Image.MAX_IMAGE_PIXELS and picture.height * picture.width > Image.MAX_IMAGE_PIXELS:
-        raise DataError(f"refused: {picture.width:,} x {picture.height:,} pixels may be a decompression bomb")
-    return picture

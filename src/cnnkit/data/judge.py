@@ -10,9 +10,9 @@ import numpy as np
 
 from cnnkit.core.progress import Counter
 from cnnkit.data.duplicates import PORTIONS, gather, near_pairs
-from cnnkit.data.examine import FORMATS
 from cnnkit.data.findings import Finding
 from cnnkit.data.folder import ImageFolder
+from cnnkit.data.formats import suffix_format
 
 __all__ = ["few", "imbalance", "repeated", "statistics", "wrong_suffixes"]
 
@@ -23,7 +23,8 @@ def wrong_suffixes(folder: ImageFolder, facts: np.ndarray) -> Iterator[Finding]:
     """Yield the pictures whose format is not what their suffix says; `facts` has a row of PICTURE for each picture."""
     paths = chain.from_iterable(split.paths for split in folder.splits.values())
     for path, found in zip(paths, facts["format"].tolist(), strict=True):
-        if found not in FORMATS[path.rpartition(".")[2].lower()]:
+        form = suffix_format(path)
+        if form is None or form.name != found:
             yield Finding("wrong-suffix", (path,), f"holds a {found}")
 
 

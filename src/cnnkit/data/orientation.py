@@ -1,10 +1,20 @@
-"""Which way up an image is, by its EXIF orientation."""
+"""Which way up an image is: one answer for those who read its header and those who decode it.
+
+EXIF blocks are read here and not by Pillow, which warns of corrupt ones and reads all of their tags.
+"""
+
+import re
+import struct
 
 from PIL import Image, TiffImagePlugin
 
-__all__ = ["EXIF", "ORIENTATION", "orientation_of", "upright"]
+__all__ = ["ORIENTATION", "orientation_of", "stored_orientation", "upright"]
 
-EXIF, ORIENTATION = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}, 0x0112
+ORIENTATION = 0x0112  # the tag, in EXIF as in TIFF
+RAW_EXIF, RAW_LINES = "Raw profile type exif", 3  # a block written as text, and the lines before it
+XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+ENTRY, SHORT, LONG = 12, 3, 4  # bytes of an entry, and the types that its value may have
+TURNING = ("TIFF", "HEIF")  # formats that come from their decoders upright
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -17,16 +27,57 @@ TURNS = {
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, that is still to be undone; a damaged one counts as none."""
-    if not EXIF & picture.info.keys() or isinstance(picture, TiffImagePlugin.TiffImageFile):  # Pillow turns TIFFs
-        return 1
-    try:
-        return int(picture.getexif().get(ORIENTATION, 1))
-    except Exception:  # damaged bytes bring forth errors of any type
-        return 1
+    """Return the orientation of an image of Pillow's that is still to be undone: 2 to 8, or 1 for upright.
+
+    It is said by EXIF, else by XMP. A corrupt block says nothing, and any other value means upright.
+    """
+    return 1 if picture.format in TURNING else stored_orientation(picture)
+
+
+def stored_orientation(picture: Image.Image) -> int:
+    """Return the orientation that the file has, whether or not its decoder undoes it: 2 to 8, or 1 for upright."""
+    info = picture.info
+    found = picture.tag_v2.get(ORIENTATION) if isinstance(picture, TiffImagePlugin.TiffImageFile) else None
+    if found is None:
+        found = _in_exif(_bytes(info.get("exif")) or _from_text(_bytes(info.get(RAW_EXIF))))
+    if found is None and (said := XMP.search(_bytes(info.get("XML:com.adobe.xmp") or info.get("xmp")))):
+        found = int(said[1])
+    return found if isinstance(found, int) and found in TURNS else 1
 
 
 def upright(picture: Image.Image, orientation: int | None = None) -> Image.Image:
-    """Return an image of Pillow's, turned as its EXIF orientation says, or as `orientation` does."""
+    """Return an image of Pillow's turned upright, from what it says of itself or from `orientation`."""
     turn = TURNS.get(orientation_of(picture) if orientation is None else orientation)
     return picture if turn is None else picture.transpose(turn)
+
+
+def _in_exif(block: bytes) -> int | None:
+    """Return the orientation that an EXIF block holds as one whole number, if it holds one."""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    try:
+        if order is None:
+            return None
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for place in range(start + 2, start + 2 + count * ENTRY, ENTRY):
+            tag, kind, values = struct.unpack_from(f"{order}HHI", block, place)
+            if tag == ORIENTATION:
+                form = {SHORT: "H", LONG: "I"}.get(kind) if values == 1 else None
+                return struct.unpack_from(f"{order}{form}", block, place + 8)[0] if form else 1
+    except struct.error:  # it is cut short
+        pass
+    return None
+
+
+def _from_text(text: bytes) -> bytes:
+    """Return the EXIF block that ImageMagick has written as hexadecimal numbers; b"" if it is none."""
+    try:
+        return bytes.fromhex(b"".join(text.split(b"\n")[RAW_LINES:]).decode("ascii"))
+    except ValueError:
+        return b""
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value or "").encode(errors="replace")

@@ -11,8 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError, DataError
+from cnnkit.data.files import await_tick, stamp
 
-__all__ = ["ByteFile", "LocalFile", "RemoteFile", "exists", "is_url", "open_bytes", "read_all", "read_range"]
+__all__ = [
+    "ByteFile",
+    "LocalFile",
+    "RemoteFile",
+    "exists",
+    "is_url",
+    "open_bytes",
+    "read_all",
+    "read_range",
+    "version_of",
+]
 
 TIMEOUT_SECONDS = 30
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
@@ -145,6 +156,22 @@ def exists(place: str) -> bool:
             return file.readinto(bytearray(1)) > 0
     except DataError:
         return False
+
+
+def version_of(place: str) -> list[int | str] | None:
+    """Return what tells a file from a later one of its name: its stamp here, its headers on a server.
+
+    None if the server does not say. Raises OSError for a file that is not here.
+    """
+    if not is_url(place):
+        found = stamp(os.stat(place))  # noqa: PTH116
+        await_tick(found)
+        return list(found)
+    try:
+        with urllib.request.urlopen(urllib.request.Request(place, method="HEAD"), timeout=TIMEOUT_SECONDS) as answer:
+            return [answer.headers.get(name, "") for name in ("Content-Length", "Last-Modified", "ETag")]
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def open_bytes(place: str) -> ByteFile:

@@ -11,7 +11,6 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import IO
 
 from filelock import FileLock
@@ -21,13 +20,13 @@ from cnnkit.core.files import atomic_write, cache_dir, make_folder
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
 from cnnkit.data.files import LARGEST
+from cnnkit.data.formats import SUFFIXES
 from cnnkit.data.images import Header, read_header
-from cnnkit.data.remote import is_url, open_bytes
-from cnnkit.data.walk import SUFFIXES
+from cnnkit.data.remote import is_url, open_bytes, version_of
 
 __all__ = ["HEADER", "Contents", "member_name", "read_tar", "read_tars"]
 
-VERSION = 1
+VERSION = 2
 BUFFER = 1 << 16  # bytes
 HEADER = 512  # bytes before the content of a member
 LABELS = (".cls", ".json")
@@ -43,7 +42,7 @@ class Contents:
     """
 
     bytes: int | None = None
-    modified: int = 0  # nanoseconds; 0 for one on a server
+    version: list[int | str] | None = None  # what tells it from another file of its name (`version_of`)
     offsets: list[int] = field(default_factory=list)  # of the pictures' bytes
     sizes: list[int] = field(default_factory=list)
     labels: list[int | str] = field(default_factory=list)
@@ -78,11 +77,11 @@ def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Conte
         path = cache / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, TypeError, KeyError):  # none, damaged, or of another version
             known = json.loads(path.read_bytes())
-            if known.pop("version") == VERSION and known["modified"] == _modified(place):
+            if known.pop("format") == VERSION and version_of(place) in (None, known["version"]):
                 return Contents(**known)
         contents = read_tar(place)
-        if not contents.damage:
-            atomic_write(path, json.dumps({"version": VERSION, **asdict(contents)}))
+        if not contents.damage and version_of(place) == contents.version:  # else it has changed meanwhile
+            atomic_write(path, json.dumps({"format": VERSION, **asdict(contents)}))
         return contents
 
     with FileLock(cache / ".lock"), Counter("reading through the shards", len(places), progress) as counter:
@@ -97,7 +96,7 @@ def read_tar(place: str) -> Contents:
     """Return what is in a tar file; raises CnnkitError only if a server cannot be reached."""
     contents = Contents()
     try:
-        contents.modified = _modified(place)
+        contents.version = version_of(place)
         with open_bytes(place) as raw, io.BufferedReader(raw, BUFFER) as file:
             try:
                 with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -119,10 +118,6 @@ def member_name(header: bytes) -> str:
         header[start:stop].split(b"\0")[0].decode(errors="replace") for start, stop in ((0, 100), (345, 500))
     )
     return f"{prefix}/{name}" if prefix else name
-
-
-def _modified(place: str) -> int:
-    return 0 if is_url(place) else Path(place).stat().st_mtime_ns
 
 
 def _samples(tar: tarfile.TarFile, remote: bool) -> Iterator[_Sample]:

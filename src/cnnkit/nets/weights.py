@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -97,6 +98,7 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     What a training wraps around a network's state is taken off: a dictionary around it, and what DataParallel or
     torch.compile put in front of its names. Raises DataError for what is missing, corrupt or no weights.
     """
+    given: Any = None
     try:
         if path.suffix == ".safetensors":
             with utf8_path(path) as readable:

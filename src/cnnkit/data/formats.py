@@ -1,0 +1,173 @@
+"""The formats of images: how their files begin, what their names end in, and what opens them.
+
+Image files are opened by `open_image` alone: Pillow's own `Image.open` tries whatever it knows, among it what starts
+other programs (PostScript), and warns of large images, which is not for threads.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from typing import IO, NamedTuple
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+from PIL.ImageFile import ImageFile
+
+from cnnkit.core.errors import DataError
+from cnnkit.data.openers import HAS_HEIF, open_avif, open_heic, open_jpeg, open_png
+
+__all__ = ["FORMATS", "SUFFIXES", "Format", "Unread", "format_of", "open_image", "suffix_format", "unread"]
+
+Opener = Callable[[IO[bytes], bool], ImageFile]
+
+
+class Format(NamedTuple):
+    """A format: how people call it, how its files begin and end in their names, what opens it and what writes it.
+
+    What is not opened has a remedy instead.
+    """
+
+    name: str
+    start: re.Pattern[bytes]
+    suffixes: tuple[str, ...] = ()
+    opener: Opener | None = None
+    written: str = ""  # its name in Pillow, if images can be written in it
+    remedy: str = "convert to JPEG or PNG"
+
+
+class Unread(NamedTuple):
+    """An image that is not read: the name of its format, and what to do."""
+
+    name: str
+    remedy: str
+
+
+def _begins(pattern: bytes) -> re.Pattern[bytes]:
+    return re.compile(pattern, re.DOTALL)
+
+
+def _plugin(plugin: Callable[[IO[bytes]], ImageFile]) -> Opener:
+    return lambda file, pixels: plugin(file)
+
+
+def _if_built(feature: str, opener: Opener) -> Opener | None:
+    """Return what opens a format if this Pillow was built with its library."""
+    return opener if features.check(feature) else None
+
+
+OTHER_PILLOW = "install Pillow from PyPI: pip install --force-reinstall pillow"
+RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".pef", ".srw")
+START = 64  # bytes that tell the format
+BRANDS = rb".{4}ftyp(?:.{4})*?"  # of a file in boxes: AVIF, HEIC and their like
+FORMATS = (
+    Format("JPEG", _begins(rb"\xff\xd8\xff"), (".jpg", ".jpeg", ".mpo"), open_jpeg, "JPEG"),
+    Format("PNG", _begins(rb"\x89PNG\r\n\x1a\n"), (".png",), open_png, "PNG"),
+    Format(
+        "WebP",
+        _begins(rb"RIFF.{4}WEBP"),
+        (".webp",),
+        _if_built("webp", _plugin(WebPImagePlugin.WebPImageFile)),
+        "WEBP",
+        OTHER_PILLOW,
+    ),
+    Format("BMP", _begins(rb"BM"), (".bmp",), _plugin(BmpImagePlugin.BmpImageFile), "BMP"),
+    Format("GIF", _begins(rb"GIF8[79]a"), (".gif",), _plugin(GifImagePlugin.GifImageFile), "GIF"),
+    Format("RAW", _begins(rb"II\*\x00.{4}CR|FUJIFILMCCD-RAW|IIR[OS]|IIU\x00|" + BRANDS + rb"crx "), RAW),
+    Format(
+        "TIFF",
+        _begins(rb"II[*+]\x00|MM\x00[*+]|MM\*\x00|II\x00\*"),
+        (".tif", ".tiff"),
+        _plugin(TiffImagePlugin.TiffImageFile),
+        "TIFF",
+    ),
+    Format("PPM", _begins(rb"P[1-6]\s"), (".ppm", ".pgm", ".pbm", ".pnm"), _plugin(PpmImagePlugin.PpmImageFile), "PPM"),
+    Format("AVIF", _begins(BRANDS + rb"avi[fs]"), (".avif",), _if_built("avif", open_avif), "AVIF", OTHER_PILLOW),
+    Format(
+        "JPEG 2000",
+        _begins(rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n"),
+        (".jp2", ".j2k", ".jpx"),
+        _if_built("jpg_2000", _plugin(Jpeg2KImagePlugin.Jpeg2KImageFile)),
+        "JPEG2000",
+        OTHER_PILLOW,
+    ),
+    Format(
+        "HEIC",
+        _begins(BRANDS + rb"(?:hei[cxms]|hev[cxms]|mif1|msf1)"),
+        (".heic", ".heif", ".hif"),
+        open_heic if HAS_HEIF else None,
+        remedy="pip install 'cnnkit[heic]'",
+    ),
+    Format("SVG", _begins(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<svg[\s/>]"), (".svg", ".svgz")),
+    Format("PSD", _begins(rb"8BPS"), (".psd", ".psb")),
+    Format("PostScript", _begins(rb"%!PS|\xc5\xd0\xd3\xc6"), (".eps", ".ps")),
+    Format("JPEG XL", _begins(rb"\xff\x0a|\x00\x00\x00\x0cJXL "), (".jxl",)),
+    Format("OpenEXR", _begins(rb"\x76\x2f\x31\x01"), (".exr",)),
+    Format("ICO", _begins(rb"\x00\x00\x01\x00[^\x00]"), (".ico",)),
+    Format("XCF", _begins(rb"gimp xcf"), (".xcf",)),
+    Format("DICOM", _begins(rb"(?!)"), (".dcm",)),
+    Format("TGA", _begins(rb"(?!)"), (".tga",)),
+)
+SUFFIXES = tuple(suffix for form in FORMATS if form.opener for suffix in form.suffixes)
+BY_SUFFIX = {suffix: form for form in FORMATS for suffix in form.suffixes}
+
+
+def format_of(start: bytes) -> Format | None:
+    """Return the format of a file by its first START bytes; None if it is no image, or of a format not known here."""
+    return next((form for form in FORMATS if form.start.match(start)), None)
+
+
+def suffix_format(path: str) -> Format | None:
+    """Return the format that the suffix of a path names; None if it names none."""
+    return BY_SUFFIX.get(os.path.splitext(path)[1].lower())  # noqa: PTH122  a Path takes longer
+
+
+def open_image(file: IO[bytes], pixels: bool = True) -> ImageFile:
+    """Open an image of FORMATS; what precedes its pixels is read, which is enough for its header (not `pixels`).
+
+    Raises DataError with the reason alone for other files and for more pixels than Pillow thinks sane, and whatever
+    Pillow does for a corrupt one.
+    """
+    file.seek(0)
+    form = format_of(file.read(START))
+    if form is None:
+        raise DataError("not an image that can be read")
+    if form.opener is None:
+        raise DataError(f"{form.name} images are not read: {form.remedy}")
+    file.seek(0)
+    picture = form.opener(file, pixels)
+    if Image.MAX_IMAGE_PIXELS and picture.height * picture.width > Image.MAX_IMAGE_PIXELS:
+        raise DataError(f"refused: {picture.width:,} x {picture.height:,} pixels may be a decompression bomb")
+    return picture
+
+
+def unread(path: str) -> Unread | None:
+    """Return which image a file holds that is not read, for its format or for its suffix, by its first bytes alone.
+
+    None for an image that is read, for what is no image, and for what cannot be opened.
+    """
+    by_name = suffix_format(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  a Path for each of a million files takes longer
+            return None
+        with open(path, "rb") as file:  # noqa: PTH123
+            start = file.read(START)
+    except OSError:
+        return None
+    form = format_of(start)
+    if start and by_name and not by_name.opener and (form is None or by_name.name == "RAW"):  # many RAWs are TIFFs
+        form = by_name
+    if form is None or (form.opener and by_name and by_name.opener):
+        return None
+    if not form.opener:
+        return Unread(form.name, form.remedy)
+    suffix = os.path.splitext(path)[1]  # noqa: PTH122
+    return Unread(form.name, f"rename *{suffix} to *{form.suffixes[0]}" if suffix else f"add {form.suffixes[0]}")

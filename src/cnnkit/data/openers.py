@@ -1,0 +1,74 @@
+"""What opens an image file of a format, so that only its image counts: metadata may be corrupt or huge."""
+
+import re
+import struct
+from importlib.util import find_spec
+from io import BytesIO
+from typing import IO
+
+from PIL import AvifImagePlugin, JpegImagePlugin, PngImagePlugin
+from PIL.ImageFile import ImageFile
+
+from cnnkit.data.png import bare_png
+
+__all__ = ["HAS_HEIF", "open_avif", "open_heic", "open_jpeg", "open_png"]
+
+HAS_HEIF = find_spec("pillow_heif") is not None
+START_OF_SCAN, FRAMES_AND_TABLES = 0xDA, range(0xC0, 0xE0)  # markers of a JPEG
+AVIF_EXIF = re.compile(rb"(infe.{8}(?:.{2})?)Exif", re.DOTALL)  # where the block is announced
+ADOBE, ADOBE_LENGTH, EXIF = 0xEE, 14, (0xE1, b"Exif\0\0")  # says how colours are stored
+
+
+def open_png(file: IO[bytes], pixels: bool) -> ImageFile:
+    """Open a PNG; without `pixels`, for its header alone."""
+    bare, info = bare_png(file, pixels)
+    picture = PngImagePlugin.PngImageFile(bare)
+    picture.info.update(info)
+    return picture
+
+
+def open_jpeg(file: IO[bytes], pixels: bool) -> ImageFile:
+    """Open a JPEG, or the first image of an MPO."""
+    try:
+        return _Jpeg(file)
+    except Exception:  # perhaps Pillow stumbles over a segment that says nothing of the image
+        return _Jpeg(_bare_jpeg(file))
+
+
+def open_avif(file: IO[bytes], pixels: bool) -> ImageFile:
+    """Open an AVIF; how it is turned is not said by its EXIF block."""
+    try:
+        return AvifImagePlugin.AvifImageFile(file)
+    except Exception:  # perhaps the decoder stumbles over that
+        file.seek(0)
+        return AvifImagePlugin.AvifImageFile(BytesIO(AVIF_EXIF.sub(rb"\1none", file.read(), count=1)))
+
+
+def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
+    """Open a HEIC by pillow-heif, which is an extra."""
+    from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]
+
+    heic: ImageFile = HeifImageFile(file)
+    return heic
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    def _read_dpi_from_exif(self) -> None:
+        """Do nothing: reading all of the EXIF block takes long, and a corrupt one brings warnings."""
+
+
+def _bare_jpeg(file: IO[bytes]) -> IO[bytes]:
+    """Return a JPEG without the segments that are not needed to decode it or turn it upright."""
+    file.seek(0)
+    content = file.read()
+    parts, start = [content[:2]], 2
+    while content[start : start + 1] == b"\xff" and len(content) >= start + 4:
+        marker, length = struct.unpack_from(">BH", content, start + 1)
+        if marker == START_OF_SCAN:
+            break
+        segment = content[start : start + 2 + length]
+        sound_adobe = marker == ADOBE and length >= ADOBE_LENGTH
+        if marker in FRAMES_AND_TABLES or sound_adobe or (marker, segment[4:10]) == EXIF:
+            parts.append(segment)
+        start += 2 + length
+    return BytesIO(b"".join([*parts, content[start:]]))
