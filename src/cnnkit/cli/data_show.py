@@ -47,7 +47,7 @@ def show(
     import torch
     import torch.nn.functional as F
 
-    from cnnkit.cli.console import console
+    from cnnkit.cli.console import complain, console
     from cnnkit.core import shape
     from cnnkit.core.text import shell
     from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
@@ -59,6 +59,8 @@ def show(
     names = parse(augment or ())
     Augment(names, (pixels, pixels))  # a wrong name is told before pictures are read
     dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
+    for remark in dataset.remarks:
+        complain(remark)
     train, classes = dataset.train, dataset.classes
     size = (pixels, pixels) if image_size else (train.images.shape[2], train.images.shape[3])
     change, preprocess = Augment(names, size), Preprocess(size)

@@ -26,7 +26,7 @@ def evaluate(
         A run folder, or a bundle such as its best/.
     data
         Another data set of the same classes, a folder of images or a CSV file: its test part or, without one, all of
-        it. Without --data, the test images of what the network was trained on.
+        it, but for images that the network was trained on. Without --data, the run's own test images.
     data_dir
         Folder of the data set's IDX files.
     on_bad_image
