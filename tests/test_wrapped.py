@@ -92,9 +92,7 @@ def test_operators(pair: Pair) -> None:
     assert repr(by_hand(wrapped)) == repr(by_hand(net))
     assert foreign_name(wrapped) == foreign_name(net)
     assert list(tune(wrapped)) == ["conv1.0", "conv2.0"]
-    assert all(
-        "." not in name.removeprefix("conv") or name[:5] in ("conv1", "conv2") for name in compile_pooling(wrapped)
-    )
+    assert list(compile_pooling(wrapped)) == (["conv1.3", "conv2.3"] if find_compiler() else [])
 
 
 def test_deploy(pair: Pair, tmp_path: Path) -> None:
@@ -119,24 +117,25 @@ def test_deploy(pair: Pair, tmp_path: Path) -> None:
     assert again.predict(IMAGES[:5], progress=False).logits.equal(logits)
 
 
-def test_onnx(pair: Pair) -> None:
+def test_onnx() -> None:
     pytest.importorskip("onnxscript")
+    net = cnnkit.create("lenet")
+    assert to_onnx(nn.DataParallel(compiled(net)), SIZE) == to_onnx(net, SIZE)
+
+
+def test_why_lanes_cannot_take_it(pair: Pair) -> None:
     wrapped, net = pair
-    assert to_onnx(wrapped, SIZE) == to_onnx(net, SIZE)
+    assert obstacle(wrapped, SIZE) == obstacle(net, SIZE)
+    deep = cnnkit.create("resnet18", width=4)
+    assert obstacle(nn.DataParallel(compiled(deep)), SIZE) == obstacle(deep, SIZE)
+    assert "SameConv2d" in str(obstacle(deep, SIZE))
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_lanes(pair: Pair) -> None:
-    wrapped, net = pair
-    assert obstacle(wrapped, SIZE) is None
-    x = torch.rand(3, *SIZE)
-    torch.testing.assert_close(Engine(wrapped, SIZE).predict(x), net(x), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_why_lanes_cannot_take_it() -> None:
-    net = cnnkit.create("resnet18", width=4)
-    assert obstacle(nn.DataParallel(compiled(net)), SIZE) == obstacle(net, SIZE)
+def test_lanes() -> None:
+    net, x = cnnkit.create("lenet").eval(), torch.rand(3, *SIZE)
+    engine = Engine(nn.DataParallel(compiled(net)), SIZE)
+    torch.testing.assert_close(engine.predict(x), net(x), rtol=1e-3, atol=1e-4)
 
 
 def test_a_training_is_that_of_the_network_inside(pair: Pair) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnnkit.core.modes import is_recorded
 from cnnkit.core.shape import Pair, Sides, pair, same_padding
 
-__all__ = ["CeilMaxPool2d", "SameConv2d", "SameMaxPool2d", "padded_conv2d", "same_sides"]
+__all__ = ["CeilMaxPool2d", "SameConv2d", "SameMaxPool2d", "padded_conv2d", "same_maps", "same_sides"]
 
 
 class SameConv2d(nn.Conv2d):
@@ -25,7 +25,7 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pad and correlate: N x C x H x W to N x O x ceil(H / stride) x ceil(W / stride)."""
-        sides = same_sides(input, self.kernel_size, self.stride)  # type: ignore[arg-type]  # torch has longer tuples
+        input, sides = same_maps(input, self.kernel_size, self.stride)  # type: ignore[arg-type]  # torch's are longer
         return padded_conv2d(input, self.weight, self.bias, self.stride, sides)
 
 
@@ -38,11 +38,12 @@ class SameMaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool N x C x H x W to N x C x ceil(H / stride) x ceil(W / stride)."""
-        top, bottom, left, right = sides = same_sides(input, self.kernel_size, self.stride)
+        lowest = float("-inf")
+        input, (top, bottom, left, right) = same_maps(input, self.kernel_size, self.stride, lowest)
         if is_recorded():
-            return _padded_max_pool2d(self, input, sides)
+            return F.max_pool2d(input, self.kernel_size, self.stride)
         if self.stride == 1:  # nothing to round up
-            input = F.pad(input, (0, right - left, 0, bottom - top), value=float("-inf"))
+            input = F.pad(input, (0, right - left, 0, bottom - top), value=lowest)
         return F.max_pool2d(input, self.kernel_size, self.stride, (top, left), ceil_mode=True)
 
 
@@ -61,7 +62,7 @@ class CeilMaxPool2d(nn.MaxPool2d):
             return F.max_pool2d(input, self.kernel_size, self.stride, ceil_mode=True)
         kernel, stride = cast(int, self.kernel_size), cast(int, self.stride)
         bottom, right = ((n - kernel + stride - 1) // stride * stride + kernel - n for n in input.shape[-2:])
-        return _padded_max_pool2d(self, input, (0, bottom, 0, right))
+        return F.max_pool2d(F.pad(input, (0, right, 0, bottom), value=float("-inf")), kernel, stride)
 
 
 def same_sides(X: Tensor, kernel: Pair, stride: Pair, dilation: Pair = 1) -> Sides:
@@ -74,15 +75,20 @@ def same_sides(X: Tensor, kernel: Pair, stride: Pair, dilation: Pair = 1) -> Sid
     return *same_padding(height, dh * (kh - 1) + 1, sh), *same_padding(width, dw * (kw - 1) + 1, sw)
 
 
+def same_maps(input: Tensor, kernel: Pair, stride: Pair, value: float = 0) -> tuple[Tensor, Sides]:
+    """Return maps and the "same" padding that they still lack: none while a program is recorded, where they are padded.
+
+    There the padding is of no known size, and nothing can be made of its being even.
+    """
+    top, bottom, left, right = sides = same_sides(input, kernel, stride)
+    if not is_recorded():
+        return input, sides
+    return F.pad(input, (left, right, top, bottom), value=value), (0, 0, 0, 0)
+
+
 def padded_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, sides: Sides) -> Tensor:
     """Correlate N x C x H x W with zeros at its top, bottom, left and right."""
     top, bottom, left, right = sides
-    if not is_recorded() and (top, left) == (bottom, right):
+    if (top, left) == (bottom, right):
         return F.conv2d(input, weight, bias, stride, (top, left))
     return F.conv2d(F.pad(input, (left, right, top, bottom)), weight, bias, stride)
-
-
-def _padded_max_pool2d(layer: nn.MaxPool2d, input: Tensor, sides: Sides) -> Tensor:
-    top, bottom, left, right = sides
-    padded = F.pad(input, (left, right, top, bottom), value=float("-inf"))
-    return F.max_pool2d(padded, layer.kernel_size, layer.stride)

@@ -13,7 +13,7 @@ from cnnkit.core.modes import is_recorded
 from cnnkit.core.modules import unwrapped
 from cnnkit.ops import winograd
 from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm, Window
-from cnnkit.ops.same import SameConv2d, same_sides
+from cnnkit.ops.same import SameConv2d, same_maps
 
 __all__ = ["Algorithms", "TunedConv2d", "possible", "tune"]
 
@@ -51,7 +51,7 @@ class TunedConv2d(nn.Conv2d):
         gradient of such kernels writes beyond its memory (its issue 6035).
         """
         if self.same:
-            sides = same_sides(x, cast(Any, self.kernel_size), cast(Any, self.stride))
+            x, sides = same_maps(x, cast(Any, self.kernel_size), cast(Any, self.stride))
         else:
             rows, columns = cast(tuple[int, int], self.padding)
             sides = (rows, rows, columns, columns)
