@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import cnnkit
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.nets import create
 from cnnkit.train import Trainer
@@ -248,13 +249,78 @@ def test_checkpoints_every_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # --- the objective
 
 
+MIXTURE = Targets(Y, Y.flip(0), 0.3)
+
+
+@pytest.mark.parametrize("targets", [Targets(Y), MIXTURE], ids=["plain", "mixed"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_smoothing_and_class_weights_are_the_definition(smoothing: float) -> None:
-    logits, weights = torch.randn(12, 3), torch.tensor([0.5, 1.0, 2.0])
-    objective = Objective(config(label_smoothing=smoothing), weights)
-    target = F.one_hot(Y, 3) * (1 - smoothing) + smoothing / 3
-    expected = -(target * weights * logits.log_softmax(1)).sum()
-    torch.testing.assert_close(objective.total(logits, Targets(Y)), expected)
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0], [0.02, 0.0, 40.0]])
+def test_smoothing_and_class_weights_are_the_definition(
+    smoothing: float, weights: list[float] | None, targets: Targets
+) -> None:
+    """An image's loss is the cross entropy with its smoothed label, times the weight of the label's own class."""
+    logits = torch.randn(12, 3)
+    objective = Objective(config(label_smoothing=smoothing), weights and torch.tensor(weights))
+    weight = torch.tensor(weights or [1.0] * 3, dtype=torch.float64)
+
+    def expected(labels: torch.Tensor) -> torch.Tensor:
+        smooth = F.one_hot(labels, 3) * (1 - smoothing) + smoothing / 3
+        return -(weight[labels][:, None] * smooth * logits.double().log_softmax(1)).sum()
+
+    shares = [(targets.first, targets.share)]
+    if targets.second is not None:
+        shares.append((targets.second, 1 - targets.share))
+    total = sum(share * expected(labels) for labels, share in shares)
+    torch.testing.assert_close(objective.total(logits, targets).double(), total, rtol=1e-5, atol=1e-5)
+    if weights is None or not smoothing:  # as torch has it, to the bit
+        own = weights and torch.tensor(weights)
+        parts = [
+            F.cross_entropy(logits, labels, own, reduction="sum", label_smoothing=smoothing) for labels, _ in shares
+        ]
+        same = parts[0] if len(parts) == 1 else targets.share * parts[0] + (1 - targets.share) * parts[1]
+        assert objective.total(logits, targets).equal(same)
+
+
+@pytest.mark.parametrize(("common", "rare"), [(300, 6), (19, 1), (40, 1)])
+def test_at_the_minimum_each_class_keeps_its_own_images(common: int, rare: int) -> None:
+    """One row of logits for the images of each class: they end at the smoothed label, however rare the class is."""
+    labels = torch.tensor([0] * common + [1] * rare)
+    objective = Objective(config(label_smoothing=0.1), balanced_weights(labels, 2))
+    rows = torch.zeros(2, 2, requires_grad=True)
+    optimizer = torch.optim.LBFGS([rows], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = objective.total(rows[labels], Targets(labels)) / len(labels)
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    expected = torch.tensor([[0.95, 0.05], [0.05, 0.95]])
+    torch.testing.assert_close(rows.detach().softmax(1), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("mixed", [{}, {"mixup": 0.4}, {"cutmix": 1.0}], ids=str)
+def test_weighted_smoothed_parts_are_the_whole_batch(mixed: dict[str, float]) -> None:
+    settings = {"optimizer": "sgd", "label_smoothing": 0.1, **mixed}
+    weights = torch.tensor([0.1, 1.0, 9.0])
+    whole, divided = (stepped(3, accumulate=parts, class_weights=weights, **settings) for parts in (1, 3))
+    torch.testing.assert_close(parameters(divided), parameters(whole))
+
+
+@pytest.mark.parametrize("settings", [{}, {"mixup": 0.2}, {"accumulate": 4}], ids=str)
+def test_a_rare_class_and_smoothed_labels_are_learned(settings: dict[str, float]) -> None:
+    """300 bright images of one class and 6 dark ones of the other, from all settings of a user."""
+    labels = torch.tensor([0] * 300 + [1] * 6)
+    bright = torch.where(labels == 0, 200, 40).view(-1, 1, 1, 1)
+    images = (bright + torch.randint(-20, 20, (306, 1, 8, 8))).to(torch.uint8)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    asked = {"class_weights": "balanced", "label_smoothing": 0.1, "epochs": 20, "validation": 0, "progress": False}
+    run = cnnkit.fit(net, (images, labels), test_data=(images[299:301], labels[299:301]), **asked, **settings)
+    found = cnnkit.load(run.path, net=net).predict(images.permute(0, 2, 3, 1).numpy())
+    assert [int(label) for label in found.labels] == labels.tolist()
+    if "mixup" not in settings:
+        assert run.history["train_accuracy"][-1] == 1.0
 
 
 def test_balanced_weights_average_to_one() -> None:

@@ -270,10 +270,10 @@ def another_width(path: Path) -> None:
         (lambda path: None, "no such file of weights"),
         (lambda path: path.mkdir(), "a folder; name the file of weights in it"),
         (lambda path: torch.save(create("lenet"), path), r"only net\.state_dict\(\)"),
-        (lambda path: path.write_text("hello"), "damaged, or not a file of weights"),
+        (lambda path: path.write_text("hello"), "corrupt, or not a file of weights"),
         (lambda path: torch.save([1], path), "must hold tensors by name"),
-        (trap, "damaged, or not a file of weights"),
-        (cut, "damaged, or not a file of weights"),
+        (trap, "corrupt, or not a file of weights"),
+        (cut, "corrupt, or not a file of weights"),
         (without_a_layer, r"not the weights of resnet18\.tv: lacks conv4\.0\.body\.conv1\.weight, .* and \d+ more"),
         (lambda path: torch.save({0: torch.zeros(1)}, path), "must hold tensors by name"),
         (lambda path: changed(path, "fc.bias", torch.tensor(1.0)), r"head\.bias is \(\), not \(1000,\)"),
@@ -330,8 +330,10 @@ def test_training_goes_on_from_published_weights(
     model = load(tmp_path / "runs" / "resnet18.tv-digits-1")
     net, bundle = model.net, model.bundle
     assert net.state_dict()["conv3.0.shortcut.0.weight"].equal(state["layer2.0.downsample.0.weight"])
-    assert net.state_dict()["stem.0.weight"].allclose(state["conv1.weight"].sum(1, keepdim=True))
-    assert bundle.mean == pytest.approx((0.449,))
+    assert net.state_dict()["stem.0.weight"].allclose(
+        state["conv1.weight"]
+    )  # the digits are repeated as three channels
+    assert bundle.mean == pytest.approx((0.485, 0.456, 0.406))
     (tmp_path / "cache" / "weights" / file).rename(tmp_path / "away")
     assert cli("train", "--resume", "runs/resnet18.tv-digits-1").code == 0  # its weights are in its checkpoint
     (tmp_path / "away").rename(tmp_path / "cache" / "weights" / file)

@@ -46,6 +46,8 @@ def evaluate(
     for path, reason in found.skipped:
         print(f"cnnkit: left out: {path}: {reason}", file=sys.stderr)
     if json:
+        for remark in found.remarks:
+            print(f"cnnkit: {remark}", file=sys.stderr)
         print_json(found.to_dict())
     else:
         page.print(*found.tables(), markup=False)

@@ -7,7 +7,7 @@ from cnnkit.data.folder import ImageFolder, Split, load_folder, scan_folder
 from cnnkit.data.idx import read_idx
 from cnnkit.data.images import read_image, write_image
 from cnnkit.data.imageset import Dataset, ImageSet
-from cnnkit.data.load import is_handed_in, keep, load_dataset, place, renumbered, with_parts
+from cnnkit.data.load import is_handed_in, keep, load_dataset, open_dataset, place, renumbered, with_parts
 from cnnkit.data.pixels import to_pixels
 from cnnkit.data.preprocess import Preprocess, channel_statistics, resize_and_crop, resize_with_pad
 from cnnkit.data.reading import Reading
@@ -39,6 +39,7 @@ __all__ = [
     "load_folder",
     "load_named",
     "load_shards",
+    "open_dataset",
     "place",
     "read_idx",
     "read_image",

@@ -82,9 +82,10 @@ class Batches:
             if len(labels):
                 yield self.preprocess(images), labels
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the shuffled batches of an epoch from batch number `first` on: this process' part of each.
+    def epoch(self, epoch: int, first: int = 0, stop: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the shuffled batches of an epoch from number `first` to before `stop`: this process' part of each.
 
+        No other image is read; without `stop` the epoch's last batch is the last.
         Raises UsageError without a seed, or with fewer images than processes, and DataError for a batch of images of
         which none can be read.
         """
@@ -93,7 +94,7 @@ class Batches:
         if 0 < self.num_images < self.world:
             raise UsageError(f"{self.num_images:,} images are too few for {self.world} processes")
         order = self.images.order(self.seed, epoch, self.world).to(self.labels.device)
-        parts = (order[self._part(number)] for number in range(first, len(self)))
+        parts = (order[self._part(number)] for number in range(first, len(self) if stop is None else stop))
         for number, (images, labels, kept) in enumerate(self._read(parts), first):
             if not len(labels):
                 raise DataError(f"batch {number} of epoch {epoch} has no image that can be read")
@@ -116,7 +117,7 @@ class Batches:
         if self.augment:
             numbers = [self._numbers(self.augment, epoch, number) for number in range(first, first + count)]
             images = self.augment(images, torch.cat(numbers))
-        return images if self.preprocess.keeps_size(*images.shape[-2:]) else self.preprocess(images), labels
+        return images if self.preprocess.keeps(images) else self.preprocess(images), labels
 
     def _numbers(self, augment: Augmentation, epoch: int, number: int) -> Tensor:
         """Return the random numbers of a batch, over all processes."""

@@ -100,6 +100,12 @@ class PixelCache:
         finally:
             lock.release()
 
+    @property
+    def canvas(self) -> Canvas:
+        """H, W, C of the images that are kept."""
+        height, width, channels = self.pixels.shape
+        return height, width, channels
+
     def begin(self, canvas: Canvas, files: dict[str, Entry]) -> None:
         """Take what is known of the files, by path.
 

@@ -2,9 +2,8 @@
 
 import ctypes
 import logging
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +18,12 @@ from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
 from cnnkit.data.examine import PICTURE, Trouble, examine
 from cnnkit.data.findings import KINDS, Finding
-from cnnkit.data.folder import SPLITS, ImageFolder, Split, scan_folder
-from cnnkit.data.formats import SUFFIXES, unread
-from cnnkit.data.judge import imbalance, repeated, statistics, wrong_suffixes
+from cnnkit.data.folder import ImageFolder, Split, as_folder
+from cnnkit.data.formats import unread
+from cnnkit.data.judge import few, imbalance, repeated, statistics, wrong_suffixes
+from cnnkit.data.layout import arrange
+from cnnkit.data.splits import SPLITS, split_of
+from cnnkit.data.walk import Tree, walk
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -52,47 +54,29 @@ def diagnose(root: Path, workers: int | None = None, progress: bool = True) -> D
     workers = count(processors() if workers is None else workers, "workers")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    everything = set(_walk(root))
+    tree = walk(root)
     findings: list[Finding] = []
     try:
-        folder = scan_folder(root)
-    except (DataError, OSError, RecursionError) as error:
+        folder = as_folder(tree)
+        findings += [Finding("remark", detail=remark) for remark in arrange(tree).remarks]
+    except DataError as error:
         findings.append(Finding("layout", detail=str(error)))
-        folder = _guess(root, sorted(path for path in everything if path.lower().endswith(SUFFIXES)))
+        folder = _guess(tree)
     seen = {path for split in folder.splits.values() for path in split.paths}
     with _silence():
         facts, bad = _look_at_all(folder, workers, progress)
-        for path in sorted(everything - seen):
-            findings.append(_unseen(root, path))
+        findings += _passed_over(tree, seen)
     findings += bad
     folder = _without(folder, {path for finding in bad for path in finding.paths})
     if "" not in folder.classes:
         findings += [Finding("class", detail=line) for line in folder.complaints()]
+        findings += few(folder)
         findings += imbalance(folder)
     findings += wrong_suffixes(folder, facts)
     findings += repeated(folder, facts, progress)
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), finding.paths))
-    return Diagnosis(root, len(everything | seen), tuple(findings), statistics(folder, facts))
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Yield the files below the root that are not hidden; each folder once, in the order of `scan_folder`."""
-    folders, visited = [""], set()
-    while folders:
-        below = folders.pop()
-        try:
-            status = (root / below).stat()
-            if (status.st_dev, status.st_ino) in visited:
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            with os.scandir(root / below) as found:
-                entries = sorted((entry for entry in found if entry.name[0] != "."), key=lambda entry: entry.name)
-        except OSError:  # it has vanished; or it may not be read, as scan_folder says
-            continue
-        names = {entry.name: os.path.isdir(entry) for entry in entries}  # noqa: PTH112  no error for a link to itself
-        yield from (f"{below}{name}" for name, is_folder in names.items() if not is_folder)
-        folders += [f"{below}{name}/" for name, is_folder in reversed(names.items()) if is_folder]
+    return Diagnosis(root, len(tree.images) + len(tree.others), tuple(findings), statistics(folder, facts))
 
 
 @contextmanager
@@ -122,15 +106,15 @@ def _call_on(event: str, handler: int | None) -> int | None:
     return None
 
 
-def _guess(root: Path, paths: list[str]) -> ImageFolder:
-    """Place pictures as far as their paths tell, where `scan_folder` gives up; "" is the class of those in none."""
-    parts = {path: path.split("/") for path in paths}
-    split = any(names[0].lower() in SPLITS for names in parts.values() if len(names) > 1)
-    places: dict[str, list[tuple[str, str]]] = {name: [] for name in SPLITS.values()}
+def _guess(tree: Tree) -> ImageFolder:
+    """Place images as far as their paths tell, where `arrange` gives up; "" is the class of those in none."""
+    parts = {path: path.split("/") for path in sorted(tree.images)}
+    split = any(split_of(names[0]) in SPLITS for names in parts.values() if len(names) > 1)
+    places: dict[str, list[tuple[str, str]]] = {name: [] for name in SPLITS}
     for path, names in parts.items():
         if not split:
             places["train"].append((path, names[0] if len(names) > 1 else ""))
-        elif len(names) > 1 and (name := SPLITS.get(names[0].lower())):
+        elif len(names) > 1 and (name := split_of(names[0])) in places:
             places[name].append((path, names[1] if len(names) > 2 else ""))
     classes = sorted({label for rows in places.values() for _, label in rows})
     splits = {
@@ -138,7 +122,7 @@ def _guess(root: Path, paths: list[str]) -> ImageFolder:
         for name, rows in places.items()
         if rows or name == "train"
     }
-    return ImageFolder(root, tuple(classes), splits, flat=not split)
+    return ImageFolder(tree.root, tuple(classes), splits)
 
 
 def _look_at_all(folder: ImageFolder, workers: int, progress: bool) -> tuple[np.ndarray, list[Finding]]:
@@ -161,13 +145,20 @@ def _look_at_all(folder: ImageFolder, workers: int, progress: bool) -> tuple[np.
     return np.concatenate(facts), bad
 
 
-def _unseen(root: Path, path: str) -> Finding:
-    """Say what a file is that lies outside the classes, or has another suffix."""
-    if path.lower().endswith(SUFFIXES):
-        return Finding("unseen", (path,), "outside the folders of classes")
-    if found := unread(f"{root}/{path}"):
-        return Finding("unseen", (path,), f"holds a {found.name} image: {found.remedy}")
-    return Finding("other-file", (path,))
+def _passed_over(tree: Tree, seen: Set[str]) -> Iterator[Finding]:
+    """Yield what training does not see."""
+    for path in tree.images:
+        if path not in seen:
+            yield Finding("unseen", (path,), "outside the folders of classes")
+    for path in tree.others:
+        if found := unread(f"{tree.root}/{path}"):
+            yield Finding("unseen", (path,), f"holds a {found.name} image: {found.remedy}")
+        else:
+            yield Finding("other-file", (path,))
+    for path in tree.hidden:
+        yield Finding("unseen", (path,), "hidden, by a dot in front of a name")
+    for path in tree.leftovers:
+        yield Finding("leftover", (path,))
 
 
 def _without(folder: ImageFolder, bad: set[str]) -> ImageFolder:

@@ -1,11 +1,15 @@
 """Pictures that are nearly the same, found in a time that grows with their number and not with its square."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
-__all__ = ["PORTIONS", "gather", "near_pairs"]
+from cnnkit.core.progress import Counter
+
+__all__ = ["PORTIONS", "alike", "gather", "near_pairs"]
 
 PASSES, NEIGHBOURS = 8, 8  # orders in which pictures are sorted, and with how many of the next each is compared
 PORTIONS = PASSES * NEIGHBOURS
@@ -42,6 +46,20 @@ def near_pairs(thumbs: np.ndarray) -> Iterator[list[tuple[int, int]]]:
                 close = (difference**2).mean(1) < np.minimum(limit[one], limit[other])
                 pairs += zip(one[close].tolist(), other[close].tolist(), strict=True)
             yield pairs
+
+
+def alike(digests: Sequence[str], thumbs: np.ndarray, progress: bool) -> Tensor:
+    """Return a number for each image, int64, N: the same for equal `digests` and for nearly equal thumbnails."""
+    _, firsts, numbers = np.unique(np.asarray(digests), return_index=True, return_inverse=True)
+    with Counter("comparing images", PORTIONS, progress) as counter:
+        pairs = []
+        for portion in near_pairs(thumbs[firsts]):
+            pairs += portion
+            counter.advance(1)
+    joined = np.arange(len(firsts))
+    for group in gather(pairs):
+        joined[group] = group[0]
+    return torch.from_numpy(joined[numbers])
 
 
 def gather(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:

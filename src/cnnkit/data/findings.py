@@ -16,7 +16,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "layout": Kind("harm", "folders that are no data set", "root/train/CLASS/... and root/test/..., or root/CLASS/..."),
-    "class": Kind("harm", "classes that cannot be trained on", "each needs pictures in train and in every other split"),
+    "class": Kind("harm", "classes that cannot be trained on", "add images, or train with --min-images"),
     "unreadable": Kind("harm", "files that cannot be opened", "mend links and permissions, or --quarantine DIR"),
     "empty-file": Kind("harm", "files of zero bytes", "get them again, or --quarantine DIR"),
     "no-picture": Kind("harm", "files without a picture in them", "--quarantine DIR"),
@@ -29,9 +29,12 @@ KINDS = {
     "label-conflict": Kind("warning", "the same picture in several classes", "keep it where it belongs"),
     "duplicate": Kind("warning", "the same picture several times", "keep one, above all if there is no test/"),
     "unseen": Kind("warning", "pictures that training does not see", "move them into a class, rename, convert"),
+    "few": Kind("warning", "classes that can hardly be learnt or measured", "add images, or train with --min-images"),
+    "remark": Kind("warning", "folders that are read in a way that may surprise", "look whether it is meant so"),
     "imbalance": Kind("warning", "classes of very different size", "--class-weights balanced, or more pictures"),
     "near-duplicate": Kind("note", "nearly the same picture several times", "look at them"),
     "wrong-suffix": Kind("note", "pictures not of the format that their suffix says", "none needed"),
+    "leftover": Kind("note", "thumbnails and the like, which other programs left", "none needed"),
     "other-file": Kind("note", "other files, which training does not see", "none needed"),
 }
 

@@ -14,7 +14,7 @@ from cnnkit.data.findings import Finding
 from cnnkit.data.folder import ImageFolder
 from cnnkit.data.formats import suffix_format
 
-__all__ = ["imbalance", "repeated", "statistics", "wrong_suffixes"]
+__all__ = ["few", "imbalance", "repeated", "statistics", "wrong_suffixes"]
 
 UNEQUAL = 10  # times as many pictures in the largest class as in the smallest
 
@@ -26,6 +26,17 @@ def wrong_suffixes(folder: ImageFolder, facts: np.ndarray) -> Iterator[Finding]:
         form = suffix_format(path)
         if form is None or form.name != found:
             yield Finding("wrong-suffix", (path,), f"holds a {found}")
+
+
+def few(folder: ImageFolder) -> Iterator[Finding]:
+    """Yield the classes that have a single image to train on, or none to choose by or to test on."""
+    counts = {name: Count(split.labels) for name, split in folder.splits.items()}
+    for label, name in enumerate(folder.classes):
+        least = 2 if "test" in counts else 3  # of a flat folder, one is set aside from three up
+        if 0 < counts["train"][label] < least:
+            yield Finding("few", (), f"{name} has {counts['train'][label]} in train")
+        elif counts["train"][label] and (lacking := [split for split, count in counts.items() if not count[label]]):
+            yield Finding("few", (), f"{name} has none in {' and '.join(lacking)}")
 
 
 def imbalance(folder: ImageFolder) -> Iterator[Finding]:

@@ -8,17 +8,19 @@ from typing import Any
 import torch
 
 from cnnkit.core.errors import DataError, UsageError, unknown
+from cnnkit.data.archive import is_archive, unpacked
 from cnnkit.data.arrays import is_arrays, load_arrays
 from cnnkit.data.datasets import DATASETS, load_named
-from cnnkit.data.folder import open_folder, scan_folder
+from cnnkit.data.folder import as_folder, open_folder
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.map_style import is_map_style, load_map_style
 from cnnkit.data.reading import BUDGET, BadImage, Reading
 from cnnkit.data.shard_index import is_shards
 from cnnkit.data.shards import load_shards
-from cnnkit.data.table import is_table, load_table, write_table
+from cnnkit.data.table import is_table, listing_in, load_table, write_table
+from cnnkit.data.walk import walk
 
-__all__ = ["is_handed_in", "keep", "load_dataset", "place", "renumbered", "with_parts"]
+__all__ = ["is_handed_in", "keep", "load_dataset", "open_dataset", "place", "renumbered", "with_parts"]
 
 HANDED_IN = "python:"  # what settings say instead of a place
 
@@ -37,6 +39,16 @@ def _is_path(data: Any) -> bool:
     return isinstance(data, str | Path)
 
 
+def _load_folder(data: Any, options: Reading) -> Dataset:
+    """Open a folder of classes or splits, or of images that a CSV file in it lists."""
+    root = Path(data).expanduser()
+    tree = walk(root)
+    if table := listing_in(tree):
+        dataset = load_table(table, options)
+        return replace(dataset, remarks=(f"the classes of the images are read from {table}", *dataset.remarks))
+    return open_folder(as_folder(tree), options)
+
+
 def _load_shards(data: Any, options: Reading) -> Dataset:
     return load_shards(
         str(data),
@@ -53,11 +65,12 @@ FORMATS = (
     Format(lambda data: isinstance(data, str) and data in DATASETS, lambda data, o: load_named(data, o.data_dir)),
     Format(lambda data: _is_path(data) and is_shards(str(data)), _load_shards, is_path=True),
     Format(lambda data: _is_path(data) and str(data).lower().endswith(".csv"), load_table, is_path=True),
+    Format(is_archive, lambda data, o: _load_folder(unpacked(Path(data).expanduser(), o.progress), o), is_path=True),
     Format(is_table, load_table, name="list"),
     Format(is_arrays, load_arrays, name="arrays"),
     Format(
         lambda data: _is_path(data) and (Path(data).expanduser().is_dir() or Path(data).name != str(data)),
-        lambda data, o: open_folder(scan_folder(Path(data).expanduser()), o),
+        _load_folder,
         is_path=True,
     ),
     Format(is_map_style, load_map_style, name="dataset"),
@@ -74,18 +87,26 @@ def load_dataset(
     workers: int | None = None,
     budget: int = BUDGET,
     test_fraction: float = 0.1,
+    min_images: int = 0,
     progress: bool = True,
 ) -> Dataset:
-    """Open a data set: a name of DATASETS, a folder of images, tar shards, a CSV file, or what Python has at hand.
+    """Open a data set: a name of DATASETS, a folder or an archive of images, tar shards, a CSV file, or Python's own.
 
-    Python's are a pair (images, labels) of arrays or tensors, a list of pairs (path, label), a pandas frame with the
+    The last are a pair (images, labels) of arrays or tensors, a list of pairs (path, label), a pandas frame with the
     columns path and label, or a map-style `torch.utils.data.Dataset` that gives (image, label). `data_dir` is
     `load_named`'s; the other arguments are `load_folder`'s, and each format takes those that mean something to it.
 
     Raises UsageError for what is none of these, DataError for files that are missing, corrupt or at odds with each
     other.
     """
-    options = Reading(data_dir, image_size, channels, on_bad_image, workers, budget, test_fraction, progress)
+    options = Reading(
+        data_dir, image_size, channels, on_bad_image, workers, budget, test_fraction, progress, min_images
+    )
+    return open_dataset(data, options)
+
+
+def open_dataset(data: Any, options: Reading) -> Dataset:
+    """Open a data set as `load_dataset` does, and raise its errors."""
     if is_handed_in(data):
         raise UsageError(f"these data were handed in from Python ({data}); hand them in again: data=...")
     if isinstance(data, str) and not data:
@@ -98,7 +119,7 @@ def load_dataset(
             f"data cannot be {type(data).__name__}: it takes a name, a path, (images, labels), a list of "
             "(path, label), a pandas frame, or a torch.utils.data.Dataset"
         )
-    if data_dir is not None and not (isinstance(data, str) and data in DATASETS):
+    if options.data_dir is not None and not (isinstance(data, str) and data in DATASETS):
         raise UsageError(f"data_dir is for data sets with names; {_words(data)} is a place of its own: leave it out")
     return row.open(data, options)
 
@@ -158,7 +179,7 @@ def _words(data: Any) -> str:
 def _part(dataset: Dataset, data: Any, name: str, options: Reading) -> tuple[Dataset, ImageSet]:
     _, channels, height, width = dataset.train.storage.shape
     options = replace(options, image_size=options.image_size or (height, width), channels=channels, test_fraction=0.0)
-    other = load_dataset(data, **vars(options))
+    other = open_dataset(data, options)
     own: ImageSet | None = getattr(other, name)
     if own is None and (other.validation or other.test):
         raise UsageError(f"{name}_data {_words(data)} has other parts, but none for {name}: hand in that part alone")

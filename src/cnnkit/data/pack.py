@@ -1,6 +1,7 @@
-"""A folder of pictures packed into tar shards, its files as they are."""
+"""A folder of images packed into tar shards, its files as they are."""
 
 import io
+import logging
 import os
 import random
 import tarfile
@@ -9,32 +10,31 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import torch
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import replace_folder, write_through
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.data.files import read_file
-from cnnkit.data.folder import ImageFolder, Split, scan_folder
-from cnnkit.data.images import Header, decode_image, read_header
-from cnnkit.data.reading import BadImage
+from cnnkit.data.folder import Split, open_folder, scan_folder
+from cnnkit.data.images import Header, read_header
+from cnnkit.data.reading import BadImage, Reading
 from cnnkit.data.shard_index import SAMPLE, Shard, ShardIndex, write_index
-from cnnkit.data.split import stratified_split
 from cnnkit.data.tar import HEADER, read_tar
 
 __all__ = ["pack_folder"]
+
+log = logging.getLogger(__name__)
 
 OVERHEAD = 7 * HEADER // 2  # bytes of a shard for each picture: two headers, a label, padding
 GLANCE = (64, 64)  # pixels; a JPEG is read to its end for them, but not decoded in full
 
 
-class _Picture(NamedTuple):
+class _Image(NamedTuple):
     path: str
     label: int
-    content: bytes = b""
-    header: Header | None = None
-    problem: str = ""
+    content: bytes
+    header: Header
 
 
 def pack_folder(
@@ -49,14 +49,14 @@ def pack_folder(
     workers: int | None = None,
     progress: bool = True,
 ) -> ShardIndex:
-    """Write the pictures below `root` into shards of about `megabytes`, at most `images_per_shard`, and their index.
+    """Write the images below `root` into shards of about `megabytes`, at most `images_per_shard`, and their index.
 
-    Each split has shards of its own, over which its pictures are shuffled by `seed`: the same folder gives the same
-    bytes. Where there is no train/, the test set is that of `load_folder`. Each picture is decoded to see that it can
-    be, each shard is read back, and `output` appears when all is done. `on_bad_image="skip"` leaves out what cannot be
+    Each split has shards of its own, over which its images are shuffled by `seed`: the same folder gives the same
+    bytes. Where there is no test/, the test set is that of `load_folder`. Each image is decoded to see that it can be,
+    each shard is read back, and `output` appears when all is done. `on_bad_image="skip"` leaves out what cannot be
     read; it is among the index's `problems`.
 
-    Raises UsageError for an `output` that is not empty, DataError for a folder that cannot be trained on or a picture
+    Raises UsageError for an `output` that is not empty, DataError for a folder that cannot be trained on or an image
     that cannot be read, CnnkitError if the disk does not take the shards.
     """
     if megabytes < 1 or (images_per_shard is not None and images_per_shard < 1):
@@ -65,35 +65,43 @@ def pack_folder(
         raise UsageError(f"{output} is there and not empty: name a new folder")
     if output.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"{output} lies within {root}, where it would be taken for a class: name another folder")
-    folder = scan_folder(root)
-    if complaints := folder.complaints():
-        raise DataError("; ".join(complaints))
-    splits = _splits(folder, test_fraction)
+    options = Reading(
+        image_size=GLANCE,
+        on_bad_image=on_bad_image,
+        workers=workers,
+        budget=0,
+        test_fraction=test_fraction,
+        progress=progress,
+    )
+    dataset = open_folder(scan_folder(root), options)
+    for remark in dataset.remarks:
+        log.warning("%s", remark)
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    splits = {name: Split(tuple(part.names), tuple(part.labels.tolist())) for name, part in parts.items() if part}
     with Counter(f"packing {root}", sum(len(split.paths) for split in splits.values()), progress) as counter:
-        packing = _Packing(root, on_bad_image == "skip", workers or processors(), counter)
+        packing = _Packing(root, workers or processors(), counter, dataset.skipped)
 
         def fill(new: Path) -> None:
             for name, split in splits.items():
                 for number, part in enumerate(_parts(root, split, megabytes, images_per_shard, seed)):
                     packing.write(new / f"{name}-{number:05}.tar", name, part)
-            write_index(new, packing.index(folder.classes, new))
+            write_index(new, packing.index(dataset.classes, new))
 
         replace_folder(output, fill)
-    return packing.index(folder.classes, output)
+    return packing.index(dataset.classes, output)
 
 
 class _Packing:
     """Shards being written, and what has been written so far."""
 
-    def __init__(self, root: Path, skip: bool, workers: int, counter: Counter):
-        self.root, self.skip, self.workers, self.counter = root, skip, workers, counter
+    def __init__(self, root: Path, workers: int, counter: Counter, problems: tuple[tuple[str, str], ...]):
+        self.root, self.workers, self.counter, self.problems = root, workers, counter, problems
         self.shards: list[Shard] = []
         self.samples = [np.empty(0, SAMPLE)]
         self.headers: set[Header] = set()
-        self.problems: list[tuple[str, str]] = []
 
     def write(self, path: Path, split: str, part: list[tuple[str, int]]) -> None:
-        """Write a shard of pictures, by their paths and labels, and read it back."""
+        """Write a shard of images, by their paths and labels, and read it back."""
         written: list[tuple[int, int, int]] = []
         write_through(path, lambda file: written.extend(self._written(file, part)))
         found = read_tar(str(path))
@@ -111,52 +119,29 @@ class _Packing:
             classes,
             sizes.pop() if len(sizes) == 1 else None,
             all(header.grey for header in self.headers),
-            tuple(self.problems),
+            self.problems,
         )
 
     def _written(self, file: BinaryIO, part: list[tuple[str, int]]) -> Iterator[tuple[int, int, int]]:
-        """Write the pictures, and yield where each lies, as SAMPLE."""
+        """Write the images, and yield where each lies, as SAMPLE."""
         with tarfile.open(fileobj=file, mode="w") as tar:
-            pictures = ahead(self._look, part, self.workers, 4 * self.workers)
-            for number, picture in enumerate(pictures, self.counter.done):
+            images = ahead(self._look, part, self.workers, 4 * self.workers)
+            for number, image in enumerate(images, self.counter.done):
                 self.counter.advance(1)
-                if picture.header is None:
-                    self._complain(picture)
-                    continue
-                stem, _, suffix = picture.path.rpartition(".")
+                stem, _, suffix = image.path.rpartition(".")
                 folder, slash, name = stem.rpartition("/")
                 key = f"{folder}{slash}{name.replace('.', '_')}-{number:08}"
-                offset = _add(tar, f"{key}.{suffix.lower()}", picture.content)
-                _add(tar, f"{key}.cls", str(picture.label).encode())
-                self.headers.add(picture.header)
-                yield offset, len(picture.content), picture.label
+                offset = _add(tar, f"{key}.{suffix.lower()}", image.content)
+                _add(tar, f"{key}.cls", str(image.label).encode())
+                self.headers.add(image.header)
+                yield offset, len(image.content), image.label
 
-    def _look(self, row: tuple[str, int]) -> _Picture:
+    def _look(self, row: tuple[str, int]) -> _Image:
         try:
             content = read_file(f"{self.root}/{row[0]}")
-            decode_image(content, size=GLANCE)
-            return _Picture(*row, content, read_header(io.BytesIO(content)))
+            return _Image(*row, content, read_header(io.BytesIO(content)))
         except DataError as error:
-            return _Picture(*row, problem=str(error))
-
-    def _complain(self, picture: _Picture) -> None:
-        if not self.skip:
-            raise DataError(
-                f"{self.root}/{picture.path}: {picture.problem}; look for more with: cnnkit data check {self.root}, "
-                f"or leave out what cannot be read with: --on-bad-image skip"
-            )
-        self.problems.append((picture.path, picture.problem))
-
-
-def _splits(folder: ImageFolder, test_fraction: float) -> dict[str, Split]:
-    if not folder.flat:
-        return folder.splits
-    paths, labels = folder.splits["train"]
-    aside = stratified_split(torch.tensor(labels), test_fraction, seed=0)
-    return {
-        name: Split(tuple(paths[row] for row in rows), tuple(labels[row] for row in rows))
-        for name, rows in zip(("train", "test"), (rows.tolist() for rows in aside), strict=True)
-    }
+            raise DataError(f"{self.root}/{row[0]}: {error}") from error
 
 
 def _parts(

@@ -22,7 +22,8 @@ class Preprocess:
 
     `mean` and `std` have a value per channel, or one for all. The defaults scale to [0, 1]; a std of 1/255
     leaves the raw pixels 0-255. Images are resized whole, with padding; `resize` instead brings the shorter side to
-    that many pixels and cuts `image_size` out of the middle, as networks for ImageNet are tested.
+    that many pixels and cuts `image_size` out of the middle, as networks for ImageNet are tested. Where `mean` has more
+    values than the images have channels, a grey image is repeated.
     """
 
     image_size: tuple[int, int]
@@ -38,7 +39,13 @@ class Preprocess:
         elif not self.keeps_size(*batch.shape[-2:]):
             batch = resize_with_pad(batch, self.image_size)
         scale, shift = _on_device(self, batch.device)
+        if self.channels(batch.shape[1]) > batch.shape[1]:
+            batch = batch.expand(-1, len(self.mean), -1, -1).contiguous(memory_format=torch.channels_last)
         return batch.mul_(scale).add_(shift)
+
+    def channels(self, stored: int) -> int:
+        """Return how many channels the network gets of images that are stored with so many."""
+        return max(stored, len(self.mean))
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Return what a channel's pixels are multiplied by, and what is then added: one value per channel, or one."""
@@ -48,6 +55,10 @@ class Preprocess:
     def keeps_size(self, height: int, width: int) -> bool:
         """Return whether images of this size are neither resized nor cut."""
         return self.resize is None and (height, width) == self.image_size
+
+    def keeps(self, images: Tensor) -> bool:
+        """Return whether the network gets images N x C x H x W in their own size and channels."""
+        return self.keeps_size(*images.shape[-2:]) and self.channels(images.shape[1]) == images.shape[1]
 
 
 @cache

@@ -1,5 +1,6 @@
 """How a data set is read: what all of its formats are told."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,14 @@ class Reading:
     budget: int = BUDGET
     test_fraction: float = 0.1
     progress: bool = True
+    min_images: int = 0
+    """Classes with fewer images to train on are left out."""
+    trainable: bool = True
+    """Whether classes that nothing can be trained on are an error."""
+    used: Set[str] = frozenset()
+    """Digests of images that are not set aside for testing."""
+    only: Set[str] | None = None
+    """Digests of the only images that are opened."""
 
     def require_channels(self) -> None:
         """Raise UsageError for images that are neither grey nor in colour."""

@@ -14,8 +14,8 @@ import numpy as np
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import atomic_write, cache_dir, sha256
-from cnnkit.data.folder import SPLITS
 from cnnkit.data.remote import exists, is_url, read_all
+from cnnkit.data.splits import SPLITS, split_of
 from cnnkit.data.tar import read_tars
 
 __all__ = ["INDEX", "SAMPLE", "Shard", "ShardIndex", "expand", "is_shards", "open_index", "write_index"]
@@ -200,4 +200,4 @@ def _made_index(spec: str, places: list[str], workers: int, progress: bool) -> S
 def _split(place: str) -> str:
     """Return the split that a word of the file's name tells: imagenet-val-0001.tar."""
     words = re.split(r"[^a-z]+", Path(place).name.lower())
-    return next((SPLITS[word] for word in words if word in SPLITS), "train")
+    return next((split for word in words if (split := split_of(word)) in SPLITS), "train")

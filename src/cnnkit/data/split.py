@@ -1,13 +1,18 @@
-"""Validation or test images out of the training set: stratified, seeded, the same on every machine."""
+"""Validation or test images out of the training set, the same on every machine: by seed, or by what files hold."""
 
+import hashlib
 import random
+from collections import defaultdict
+from collections.abc import Sequence, Set
 
 import torch
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
 
-__all__ = ["require_fraction", "stratified_split"]
+__all__ = ["require_fraction", "split_by_content", "stratified_split"]
+
+LEAST = 3  # images of a class, of which one at least is set aside
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -22,12 +27,67 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     for label in torch.unique(labels).tolist():
         members = (labels == label).nonzero().flatten().tolist()
         chosen += draw.sample(members, round(len(members) * fraction))
-    aside = torch.zeros(len(labels), dtype=torch.bool)
-    aside[chosen] = True
-    return (~aside).nonzero().flatten(), aside.nonzero().flatten()
+    return _divided(len(labels), chosen)
+
+
+def split_by_content(
+    labels: Tensor,
+    digests: Sequence[str],
+    groups: Tensor,
+    fraction: float,
+    key: str,
+    barred: Set[str] = frozenset(),
+) -> tuple[Tensor, Tensor]:
+    """Return sorted indices (training, set aside): `fraction` of each class, rounded, and one of three images or more.
+
+    Images that are nearly the same have one number in `groups` (int64, N) and stay together. The groups of a class are
+    ranked by a hash of `key` and of their images' `digests`, and the first ones that fit are set aside: names and order
+    do not matter, and an image more or less moves a few at the border. Groups with an image whose digest is `barred`,
+    or with images of several classes, are not set aside, nor is the last group of a class.
+    Raises UsageError unless 0 <= fraction < 1.
+    """
+    require_fraction(fraction)
+    members: dict[int, list[int]] = defaultdict(list)
+    for row, group in enumerate(groups.tolist()):
+        members[group].append(row)
+    classes: dict[int, list[list[int]]] = defaultdict(list)
+    of_row = labels.tolist()
+    for rows in members.values():
+        several = {of_row[row] for row in rows}
+        if len(several) == 1 and not any(digests[row] in barred for row in rows):
+            classes[several.pop()].append(rows)
+    counts = torch.bincount(labels).tolist() if len(labels) else []
+    chosen: list[int] = []
+    for label, own in classes.items():
+        own.sort(key=lambda rows: min(_rank(key, digests[row]) for row in rows))
+        chosen += _first(own, counts[label], fraction)
+    return _divided(len(labels), chosen)
 
 
 def require_fraction(fraction: float) -> None:
     """Raise UsageError unless 0 <= fraction < 1."""
     if not 0 <= fraction < 1:
         raise UsageError(f"the fraction to set aside must be at least 0 and below 1, not {fraction!r}")
+
+
+def _first(groups: list[list[int]], number: int, fraction: float) -> list[int]:
+    """Return the rows of the first groups that fill the share of a class of `number` images."""
+    if not fraction:
+        return []
+    share = min(max(round(number * fraction), number >= LEAST), number - 1)
+    chosen: list[int] = []
+    for rows in groups:
+        if len(chosen) + len(rows) <= share:
+            chosen += rows
+    smallest = min(groups, key=len)  # the first of these
+    return smallest if not chosen and share and len(smallest) < number else chosen
+
+
+def _rank(key: str, digest: str) -> bytes:
+    return hashlib.blake2b(f"{key} {digest}".encode(), digest_size=8).digest()
+
+
+def _divided(number: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
+    aside = torch.zeros(number, dtype=torch.bool)
+    aside[chosen] = True
+    return (~aside).nonzero().flatten(), aside.nonzero().flatten()

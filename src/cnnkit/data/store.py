@@ -63,6 +63,7 @@ class Opened:
     `digests` are checksums of their contents, in hex: the same for the same bytes, on every machine.
     """
 
+    paths: tuple[str, ...]
     images: Mapped | Streamed
     digests: tuple[str, ...]
     problems: dict[str, str]
@@ -80,39 +81,42 @@ def open_images(root: Path, paths: Sequence[str], options: Reading, table: str =
     If all have one size that fits into `image_size` (H, W) they are kept at it, else fitted into `image_size` with
     padding; with one channel if all are grey, else three, unless `channels` says. They are kept decoded if that takes
     at most `budget` bytes and half of the free disk, else decoded again whenever they are asked for; `on_bad_image`
-    then says whether an image that cannot be read any more is left out of its batch. What a `table` lists has a cache
-    of its own. Raises UsageError if `image_size` is missing, CnnkitError if the disk does not take them.
+    then says whether an image that cannot be read any more is left out of its batch. Where `only` says which contents
+    are wanted, the others are as if they were not there. What a `table` lists has a cache of its own. Raises UsageError
+    if `image_size` is missing, CnnkitError if the disk does not take them.
     """
     image_size, channels, budget, progress = options.image_size, options.channels, options.budget, options.progress
     skip = options.on_bad_image == "skip"
     workers = options.workers or processors()
     cache = PixelCache(root, table)
     with cache.locked(progress):
-        files = dict(_looked_at(root, paths, _Known(cache.files), workers, progress))
-        canvas = _canvas(root, files, image_size, channels)
+        files = dict(_looked_at(root, paths, _Known(cache.files), workers, progress, options.only is not None))
+        wanted = [path for path in paths if options.only is None or files[path].digest in options.only]
+        canvas = _canvas(root, [files[path] for path in wanted], image_size, channels)
         if statistics.median(entry.size for entry in files.values()) <= TINY:
             workers = 1
-        cache.begin(canvas, files)
-        sound = [path for path, entry in cache.files.items() if not entry.problem]
-        lacking = sum(cache.files[path].row < 0 for path in sound)
+        sound = [path for path in wanted if not files[path].problem]
+        lacking = sum(files[path].row < 0 for path in sound) if canvas == cache.canvas else len(sound)
         free = shutil.disk_usage(cache.place).free
-        keep = len(files) * math.prod(canvas) <= budget and lacking * math.prod(canvas) <= free // 2
+        keep = len(wanted) * math.prod(canvas) <= budget and lacking * math.prod(canvas) <= free // 2
+        cache.begin(canvas if keep else cache.canvas, files)
         if missing := [path for path in sound if cache.files[path].lacks(keep)]:
             with closing(_decoded(root, missing, cache.files, canvas if keep else None, workers, progress)) as decoded:
                 cache.add(decoded)
         cache.save()
-        good = {path: entry for path in paths if not (entry := cache.files[path]).problem}
-        problems = {path: entry.problem for path, entry in cache.files.items() if entry.problem}
+        good = {path: entry for path in wanted if not (entry := cache.files[path]).problem}
+        problems = {path: entry.problem for path in wanted if (entry := cache.files[path]).problem}
         images: Mapped | Streamed = Streamed(root, tuple(good), canvas, workers, skip, torch.arange(len(good)))
         if keep and good:
             pixels = torch.from_numpy(cache.pixels.read())
             images = Mapped(pixels, torch.tensor([entry.row for entry in good.values()]))
         thumb_rows = np.array([entry.thumb for entry in good.values()], np.int64)
-        return Opened(images, tuple(entry.digest for entry in good.values()), problems, cache.thumbs.read(), thumb_rows)
+        digests = tuple(entry.digest for entry in good.values())
+        return Opened(tuple(good), images, digests, problems, cache.thumbs.read(), thumb_rows)
 
 
-def _canvas(root: Path, files: dict[str, Entry], image_size: tuple[int, int] | None, channels: int | None) -> Canvas:
-    entries = [entry for entry in files.values() if not entry.problem]
+def _canvas(root: Path, entries: Sequence[Entry], image_size: tuple[int, int] | None, channels: int | None) -> Canvas:
+    entries = [entry for entry in entries if not entry.problem]
     if not entries:
         return 0, 0, 0
     sizes = {(entry.height, entry.width) for entry in entries}
@@ -142,12 +146,12 @@ class _Known:
 
 
 def _looked_at(
-    root: Path, paths: Sequence[str], known: _Known, workers: int, progress: bool
+    root: Path, paths: Sequence[str], known: _Known, workers: int, progress: bool, digested: bool
 ) -> Iterator[tuple[str, Entry]]:
-    """Yield what is known of each file; only those that are new or have changed are opened."""
+    """Yield what is known of each file, its digest too if wanted; only new and changed ones are opened."""
 
     def look(chunk: Sequence[str]) -> list[tuple[str, Entry]]:
-        return [(path, _look(os.path.join(root, path), path, known)) for path in chunk]  # noqa: PTH118  a Path takes longer
+        return [(path, _look(os.path.join(root, path), path, known, digested)) for path in chunk]  # noqa: PTH118  a Path takes longer
 
     with Counter(f"looking at {root}", len(paths), progress) as counter:
         for entries in ahead(look, chunks(paths, CHUNK), workers, 2 * workers):
@@ -155,13 +159,13 @@ def _looked_at(
             counter.advance(len(entries))
 
 
-def _look(place: str, path: str, known: _Known) -> Entry:
+def _look(place: str, path: str, known: _Known, digested: bool) -> Entry:
     entry = Entry()
     try:
         status = os.stat(place)  # noqa: PTH116  a Path for each of a million files takes longer
         entry = Entry(*stamp(status))
         before = known.files.get(path)
-        if before and before[:4] == entry[:4] and not before.problem:
+        if before and before[:4] == entry[:4] and not before.problem and (before.digest or not digested):
             return before
         if not stat.S_ISREG(status.st_mode):
             raise DataError("not a file")
@@ -169,10 +173,12 @@ def _look(place: str, path: str, known: _Known) -> Entry:
             raise DataError(f"refused: it has {status.st_size:,} bytes")
         await_tick(entry[:4])
         with open(place, "rb") as file:  # noqa: PTH123
-            if (alike := known.contents.get(entry.size)) and (same := alike.get(digest(file.read()))):
+            alike = known.contents.get(entry.size, {})
+            found = digest(file.read()) if alike or digested else ""
+            if same := alike.get(found):
                 return same.stamped(entry[:4])
             file.seek(0)
-            return Entry(*entry[:4], *read_header(file))
+            return Entry(*entry[:4], *read_header(file), found)
     except OSError as error:
         return Entry(problem=f"cannot be read ({error.strerror})")
     except DataError as error:

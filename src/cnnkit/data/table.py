@@ -4,19 +4,39 @@ import csv
 import io
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnkit.core.errors import DataError, unknown
 from cnnkit.core.files import atomic_write
-from cnnkit.data.folder import SPLITS, ImageFolder, Split, open_folder
+from cnnkit.data.folder import ImageFolder, Split, open_folder
 from cnnkit.data.imageset import Dataset
+from cnnkit.data.layout import class_name
 from cnnkit.data.reading import Reading
+from cnnkit.data.splits import SPLITS, split_of
+from cnnkit.data.walk import Tree, walk
 
-__all__ = ["is_table", "load_table", "write_table"]
+__all__ = ["is_table", "listing_in", "load_table", "write_table"]
 
-COLUMNS = ("path", "label", "split")  # the last one may be missing
+COLUMNS = {  # what is told, and what the field calls it; the first name that is there counts
+    "path": (
+        "path",
+        "filepath",
+        "file_path",
+        "filename",
+        "file_name",
+        "file",
+        "image_path",
+        "image",
+        "img",
+        "image_id",
+        "id",
+    ),
+    "label": ("label", "labels", "class", "class_name", "category", "target", "y"),
+    "split": ("split", "subset"),
+}
 DELIMITERS = ",;\t"
 HANDED_IN = "list"  # the name of what is not in a file
 
@@ -46,27 +66,47 @@ def is_table(data: Any) -> bool:
 def load_table(data: Any, options: Reading) -> Dataset:
     """Open the images that a table lists: a path in the column path, the name of a class in label.
 
-    Paths are relative to the CSV file, or to the current folder. A column split says train, val or test for each;
-    without it a share of each class is set aside for testing, as of a flat folder. Further columns are ignored. Raises
-    DataError, with the row, for a column or a file that is missing, a label that is empty, a file that is listed twice,
-    and those of `open_folder`.
+    COLUMNS has the names that columns may have besides. Paths are relative to the CSV file, or to the current folder;
+    a path may lack its suffix, or the folders between the CSV file and the image. A column split says train, val or
+    test for each; without it a share of each class is set aside for testing, as of a flat folder. Further columns are
+    ignored. Raises DataError, with the row, for a column or a file that is missing, a label that is empty, a file that
+    is listed twice, and those of `open_folder`.
     """
+    finder = None
     if isinstance(data, str | Path):
         file = Path(data).expanduser()
         root, name, rows = file.parent, file.name, list(_read(file))
+        finder = _Finder(root)
     else:
         rows = [row._replace(path=row.path and _absolute(row.path)) for row in _handed_in(data)]
         root, name = Path(os.path.commonpath([os.path.dirname(row.path) for row in rows] or ["."])), HANDED_IN  # noqa: PTH120
     if not rows:
         raise DataError(f"{name}: there is no row in it")
-    folder = _checked(root, name, rows, skip=options.on_bad_image == "skip")
+    folder = _checked(root, name, rows, finder, skip=options.on_bad_image == "skip")
     return open_folder(folder, options, name)
+
+
+def listing_in(tree: Tree) -> Path | None:
+    """Return the CSV file in a folder that says which classes its images have, if their own folders do not.
+
+    Raises DataError where several files could be it.
+    """
+    holders = {path.rpartition("/")[0] for path in tree.images}
+    if not all(not holder or ("/" not in holder and (len(holders) == 1 or split_of(holder))) for holder in holders):
+        return None
+    found = [tree.root / name for name in tree.others if "/" not in name and name.lower().endswith(".csv")]
+    usable = [path for path in found if {"path", "label"} <= _columns(_header(path)).keys()]
+    best = [path for path in usable if split_of(path.stem) == "train"] or usable
+    if len(best) > 1:
+        commands = " or ".join(f"--data {path}" for path in best)
+        raise DataError(f"{tree.root} has several CSV files that list labels; name one of them: {commands}")
+    return best[0] if best else None
 
 
 def write_table(path: Path, data: Any) -> None:
     """Write a list or a frame as a CSV file that `load_table` opens to the same data set, with absolute paths."""
     rows = list(_handed_in(data, told=True))
-    columns = COLUMNS[: 2 if rows[0].split is None else 3]
+    columns = list(COLUMNS)[: 2 if rows[0].split is None else 3]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -81,17 +121,25 @@ def _read(path: Path) -> Iterator[_Row]:
             delimiter = max(DELIMITERS, key=header.count)
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter)
-            names = [name.strip().lower() for name in next(reader, [])]
-            has_split = _check_columns(str(path), names)
+            places = _require_columns(str(path), next(reader, []))
             for number, cells in enumerate(reader, start=2):
                 if any(cell.strip() for cell in cells):
-                    row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
-                    split = row.get("split", "") if has_split else None
-                    yield _Row(f"{path}, row {number}", row.get("path", ""), row.get("label", ""), split)
+                    row = {name: cells[at].strip() if at < len(cells) else "" for name, at in places.items()}
+                    yield _Row(f"{path}, row {number}", row["path"], row["label"], row.get("split"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV file ({error})") from error
+
+
+def _header(path: Path) -> list[str]:
+    """Return the names of the columns of what may be a CSV file; none, if it cannot be read."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            line = file.readline()
+        return next(csv.reader([line], delimiter=max(DELIMITERS, key=line.count)), [])
+    except (OSError, csv.Error):
+        return []
 
 
 def _handed_in(data: Any, told: bool = False) -> Iterator[_Row]:
@@ -100,13 +148,12 @@ def _handed_in(data: Any, told: bool = False) -> Iterator[_Row]:
         for number, (path, label) in enumerate(data):
             yield _Row(f"row {number} of the list", _text(path), _text(label), None)
         return
-    names = [str(name).strip().lower() for name in data.columns]
-    has_split = _check_columns("the frame", names, told)
-    columns = {name: list(data[own]) for name, own in zip(names, data.columns, strict=True) if name in COLUMNS}
-    splits: Iterable[Any] = columns["split"] if has_split else [None] * len(columns["path"])
+    places = _require_columns("the frame", data.columns, told)
+    columns = {name: list(data[data.columns[at]]) for name, at in places.items()}
+    splits: Iterable[Any] = columns.get("split") or [None] * len(columns["path"])
     for number, (path, label, split) in enumerate(zip(columns["path"], columns["label"], splits, strict=True)):
         where = f"row {number} of the frame"
-        yield _Row(where, _text(path), _text(label), _text(split) if has_split else None)
+        yield _Row(where, _text(path), _text(label), _text(split) if "split" in columns else None)
 
 
 def _text(value: Any) -> str:
@@ -116,19 +163,53 @@ def _text(value: Any) -> str:
     return "" if missing else str(value).strip()
 
 
-def _check_columns(where: str, names: list[str], told: bool = False) -> bool:
-    """Return whether there is a column split; raises DataError if path or label is missing."""
-    for name in COLUMNS[:2]:
-        if name not in names:
+def _columns(header: Iterable[Any]) -> dict[str, int]:
+    """Return the place of each of COLUMNS that a header has."""
+    names = [str(name).strip().lower() for name in header]
+    found = {column: next((name for name in known if name in names), None) for column, known in COLUMNS.items()}
+    return {column: names.index(name) for column, name in found.items() if name is not None}
+
+
+def _require_columns(where: str, header: Iterable[Any], told: bool = False) -> dict[str, int]:
+    """Return the place of each column; raises DataError if path or label is missing, or one is there twice."""
+    names = [str(name).strip().lower() for name in header]
+    places = _columns(names)
+    for name in ("path", "label"):
+        if name not in places:
             raise DataError(f"{where}: row 1 names no column {name!r}, but {', '.join(names) or 'nothing'}")
-    if twice := sorted({name for name in COLUMNS if names.count(name) > 1}):
+    if twice := sorted(names[at] for at in places.values() if names.count(names[at]) > 1):
         raise DataError(f"{where}: row 1 names the column {twice[0]!r} twice")
-    if not told and (ignored := [name for name in names if name not in COLUMNS]):
+    if not told and (ignored := [name for at, name in enumerate(names) if at not in places.values()]):
         log.warning("%s: columns ignored: %s", where, ", ".join(ignored))
-    return COLUMNS[2] in names
+    return places
 
 
-def _checked(root: Path, name: str, rows: list[_Row], skip: bool) -> ImageFolder:
+class _Finder:
+    """Finds images by less than their whole path below a folder; looks into it when it is first asked."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.by_name: dict[str, list[str]] | None = None
+
+    def find(self, where: str, path: str) -> str | None:
+        """Return the image whose path ends so, with a suffix or without; raises DataError if there are several."""
+        if self.by_name is None:
+            self.by_name = defaultdict(list)
+            for image in walk(self.root).images:
+                name = image.rpartition("/")[2]
+                for key in {name, name.rpartition(".")[0]}:
+                    self.by_name[key].append(image)
+        fitting = [
+            image
+            for image in self.by_name.get(path.rpartition("/")[2], ())
+            if f"/{image}".endswith(f"/{path}") or f"/{image.rpartition('.')[0]}".endswith(f"/{path}")
+        ]
+        if len(fitting) > 1:
+            raise DataError(f"{where}: {path} may be {' or '.join(sorted(fitting)[:2])}: write more of its path")
+        return fitting[0] if fitting else None
+
+
+def _checked(root: Path, name: str, rows: list[_Row], finder: _Finder | None, skip: bool) -> ImageFolder:
     """Return the rows as if they had been found in folders; raises DataError for the first that cannot be used."""
     seen: dict[str, str] = {}
     splits: dict[str, list[tuple[str, str]]] = {}
@@ -136,25 +217,28 @@ def _checked(root: Path, name: str, rows: list[_Row], skip: bool) -> ImageFolder
         if not row.path or not row.label:
             raise DataError(f"{row.where}: the {'label' if row.path else 'path'} is empty")
         path = os.path.normpath(row.path)
+        if not os.path.isfile(os.path.join(root, path)):  # noqa: PTH113, PTH118  Paths take longer
+            found = finder.find(row.where, path) if finder else None
+            if not found and not skip:
+                raise DataError(f"{row.where}: {row.path}: no such file; leave such rows out with on_bad_image skip")
+            path = found or path
         if path in seen:
             raise DataError(f"{row.where}: {row.path} is listed in {seen[path].rpartition(', ')[2]} already")
         seen[path] = row.where
-        if not skip and not os.path.isfile(os.path.join(root, path)):  # noqa: PTH113, PTH118  Paths take longer
-            raise DataError(f"{row.where}: {row.path}: no such file; leave such rows out with on_bad_image skip")
-        split = "train" if row.split is None else SPLITS.get(row.split.lower())
-        if split is None:
-            raise DataError(f"{row.where}: {unknown('split', row.split, ('train', 'val', 'test'))}")
-        splits.setdefault(split, []).append((path, row.label))
+        split = "train" if row.split is None else split_of(row.split)
+        if split not in SPLITS:
+            raise DataError(f"{row.where}: {unknown('split', row.split or '', ('train', 'val', 'test'))}")
+        splits.setdefault(split, []).append((path, class_name(row.label)))
     if "train" not in splits:
         raise DataError(f"{root / name}: no row is of the split train")
-    classes = tuple(sorted({row.label for row in rows}, key=_by_number))
+    classes = tuple(sorted({label for own in splits.values() for _, label in own}, key=_by_number))
     numbers = {label: number for number, label in enumerate(classes)}
-    order = [split for split in ("train", "validation", "test") if split in splits]
-    found: dict[str, Split] = {
+    found_splits: dict[str, Split] = {
         split: Split(*zip(*((path, numbers[label]) for path, label in sorted(splits[split])), strict=True))
-        for split in order
+        for split in SPLITS
+        if split in splits
     }
-    return ImageFolder(root, classes, found, flat=rows[0].split is None)
+    return ImageFolder(root, classes, found_splits)
 
 
 def _absolute(path: str) -> str:

@@ -1,6 +1,6 @@
 """A trained net in use: classifiers and their predictions, bundles that explain themselves, and what runs them fast."""
 
-from cnnkit.deploy.bundle import Bundle, find_bundle, save_bundle
+from cnnkit.deploy.bundle import Bundle, amend_bundle, find_bundle, read_bundle, read_weights, save_bundle
 from cnnkit.deploy.classifier import Classifier, load
 from cnnkit.deploy.fold import fold
 from cnnkit.deploy.predictions import Predictions
@@ -12,11 +12,14 @@ __all__ = [
     "Classifier",
     "Predictions",
     "Runner",
+    "amend_bundle",
     "find_bundle",
     "fold",
     "load",
     "prepare",
     "published_preprocess",
+    "read_bundle",
+    "read_weights",
     "save_bundle",
     "to_onnx",
 ]

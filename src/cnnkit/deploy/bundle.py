@@ -1,5 +1,6 @@
 """A trained net in a folder: `model.safetensors` and a `config.json` that says everything else. No pickle."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,14 +8,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import replace_folder, sha256, write_through
+from cnnkit.core.files import atomic_write, replace_folder, sha256, write_through
 from cnnkit.data.preprocess import Preprocess
 
-__all__ = ["Bundle", "find_bundle", "read_bundle", "read_weights", "save_bundle"]
+__all__ = ["Bundle", "amend_bundle", "find_bundle", "give_own_weights", "read_bundle", "read_weights", "save_bundle"]
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 
@@ -61,8 +62,8 @@ class Bundle(BaseModel):
         return {"cnnkit": __version__, "torch": torch.__version__}
 
 
-def save_bundle(path: Path, net: nn.Module, bundle: Bundle) -> None:
-    """Write the bundle in the place of an earlier one.
+def save_bundle(path: Path, net: nn.Module, bundle: Bundle, files: Mapping[str, bytes] | None = None) -> None:
+    """Write the bundle in the place of an earlier one, with other `files` in its folder, by their names.
 
     Raises CnnkitError, and keeps the earlier one, if the disk does not take it.
     """
@@ -76,8 +77,16 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle) -> None:
         write_through(folder / MODEL, save(weights))
         card = bundle.model_copy(update={"model_sha256": sha256(folder / MODEL)})
         write_through(folder / CONFIG, card.model_dump_json(indent=1) + "\n")
+        for name, content in (files or {}).items():
+            write_through(folder / name, content)
 
     replace_folder(path, fill)
+
+
+def amend_bundle(path: Path, **changes: Any) -> None:
+    """Change what a bundle says of itself, such as where its data are; raises CnnkitError if it cannot be written."""
+    folder, bundle = read_bundle(path)
+    atomic_write(folder / CONFIG, bundle.model_copy(update=changes).model_dump_json(indent=1) + "\n")
 
 
 def find_bundle(path: Path) -> Path:
@@ -103,19 +112,23 @@ def read_bundle(path: Path) -> tuple[Path, Bundle]:
         raise CnnkitError(f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})") from error
 
 
-def read_weights(folder: Path, bundle: Bundle, net: nn.Module) -> None:
-    """Give `net` the bundle's weights; raises CnnkitError if they are corrupt or another net's."""
+def read_weights(folder: Path, bundle: Bundle) -> dict[str, Tensor]:
+    """Return the bundle's weights by name; raises CnnkitError if they are corrupt."""
     model = folder / MODEL
     try:
         if sha256(model) != bundle.model_sha256:
-            raise CnnkitError(f"{model}: damaged: its sha256 is not the one in {CONFIG}")
-        weights = load_file(model)
+            raise CnnkitError(f"{model}: corrupt: its SHA-256 is not the one in {CONFIG}")
+        return load_file(model)
     except (OSError, SafetensorError) as error:
         raise CnnkitError(f"{model}: cannot be read ({_first(error)})") from error
+
+
+def give_own_weights(folder: Path, bundle: Bundle, net: nn.Module) -> None:
+    """Give `net` the bundle's weights; raises CnnkitError if they are corrupt or another net's."""
     try:
-        net.load_state_dict(weights)
+        net.load_state_dict(read_weights(folder, bundle))
     except RuntimeError as error:
-        raise CnnkitError(f"{model}: the weights are not those of {bundle.net} ({_first(error)})") from error
+        raise CnnkitError(f"{folder / MODEL}: the weights are not those of {bundle.net} ({_first(error)})") from error
 
 
 def _first(error: Exception) -> str:

@@ -17,7 +17,7 @@ from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
 from cnnkit.data.preprocess import Preprocess
-from cnnkit.deploy.bundle import CONFIG, Bundle, read_bundle, read_weights
+from cnnkit.deploy.bundle import CONFIG, Bundle, give_own_weights, read_bundle
 from cnnkit.deploy.inputs import Input, each_image
 from cnnkit.deploy.predictions import Predictions, joined
 from cnnkit.nets import create
@@ -35,6 +35,8 @@ class Classifier:
 
     net: nn.Module
     bundle: Bundle
+    folder: Path | None = None
+    """The bundle's, if it was loaded from one."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -167,9 +169,9 @@ def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: tor
             made = create(bundle.net, **(bundle.arguments | own))
         except (UsageError, TypeError) as error:
             raise CnnkitError(f"{folder / CONFIG}: the net cannot be built ({error})") from error
-    read_weights(folder, bundle, made)
+    give_own_weights(folder, bundle, made)
     made.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
-    return Classifier(made, bundle)
+    return Classifier(made, bundle, folder)
 
 
 def _few(classes: tuple[str, ...]) -> str:

@@ -13,9 +13,9 @@ from torch import Tensor
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.shape import by
 from cnnkit.data.files import read_file
-from cnnkit.data.folder import find_images
 from cnnkit.data.images import decode_image
 from cnnkit.data.pixels import CHANNELS, to_pixels
+from cnnkit.data.walk import walk
 
 __all__ = ["Input", "each_image"]
 
@@ -51,7 +51,7 @@ def _flat(images: Any, channels: int) -> Iterator[Any]:
             raise UsageError("the path of an image is empty")
         path = Path(images).expanduser()
         if path.is_dir():
-            files = list(find_images(path))
+            files = [f"{path}/{name}" for name in walk(path).images]
             if not files:
                 raise DataError(f"{images}: there is no image in this folder")
             yield from (Input(file, _file(file)) for file in files)

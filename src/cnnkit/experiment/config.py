@@ -1,11 +1,12 @@
 """All settings of a run: those of the training, the network and the data."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
 from cnnkit.experiment.recipes import recipe
@@ -14,6 +15,7 @@ from cnnkit.train.config import TrainConfig, explain
 
 __all__ = ["TABLES", "RunConfig", "merge", "resolve"]
 
+TRUE = "true"  # in the place of a path
 TABLES = ("model_kwargs", "stage_lr")  # settings that are tables themselves
 
 
@@ -36,10 +38,18 @@ class RunConfig(TrainConfig):
     """The row of settings to start from, of those that `cnnkit recipes` prints."""
     image_size: int | None = Field(None, ge=1)
     """Pixels in height and width that the network sees; without it, its own size."""
+    weights: str | None = None
+    """Weights to start from, with the pixels that they are used to: a run folder, a bundle, a file of tensors (.pth,
+    .pt, .safetensors), or true for torchvision's. Another set of classes gets a new head, which knows those of the same
+    name."""
     pretrained: bool = False
-    """Start from torchvision's ImageNet weights (networks named .tv), with the pixels they are used to."""
+    """Start from torchvision's ImageNet weights (networks named .tv): --weights true."""
     test: float = Field(0.1, gt=0, lt=1)
-    """Share of the images, of each class, that is set aside for testing if the data have no test part."""
+    """Share of the images, of each class, that is set aside for testing if the data have neither test nor val part."""
+    split_seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the validation images; those for testing are always the same."""
+    min_images: int = Field(0, ge=0)
+    """Leave out classes with fewer images to train on."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about an image that cannot be read: stop before training, or leave it out and say so."""
     workers: int | None = Field(None, ge=1)
@@ -64,6 +74,20 @@ class RunConfig(TrainConfig):
             raise ValueError("training takes the network's logits: leave out head")
         return values
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _place(cls, weights: Any) -> Any:
+        """Make the saved settings mean the same from every folder; "true" is no place."""
+        if not isinstance(weights, str | os.PathLike):
+            return TRUE if weights is True else weights or None
+        return TRUE if str(weights).lower() == TRUE else str(Path(weights).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "RunConfig":
+        if self.weights and self.pretrained:
+            raise ValueError(f"weights {self.weights} and pretrained are two starts: leave out one")
+        return self
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
@@ -76,6 +100,7 @@ def resolve(given: dict[str, Any]) -> RunConfig:
 
     Raises UsageError that names each wrong setting and its value.
     """
+    given = _with_those_of_weights(given)
     try:
         config = RunConfig(**(recipe(str(given.get("recipe", "default"))) | given))
     except ValidationError as error:
@@ -97,6 +122,27 @@ def merge(given: dict[str, Any], file: Path | None = None) -> RunConfig:
         if table in given and isinstance(saved.get(table), dict):
             given = given | {table: saved[table] | given[table]}
     return resolve(saved | given)
+
+
+def _with_those_of_weights(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with what the run or the bundle that they start from says of its network."""
+    place = given.get("weights")
+    if place is None or place is False:
+        return given
+    if str(place).lower() == TRUE:
+        return {name: value for name, value in given.items() if name != "weights"} | {"pretrained": True}
+    given = {"pretrained": False} | given  # whatever the recipe says
+    if not isinstance(place, str | os.PathLike) or not Path(place).expanduser().is_dir():
+        return given
+    from cnnkit.deploy import read_bundle
+
+    _, bundle = read_bundle(Path(place).expanduser())
+    if given.get("net", bundle.net) != bundle.net:
+        return given  # which is told when the weights are read
+    height, width = bundle.image_size
+    said = {"net": bundle.net} | ({"image_size": height} if height == width else {})
+    arguments = {name: value for name, value in bundle.arguments.items() if name != "pretrained"}
+    return said | given | {"model_kwargs": arguments | given.get("model_kwargs", {})}
 
 
 def _parse(value: Any) -> Any:

@@ -1,10 +1,11 @@
 """What a trained network is worth on images that it has not seen."""
 
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
@@ -12,10 +13,20 @@ from torch import Tensor, nn
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data import Batches, Dataset, ImageSet, Reading, is_handed_in, load_dataset, renumbered
+from cnnkit.data import Batches, Dataset, ImageSet, Reading, is_handed_in, open_dataset, stratified_split
+from cnnkit.data.layout import class_name
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Bundle, Classifier, load
 from cnnkit.experiment.build import looking_batch
+from cnnkit.experiment.division import (
+    Record,
+    has_digests,
+    known_content,
+    own_test,
+    read_record,
+    unused,
+    used_content,
+)
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.figures.html import html_table
 from cnnkit.train import Metrics
@@ -23,6 +34,7 @@ from cnnkit.train import evaluate as measure
 
 __all__ = ["Evaluation", "evaluate"]
 
+DRAWN = "the bundle is of an earlier version: its test images are drawn from all that its data hold now"
 COLUMNS = ("class", "precision", "recall", "F1", "images")
 
 
@@ -36,6 +48,8 @@ class Evaluation:
     metrics: Metrics
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that could not be read, and why."""
+    remarks: tuple[str, ...] = ()
+    """What is left out of the figures, and what else may surprise."""
 
     @property
     def accuracy(self) -> float:
@@ -72,16 +86,17 @@ class Evaluation:
             "accuracy": self.accuracy,
             "classes": self.per_class,
             "confusion": self.confusion.tolist(),
+            "remarks": list(self.remarks),
         }
 
     def tables(self) -> list[Table | str]:
-        """Return what people read: figures of each class, the confusion matrix, and a line for the whole."""
+        """Return what people read: figures of each class, the confusion matrix, remarks, and a line for the whole."""
         per_class, confusion = table(COLUMNS), table(self._confusion_columns())
         for row in self._class_rows():
             per_class.add_row(*row)
         for row in self._confusion_rows():
             confusion.add_row(*row)
-        return [per_class, confusion, self._line()]
+        return [per_class, confusion, *self.remarks, self._line()]
 
     def __repr__(self) -> str:
         return as_text(*self.tables())
@@ -92,6 +107,7 @@ class Evaluation:
                 f"<p>{escape(self._line())}</p>",
                 html_table(COLUMNS, self._class_rows()),
                 html_table(self._confusion_columns(), self._confusion_rows()),
+                *(f"<p>{escape(remark)}</p>" for remark in self.remarks),
             ]
         )
 
@@ -103,7 +119,7 @@ class Evaluation:
 
     def _class_rows(self) -> list[list[str]]:
         return [
-            [row["class"], *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['support']:,}"]
+            [row["class"], *map(_figure, (row["precision"], row["recall"], row["f1"])), f"{row['support']:,}"]
             for row in self.per_class
         ]
 
@@ -140,68 +156,128 @@ def evaluate(
     """
     if isinstance(model, Classifier) and net is not None:
         raise UsageError("a Classifier has its network: leave out net")
-    path = None if isinstance(model, Classifier) else Path(model)
+    path = None if isinstance(model, Classifier) else Path(model).expanduser()
     classifier = model if isinstance(model, Classifier) else load(model, net, device)
     bundle = classifier.bundle
+    record = read_record(classifier.folder) if classifier.folder else None
     options = Reading(
         data_dir=Path(data_dir) if data_dir else None,
         image_size=bundle.image_size,
         channels=bundle.in_channels,
         on_bad_image=on_bad_image,
         workers=workers,
-        test_fraction=bundle.test_fraction,
+        test_fraction=0.0,  # what is tested is not drawn here
+        trainable=False,
         progress=progress,
     )
-    dataset, images = _own(bundle, options) if data is None else _others(bundle, data, options)
-    if bundle.test_data is not None:  # which may lack some classes
-        dataset, images = renumbered(dataset, images, bundle.classes)
-    if dataset.classes != bundle.classes:
-        raise DataError(f"{dataset.name} has the classes {dataset.classes}, the network knows {bundle.classes}")
-    if images.storage.shape[1] != bundle.in_channels:
-        channels = images.storage.shape[1]
-        raise DataError(f"{dataset.name} has {channels} channels, the network takes {bundle.in_channels}")
+    found = _own(bundle, record, options) if data is None else _others(bundle, record, data, options)
+    images = _of_known_classes(found, bundle, (record or {}).get("left_out", ()))
+    channels = images.storage.shape[1]
+    if bundle.preprocess.channels(channels) != bundle.in_channels:
+        raise DataError(f"{found.name} has {channels} channels, the network takes {bundle.in_channels}")
+    remarks = (*found.remarks, *_about_absent(images, bundle))
     batches = Batches(images, looking_batch(max(bundle.image_size)), bundle.preprocess, device=classifier.device)
-    found = Evaluation(bundle.net, dataset.name, bundle.classes, measure(classifier.net, batches), dataset.skipped)
+    metrics = measure(classifier.net, batches)
+    report = Evaluation(bundle.net, found.name, bundle.classes, metrics, found.skipped, remarks)
     if path and data is None and (path / "config.toml").is_file():
-        RunFolder.open(path).write_json("test.json", found.to_dict())
-    return found
+        RunFolder.open(path).write_json("test.json", report.to_dict())
+    return report
 
 
-def _own(bundle: Bundle, options: Reading) -> tuple[Dataset, ImageSet]:
-    """Return the data set that the network was trained on, and its test images."""
+class _Found(NamedTuple):
+    """The images to measure by, the classes that their labels mean, and what is told of them."""
+
+    images: ImageSet
+    name: str
+    classes: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+
+
+def _found(dataset: Dataset, images: ImageSet | None, place: str, remarks: Sequence[str] = ()) -> _Found:
+    """Return what was found; raises DataError if that is no image."""
+    if not images:
+        raise DataError(
+            "; ".join([f"{place} has no test images", *remarks])
+            + f": put some into {place}/test/CLASS/, or name others with --data"
+        )
+    return _Found(images, dataset.name, dataset.classes, dataset.skipped, (*dataset.remarks, *remarks))
+
+
+def _own(bundle: Bundle, record: Record | None, options: Reading) -> _Found:
+    """Return the test images of what the network was trained on."""
     place = bundle.test_data or bundle.data
     if is_handed_in(place):
         raise UsageError(
             f"the network was tested on data handed in from Python ({place}); hand them in again: data=..."
         )
-    if bundle.test_data:
-        return _all_of(load_dataset(place, **vars(_whole(options))), place)
-    data_dir = options.data_dir or (Path(bundle.data_dir) if bundle.data_dir else None)
-    dataset = load_dataset(place, **(vars(options) | {"data_dir": data_dir}))
-    return dataset, _require_test(dataset, place)
+    if not bundle.test_data and bundle.data_dir and not options.data_dir:
+        options = replace(options, data_dir=Path(bundle.data_dir))
+    dataset = open_dataset(place, replace(options, only=known_content(record)))
+    if dataset.pool is None:
+        return _found(dataset, _tested(dataset) if bundle.test_data else dataset.test, place)
+    if record is None or "test" not in record:
+        if bundle.test_data or dataset.test:
+            return _found(dataset, _tested(dataset), place)
+        drawn = stratified_split(dataset.pool.labels, bundle.test_fraction, seed=0)[1]
+        return _found(dataset, dataset.pool.subset(drawn), place, [DRAWN])
+    images, remarks = own_test(record, dataset.pool)
+    return _found(dataset, images, place, remarks)
 
 
-def _others(bundle: Bundle, data: Any, options: Reading) -> tuple[Dataset, ImageSet]:
-    """Return other data and their test images; all, where they have no parts."""
-    whole = load_dataset(data, **vars(_whole(options)))
+def _others(bundle: Bundle, record: Record | None, data: Any, options: Reading) -> _Found:
+    """Return other data's test images, or all where they have no parts; of files, those that were not trained on."""
+    whole = open_dataset(data, options)
+    place = str(data) if isinstance(data, str | Path) else whole.name
     if whole.sha256 and whole.sha256 == bundle.data_sha256:  # the network's own: all but the test part was trained on
-        own = load_dataset(data, **vars(options))
-        return own, _require_test(own, own.name)
-    return _all_of(whole, str(data) if isinstance(data, str | Path) else whole.name)
+        own = open_dataset(data, replace(options, test_fraction=bundle.test_fraction))
+        return _found(own, own.test, place)
+    images, remarks = _tested(whole), []
+    if images and images.digests and record:
+        total = len(images)
+        images, seen = unused(images, used_content(record))
+        if seen and not images:
+            raise DataError(f"the network was trained on all of the {total:,} images of {place}: name others")
+        if seen:
+            remarks.append(f"{len(seen):,} of {total:,} images are left out: the network was trained on them")
+        if not has_digests(record):
+            remarks.append(
+                "the run is of an earlier version, which kept no digests: it may have trained on these images"
+            )
+    return _found(whole, images, place, remarks)
 
 
-def _whole(options: Reading) -> Reading:
-    """Return the options to read data of which no part is set aside."""
-    return replace(options, test_fraction=0.0)
-
-
-def _all_of(dataset: Dataset, place: str) -> tuple[Dataset, ImageSet]:
+def _tested(dataset: Dataset) -> ImageSet | None:
     """Return the data set's test part or, if it has no parts, all of it."""
-    whole = dataset.test is None and dataset.validation is None
-    return dataset, dataset.train if whole else _require_test(dataset, place)
+    return dataset.train if dataset.test is None and dataset.validation is None else dataset.test
 
 
-def _require_test(dataset: Dataset, place: str) -> ImageSet:
-    if dataset.test is None or not len(dataset.test):
-        raise DataError(f"{place} has no test images: put some into {place}/test/CLASS/, or name others with --data")
-    return dataset.test
+def _of_known_classes(found: _Found, bundle: Bundle, left_out: Collection[str]) -> ImageSet:
+    """Return the images with the network's labels, without those of classes that it left out.
+
+    Raises DataError for images of other classes.
+    """
+    numbers = {class_name(name): number for number, name in enumerate(bundle.classes)}
+    labels = [numbers.get(name, -1) for name in found.classes]
+    if not set(numbers).intersection(found.classes) or any(
+        labels[label] < 0 and found.classes[label] not in left_out for label in found.images.labels.unique().tolist()
+    ):
+        raise DataError(f"{found.name} has the classes {found.classes}, the network knows {bundle.classes}")
+    images = replace(found.images, labels=torch.tensor(labels)[found.images.labels])
+    known = (images.labels >= 0).nonzero().flatten()
+    return images if len(known) == len(images) else images.subset(known)
+
+
+def _about_absent(images: ImageSet, bundle: Bundle) -> list[str]:
+    """Return a line that names the classes without a test image."""
+    there = set(images.labels.tolist())
+    absent = [name for label, name in enumerate(bundle.classes) if label not in there]
+    return (
+        [f"no test images of {len(absent):,} classes, which the figures leave out: {', '.join(absent)}"]
+        if absent
+        else []
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -6,10 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import UsageError
 from cnnkit.data import is_handed_in, keep
-from cnnkit.experiment.build import DATA, NOTHING, Given, Job, places, prepare
+from cnnkit.deploy import amend_bundle
+from cnnkit.experiment.build import DATA, NOTHING, START, Given, Job, places, prepare
 from cnnkit.experiment.config import RunConfig, merge, resolve
+from cnnkit.experiment.division import SPLIT
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.training import SHELL, Face, train_job
 from cnnkit.train.config import explain
@@ -68,7 +70,9 @@ def begin_folder(job: Job, parent: Path, given: Given = NOTHING, token: str | No
     in_bundle = {name: value for name, value in kept.items() if name in ("data", "test_data")}
     job = job.with_places(kept, in_bundle)
     folder.write_settings(job.config.model_dump(mode="json"))
-    folder.write_json("split.json", job.split)
+    folder.write_json(SPLIT, job.record)
+    if job.start:
+        folder.write_json(START, job.start)
     return folder, job
 
 
@@ -102,7 +106,7 @@ def _begin(config: RunConfig, output: Path, world: World, given: Given, training
 
 def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
     """Raise UsageError for settings that a run cannot change any more."""
-    free, saved = FREE | {"workers", "tensorboard"}, folder.settings()
+    free, saved = {*FREE, *DATA, "workers", "tensorboard"}, folder.settings()  # what data hold is compared
     try:
         asked = RunConfig(**settings)
     except ValidationError as error:
@@ -119,10 +123,10 @@ def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
 def _go_on(
     folder: RunFolder, settings: dict[str, Any], world: World, given: Given, training: dict[str, Any]
 ) -> RunFolder:
-    job = prepare(resolve(folder.settings() | settings), world, given, resumed=True, progress=training["progress"])
-    if folder.read_json("split.json") != job.split:
-        raise DataError(f"{job.config.data} is not the data that {folder.path} was split from (split.json)")
+    job = prepare(resolve(folder.settings() | settings), world, given, folder, progress=training["progress"])
     if settings and world.is_main:
         folder.write_settings(job.config.model_dump(mode="json"))
+        if folder.best.exists():
+            amend_bundle(folder.best, data=job.bundle.data, test_data=job.bundle.test_data)
     train_job(job, folder, world, resume=True, **training)
     return folder

@@ -20,6 +20,8 @@ from cnnkit.core.files import atomic_write, make_folder
 
 __all__ = ["RunFolder", "read_toml"]
 
+BEFORE = {"norm_statistics": "moving"}  # settings that earlier versions did not write down, and what they did
+
 
 class RunFolder:
     """A folder `<parent>/<stem>-<n>` of its own for each run; nothing in it is ever overwritten by another."""
@@ -98,8 +100,8 @@ class RunFolder:
             shutil.rmtree(folder)
 
     def settings(self) -> dict[str, Any]:
-        """Return config.toml; raises UsageError if it is damaged."""
-        return read_toml(self.config_file)
+        """Return config.toml, and what was so before it was a setting; raises UsageError if it is damaged."""
+        return BEFORE | read_toml(self.config_file)
 
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Write config.toml, without what is not set."""

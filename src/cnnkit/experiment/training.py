@@ -11,6 +11,7 @@ from torch import nn
 from cnnkit.core.errors import Interrupted
 from cnnkit.deploy import save_bundle
 from cnnkit.experiment.build import Job
+from cnnkit.experiment.division import SPLIT
 from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.train import Callback, EpochRecord, Trainer, World
@@ -95,8 +96,9 @@ def train_job(
 
     def save_best(net: nn.Module, record: EpochRecord) -> None:
         metrics = {"epoch": record.epoch, "val_loss": record.val_loss, "val_accuracy": record.val_accuracy}
-        save_bundle(folder.best, net, job.bundle.model_copy(update={"metrics": metrics}))
+        save_bundle(folder.best, net, job.bundle.model_copy(update={"metrics": metrics}), {SPLIT: split})
 
+    split = (folder.path / SPLIT).read_bytes()
     again = f"go on with: {face.go_on.format(folder.path)}"
     display = make_display(progress and world.is_main)
     own = [MetricsLog(folder, job.config.epochs), display]
@@ -124,6 +126,11 @@ def train_job(
                 folder.drop_metrics_from(trainer.epoch)
         log.info(_about(job, world))
         log.info("plan: %s", trainer.plan)
+        for remark in job.remarks:
+            log.warning("%s", remark)
+        if job.start and not resume:
+            frozen = sum(p.numel() for p in job.net.parameters() if not p.requires_grad)
+            log.info("weights of %s: %s; frozen: %s values", job.start["source"], job.start["loaded"], f"{frozen:,}")
         for path, reason in job.skipped:
             log.warning("left out: %s: %s", path, reason)
         log.info("run folder: %s", folder.path)

@@ -1,7 +1,8 @@
-"""A network trained and asked in lanes: one image in each lane of a register, from the pixels to the update."""
+"""A network trained, measured and asked in lanes: one image in each lane of a register, from pixels to update."""
 
 import ctypes
 import functools
+import math
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ class Engine:
         layers = read_chain(net, image)
         self.classes = layers[-1].output[0]
         self._modules = [layer.module for layer in layers]
-        self._norms = [layer.module for layer in layers if layer.kind == "norm"]
+        self._norms = {layer.module: math.prod(layer.input[1:]) for layer in layers if layer.kind == "norm"}
         if not self._parameters:
             raise UsageError("lanes: the network has nothing to learn")
         channels = torch.ones(image[0])
@@ -127,6 +128,20 @@ class Engine:
         parts = zip(self._parameters, flat.split(places), strict=True)
         names = {id(parameter): name for name, parameter in self.net.named_parameters()}
         return losses.item(), {names[id(own)]: part[: own.numel()].view_as(own).clone() for own, part in parts}
+
+    def measure(self, images: Tensor) -> dict[nn.Module, tuple[int, Tensor, Tensor]]:
+        """Return what each batch normalisation meets in a batch: values of a channel, mean, variance.
+
+        Each normalises with these, as in training, and dropout keeps all. The variance is the biased one. The module
+        stays as it is.
+        """
+        found = {norm: torch.empty(2, norm.num_features) for norm in self._norms}  # type: ignore[call-overload]
+        job = self._job(images)
+        weights = self._array([self._weight(parameter, [], {}) for parameter in self._parameters])
+        places = _addresses([row for rows in found.values() for row in rows])
+        job.weights, job.buffers = ctypes.addressof(weights), ctypes.addressof(places)
+        self._library.measure(self._team, ctypes.byref(job))
+        return {norm: (len(images) * area, *found[norm]) for norm, area in self._norms.items()}
 
     def predict(self, images: Tensor) -> Tensor:
         """Return logits N x classes, computed in prediction mode whatever the module's mode is."""
@@ -186,8 +201,7 @@ class Engine:
         job = _Job(images=len(images), scale=self._scale.data_ptr(), shift=self._shift.data_ptr())
         self._images = images.contiguous()  # it must live as long as the job
         setattr(job, "bytes" if images.dtype == torch.uint8 else "floats", self._images.data_ptr())
-        running = [buffer for norm in self._norms for buffer in (norm.running_mean, norm.running_var)]
-        self._running = (ctypes.c_void_p * len(running))(*(_address(buffer) for buffer in running))
+        self._running = _addresses([b for norm in self._norms for b in (norm.running_mean, norm.running_var)])
         job.buffers = ctypes.addressof(self._running)
         return job
 
@@ -242,6 +256,10 @@ def _address(tensor: object) -> int:
     return tensor.data_ptr()
 
 
+def _addresses(tensors: Sequence[object]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*map(_address, tensors))
+
+
 @functools.cache
 def _open(path: Path) -> ctypes.CDLL:
     """Return a library, loaded once for a process."""
@@ -249,7 +267,7 @@ def _open(path: Path) -> ctypes.CDLL:
     library.start.restype = ctypes.c_void_p
     library.start.argtypes = [ctypes.c_int]
     library.stop.argtypes = [ctypes.c_void_p]
-    for function in (library.train, library.predict):
+    for function in (library.train, library.measure, library.predict):
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         function.restype = None
     return library

@@ -129,15 +129,17 @@ class _Code:
     def _seed(self) -> str:
         return f"seed + {self.number * 0x9E3779B9 % 2**32}u"
 
-    def merge(self, backward: bool) -> Iterator[str]:
-        n = f"n{self.number}"
-        part = f"[&](int g) -> const {self.L}::Part& {{ return works[g].{n}; }}"
-        if backward:
-            yield f"{self.L}::merge_backward({part}, groups, own.{n});"
-            return
-        yield f"{self.L}::merge({part}, groups, {_float(self.layer.module.eps)}, own.{n});"
-        momentum = _float(self.layer.module.momentum)
-        yield f"if (main) {self.L}::follow(own.{n}, {momentum}, {self._running});"
+    def merge(self, training: bool) -> Iterator[str]:
+        yield f"{self.L}::merge({self._parts}, groups, {_float(self.layer.module.eps)}, own.n{self.number});"
+        follow = f"follow(own.n{self.number}, {_float(self.layer.module.momentum)}, {self._running})"
+        yield f"if (main) {self.L}::{follow if training else f'tell(own.n{self.number}, {self._running})'};"
+
+    def merge_backward(self) -> str:
+        return f"{self.L}::merge_backward({self._parts}, groups, own.n{self.number});"
+
+    @property
+    def _parts(self) -> str:
+        return f"[&](int g) -> const {self.L}::Part& {{ return works[g].n{self.number}; }}"
 
     def use_running(self) -> str:
         return f"{self.L}::use_running({self._running}, {_float(self.layer.module.eps)}, own.n{self.number});"
@@ -154,6 +156,7 @@ def write_source(layers: list[Layer], image: Size) -> str:
     weights = [weight for layer in layers for weight in layer.module.parameters()]
     first = next(code for code in codes if any(True for _ in code.layer.module.parameters()))
     phases, begins = _phases(codes, first)
+    measured, measures = _forward(codes, training=False)
     gradient = max(math.prod(layer.output) for layer in layers)
     classes = layers[-1].output[0]
     types = [f"using {code.L} = {code.type};  // {code.layer.name}" for code in codes if code.type]
@@ -169,6 +172,7 @@ def write_source(layers: list[Layer], image: Size) -> str:
         "int64_t hits;",
         *(f"{code.L}::Whole n{code.number};" for code in norms),
     ]
+    begin = "int phase, const Job& job, Own& own, const Work* works, int groups, bool main"
     predict = [line for code in codes for line in code.forward(training=False)] + [f"return work.{codes[-1].y};"]
     return "\n".join(
         [
@@ -180,21 +184,21 @@ def write_source(layers: list[Layer], image: Size) -> str:
                     *types,
                     f"using In = Shape<{', '.join(map(str, image))}>;",
                     f"using Out = Shape<{classes}, 1, 1>;",
-                    f"static constexpr int weights = {len(weights)}, phases = {len(phases)};",
+                    f"static constexpr int weights = {len(weights)}, phases = {len(phases)}, norms = {len(norms)};",
                     f"static constexpr int64_t gradients = {sum(map(aligned_size, weights))};",
                     "",
                     *_block("struct Work", work, ";"),
                     *_block("struct Own", own, ";"),
                     "",
-                    *_block(
-                        "static void begin(int phase, const Job& job, Own& own, const Work* works, int groups, "
-                        "bool main)",
-                        _switch(begins),
-                    ),
+                    *_block(f"static void begin({begin})", _switch(begins)),
                     *_block(
                         "static void run(int phase, const Job& job, const int64_t* labels, uint32_t seed, float scale, "
                         "Work& work, Own& own)",
                         _switch(phases),
+                    ),
+                    *_block(f"static void begin_measuring({begin})", _switch(measures)),
+                    *_block(
+                        "static void measure(int phase, const Job& job, Work& work, Own& own)", _switch(measured[:-1])
                     ),
                     *_block(
                         "static void begin_predicting(const Job& job, Own& own)", [code.use_running() for code in norms]
@@ -209,6 +213,7 @@ def write_source(layers: list[Layer], image: Size) -> str:
             "void* start(int threads) { return new Team<Net>(threads); }",
             "void stop(void* team) { delete static_cast<Team<Net>*>(team); }",
             "void train(void* team, const Job* job) { static_cast<Team<Net>*>(team)->train(*job); }",
+            "void measure(void* team, const Job* job) { static_cast<Team<Net>*>(team)->measure(*job); }",
             "void predict(void* team, const Job* job) { static_cast<Team<Net>*>(team)->predict(*job); }",
             "}",
             "",
@@ -235,16 +240,22 @@ def _name(layers: list[Layer]) -> list[_Code]:
     return codes
 
 
-def _phases(codes: list[_Code], first: _Code) -> tuple[list[list[str]], list[list[str]]]:
-    """Return the lines of each phase, for a group, and those that begin it, for a thread."""
+def _forward(codes: list[_Code], training: bool) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the lines of each phase of the forward pass, for a group, and those that begin it, for a thread."""
     phases: list[list[str]] = [[]]
     begins: list[list[str]] = [[]]
     for code in codes:
         if code.layer.kind == "norm":
             phases[-1].append(code.measure())
             phases.append([])
-            begins.append(list(code.merge(backward=False)))
-        phases[-1] += code.forward(training=True)
+            begins.append(list(code.merge(training)))
+        phases[-1] += code.forward(training)
+    return phases, begins
+
+
+def _phases(codes: list[_Code], first: _Code) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the same of a whole step."""
+    phases, begins = _forward(codes, training=True)
     last = codes[-1]
     loss = f"cross_entropy<{last.size}>(work.{last.y}, work.{last.d}, labels, work.images, job.smoothing, scale, "
     phases[-1].append(loss + "own.loss, own.hits);")
@@ -252,7 +263,7 @@ def _phases(codes: list[_Code], first: _Code) -> tuple[list[list[str]], list[lis
         if code.layer.kind == "norm":
             phases[-1].append(code.collect())
             phases.append([])
-            begins.append(list(code.merge(backward=True)))
+            begins.append([code.merge_backward()])
         phases[-1] += code.backward(last=code is first)
     return phases, begins
 

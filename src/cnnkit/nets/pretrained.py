@@ -1,20 +1,26 @@
 """torchvision's published ImageNet weights, loaded into the networks of its definitions."""
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.fetch import fetch
-from cnnkit.core.files import cache_dir
+from cnnkit.core.files import cache_dir, sha256
+from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 
-__all__ = ["WEIGHTS", "Weights", "load_pretrained", "published_weights", "torchvision_names"]
+__all__ = [
+    "WEIGHTS",
+    "Weights",
+    "download_weights",
+    "load_pretrained",
+    "own_names",
+    "published_weights",
+    "torchvision_names",
+]
 
 SERVER = "https://download.pytorch.org/models/"
 
@@ -60,43 +66,44 @@ WEIGHTS = {
 }
 
 
-def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None, new_head: bool = False) -> None:
+def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None, new_head: bool = False) -> Loaded:
     """Load into `net` the published weights of the zoo's `name`, or those in a .pth or .safetensors file.
 
-    No code in the file is run. Without a path they are downloaded once into the cache and checked. The file's keys may
-    be torchvision's or the net's own. A first convolution for other than 3 channels takes the sum of the three for 1,
-    else the three in turn, scaled so that the output keeps its size; with `new_head` a head of another number of
-    classes stays as it was initialised. Raises UsageError for a network without published weights, DataError for a file
-    that is missing, damaged or another network's.
+    No code in the file is run. Without a path they are downloaded once into the cache and checked. The file's names may
+    be torchvision's or the net's own; `give_weights` says what happens to other channels and, with `new_head`, to other
+    classes. Raises UsageError for a network without published weights, DataError for a file that is missing, corrupt or
+    another network's.
     """
-    if path is None:
-        weights = published_weights(name)
-        path = cache_dir() / "weights" / weights.file
-        try:
-            fetch([SERVER + weights.file], path, weights.sha256)
-        except DataError as error:
-            raise DataError(f"cannot download the weights of {name}: {error}; or put the file at {path}") from error
-    given, own = _read(path), net.state_dict()
-    if name in WEIGHTS and not own.keys() <= given.keys():
-        given = _renamed(given, torchvision_names(net, name))
-    counters = {key for key in own if key.endswith("num_batches_tracked")}  # older files are without
-    missing, unknown = own.keys() - given.keys() - counters, given.keys() - own.keys()
-    if missing or unknown:
-        verbs = [f"{verb} {_some(keys)}" for verb, keys in (("lacks", missing), ("has also", unknown)) if keys]
-        raise DataError(f"{path}: not the weights of {name}: {'; '.join(verbs)}")
-    first = next(key for key, value in own.items() if value.ndim == 4)
-    given[first] = _adapted(given[first], own[first].shape)
-    wrong = [key for key, value in own.items() if key in given and given[key].shape != value.shape]
-    if new_head and any(key.startswith("head.") for key in wrong):
-        given |= {key: value for key, value in own.items() if key.startswith("head.")}
-        wrong = [key for key in wrong if not key.startswith("head.")]
-    if wrong:
-        key = wrong[0]
-        hint = "; for a new head give num_classes" if key.startswith("head.") else ""
-        raise DataError(
-            f"{path}: not the weights of {name}: {key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}{hint}"
-        )
-    net.load_state_dict(own | given)
+    path = download_weights(name) if path is None else path
+    given = own_names(net, name, read_weights_file(path))
+    return give_weights(net, given, f"{path}: not the weights of {name}", _outputs(net), new_head=new_head)
+
+
+def download_weights(name: str) -> Path:
+    """Return the file of the published weights of the zoo's `name`, downloaded into the cache unless it is there.
+
+    Raises UsageError for a network without published weights, DataError if they cannot be had, or if a file that was
+    put in their place is another.
+    """
+    weights = published_weights(name)
+    path = cache_dir() / "weights" / weights.file
+    there = path.is_file() and sha256(path)
+    try:
+        return fetch([SERVER + weights.file], path, weights.sha256)
+    except DataError as error:
+        if there:
+            raise DataError(
+                f"{path} is not the weights of {name}: its SHA-256 begins with {there[: len(weights.sha256)]}, not "
+                f"{weights.sha256}; put the right file there, for it cannot be downloaded ({error})"
+            ) from error
+        raise DataError(f"cannot download the weights of {name}: {error}; or put the file at {path}") from error
+
+
+def own_names(net: nn.Module, name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of the zoo's `name` under the net's own names, if they are torchvision's."""
+    if isinstance(net, nn.Sequential) and name in WEIGHTS and not net.state_dict().keys() <= given.keys():
+        return _renamed(given, torchvision_names(net, name))
+    return dict(given)
 
 
 def published_weights(name: str) -> Weights:
@@ -174,43 +181,6 @@ def _renamed(given: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
     return renamed
 
 
-def _adapted(weight: Tensor, shape: torch.Size) -> Tensor:
-    """Return a first convolution's weights O x C x kh x kw for the channels of `shape`, if that is all that differs."""
-    if weight.ndim != 4 or not weight.shape[1] or weight[:, 0].shape != (shape[0], *shape[2:]):
-        return weight
-    given, wanted = weight.shape[1], shape[1]
-    if given == wanted:
-        return weight
-    if wanted == 1:
-        return weight.sum(1, keepdim=True)
-    return weight[:, torch.arange(wanted) % given] * (given / wanted)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        given = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file of weights") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path}: a folder; name the file of weights in it, such as best/model.safetensors") from error
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path}: damaged, or not a file of weights: it may hold no code, only net.state_dict()"
-        ) from error
-    except Exception as error:  # readers of damaged bytes raise anything
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path}: damaged, or not a file of weights ({reason})") from error
-    for wrapped in ("state_dict", "model"):  # checkpoints of training scripts
-        if isinstance(given, Mapping) and isinstance(given.get(wrapped), Mapping):
-            given = given[wrapped]
-    if not isinstance(given, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in given.items()
-    ):
-        raise DataError(f"{path}: not a file of weights: it must hold tensors by name")
-    return {key.removeprefix("module."): value for key, value in given.items()}  # of DistributedDataParallel
-
-
-def _some(keys: set[str]) -> str:
-    return ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+def _outputs(net: nn.Sequential) -> int:
+    """Return for how many classes the head of a network of the zoo is."""
+    return [len(value) for value in net[-1].state_dict().values()][-1]

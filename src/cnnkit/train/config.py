@@ -54,6 +54,9 @@ class TrainConfig(BaseModel):
     """Paste a box of another image into each; the share follows Beta(cutmix, cutmix). With mixup, one of the two."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weigh the loss of each class: all the same, or by how rare it is in the training images."""
+    norm_statistics: Literal["fresh", "moving"] = "fresh"
+    """What batch normalisation predicts with: statistics measured on a few training batches before each validation,
+    which belong to the weights; or moving averages over the steps, as in Keras and torch, which lag behind them."""
     freeze: tuple[str, ...] = ()
     """Stages or layers that keep their weights, such as stem "conv*"."""
     stage_lr: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field({})

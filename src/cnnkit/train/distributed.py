@@ -18,7 +18,7 @@ from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[att
 
 from cnnkit.core.errors import CnnkitError
 
-__all__ = ["ALONE", "World", "join_world", "synchronise_batch_norms"]
+__all__ = ["ALONE", "World", "is_synchronised", "join_world", "synchronise_batch_norms"]
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=5)  # between the start of the first process and that of the last one
@@ -198,6 +198,11 @@ class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Take any rank."""
+
+
+def is_synchronised(norm: nn.Module) -> bool:
+    """Return whether a batch normalisation takes its statistics from all processes' images."""
+    return isinstance(norm, _SyncedBatchNorm | nn.SyncBatchNorm)
 
 
 def synchronise_batch_norms(net: nn.Module, device: torch.device) -> nn.Module:

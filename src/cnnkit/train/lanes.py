@@ -11,6 +11,7 @@ from cnnkit.data.batches import Batches
 from cnnkit.lanes import Engine, obstacle
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World
+from cnnkit.train.norms import Moments, Norm
 from cnnkit.train.plan import Plan
 from cnnkit.train.step import Step, Stepper
 
@@ -77,6 +78,10 @@ class LaneStepper(Stepper):
         """What computes the net's logits, in prediction mode."""
         return self.engine.predict
 
+    def _measure(self, norms: Sequence[Norm], x: Tensor) -> dict[nn.Module, Moments]:
+        found = self.engine.measure(x)
+        return {norm: Moments(count, mean, count * variance) for norm, (count, mean, variance) in found.items()}
+
     def take(self, steps: Sequence[Step], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take steps on the batches that lie one after the other in x and y; return each one's loss and hits."""
         with record_function("lanes"):  # for the profiler, which sees torch's operators
@@ -94,7 +99,7 @@ class LaneStepper(Stepper):
 
 def image_size(train: Batches) -> Image:
     """Return the size C x H x W of the images that the network is given."""
-    return (train.images.shape[1], *train.preprocess.image_size)
+    return (train.preprocess.channels(train.images.shape[1]), *train.preprocess.image_size)
 
 
 def make_stepper(

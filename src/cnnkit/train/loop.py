@@ -227,7 +227,9 @@ class Trainer:
         images = self.train.num_images
         self._require_finite_weights()
         best_net = self.stepper.best_net
+        self.stepper.measure_statistics(self.train, self.epoch)
         self.world.copy_buffers(best_net)
+        self._require_finite_weights()
         metrics = evaluate(best_net, self.validation, self.world, self.stepper.predict) if self.validation else None
         if metrics and not metrics.loss < float("inf"):
             raise self._not_a_number("validation loss", metrics.loss, f"after epoch {self.epoch}")
@@ -285,7 +287,7 @@ class Trainer:
             raise self._not_a_number("loss", loss, f"in epoch {self.epoch} at step {step + 1}")
 
     def _require_finite_weights(self) -> None:
-        for name, tensor in self.net.state_dict().items():
+        for name, tensor in self.stepper.best_net.state_dict().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise self._not_a_number(name, math.nan, f"in epoch {self.epoch} after step {self.step}")
 

@@ -33,7 +33,10 @@ class Metrics:
         return self.confusion.diagonal().sum().item() / self.num_images
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Return precision, recall, F1 and the number of images (support) of each class; 0 where undefined."""
+        """Return precision, recall, F1 and the number of images (support) of each class.
+
+        A class without images has none of the figures (None); precision is 0 for one that is never predicted.
+        """
         hits = self.confusion.diagonal().double()
         predicted, support = self.confusion.sum(0), self.confusion.sum(1)
         rows = {
@@ -43,7 +46,8 @@ class Metrics:
             "support": support,
         }
         columns = zip(*(values.tolist() for values in rows.values()), strict=True)
-        return [dict(zip(rows, column, strict=True)) for column in columns]
+        found = [dict(zip(rows, column, strict=True)) for column in columns]
+        return [row if row["support"] else dict.fromkeys(rows) | {"support": 0} for row in found]
 
 
 def evaluate(

@@ -58,15 +58,19 @@ class Objective:
         return mixed, Targets(y, y.flip(0), 1 - covered)
 
     def total(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Return the sum of the images' losses, each weighted by its class; logits N x classes."""
+        """Return the sum of the images' losses, each weighted by its label's class; logits N x classes."""
         loss = self._sum(logits, targets.first)
         if targets.second is None:
             return loss
         return targets.share * loss + (1 - targets.share) * self._sum(logits, targets.second)
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
-        smoothing = self.config.label_smoothing
-        return F.cross_entropy(logits.float(), labels, self.class_weights, reduction="sum", label_smoothing=smoothing)
+        weights, smoothing = self.class_weights, self.config.label_smoothing
+        if weights is None or not smoothing:
+            return F.cross_entropy(logits.float(), labels, weights, reduction="sum", label_smoothing=smoothing)
+        # torch weighs each share of a smoothed label by that share's class, so that a rare one gains from all labels
+        losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
+        return weights[labels] @ losses
 
 
 def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:

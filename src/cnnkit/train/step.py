@@ -13,11 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cnnkit.core.device import mix_seed, seed_device
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.modes import eval_mode
 from cnnkit.data.batches import Batches
 from cnnkit.train.captured import Captured
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
 from cnnkit.train.ema import MovingAverage
+from cnnkit.train.norms import Moments, Norm, batches_to_measure, learning_norms, measure, write_statistics
 from cnnkit.train.objective import Objective, Targets
 from cnnkit.train.optimizer import freeze, make_optimizer
 from cnnkit.train.plan import Plan, plain_plan, use_plan
@@ -129,10 +131,7 @@ class Stepper:
 
     def _gradients(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the batch's mean loss with the parameters."""
-        seed_device(self.device, step.seed)
-        x, targets = self.objective.mix(self.plan.lay_out(x), y)
-        if self.world.rank:  # all mix by the same numbers, and drop out by their own
-            seed_device(self.device, mix_seed(step.seed, self.world.rank))
+        x, targets = self._mix(step.seed, x, y)
         if self.plan.graph:
             if len(y) not in self.captured:
                 self.captured[len(y)] = Captured(self.net, self._pass, x, y)
@@ -140,14 +139,28 @@ class Stepper:
             return loss, hits
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=x.device)
-        # as many in all processes, and two images in each: batch normalisation cannot train on one
-        count = min(self.config.accumulate, step.images // (2 * self.world.size)) or 1
+        count = self._parts(step.images)
         parts = list(zip(x.tensor_split(count), targets.split(count), strict=True))
         for index, (part, labels) in enumerate(parts):
             with self._together(index + 1 == len(parts)):
                 totals += self._pass(part, labels, step.images)
         loss, hits = self.world.sum(totals)
         return loss, hits
+
+    def _mix(self, seed: int, x: Tensor, y: Tensor) -> tuple[Tensor, Targets]:
+        """Seed what is random in a step; return its images as the plan lays them out, mixed if the settings say so."""
+        seed_device(self.device, seed)
+        x, targets = self.objective.mix(self.plan.lay_out(x), y)
+        if self.world.rank:  # all mix by the same numbers, and drop out by their own
+            seed_device(self.device, mix_seed(seed, self.world.rank))
+        return x, targets
+
+    def _parts(self, images: int) -> int:
+        """Return in how many parts a batch of so many images, over all processes, is computed.
+
+        As many in all processes, and two images in each: batch normalisation cannot train on one.
+        """
+        return min(self.config.accumulate, images // (2 * self.world.size)) or 1
 
     def _pass(self, x: Tensor, labels: Targets | Tensor, images: int | None = None) -> Tensor:
         """Go forward and backward; return the images' share in the mean loss of a batch of `images`, and their hits."""
@@ -176,6 +189,36 @@ class Stepper:
         self.scaler.update()
         for buffer, value in zip(self.net.buffers(), buffers, strict=True):
             buffer.copy_(value)
+
+    @torch.no_grad()
+    def measure_statistics(self, batches: Batches, epoch: int) -> None:
+        """Give the best net's batch normalisations the statistics of a few batches of an epoch, by its weights of now.
+
+        The batches are those that the epoch has trained on, augmented and mixed alike, in the same parts, in float32 as
+        in prediction; dropout is off. Does nothing if the settings say that the averages over the steps stay.
+        """
+        norms = learning_norms(self.net, self.best_net)
+        numbers = [number for number in range(len(batches)) if number not in self.skipped][
+            : batches_to_measure(batches)
+        ]
+        if self.config.norm_statistics == "moving" or not norms or not numbers:
+            return
+        found: dict[nn.Module, Moments] = {}
+        with eval_mode(self.best_net):
+            for number, (x, y) in enumerate(batches.epoch(epoch, stop=numbers[-1] + 1)):
+                if number not in numbers:
+                    continue
+                x, _ = self._mix(mix_seed(self.config.seed, epoch, number), x, y)
+                for part in x.tensor_split(self._parts(batches.sizes[number])):
+                    for norm, moments in self._measure(norms, part).items():
+                        found[norm] = found[norm] + moments if norm in found else moments
+        for norm in norms:
+            if norm in found:
+                write_statistics(norm, found[norm].over(self.world))
+
+    def _measure(self, norms: Sequence[Norm], x: Tensor) -> dict[nn.Module, Moments]:
+        """Return the moments of what batch normalisations meet in this process' part of a batch."""
+        return measure(self.best_net, norms, x, self.world)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""

@@ -69,7 +69,7 @@ class Worker:
         if run:
             here = config.model_dump(mode="json", include=ELSEWHERE, exclude_none=True)
             config = resolve(run.settings() | here)
-        job = prepare(config, resumed=resumed)
+        job = prepare(config, earlier=run)
         if run is None:
             run, job = begin_folder(job, self.folder)
         self.study.note(trial, run=str(run.path.resolve()))

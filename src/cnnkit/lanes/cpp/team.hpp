@@ -1,4 +1,4 @@
-// Threads that train or predict: each takes groups of as many images as there are lanes, and sums its own gradients.
+// Threads that train, measure or predict: each takes groups of as many images as there are lanes, and sums its own gradients.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -19,7 +19,7 @@ struct Job {
     const float* rates;
     const uint32_t* seeds;
     const Weight* weights;
-    float* const* buffers;  // running statistics
+    float* const* buffers;  // running statistics, or where those of a batch go
     const Rule* rule;
     double* losses;  // the batches' means
     int64_t* hits;
@@ -182,6 +182,20 @@ class Team {
         }
     }
 
+    void measure(const Job& job, Barrier& barrier, int thread) {
+        FlushToZero flush;
+        const int groups = groups_of(job.images);
+        for (int phase = 0; phase < Net::norms; phase++) {
+            for (int g = thread; g < groups; g += threads) {
+                const int64_t left = job.images - int64_t(g) * LANES;
+                if (!phase) read(job, int64_t(g) * LANES, left < LANES ? left : LANES, works[g]);
+                Net::measure(phase, job, works[g], owns[thread]);
+            }
+            barrier.wait();
+            Net::begin_measuring(phase + 1, job, owns[thread], works.get(), groups, thread == 0);
+        }
+    }
+
     void predict(const Job& job, int thread) {
         FlushToZero flush;
         constexpr int classes = Net::Out::size;
@@ -214,6 +228,11 @@ public:
         make_room(most);
         Barrier barrier(threads);
         together([&](int thread) { train(job, barrier, thread); });
+    }
+    void measure(const Job& job) {
+        make_room(groups_of(job.images));
+        Barrier barrier(threads);
+        together([&](int thread) { measure(job, barrier, thread); });
     }
     void predict(const Job& job) {
         make_room(threads);

@@ -1,0 +1,169 @@
+"""Batch normalisation's statistics measured before each validation, against moving averages: accuracy, and the cost.
+
+    python benchmarks/norm_statistics.py --photos DIR        # a folder with train/CLASS/... and val/CLASS/...
+    python benchmarks/norm_statistics.py                     # the cost alone
+
+Short runs on few photographs, by the plain command line: ResNet-18 as the chapter writes it (decay 0.99) and as
+torchvision does (0.9). The validation accuracy is that on DIR/val after the last epoch, which nothing has chosen. The
+test accuracy is that of other runs, which train and choose the best epoch on DIR/train alone and have DIR/val as their
+test set. The cost is that of epochs on random images, with and without, in turn: two processes of one thread, an epoch
+of each at a time, and the processor's time, so that others at work on the machine do not count. Results go to
+benchmarks/results/ as Markdown and JSON.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from accuracy import cnnkit
+from report import RESULTS, earlier, write
+from turns import Contestant, Turn, answer, in_turn
+
+NETS, KINDS = ("resnet18", "resnet18.tv"), ("moving", "fresh")
+FLAGS = ["--image-size", "32", "--epochs", "6", "--model-kwargs.width", "16"]
+COSTS = {  # network, engine, images in a batch, batches in an epoch, width
+    "resnet18 at 28, width 16": ("resnet18", "torch", 64, 50, 16),
+    "resnet18 at 28": ("resnet18", "torch", 32, 50, 64),
+    "lenet_bn": ("lenet_bn", "torch", 64, 50, 0),
+    "lenet_bn in lanes": ("lenet_bn", "lanes", 64, 50, 0),
+    "lenet_bn in lanes, batches of 32": ("lenet_bn", "lanes", 32, 50, 0),
+    "lenet_bn in lanes, long epochs": ("lenet_bn", "lanes", 64, 850, 0),
+}
+PIXELS = 28
+
+
+def run(net: str, kind: str, seed: int, data: list[str]) -> dict[str, float]:
+    """Train, and return the last epoch's validation accuracy, the largest validation loss and the test accuracy."""
+    with tempfile.TemporaryDirectory() as folder:
+        more = ["--norm-statistics", kind, "--seed", str(seed), "--output", folder]
+        cnnkit("train", net, *data, *FLAGS, *more)
+        [path] = Path(folder).iterdir()
+        rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        found = {
+            "last": rows[-1]["val_accuracy"],
+            "best": max(row["val_accuracy"] for row in rows),
+            "worst_loss": max(row["val_loss"] for row in rows),
+        }
+        if "--test-data" in data:
+            found["test"] = json.loads(cnnkit("evaluate", str(path), "--json"))["accuracy"]
+        return found
+
+
+def accuracies(photos: Path, seeds: int) -> dict[str, Any]:
+    """Return what each network comes to with each kind of statistics, seed by seed."""
+    ways = {"validation": ["--data", str(photos)]}
+    ways["test"] = ["--data", str(photos / "train"), "--test-data", str(photos / "val")]
+    figures: dict[str, Any] = {}
+    for seed in range(seeds):
+        for net in NETS:
+            for kind in KINDS:
+                found = {name: run(net, kind, seed, data) for name, data in ways.items()}
+                figures.setdefault(f"{net}, {kind}", []).append(found)
+                print(net, kind, "seed", seed, found, flush=True)
+    return figures
+
+
+def train(row: str, kind: str, turn: Turn) -> None:
+    """Train epoch after epoch, each in a turn."""
+    import torch
+
+    import cnnkit
+    from cnnkit.core.allocator import keep_large_blocks
+    from cnnkit.data import Batches, ImageSet, Preprocess
+    from cnnkit.train import EpochRecord, TrainConfig, Trainer
+
+    keep_large_blocks()
+    torch.set_num_threads(1)
+    name, engine, batch, steps, width = COSTS[row]
+    net = cnnkit.create(name, image_size=PIXELS, **({"width": width} if width else {}))
+    pixels = torch.randint(256, (batch * steps, PIXELS, PIXELS, 1), dtype=torch.uint8).permute(0, 3, 1, 2)
+    data = ImageSet(pixels, torch.randint(10, (len(pixels),)))
+    config = TrainConfig(
+        epochs=100_000, batch_size=batch, engine=engine, plan="off", checkpoint_minutes=None, norm_statistics=kind
+    )
+    seconds: dict[str, float] = {}
+
+    class Report:
+        """Hands over each epoch's seconds: those of its steps and of what is measured behind them."""
+
+        def on_epoch_end(self, record: EpochRecord) -> None:
+            turn(str(trainer.plan), seconds["end"] - seconds["start"])
+
+    with tempfile.TemporaryDirectory() as folder:
+        batches = Batches(data, batch, Preprocess((PIXELS, PIXELS)), seed=0)
+        path = Path(folder) / "last.ckpt"
+        trainer = Trainer(
+            net, batches, None, config, checkpoint=path, callbacks=[Report()], save_best=lambda net, record: None
+        )
+        begin, measure = trainer.stepper.train, trainer.stepper.measure_statistics
+
+        def timed_begin() -> None:
+            seconds["start"] = time.process_time()
+            begin()
+
+        def timed_measure(batches: Batches, epoch: int) -> None:
+            measure(batches, epoch)
+            seconds["end"] = time.process_time()
+
+        trainer.stepper.train, trainer.stepper.measure_statistics = timed_begin, timed_measure  # type: ignore[method-assign]
+        trainer.run()
+
+
+def costs(rounds: int) -> dict[str, Any]:
+    """Return the seconds of an epoch with each kind of statistics, turn by turn."""
+    found = {}
+    for row in COSTS:
+        words = [sys.executable, __file__, "--worker", row]
+        found[row] = in_turn({kind: Contestant([*words, kind]) for kind in KINDS}, rounds, row)
+    return found
+
+
+def main() -> None:
+    """Measure both and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        answer(lambda turn: train(*options.worker, turn))
+        return
+    figures = earlier(options.output, "norm_statistics")  # what is not measured again stays
+    if options.photos:
+        figures["accuracy"] = accuracies(options.photos.resolve(), options.seeds)
+    figures["cost"] = costs(options.rounds)
+    rows = []
+    for name, runs in figures.get("accuracy", {}).items():
+        validation, test = ([row[way] for row in runs] for way in ("validation", "test"))
+        mean, tested = (
+            statistics.mean(row[key] for row in part) for part, key in ((validation, "last"), (test, "test"))
+        )
+        worst = max(row["worst_loss"] for row in validation + test)
+        rows.append([name, f"{mean:.3f}", f"{tested:.3f}", f"{worst:.2f}", "", "", ""])
+    for name, row in figures["cost"].items():
+        moving, fresh = (row["seconds"][kind] for kind in KINDS)
+        ratio = statistics.median(b / a for a, b in zip(moving, fresh, strict=True))
+        middles = [f"{1000 * statistics.median(values):.1f}" for values in (moving, fresh)]
+        _, _, batch, steps, _ = COSTS[name]
+        rows.append([f"{name}, {steps} batches of {batch}", "", "", "", *middles, f"{ratio:.3f}"])
+    write(
+        options.output,
+        "norm_statistics",
+        "Batch normalisation's statistics: measured before each validation, or moving averages",
+        f"means of {options.seeds} seeds, {' '.join(FLAGS)}; milliseconds of the processor for an epoch's steps and "
+        f"measuring, medians of {options.rounds} turns, and the median of the turns' ratios",
+        ["run", "validation", "test", "largest loss", "moving, ms", "fresh, ms", "ratio"],
+        rows,
+        figures,
+    )
+
+
+if __name__ == "__main__":
+    main()

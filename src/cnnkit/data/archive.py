@@ -1,0 +1,129 @@
+"""A data set that comes as one archive: unpacked once, into the cache, and nothing outside of it."""
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from filelock import FileLock
+
+from cnnkit.core.errors import CnnkitError, DataError
+from cnnkit.core.files import cache_dir, make_folder, replace_folder, sha256
+from cnnkit.core.progress import Counter
+
+__all__ = ["is_archive", "unpacked"]
+
+ZIP, TAR = (".zip",), (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+MOST_FILES = 10_000_000
+BLOCK = 1 << 20
+
+
+class _Member(NamedTuple):
+    """A file in an archive."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes] | None]
+
+
+def is_archive(data: object) -> bool:
+    """Say whether this is the path of an archive, by its suffix; a plain .tar is a shard."""
+    return isinstance(data, str | Path) and str(data).lower().endswith((*ZIP, *TAR))
+
+
+def unpacked(path: Path, progress: bool = True) -> Path:
+    """Return the folder in the cache that holds what is in an archive, unpacked if it is not there yet.
+
+    Only files are taken, no links or devices; their content decides which folder it is. Raises DataError for an archive
+    that is missing, corrupt or encrypted, or that names a file outside of its folder; CnnkitError if the disk has no
+    room.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such archive")
+    place = make_folder(cache_dir() / "unpacked") / sha256(path)[:32] / _stem(path)
+    with FileLock(place.parent.with_name(f".{place.parent.name}.lock")):
+        if not place.is_dir():
+            try:
+                make_folder(place.parent)
+                replace_folder(place, lambda folder: _unpack(path, folder, progress))
+            except BaseException:
+                with suppress(OSError):
+                    place.parent.rmdir()
+                raise
+    return place
+
+
+def _unpack(path: Path, folder: Path, progress: bool) -> None:
+    free = shutil.disk_usage(folder).free
+    written, names = 0, set()
+    try:
+        with Counter(f"unpacking {path}", path.stat().st_size, progress) as counter:
+            for member, position in _members(path):
+                counter.advance(position - counter.done)
+                inner = _safe(path, member.name)
+                if inner in names:  # a later one would take the place of an earlier one
+                    raise DataError(f"{path}: it has two files of the name {member.name}")
+                names.add(inner)
+                written += member.size
+                if written > free // 2 or len(names) > MOST_FILES:
+                    raise CnnkitError(
+                        f"{path}: unpacked it takes more than half of the free disk ({free:,} bytes): make room, or "
+                        "set $CNNKIT_CACHE"
+                    )
+                _copy(member, folder / inner)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+        raise DataError(f"{path}: the archive is corrupt or of an unknown kind ({error})") from error
+    except RuntimeError as error:  # of zipfile, for what is encrypted
+        raise DataError(f"{path}: the archive cannot be read ({error})") from error
+
+
+def _copy(member: _Member, target: Path) -> None:
+    """Write a file, and no more of it than its archive said."""
+    source = member.open()
+    if source is None:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = member.size
+    with source, target.open("wb") as file:
+        while block := source.read(BLOCK):
+            left -= len(block)
+            if left < 0:
+                raise ValueError(f"{member.name} is longer than it says")
+            file.write(block)
+
+
+def _members(path: Path) -> Iterator[tuple[_Member, int]]:
+    """Yield the files of an archive, and how far into it they are, in bytes."""
+    if path.name.lower().endswith(ZIP):
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if not info.is_dir() and (info.external_attr >> 16) & 0o170000 in (0, 0o100000):
+                    yield (
+                        _Member(info.filename, info.file_size, partial(archive.open, info)),
+                        info.header_offset,
+                    )
+    else:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as archive:
+            for member in archive:
+                if member.isreg():
+                    yield (
+                        _Member(member.name, member.size, partial(archive.extractfile, member)),
+                        file.tell(),
+                    )
+
+
+def _safe(path: Path, name: str) -> PurePosixPath:
+    """Return the path of a file within the archive's folder; raises DataError for one that leads out of it."""
+    inner = PurePosixPath(name.replace("\\", "/"))
+    if inner.is_absolute() or ".." in inner.parts or (inner.parts and ":" in inner.parts[0]) or "\0" in name:
+        raise DataError(f"{path}: refused: it names a file outside of its own folder, {name!r}")
+    return inner
+
+
+def _stem(path: Path) -> str:
+    suffix = next(suffix for suffix in (*ZIP, *TAR) if path.name.lower().endswith(suffix))
+    return path.name[: -len(suffix)] or "archive"

@@ -1,0 +1,198 @@
+"""How images lie in their folders: which folders are splits and which are classes, told by structure and by names."""
+
+import shlex
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from cnnkit.core.errors import DataError
+from cnnkit.data.splits import SPLITS, split_of
+from cnnkit.data.walk import Tree
+
+__all__ = ["Layout", "arrange", "class_name"]
+
+Classes = dict[str, list[str]]  # the images of each class, by their paths below the root
+PLAIN = {"train", "val", "valid", "validation", "test"}  # names of splits that need no word
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The classes of each split of SPLITS that is there; of a flat folder, that is train."""
+
+    splits: dict[str, Classes]
+    remarks: tuple[str, ...]
+    """What was decided and may surprise, a line each."""
+
+
+@dataclass
+class _Folder:
+    """A folder, by its path below the root: its own images, its folders, and how many images it holds at any depth."""
+
+    path: str = ""
+    images: list[str] = field(default_factory=list)
+    folders: list["_Folder"] = field(default_factory=list)
+    total: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def filled(self) -> list["_Folder"]:
+        return [folder for folder in self.folders if folder.total]
+
+    def all_images(self) -> Iterator[str]:
+        yield from self.images
+        for folder in self.folders:
+            yield from folder.all_images()
+
+
+def arrange(tree: Tree) -> Layout:
+    """Return which images are of which split and class.
+
+    Folders whose names say train, validation or test (`split_of`) and that hold folders of images are splits. One that
+    holds images itself is a class beside other classes, and images to predict beside a train/. Where a single folder
+    holds all, that one is looked into.
+
+    Raises DataError for what is no data set, and for what may be read in two ways, with a command for each.
+    """
+    top = _deepest(_folders(tree))
+    base = tree.root / top.path
+    remarks = [f"{base} is taken for the folder of the data set"] if top.path else []
+    beside = [folder for folder in top.filled if not split_of(folder.name)]
+    named = [folder for folder in top.filled if split_of(folder.name)]
+    parts = [folder for folder in named if folder.filled and not (folder.images and beside)]
+    places: dict[str, _Folder] = {}
+    for folder in parts:
+        split = split_of(folder.name) or ""
+        if split in places:
+            raise DataError(f"{base} has both {places[split].name}/ and {folder.name}/ for {split}: keep one of them")
+        places[split] = folder
+    if not places:
+        remarks += [f"{base / folder.name} is taken for a class, since it lies beside others" for folder in named]
+        _require_classes(top, tree, beside, named)
+        _require_one_reading(tree, top)
+        return Layout({"train": _classes(top)}, (*remarks, *_two_forms([top])))
+    if "train" not in places:
+        raise DataError(
+            f"{base} has {_names(parts)} but no train/; a flat folder of classes cannot have one of that name"
+        )
+    if beside:
+        train = places["train"].name
+        raise DataError(
+            f"{base} has {train}/, and images in {beside[0].name}/ beside it: "
+            f"move them into a class of {train}/, or take the folder away"
+        )
+    for folder in named:
+        split = split_of(folder.name) or ""
+        if folder is not places.get(split) or split not in SPLITS:
+            quoted = shlex.quote(str(base / folder.name))
+            remarks.append(
+                f"{base / folder.name} holds {folder.total:,} images without classes, which are not trained on or "
+                f"measured; to predict them: cnnkit predict RUN {quoted}"
+            )
+        elif folder.name.lower() not in PLAIN:
+            remarks.append(f"{base / folder.name} is taken for the {split} images")
+    inner = {split: _within_split(places[split], split) for split in SPLITS if split in places}
+    remarks += _two_forms(inner.values())
+    return Layout({split: _classes(folder) for split, folder in inner.items()}, tuple(remarks))
+
+
+def class_name(name: str) -> str:
+    """Return the name of a class as Unicode composes it; Macs write it decomposed."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _folders(tree: Tree) -> _Folder:
+    """Return the root, with all that is below it."""
+    top = _Folder()
+    known = {"": top}
+    for path in sorted(tree.folders):  # each behind those that it lies in
+        known[path] = _Folder(path)
+        known[path.rpartition("/")[0]].folders.append(known[path])
+    for path in tree.images:
+        folder = path.rpartition("/")[0]
+        known[folder].images.append(path)
+        while folder:
+            known[folder].total += 1
+            folder = folder.rpartition("/")[0]
+    return top
+
+
+def _deepest(top: _Folder) -> _Folder:
+    """Return the folder of the data set: the only one in a folder that holds nothing else, if it has several itself."""
+    place = top
+    while len(place.filled) == 1 and not place.images and not split_of(place.filled[0].name):
+        place = place.filled[0]
+        if len(place.filled) > 1 and not place.images:
+            return place
+    only = place.filled[0].name if len(place.filled) == 1 and not place.images else ""
+    return place if split_of(only) else top
+
+
+def _within_split(place: _Folder, split: str) -> _Folder:
+    """Return what holds the classes of a split: seg_train/seg_train/CLASS has it one deeper."""
+    while len(place.filled) == 1 and not place.images and split_of(place.filled[0].name) == split:
+        if not place.filled[0].filled:
+            break
+        place = place.filled[0]
+    return place
+
+
+def _classes(place: _Folder) -> Classes:
+    found: Classes = defaultdict(list)
+    for folder in place.folders:
+        found[class_name(folder.name)] += folder.all_images()
+    return dict(found)
+
+
+def _require_classes(top: _Folder, tree: Tree, beside: list[_Folder], named: list[_Folder]) -> None:
+    """Raise DataError for a folder that has no folders of classes in it."""
+    base = tree.root / top.path
+    if named and not beside:
+        raise DataError(
+            f"{base}: {_names(named)} hold images, but no folders of classes: make one for each class, or list the "
+            "images and their labels in a CSV file and name it with --data"
+        )
+    if not top.filled and (len(top.folders) < 2 or any(split_of(folder.name) for folder in top.folders)):
+        train = next((folder for folder in top.folders if split_of(folder.name) == "train"), top)
+        where = tree.root / train.path
+        raise DataError(f"{where} has no folder of images in it: make one for each class, such as {where / 'cat'}")
+
+
+def _require_one_reading(tree: Tree, top: _Folder) -> None:
+    """Raise DataError if all folders hold the same folders, so that either may be the classes."""
+    inner = [sorted(class_name(sub.name) for sub in folder.filled) for folder in top.filled]
+    if len(inner) < 2 or len(inner[0]) < 2 or inner.count(inner[0]) < len(inner):
+        return
+    if any(folder.images for folder in top.filled):
+        return
+    base = tree.root / top.path
+    outer = [folder.name for folder in top.filled]
+    whole = shlex.quote(str(base.absolute()))
+    parts = [shlex.quote(str(base / name)) for name in outer[:2]]
+    raise DataError(
+        f"{base}: {_some(outer)} hold the same folders, {_some(inner[0])}, and either may be the classes. "
+        f"If {_some(outer)} are: mkdir split && ln -s {whole} split/train, then --data split. "
+        f"If {_some(inner[0])} are: --data {parts[0]} --test-data {parts[1]}"
+    )
+
+
+def _two_forms(places: Iterable[_Folder]) -> Iterator[str]:
+    """Yield a line for each class whose folders write its name in several of Unicode's forms."""
+    forms: dict[str, set[str]] = defaultdict(set)
+    for place in places:
+        for folder in place.folders:
+            forms[class_name(folder.name)].add(folder.name)
+    for name, written in forms.items():
+        if len(written) > 1:
+            yield f"{len(written)} folders write {name} in different forms of Unicode: they are one class"
+
+
+def _names(folders: Iterable[_Folder]) -> str:
+    return ", ".join(f"{folder.name}/" for folder in folders)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,76 @@
+"""The network that a run trains: of the zoo, or a module from Python, tried before anything is written."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnkit.core.errors import UsageError
+from cnnkit.core.shape import by
+from cnnkit.experiment.config import RunConfig
+from cnnkit.nets import create
+from cnnkit.train import World
+
+__all__ = ["build_network"]
+
+
+def build_network(
+    config: RunConfig, given: nn.Module | None, channels: int, size: tuple[int, int], num_classes: int, world: World
+) -> nn.Module:
+    """Return the network for such images and classes: of the zoo, or a copy of the given one.
+
+    Raises UsageError for a network that cannot take the images, gives no logits of the classes, or has nothing to
+    train.
+    """
+    alone = isinstance(config.batch_size, int) and config.batch_size < 2 * world.size  # an image in a batch
+    if given is not None:
+        try:
+            net = copy.deepcopy(given)
+        except Exception as error:  # of what the module holds
+            raise UsageError(f"the network cannot be copied ({error}): leave out of it what is no layer") from error
+        if world.size > 1:  # each process may have made it by other random numbers
+            net.load_state_dict(world.share(net.state_dict()))
+        _require_logits(copy.deepcopy(net), torch.zeros(2, channels, *size), num_classes)
+        if alone:
+            where = next(net.parameters()).device
+            _try_one_image(copy.deepcopy(net).train(), torch.zeros(1, channels, *size, device=where))
+        return net
+    arguments: dict[str, Any] = config.model_kwargs | {
+        "in_channels": channels,
+        "num_classes": num_classes,
+        "image_size": size,
+    }
+    if alone:
+        with torch.device("meta"):
+            _try_one_image(create(config.net, **arguments), torch.empty(1, channels, *size))
+    return create(config.net, **arguments)
+
+
+def _require_logits(net: nn.Module, images: Tensor, num_classes: int) -> None:
+    """Raise UsageError unless the net gives logits, N x classes, for images."""
+    where = next(net.parameters(), None)
+    if where is None:
+        raise UsageError("the network has no parameters: there is nothing to train")
+    try:
+        with torch.random.fork_rng():  # dropout draws
+            logits = net.train()(images.to(where.device))
+    except Exception as error:  # of the network's own code
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"the network cannot take images of {by(*images.shape[1:])}: {reason}") from error
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (len(images), num_classes):
+        raise UsageError(
+            f"the network gives {shape} for {len(images)} images; it must give logits, N x classes, and the data have "
+            f"{num_classes} classes"
+        )
+    if not logits.requires_grad and any(parameter.requires_grad for parameter in net.parameters()):
+        raise UsageError("the network's logits depend on none of its parameters: nothing could learn")
+
+
+def _try_one_image(net: nn.Module, image: Tensor) -> None:
+    """Raise UsageError if batch normalisation would have a single value per channel."""
+    try:
+        net(image)
+    except ValueError as error:
+        raise UsageError(f"batch_size cannot be 1: batch normalisation needs more to train on ({error})") from error

@@ -1,0 +1,85 @@
+"""What a run starts from besides random numbers: weights from a file, from a run or a bundle, or published ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnkit.core.errors import UsageError
+from cnnkit.data import Preprocess
+from cnnkit.deploy import published_preprocess, read_bundle, read_weights
+from cnnkit.experiment.config import RunConfig
+from cnnkit.experiment.division import read_record, used_content
+from cnnkit.nets import create
+from cnnkit.nets.foreign import is_foreign
+from cnnkit.nets.pretrained import WEIGHTS, download_weights, own_names
+from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
+from cnnkit.nets.zoo import full_name
+
+__all__ = ["Start", "open_start"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from, and what comes with them."""
+
+    source: str
+    tensors: Mapping[str, Tensor]
+    in_channels: int | None
+    """Of the images that they are for, where that is known."""
+    preprocess: Preprocess | None = None
+    """What their network was fed with, where that is known."""
+    classes: tuple[str, ...] | None = None
+    used: frozenset[str] = frozenset()
+    """The digests of images that they were trained on."""
+
+    def channels_for(self, channels: int) -> int:
+        """Return how many channels the network takes of images that have so many: a grey one is repeated."""
+        return self.in_channels if channels == 1 and self.in_channels else channels
+
+    def give(self, net: nn.Module, config: RunConfig, classes: tuple[str, ...]) -> Loaded:
+        """Load the weights into a network for these classes; raises DataError if they are another network's."""
+        tensors = self.tensors if is_foreign(config.net) else own_names(net, full_name(config.net), self.tensors)
+        pair = (classes, self.classes) if self.classes else None
+        return give_weights(net, tensors, self.source, len(classes), new_head=True, classes=pair)
+
+
+def open_start(config: RunConfig) -> Start | None:
+    """Read the weights that the settings name; None if they name none.
+
+    Raises UsageError for a network without published weights or a folder without any, DataError for a file that is
+    missing, corrupt or no weights.
+    """
+    if config.pretrained:
+        name = full_name(config.net)
+        preprocess = published_preprocess(name)
+        return Start(str(path := download_weights(name)), read_weights_file(path), len(preprocess.mean), preprocess)
+    if config.weights is None:
+        return None
+    path = Path(config.weights)
+    if path.is_dir():
+        folder, bundle = read_bundle(path)
+        if bundle.net != config.net:
+            raise UsageError(
+                f"{path} has the weights of {bundle.net}, which do not fit {config.net}: leave out the net"
+            )
+        used = used_content(read_record(folder))
+        tensors = read_weights(folder, bundle)
+        return Start(str(path), tensors, bundle.in_channels, bundle.preprocess, bundle.classes, used)
+    tensors = read_weights_file(path)
+    published = next((name for name, weights in WEIGHTS.items() if weights.file == path.name), None)
+    known = published_preprocess(published) if published and published == full_name(config.net) else None
+    return Start(str(path), tensors, None if is_foreign(config.net) else _first_channels(config, tensors), known)
+
+
+def _first_channels(config: RunConfig, tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the channels of the images that weights of a network of the zoo are for."""
+    with torch.device("meta"):
+        arguments: dict[str, Any] = config.model_kwargs
+        net = create(config.net, **arguments)
+    tensors = own_names(net, full_name(config.net), tensors)
+    first = next((name for name, value in net.state_dict().items() if value.ndim == 4), "")
+    return tensors[first].shape[1] if first in tensors and tensors[first].ndim == 4 else None

@@ -1,0 +1,232 @@
+"""Training that starts from weights: of a run, a bundle, a file, or published ones."""
+
+import json
+import shutil
+import zlib
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import cnnkit
+from cnnkit.core.errors import DataError
+from cnnkit.data import load_dataset
+from cnnkit.experiment import Run
+from cnnkit.nets import WEIGHTS, create, pretrained
+from cnnkit.nets.weights import give_weights, read_weights_file
+from conftest import Cli, one_line
+
+FLAGS = ["--epochs", 1, "--batch-size", 8, "--plan", "off", "--device", "cpu"]
+TINY = ["--image-size", 32, "--model-kwargs.width", 4]
+
+
+def photos(root: str, classes: tuple[str, ...], count: int = 12, grey: bool = False) -> None:
+    for name in classes:
+        for number in range(count):
+            path = Path(root, name, f"{number:02}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shape = (16, 16) if grey else (16, 16, 3)
+            draw = np.random.default_rng(zlib.crc32(str(path).encode()))
+            Image.fromarray(draw.integers(0, 256, shape, np.uint8)).save(path)
+
+
+@pytest.fixture
+def first(cli: Cli) -> str:
+    """A run of a small network on four classes."""
+    photos("old", ("ant", "bee", "cat", "dog"))
+    result = cli("train", "resnet18", "--data", "old", *TINY, *FLAGS)
+    assert result.code == 0, result
+    return "runs/resnet18-old-1"
+
+
+def start(cli: Cli, *arguments: Any, lr: str = "1e-30") -> str:
+    result = cli("train", *arguments, *FLAGS, "--lr", lr, "--weight-decay", 0)
+    assert result.code == 0, result
+    return str(result.out)
+
+
+def test_a_run_gives_its_weights_network_size_and_preprocessing(first: str, cli: Cli) -> None:
+    photos("new", ("dog", "emu", "ant"))
+    out = start(cli, "--weights", first, "--data", "new")
+    old, new = cnnkit.load(first), cnnkit.load("runs/resnet18-new-1")
+    assert (new.bundle.net, new.bundle.arguments["width"], new.bundle.image_size) == ("resnet18", 4, (32, 32))
+    assert (new.bundle.mean, new.bundle.std) == (old.bundle.mean, old.bundle.std)
+    ours, theirs = new.net.state_dict(), old.net.state_dict()
+    body = [name for name in ours if not name.startswith("head") and "running" not in name and "num_" not in name]
+    assert all(ours[name].allclose(theirs[name]) for name in body)
+    assert ours["head.weight"][[0, 1]].allclose(theirs["head.weight"][[0, 3]])  # ant and dog, by name
+    assert not any(ours["head.weight"][2].allclose(row) for row in theirs["head.weight"])
+    assert f"weights of {Path(first).absolute()}: " in out
+    total = len(theirs)
+    assert f"{total} of {total} tensors" in out
+    assert "2 of 3 classes are known by name, the others new" in out
+    assert "frozen: 0 values" in out
+    shutil.move(first, "elsewhere")
+    assert cli("train", "--resume", "runs/resnet18-new-1", "--epochs", 2).code == 0
+    assert cnnkit.load("runs/resnet18-new-1").bundle.mean == old.bundle.mean
+
+
+def test_bundles_files_and_python_do_too(first: str, cli: Cli) -> None:
+    state = cnnkit.load(first).net.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, "w.safetensors")
+    torch.save({"epoch": 1, "model": {f"_orig_mod.module.{name}": value for name, value in state.items()}}, "w.pth")
+    photos("new", ("x", "y"))
+    for number, place in enumerate((f"{first}/best", "w.safetensors", "w.pth"), 1):
+        out = start(cli, "resnet18", *TINY, "--weights", place, "--data", "new", "--freeze", "stem")
+        assert "the head is new, for 2 classes" in out
+        assert "frozen: 0 values" not in out
+        ours = cnnkit.load(f"runs/resnet18-new-{number}").net.state_dict()
+        assert ours["conv2.0.body.conv1.weight"].allclose(state["conv2.0.body.conv1.weight"])
+    run = cnnkit.fit(data="new", weights=Run(first), epochs=1, progress=False)
+    assert (run.config.net, run.config.weights) == ("resnet18", str(Path(first).absolute()))
+    Path("run.toml").write_text(f'data = "new"\nweights = "{first}"\nepochs = 1\nbatch_size = 8\n')
+    assert cli("train", "--config", "run.toml").code == 0
+
+
+def test_what_they_were_trained_on_is_not_tested_on(first: str, cli: Cli) -> None:
+    used = json.loads(Path(first, "split.json").read_text())
+    seen = {*used["train"].values(), *used["validation"].values()}
+    photos("old", ("ant", "bee", "cat", "dog"), count=20)  # the first twelve of each are those of before
+    start(cli, "--weights", first, "--data", "old")
+    split = json.loads(Path("runs/resnet18-old-2/split.json").read_text())
+    assert len(split["test"]) == 8
+    assert seen.isdisjoint(split["test"].values())
+    start(cli, "--weights", "runs/resnet18-old-2", "--data", "old")
+    third = json.loads(Path("runs/resnet18-old-3/split.json").read_text())
+    assert seen <= set(third["used_before"])
+    photos("parts/train", ("ant", "bee"), count=6)
+    shutil.copytree("old/ant", "parts/test/ant")
+    shutil.copytree("old/bee", "parts/test/bee")
+    out = start(cli, "--weights", first, "--data", "parts")
+    assert "test images are left out, being trained on" in out
+
+
+def test_grey_images_are_repeated_for_weights_of_three_channels(first: str, cli: Cli) -> None:
+    photos("grey", ("ant", "bee", "cat", "dog"), grey=True)
+    for path in sorted(Path("grey").rglob("*.png")):
+        target = Path("rgb", *path.parts[1:])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as found:
+            found.convert("RGB").save(target)
+    start(cli, "--weights", first, "--data", "grey")
+    model, plain = cnnkit.load("runs/resnet18-grey-1", device="cpu"), cnnkit.load(first, device="cpu")
+    assert model.bundle.in_channels == 3
+    assert model.net.state_dict()["stem.0.weight"].allclose(plain.net.state_dict()["stem.0.weight"])
+    grey, rgb = (load_dataset(root, progress=False, test_fraction=0).train for root in ("grey", "rgb"))
+    assert (grey.images.shape[1], rgb.images.shape[1]) == (1, 3)
+    prepare = model.preprocess  # what training and evaluating feed, of either
+    with torch.no_grad():
+        one, other = (model.net(prepare(part.images[:])) for part in (grey, rgb))
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    paths = [f"grey/{name}" for name in grey.names]
+    torch.testing.assert_close(model.predict(paths, progress=False).logits, one, atol=1e-4, rtol=0)
+    assert cli("evaluate", "runs/resnet18-grey-1").code == 0
+
+
+def test_digits_are_repeated_too(first: str, cli: Cli) -> None:
+    start(cli, "--weights", first, "--data", "digits")
+    assert cnnkit.load("runs/resnet18-digits-1").bundle.in_channels == 3
+    assert cli("evaluate", "runs/resnet18-digits-1").code == 0
+
+
+def test_a_colour_photo_for_weights_of_one_channel(cli: Cli) -> None:
+    photos("grey", ("ant", "bee"), grey=True)
+    photos("new", ("ant", "bee"))
+    assert cli("train", "resnet18", "--data", "grey", *TINY, *FLAGS).code == 0
+    assert "stem.0.weight is adapted from 1 to 3 channels" in start(
+        cli, "--weights", "runs/resnet18-grey-1", "--data", "new"
+    )
+
+
+def test_what_does_not_fit_is_told(first: str, cli: Cli) -> None:
+    photos("new", ("x", "y"))
+    result = cli("train", "lenet", "--weights", first, "--data", "new")
+    one_line(result, 2, "has the weights of resnet18, which do not fit lenet")
+    result = cli(
+        "train", "resnet18", "--weights", f"{first}/best/model.safetensors", "--image-size", 32, "--data", "new"
+    )
+    one_line(result, 3, "stem.0.weight is (4, 3, 7, 7), not (64, 3, 7, 7)", "and")
+    torch.save(create("lenet").state_dict(), "lenet.pth")
+    result = cli("train", "resnet18", *TINY, "--weights", "lenet.pth", "--data", "new")
+    one_line(result, 3, "lenet.pth: lacks stem.0.weight", "has also conv1.0.weight")
+    one_line(cli("train", "resnet18", "--weights", "nowhere.pth", "--data", "new"), 3, "no such file of weights")
+    one_line(cli("train", "resnet18", "--weights", "new", "--data", "new"), 2, "not a run folder or a bundle")
+    result = cli("train", "resnet18.tv", "--weights", first, "--pretrained", "--data", "new")
+    one_line(result, 2, "two starts")
+    result = cli("train", "--weights", first, "--data", "new", "--init", "he")
+    one_line(result, 2, "init 'he' does not go with weights")
+    assert not Path("runs/resnet18-new-1").exists()
+
+
+def test_the_finetune_recipe_takes_other_weights(first: str, cli: Cli) -> None:
+    photos("new", ("x", "y"))
+    result = cli("train", "--recipe", "finetune", "--weights", first, "--data", "new", *FLAGS)
+    assert result.code == 0, result
+
+
+def test_a_file_in_the_place_of_a_download_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, cli: Cli, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pretrained, "SERVER", "http://127.0.0.1:9/")
+    file = WEIGHTS["resnet18.tv"].file
+    place = tmp_path / "cache" / "weights" / file
+    one_line(cli("train", "resnet18.tv", "--weights", "true", *FLAGS), 3, f"or put the file at {place}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"something else")
+    found = sha256(b"something else").hexdigest()[:8]
+    one_line(
+        cli("train", "resnet18.tv", "--weights", "true", *FLAGS),
+        3,
+        f"{file} is not the weights of resnet18.tv: its SHA-256 begins with {found}, not f37072fd",
+    )
+    state = create("resnet18.tv").state_dict()
+    torch.save(state, place)
+    digest = sha256(place.read_bytes()).hexdigest()[:8]
+    right = place.with_name(f"resnet18-{digest}.pth")
+    place.rename(right)
+    monkeypatch.setitem(WEIGHTS, "resnet18.tv", replace(WEIGHTS["resnet18.tv"], file=right.name))
+    assert "the head is new, for 10 classes" in start(cli, "resnet18.tv", "--weights", "True", "--image-size", 32)
+    Path("run.toml").write_text("weights = true\nepochs = 1\nimage_size = 32\nbatch_size = 64\n")
+    assert cli("train", "resnet18.tv", "--config", "run.toml").code == 0
+    bundle = cnnkit.load("runs/resnet18.tv-digits-1").bundle
+    assert bundle.mean == WEIGHTS["resnet18.tv"].mean
+    out = start(cli, "resnet18.tv", "--weights", right, "--image-size", 32)  # the published file, by its name
+    assert "the head is new" in out
+    assert cnnkit.load("runs/resnet18.tv-digits-3").bundle.mean == WEIGHTS["resnet18.tv"].mean
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["state_dict", "model_state_dict", "model", "net", "ema", "model_ema", "state_dict_ema"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "model.", "net."])
+def test_what_trainings_wrap_around_weights_is_taken_off(wrapper: str, prefix: str, tmp_path: Path) -> None:
+    state = create("lenet").state_dict()
+    wrapped = {f"{prefix}{name}": value for name, value in state.items()} | {"n_averaged": torch.tensor(3)}
+    torch.save({"epoch": 3, wrapper: wrapped}, tmp_path / "w.pt")
+    found = read_weights_file(tmp_path / "w.pt")
+    assert found.keys() == state.keys()
+    net = create("lenet")
+    loaded = give_weights(net, found, "w.pt", 10)
+    assert (loaded.tensors, loaded.total, loaded.changes) == (len(state), len(state), ())
+    assert all(net.state_dict()[name].equal(value) for name, value in state.items())
+
+
+def test_a_network_from_python_takes_a_file() -> None:
+    photos("new", ("x", "y"))
+    net = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5)
+    )
+    torch.save(net.state_dict(), "own.pth")
+    other = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+    )
+    cnnkit.fit(other, "new", weights="own.pth", lr=1e-30, weight_decay=0, epochs=1, batch_size=8, progress=False)
+    assert other[1].weight.allclose(net[1].weight)
+    with pytest.raises(DataError, match=r"own.pth: has also 3.weight, 3.bias"):
+        cnnkit.fit(torch.nn.Sequential(other[0], torch.nn.Linear(768, 2)), "new", weights="own.pth", progress=False)
