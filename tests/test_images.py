@@ -288,7 +288,7 @@ def test_a_png_whose_header_is_damaged_is_told() -> None:
         read_header(io.BytesIO(bytes(content)))
 
 
-FORMATS = ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM"]
+FORMATS = ["PNG", "JPEG", "MPO", "GIF", "TIFF", "WEBP", "BMP", "PPM", "AVIF", "JPEG2000"]
 
 
 @given(
