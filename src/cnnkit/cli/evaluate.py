@@ -49,4 +49,4 @@ def evaluate(
             complain(remark)
         print_json(found.to_dict())
     else:
-        page.print(*found.tables())
+        page.print(*found.tables(), sep="\n")
