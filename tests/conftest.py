@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from cnnkit.cli import app
 from cnnkit.core.compiler import find_compiler
 
-settings.register_profile("cnnkit", deadline=None, derandomize=True, max_examples=60)
+BUSY = [HealthCheck.too_slow]  # says something of the machine, not of the test
+settings.register_profile("cnnkit", deadline=None, derandomize=True, max_examples=60, suppress_health_check=BUSY)
 settings.load_profile("cnnkit")
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -162,7 +162,7 @@ def test_names_are_escaped_and_as_long_as_they_like() -> None:
     picture = checked(draw(trace(net, (3, 40, 20)), "<svg> & " + "W" * 100))
     words = [text.what for text in picture.texts]
     assert words[0] == "<svg> & " + "W" * 100
-    assert {"<b>&amp;\"'", "第一", "bell?"} <= {*words}
+    assert {"<b>&amp;\"'", "第一", r"bell\x07"} <= {*words}
     for at, (rows, columns) in enumerate([(40, 20), (38, 18), (19, 9), (15, 5)]):
         front, box = picture.fronts[at], picture.boxes[at]
         slant = (box.right - front.right) / (front.bottom - front.top)

@@ -472,7 +472,7 @@ except cnnkit.experiment.RunInterrupted as stop:
 def test_the_stop_button_saves_and_the_run_goes_on() -> None:
     done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 'go on with: cnnkit.fit(resume="runs/lenet-digits-1")' in done.stdout
+    assert "go on with: cnnkit.fit(resume='runs/lenet-digits-1')" in done.stdout
     assert done.stdout.endswith("3 epochs\n")
     assert "Traceback" not in done.stderr
     assert issubclass(RunInterrupted, CnnkitError)

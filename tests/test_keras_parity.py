@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cnnkit.experiment.recipes import recipe
 from cnnkit.nets import ZOO, create
-from cnnkit.ops import BatchNormalization, SameConv2d, SameMaxPool2d, by_hand
+from cnnkit.ops import BatchNormalization, CeilMaxPool2d, SameConv2d, SameMaxPool2d, by_hand
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.optimizer import make_optimizer
 from conftest import ROOT
@@ -295,9 +295,9 @@ def test_every_weight_shows(name: str) -> None:
             values.copy_(before)
 
 
-def swap(net: nn.Module, kind: type[nn.Module], other: Callable[[Any], nn.Module]) -> None:
-    """Put another layer in the place of each of exactly that kind."""
-    found = [path for path, layer in net.named_modules() if type(layer) is kind]
+def swap(net: nn.Module, other: Callable[[Any], nn.Module], *kinds: type[nn.Module]) -> None:
+    """Put another layer in the place of each of exactly those kinds."""
+    found = [path for path, layer in net.named_modules() if type(layer) in kinds]
     assert found
     for path in found:
         net.set_submodule(path, other(net.get_submodule(path)))
@@ -310,26 +310,26 @@ def convolution_padded_evenly(net: nn.Module) -> None:
         other.load_state_dict(layer.state_dict())
         return other
 
-    swap(net, SameConv2d, even)
+    swap(net, even, SameConv2d)
 
 
 def pooling_padded_evenly(net: nn.Module) -> None:
-    swap(net, SameMaxPool2d, lambda layer: nn.MaxPool2d(layer.kernel_size, layer.stride, layer.kernel_size // 2))
+    swap(net, lambda layer: nn.MaxPool2d(layer.kernel_size, layer.stride, layer.kernel_size // 2), SameMaxPool2d)
 
 
 def average(net: nn.Module) -> None:
     def averaging(layer: nn.MaxPool2d) -> nn.Module:
         return nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, count_include_pad=False)
 
-    swap(net, nn.MaxPool2d, averaging)
+    swap(net, averaging, nn.MaxPool2d, CeilMaxPool2d)
 
 
 def zeros_in_a_window(net: nn.Module) -> None:
-    swap(net, nn.MaxPool2d, lambda layer: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(layer.kernel_size)))
+    swap(net, lambda layer: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(layer.kernel_size)), CeilMaxPool2d)
 
 
 def rounded_down(net: nn.Module) -> None:
-    swap(net, nn.MaxPool2d, lambda layer: nn.MaxPool2d(layer.kernel_size))
+    swap(net, lambda layer: nn.MaxPool2d(layer.kernel_size), CeilMaxPool2d)
 
 
 def epsilon(net: nn.Module) -> None:

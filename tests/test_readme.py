@@ -78,7 +78,7 @@ def test_the_scripts_for_python_run_in_order(tmp_path: Path) -> None:
     """Each as a program of its own, in a folder with photographs."""
     make_photos(tmp_path / "photos", 24)
     scripts = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     for script in scripts:
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (script, done.stderr)

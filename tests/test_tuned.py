@@ -152,6 +152,8 @@ def test_it_compiles_and_exports_as_torchs_own_layer() -> None:
     called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
     assert "aten.conv2d.default" in called
     assert not any("as_strided" in name for name in called)
+    padded = [node for node in exported.graph.nodes if "pad" in str(node.target)]
+    assert len(padded) == sum(layer.same for layer in net.modules() if isinstance(layer, TunedConv2d))
     expected = results(net, x)
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(results(compiled, x), expected)

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cnnkit.anatomy.receptive import Receptive, behind
 from cnnkit.core.errors import UsageError
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.shape import by
 from cnnkit.ops import Conv2D, MultiChannelConv2D
-from cnnkit.ops.layers import require_module
 
 __all__ = ["Anatomy", "Part", "trace"]
 
@@ -88,7 +88,7 @@ def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
     UsageError if the net cannot take such an image, or its code cannot be followed, such as branches that depend on
     values.
     """
-    require_module(net)
+    net = unwrapped(net)
     if not isinstance(input_size, Sequence) or len(input_size) != 3:
         raise UsageError(f"input_size must be C x H x W, such as (3, 224, 224), not {input_size!r}")
     try:

@@ -222,15 +222,17 @@ def _show(lines: list[str], columns: list[str], inner: list[tuple[int, list[str]
         listing.add_row(*row)
     whole = page.measure(listing, options=page.options.update(max_width=1000)).maximum
     page.width = max(page.width, whole)  # wrapped by a narrow terminal, but never cut
-    page.print(lines[0], listing, *lines[1:], sep="\n", markup=False)
+    page.print(lines[0], listing, *lines[1:], sep="\n")
 
 
 def _show_markdown(
     lines: list[str], columns: list[str], inner: list[tuple[int, list[str]]], totals: list[list[str]]
 ) -> None:
+    from cnnkit.core.text import markdown
+
     rows = [[f"{'&nbsp;&nbsp;' * (level - 1)}{name}", *cells] for level, (name, *cells) in inner]
     rules = [":--", *["--:"] * (len(columns) - 1)]
-    print(lines[0], "", sep="\n")
+    print(markdown(lines[0]), "", sep="\n")
     for row in (columns, rules, *rows, *totals):
         print(f"| {' | '.join(row)} |")
     print("", *lines[1:], sep="\n")

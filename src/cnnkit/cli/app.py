@@ -1,5 +1,7 @@
 """The verbs and what leads out of them: one error line and the documented exit code."""
 
+import io
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.text import printable
 
 __all__ = ["main"]
 
@@ -54,6 +57,10 @@ for verb, text in VERBS.items():
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: no name ends a verb
+    if logging.lastResort:  # prints what is logged while no run keeps a log
+        logging.lastResort.setFormatter(_OneLine())
     try:
         app(_name_the_run(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -67,6 +74,11 @@ def main() -> NoReturn:
         _drop_output()
         _leave(f"cannot go on: {error}", 1)
     _end(0)
+
+
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
 
 def _name_the_run(arguments: list[str]) -> list[str]:
@@ -92,7 +104,9 @@ def _drop_output() -> None:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    print(f"cnnkit: {message}", file=sys.stderr)
+    from cnnkit.cli.console import complain
+
+    complain(message)
     _end(code)
 
 

@@ -66,7 +66,7 @@ def bench(
         print_json(facts)
         return
     for line in _told(facts):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.say(line)
 
 
 def _training(net: "nn.Module", image: Shape, config: RunConfig, profiled: bool) -> dict[str, Any]:

@@ -1,28 +1,30 @@
-"""What the verbs print with: tables for people, JSON for programs, and what is logged."""
+"""What the verbs print with: tables for people, JSON for programs, what goes wrong, and what is logged."""
 
-import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel
-from rich.console import Console
 
 from cnnkit.core.console import PatientConsole, table
+from cnnkit.core.text import printable, to_json
 
-__all__ = ["console", "given_flags", "narrated", "page", "print_json", "table"]
+__all__ = ["complain", "console", "given_flags", "narrated", "page", "print_json", "table"]
 
-console = PatientConsole(highlight=False)
-page = PatientConsole(
-    highlight=False, width=max(console.width, 120)
-)  # a narrow terminal wraps it, but no number is cut
+console = PatientConsole()
+page = PatientConsole(width=max(console.width, 120))  # a narrow terminal wraps it, but no number is cut
 
 
 def print_json(content: Any) -> None:
-    """Print `content` as JSON to standard output, and nothing else."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    print(text.encode("utf-8", "backslashreplace").decode())  # names of files may hold bytes that are not UTF-8
+    """Print `content` as JSON to standard output, and nothing else; in ASCII where that does not take UTF-8."""
+    print(to_json(content, ascii=not console.encoding.startswith("utf")))
+
+
+def complain(message: str) -> None:
+    """Print a line about what went wrong to standard error."""
+    print(f"cnnkit: {printable(message)}", file=sys.stderr)
 
 
 def given_flags(settings: BaseModel, net: str | None) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def given_flags(settings: BaseModel, net: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def narrated(room: str, screen: Console) -> Iterator[None]:
+def narrated(room: str, screen: PatientConsole) -> Iterator[None]:
     """Print what a room logs, a line each."""
     logger, handler = logging.getLogger(room), _Printer(screen)
     level = logger.level
@@ -45,9 +47,9 @@ def narrated(room: str, screen: Console) -> Iterator[None]:
 
 
 class _Printer(logging.Handler):
-    def __init__(self, screen: Console):
+    def __init__(self, screen: PatientConsole):
         super().__init__(logging.INFO)
         self.screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.screen.print(record.getMessage(), markup=False, soft_wrap=True)
+        self.screen.say(record.getMessage())

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from itertools import groupby
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.text import shell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +44,7 @@ def check(
     workers
         Threads that decode; without it, one for each processor.
     """
+    from cnnkit.cli.console import console, print_json
     from cnnkit.data.doctor import diagnose
     from cnnkit.data.quarantine import check_quarantine
     from cnnkit.data.quarantine import quarantine as move
@@ -55,30 +56,29 @@ def check(
     left = [each for each in diagnosis.findings if each.harms and not set(each.culprits or ".") <= moved.keys()]
     verdict = _verdict(diagnosis, left, can_move=not quarantine)
     if json:
-        # ASCII: a file's name need not be UTF-8
-        print(dumps(_content(diagnosis) | {"moved": moved, "not_moved": failed, "verdict": verdict}, indent=1))
+        print_json(_content(diagnosis) | {"moved": moved, "not_moved": failed, "verdict": verdict})
     else:
         _report(diagnosis)
         for source, place in moved.items():
-            _print(f"moved {source} to {quarantine}/{place}")
+            console.say(f"moved {source} to {quarantine}/{place}")
         for source, reason in failed.items():
-            _print(f"not moved: {source}: {reason}")
+            console.say(f"not moved: {source}: {reason}")
     if left:
         raise DataError(verdict)
     if not json:
-        _print(verdict)
+        console.say(verdict)
 
 
 def _verdict(diagnosis: "Diagnosis", left: "list[Finding]", can_move: bool) -> str:
     """Return in one line whether a training would be harmed, by what, and what to do."""
-    root = _shown(diagnosis.root)
+    root = diagnosis.root
     if not left:
         warnings = sum(finding.about.severity == "warning" for finding in diagnosis.findings)
         return f"{root}: fit for training{f' (warnings: {warnings:,})' if warnings else ''}"
     counts = Counter(finding.about.text for finding in left)
     what = ", ".join(f"{text} ({count:,})" for text, count in counts.items())
     movable = can_move and any(finding.culprits for finding in left)
-    remedy = f"; move them away with: cnnkit data check {root} --quarantine DIR" if movable else ""
+    remedy = f"; move them away with: cnnkit data check {shell(root)} --quarantine DIR" if movable else ""
     return f"{root}: a training would be harmed: {what}{remedy}"
 
 
@@ -97,16 +97,16 @@ def _content(diagnosis: "Diagnosis") -> dict[str, Any]:
 
 
 def _report(diagnosis: "Diagnosis") -> None:
-    from cnnkit.cli.console import page, table
+    from cnnkit.cli.console import console, page, table
 
     seen = diagnosis.statistics
     size = f"{seen['bytes']['sum'] / 1e6:,.1f} MB"
-    _print(f"{diagnosis.root}: {diagnosis.files:,} files, {seen['pictures']:,} pictures that can be read, {size}")
+    console.say(f"{diagnosis.root}: {diagnosis.files:,} files, {seen['pictures']:,} pictures that can be read, {size}")
     if seen["pictures"]:
         page.print(_classes(seen["classes"]), _sizes(seen))
         named = (f"{name} {count:,}" for key in ("formats", "modes") for name, count in seen[key].items())
         turned = f"   turned upright by EXIF {seen['turned']:,}" if seen["turned"] else ""
-        _print(f"{'   '.join(named)}{turned}")
+        console.say(f"{'   '.join(named)}{turned}")
     kinds = [list(findings) for _, findings in groupby(diagnosis.findings, lambda finding: finding.kind)]
     summary = table(["", "found", "what to do", "cases", "files"], text=3)
     for findings in kinds:
@@ -116,12 +116,12 @@ def _report(diagnosis: "Diagnosis") -> None:
     if kinds:
         page.print(summary)
     for findings in kinds:
-        _print(f"{findings[0].about.text}:")
+        console.say(f"{findings[0].about.text}:")
         for finding in findings[:LISTED]:
-            _print(f"  {_line(finding)}")
+            console.say(f"  {_line(finding)}")
         if len(findings) > LISTED:
-            _print(f"  and {len(findings) - LISTED:,} more")
-        _print("")
+            console.say(f"  and {len(findings) - LISTED:,} more")
+        console.print()
 
 
 def _line(finding: "Finding") -> str:
@@ -132,8 +132,6 @@ def _line(finding: "Finding") -> str:
 
 def _classes(classes: dict[str, dict[str, int]]) -> "Table":
     """Return how many pictures each class has in each split; of many classes, the largest and the smallest."""
-    from rich.markup import escape
-
     from cnnkit.cli.console import table
 
     rows = [(name, [*counts.values()]) for name, counts in classes.items()]
@@ -143,7 +141,7 @@ def _classes(classes: dict[str, dict[str, int]]) -> "Table":
         between = f"... {len(rows) - CLASSES:,} classes between them ..."
         rows = [*rows[: CLASSES // 2], (between, []), *rows[-CLASSES // 2 :]]
     for name, numbers in rows:
-        result.add_row(escape(_shown(name)), *(f"{number:,}" for number in numbers))
+        result.add_row(name, *(f"{number:,}" for number in numbers))
     return result
 
 
@@ -155,14 +153,3 @@ def _sizes(seen: dict[str, Any]) -> "Table":
         result.add_row(name, *(f"{value:,.0f}" for value in list(seen[name].values())[:3]))
     result.add_row("width / height", *(f"{value:.2f}" for value in seen["aspect"].values()))
     return result
-
-
-def _print(line: str) -> None:
-    from cnnkit.cli.console import console
-
-    console.print(_shown(line), markup=False, soft_wrap=True)
-
-
-def _shown(text: object) -> str:
-    """Return the text with all that could upset a terminal, such as newlines in names of files, as escapes."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text))

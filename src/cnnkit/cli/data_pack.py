@@ -41,9 +41,8 @@ def pack(
     workers
         Threads that look at pictures; without it, one for each processor.
     """
-    import sys
-
-    from cnnkit.cli.console import page, table
+    from cnnkit.cli.console import complain, page, table
+    from cnnkit.core.text import shell
     from cnnkit.data.pack import pack_folder
 
     index = pack_folder(
@@ -57,11 +56,11 @@ def pack(
         workers=workers,
     )
     for path, reason in index.problems:
-        print(f"cnnkit: left out: {path}: {reason}", file=sys.stderr)
+        complain(f"left out: {path}: {reason}")
     rows = table(["split", "shards", "pictures", "MB"])
     for split in dict.fromkeys(shard.split for shard in index.shards):
         own = [shard for shard in index.shards if shard.split == split]
         images, size = sum(shard.images for shard in own), sum(shard.bytes or 0 for shard in own)
         rows.add_row(split, f"{len(own):,}", f"{images:,}", f"{size / 10**6:,.1f}")
     page.print(rows)
-    page.print(f"{len(index.classes)} classes; next: cnnkit train NET --data {output}", markup=False, soft_wrap=True)
+    page.say(f"{len(index.classes)} classes; next: cnnkit train NET --data {shell(output)}")

@@ -47,8 +47,9 @@ def show(
     import torch
     import torch.nn.functional as F
 
-    from cnnkit.cli.console import console
+    from cnnkit.cli.console import complain, console
     from cnnkit.core import shape
+    from cnnkit.core.text import shell
     from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
     from cnnkit.data.augment import Augment, parse
     from cnnkit.figures import contact_sheet, stack_sheets
@@ -58,6 +59,8 @@ def show(
     names = parse(augment or ())
     Augment(names, (pixels, pixels))  # a wrong name is told before pictures are read
     dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
+    for remark in dataset.remarks:
+        complain(remark)
     train, classes = dataset.train, dataset.classes
     size = (pixels, pixels) if image_size else (train.images.shape[2], train.images.shape[3])
     change, preprocess = Augment(names, size), Preprocess(size)
@@ -86,5 +89,5 @@ def show(
     write_image(target, stack_sheets(sheets))
     line = f"{target}: {len(sheets)} of {len(classes)} classes, {shape.by(*size)}"
     line += f", each a picture and {count} changes by {', '.join(names)}" if names else f", up to {count} pictures each"
-    line += f"; {len(dataset.skipped)} cannot be read: cnnkit data check {data}" if dataset.skipped else ""
-    console.print(line, markup=False, soft_wrap=True)
+    line += f"; {len(dataset.skipped)} cannot be read: cnnkit data check {shell(data)}" if dataset.skipped else ""
+    console.say(line)

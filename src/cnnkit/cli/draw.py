@@ -40,4 +40,4 @@ def draw(
     if target.suffix.lower() != ".svg":
         raise UsageError(f"{target}: the diagram is SVG; give --output a name that ends in .svg")
     atomic_write(target, picture(whole, name))
-    console.print(f"{target}: {len(whole.stages)} stages, input {by(*whole.input)}", markup=False, soft_wrap=True)
+    console.say(f"{target}: {len(whole.stages)} stages, input {by(*whole.input)}")

@@ -1,6 +1,5 @@
 """`cnnkit evaluate`: a trained network on its whole test set."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +26,7 @@ def evaluate(
         A run folder, or a bundle such as its best/.
     data
         Another data set of the same classes, a folder of images or a CSV file: its test part or, without one, all of
-        it. Without --data, the test images of what the network was trained on.
+        it, but for images that the network was trained on. Without --data, the run's own test images.
     data_dir
         Folder of the data set's IDX files.
     on_bad_image
@@ -39,15 +38,15 @@ def evaluate(
     json
         Print JSON.
     """
-    from cnnkit.cli.console import page, print_json
+    from cnnkit.cli.console import complain, page, print_json
     from cnnkit.experiment import evaluate as measure
 
     found = measure(run, data, data_dir=data_dir, on_bad_image=on_bad_image, workers=workers, device=device)
     for path, reason in found.skipped:
-        print(f"cnnkit: left out: {path}: {reason}", file=sys.stderr)
+        complain(f"left out: {path}: {reason}")
     if json:
         for remark in found.remarks:
-            print(f"cnnkit: {remark}", file=sys.stderr)
+            complain(remark)
         print_json(found.to_dict())
     else:
-        page.print(*found.tables(), markup=False)
+        page.print(*found.tables())

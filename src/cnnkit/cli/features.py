@@ -70,4 +70,4 @@ def features(
         sheets[title] = contact_sheet(few) if few.ndim == 3 else contact_sheet(few[:, None, None], tile=32)
         shown.append(f"{name} {len(few)} of {len(values)}")
     write_image(target, stack_sheets(sheets))
-    console.print(f"{target}: {', '.join(shown)} maps of {source.label}", markup=False, soft_wrap=True)
+    console.say(f"{target}: {', '.join(shown)} maps of {source.label}")

@@ -46,4 +46,4 @@ def filter(
     picture = read_image(image)
     result = filter_image(picture, weights, stride, padding)
     write_image(target, result)
-    console.print(f"{target}: {by(*picture.shape)} to {by(*result.shape)}", markup=False, soft_wrap=True)
+    console.say(f"{target}: {by(*picture.shape)} to {by(*result.shape)}")

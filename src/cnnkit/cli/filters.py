@@ -41,4 +41,4 @@ def filters(net: str, *, layer: str | None = None, pretrained: bool = False, out
     target = output or Path(f"{Path(net).resolve().name}-filters.png")
     sheet = contact_sheet(weights, symmetric=True, tile=96 if depth in (1, 3) else 64)
     write_image(target, stack_sheets({title: sheet}))
-    console.print(f"{target}: {len(weights)} of {total} filters of {source.label}", markup=False, soft_wrap=True)
+    console.say(f"{target}: {len(weights)} of {total} filters of {source.label}")

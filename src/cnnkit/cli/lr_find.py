@@ -44,7 +44,7 @@ def lr_find(
     """
     from rich.progress import track
 
-    from cnnkit.cli.console import console, given_flags, print_json
+    from cnnkit.cli.console import complain, console, given_flags, print_json
     from cnnkit.core.errors import UsageError
     from cnnkit.experiment.build import prepare
     from cnnkit.figures import Panel, Plot, Series, text_plot
@@ -55,6 +55,8 @@ def lr_find(
             f"--low must be above 0 and below --high, and --steps at least 2, not {low:g}, {high:g}, {steps}"
         )
     job = prepare(merge(given_flags(settings, net), config))
+    for remark in job.remarks:
+        complain(remark)
     test = lr_range_test(job.net, job.training, job.config, low, high, steps)
     hidden = json or not console.is_terminal
     points = [*track(test, "learning rates", steps, console=console, transient=True, disable=hidden)]
@@ -65,6 +67,6 @@ def lr_find(
     rates, losses = zip(*points, strict=True)
     panel = Panel(job.stem, "learning rate", "loss, smoothed", [Series("loss", rates, losses)], log_x=True)
     print(text_plot(panel))
-    console.print(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}", markup=False, soft_wrap=True)
+    console.say(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}")
     if output:
         Plot([panel]).save(output)

@@ -38,6 +38,6 @@ def plot(
     for panel in curves.panels:
         print(text_plot(panel))
     for name in curves.empty:
-        console.print(f"{name}: no epoch is finished yet", markup=False, soft_wrap=True)
+        console.say(f"{name}: no epoch is finished yet")
     if output:
-        console.print(f"{output}: {', '.join(metrics)} of {', '.join(curves.names)}", markup=False, soft_wrap=True)
+        console.say(f"{output}: {', '.join(metrics)} of {', '.join(curves.names)}")

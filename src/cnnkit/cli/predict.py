@@ -1,5 +1,6 @@
 """`cnnkit predict`: classes for images."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +46,8 @@ def predict(
     json
         Print JSON.
     """
-    from cnnkit.cli.console import console, print_json
+    from cnnkit.cli.console import complain, console, print_json
+    from cnnkit.core.console import aligned
     from cnnkit.deploy import load
 
     if not images:
@@ -57,11 +59,11 @@ def predict(
         raise UsageError("there is no path on standard input")
     found = model.predict(paths, batch_size=batch_size, workers=workers)
     for name, reason in found.errors.items():
-        print(f"cnnkit: {name}: {reason}", file=sys.stderr)
+        complain(f"{name}: {reason}")
     answers = zip(found.names, found.to_list(top), strict=True)
     if output:
         found.to_csv(output)
-        console.print(f"{output}: {len(found):,} images", markup=False, soft_wrap=True)
+        console.say(f"{output}: {len(found):,} images")
     elif json:
         rows = [
             {"image": name, "predictions": [{"class": one["label"], "probability": one["score"]} for one in best]}
@@ -69,10 +71,9 @@ def predict(
         ]
         print_json(rows + [{"image": name, "error": f"{name}: {reason}"} for name, reason in found.errors.items()])
     else:
-        width = max(map(len, found.names), default=0)
-        for name, best in answers:
-            line = "   ".join(f"{one['label']} {one['score']:.1%}" for one in best)
-            console.print(f"{name:{width}}  {line}", markup=False, soft_wrap=True)
+        words = ((name, "   ".join(f"{one['label']} {one['score']:.1%}" for one in best)) for name, best in answers)
+        for line in aligned(words):
+            console.say(line)
     if found.errors:
         raise DataError(f"{len(found.errors)} of {len(found) + len(found.errors)} images could not be read")
 
@@ -86,7 +87,8 @@ def _paths(given: tuple[str, ...]) -> list[str]:
         if word.startswith("-") and word != "-" and not Path(word).exists():
             raise UsageError(f"unknown option {word}; `cnnkit predict --help` lists them")
         if word == "-":
-            paths += [line for line in sys.stdin.read().splitlines() if line.strip()]
+            lines = os.fsdecode(sys.stdin.buffer.read()).split("\n")
+            paths += [line.removesuffix("\r") for line in lines if line.strip()]
         elif glob.has_magic(word) and not Path(word).exists():
             paths += sorted(glob.glob(word, recursive=True)) or [word]  # noqa: PTH207  absolute ones too
         else:

@@ -43,9 +43,9 @@ def runs(
         page.print(_listing(found), width=max(80, console.width) if console.is_terminal else None)
         for run in found:
             if run.problem:
-                page.print(f"{run.name}: {run.problem}", markup=False, soft_wrap=True)
+                page.say(f"{run.name}: {run.problem}")
     else:
-        console.print(f"no runs in {folder}; cnnkit train makes them", markup=False, soft_wrap=True)
+        console.say(f"no runs in {folder}; cnnkit train makes them")
 
 
 def _facts(run: "RunSummary") -> dict[str, Any]:
@@ -54,8 +54,6 @@ def _facts(run: "RunSummary") -> dict[str, Any]:
 
 
 def _listing(found: "list[RunSummary]") -> "Table":
-    from rich.text import Text
-
     from cnnkit.cli.console import table
 
     listing = table(["run", "net", "data", "epochs", "val", "at", "test", "time", "started", "state"], text=3)
@@ -63,9 +61,9 @@ def _listing(found: "list[RunSummary]") -> "Table":
     for run in found:
         minutes, seconds = divmod(round(run.seconds), 60)
         listing.add_row(
-            Text(run.name),
-            Text(run.net or "?"),
-            Text(Path(run.data).name if run.data else "?"),
+            run.name,
+            run.net or "?",
+            Path(run.data).name if run.data else "?",
             f"{run.epochs}/{run.epochs_asked or '?'}",
             "-" if run.val_accuracy is None else f"{run.val_accuracy:.4f}",
             "-" if run.best_epoch is None else str(run.best_epoch),

@@ -1,6 +1,5 @@
 """`cnnkit sweep`: many short runs that search for the best settings."""
 
-import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from cnnkit.core.errors import Interrupted
+from cnnkit.core.text import shell
 from cnnkit.experiment.config import RunConfig
 
 if TYPE_CHECKING:
@@ -61,16 +61,15 @@ def sweep(
     json
         Print the trials as JSON at the end.
     """
-    from rich.console import Console
-
     from cnnkit.cli.console import console, given_flags, narrated
+    from cnnkit.core.console import PatientConsole
     from cnnkit.core.extras import require
 
     require("optuna", "search")
     from cnnkit.experiment.sweep.search import search
 
     options: dict[str, Any] = {"storage": storage, "name": name, "output": output, "pruner": pruner, "timeout": timeout}
-    with narrated("cnnkit.experiment.sweep", Console(stderr=True, highlight=False) if json else console):
+    with narrated("cnnkit.experiment.sweep", PatientConsole(stderr=True) if json else console):
         study, stopped = search(config, given_flags(settings, net), trials, **options)
     _report(study, name or config.stem, json)
     if stopped:
@@ -92,7 +91,7 @@ def _report(study: "Study", name: str, json: bool) -> None:
     counts = Counter(trial.state.name for trial in results)
     words = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
     came = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
-    page.print(f"{name}: {', '.join(came) or 'no trial yet'}", markup=False)
+    page.print(f"{name}: {', '.join(came) or 'no trial yet'}")
     if not done:
         return
     names = list(done[0].params)
@@ -103,8 +102,8 @@ def _report(study: "Study", name: str, json: bool) -> None:
     page.print(listing)
     if importances:
         page.print("what mattered: " + ", ".join(f"{setting} {share:.0%}" for setting, share in importances.items()))
-    again = shlex.quote(f"{_run_of(done[0])}/config.toml")
-    page.print(f"train the best again: cnnkit train -c {again}", markup=False, soft_wrap=True)
+    again = shell(f"{_run_of(done[0])}/config.toml")
+    page.say(f"train the best again: cnnkit train -c {again}")
 
 
 def _facts(trial: "FrozenTrial") -> dict[str, Any]:

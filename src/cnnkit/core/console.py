@@ -1,27 +1,63 @@
-"""What people read in a terminal: a console that survives a closed pipe, tables, and both as text."""
+"""What people read in a terminal: a console that shows text as it is and survives a closed pipe, tables, both as text.
+
+All text of others goes through `PatientConsole.render_str`, cells of tables too: rich asks it for every string.
+"""
 
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress, ProgressColumn, Task
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["PatientConsole", "as_text", "table"]
+from cnnkit.core.text import printable
+
+__all__ = ["PatientConsole", "aligned", "as_text", "progress_bar", "table"]
 
 WIDTH = 120
 
 
 class PatientConsole(Console):
-    """A console that goes on in silence when its reader, such as `head`, has seen enough: a training has not ended."""
+    """A console that goes on in silence when its reader, such as `head`, has seen enough: a training has not ended.
+
+    A string is no markup to it: what cannot be printed, or not in the terminal's encoding, becomes an escape.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def on_broken_pipe(self) -> None:
         """Be quiet from now on."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return what rich shows for a string."""
+        shown = printable(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return super().render_str(shown, **options)
+
+    def say(self, line: str) -> None:
+        """Print a line, however long; only the terminal wraps it."""
+        self.print(line, soft_wrap=True)
+
+
+class _Title(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(printable(task.description))
+
+
+def progress_bar(console: Console, *columns: ProgressColumn) -> Progress:
+    """Return a bar with titles, on a terminal alone; it vanishes when it is done."""
+    usual = Progress.get_default_columns()[1:]
+    return Progress(
+        _Title(), *usual, *columns, console=console, transient=True, disable=console.quiet or not console.is_terminal
+    )
 
 
 def table(columns: Sequence[str], *, text: int = 1) -> Table:
@@ -32,9 +68,18 @@ def table(columns: Sequence[str], *, text: int = 1) -> Table:
     return result
 
 
+def aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each pair, in which the second texts stand below each other in a terminal."""
+    pairs = [(printable(left), printable(right)) for left, right in rows]
+    width = max((cell_len(left) for left, _ in pairs), default=0)
+    return [f"{left}{' ' * (width - cell_len(left))}  {right}" for left, right in pairs]
+
+
 def as_text(*parts: Any) -> str:
-    """Return tables and lines as plain text."""
-    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, color_system=None, force_jupyter=False)
-    console.print(*parts, sep="\n", markup=False, soft_wrap=False)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is a StringIO
-    return "\n".join(line.rstrip() for line in lines).strip("\n")
+    """Return tables and lines as plain text that standard output can show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    page = io.TextIOWrapper(io.BytesIO(), encoding, newline="\n")
+    console = PatientConsole(file=page, width=WIDTH, color_system=None, force_jupyter=False)
+    console.print(*parts, sep="\n", soft_wrap=False)
+    page.seek(0)
+    return "\n".join(line.rstrip() for line in page).strip("\n")

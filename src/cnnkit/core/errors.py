@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from cnnkit.core.text import printable
+
 __all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "unknown"]
 
 
@@ -10,9 +12,15 @@ MANY = 20  # names, too many for one line
 
 
 class CnnkitError(Exception):
-    """Something failed while running; the message says what, which value, and what to do."""
+    """Something failed while running; the message says what, which value, and what to do.
+
+    As text it is one line that only prints, whatever the names in it hold.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(CnnkitError, ValueError):

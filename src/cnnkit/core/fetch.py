@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
+from cnnkit.core.console import PatientConsole, progress_bar
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import atomic_write, make_folder, sha256
 
@@ -108,7 +108,7 @@ def _continue(url: str, partial: Path) -> None:
     with response, partial.open("ab" if response.status == 206 else "wb") as file:
         expected = response.headers.get("Content-Length")
         received = 0
-        with _progress() as progress:
+        with progress_bar(PatientConsole(stderr=True), DownloadColumn(), TransferSpeedColumn()) as progress:
             bar = progress.add_task(url, total=expected and int(expected))
             while block := response.read(BLOCK):
                 file.write(block)
@@ -116,9 +116,3 @@ def _continue(url: str, partial: Path) -> None:
                 progress.advance(bar, len(block))
     if expected is not None and received < int(expected):
         raise ConnectionError(f"the connection broke after {received:,} of {int(expected):,} bytes")
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

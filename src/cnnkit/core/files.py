@@ -5,13 +5,14 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from cnnkit.core.errors import CnnkitError
 
-__all__ = ["atomic_write", "cache_dir", "make_folder", "replace_folder", "sha256", "write_through"]
+__all__ = ["atomic_write", "cache_dir", "make_folder", "replace_folder", "sha256", "utf8_path", "write_through"]
 
 Content = bytes | str | Callable[[BinaryIO], object]
 
@@ -27,6 +28,18 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of the file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """Name a file for a library that takes UTF-8 alone: by its path or, if that is not UTF-8, as an open file."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        with path.open("rb") as file:
+            yield Path(f"/dev/fd/{file.fileno()}")  # only POSIX has such paths
+    else:
+        yield path
 
 
 def make_folder(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A net in prediction mode for a while, each of its modules put back as it was."""
+"""The modes that code runs in: a net in prediction mode for a while, and torch recording a program."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["eval_mode", "prediction_mode"]
+__all__ = ["eval_mode", "is_recorded", "prediction_mode"]
 
 
 @contextmanager
@@ -26,3 +26,13 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def is_recorded() -> bool:
+    """Return whether torch records a program of what is computed: it compiles, exports or traces.
+
+    Sizes may then stand for those of other images, so that nothing may branch on them; and code that torch cannot see
+    into would be missing from the program.
+    """
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # gaps in torch's stubs
+    return torch.compiler.is_compiling() or tracing

@@ -3,9 +3,9 @@
 import time
 from types import TracebackType
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import MofNCompleteColumn
+
+from cnnkit.core.console import PatientConsole, progress_bar
 
 __all__ = ["Counter"]
 
@@ -16,16 +16,10 @@ class Counter:
     """Shows how many of `total` are done; nothing, unless `shown`."""
 
     def __init__(self, title: str, total: int, shown: bool):
-        self.console = Console(stderr=True, quiet=not shown)
-        self.bar = Progress(
-            *Progress.get_default_columns(),
-            MofNCompleteColumn(),
-            console=self.console,
-            transient=True,
-            disable=not (shown and self.console.is_terminal),
-        )
+        self.console = PatientConsole(stderr=True, quiet=not shown)
+        self.bar = progress_bar(self.console, MofNCompleteColumn())
         self.title, self.total, self.done, self.printed = title, total, 0, time.monotonic()
-        self.task = self.bar.add_task(escape(title), total=total)
+        self.task = self.bar.add_task(title, total=total)
 
     def __enter__(self) -> "Counter":
         self.bar.start()
@@ -42,4 +36,4 @@ class Counter:
         self.bar.update(self.task, completed=self.done)
         if self.bar.disable and time.monotonic() - self.printed > PLAIN_SECONDS:
             self.printed = time.monotonic()
-            self.console.print(f"{self.title}: {self.done:,} of {self.total:,}", markup=False, soft_wrap=True)
+            self.console.say(f"{self.title}: {self.done:,} of {self.total:,}")

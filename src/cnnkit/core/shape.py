@@ -5,7 +5,7 @@ from typing import Literal
 
 from cnnkit.core.errors import UsageError
 
-__all__ = ["Padding", "Pair", "Sides", "by", "count", "output_size", "padding_sides", "pair"]
+__all__ = ["Padding", "Pair", "Sides", "by", "count", "output_size", "padding_sides", "pair", "same_padding"]
 
 Pair = int | tuple[int, int]
 Sides = tuple[int, int, int, int]
@@ -58,6 +58,22 @@ def padding_sides(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1, 
     )
 
 
+def same_padding(size: int, span: int, stride: int) -> tuple[int, int]:
+    """Return the "same" padding before and behind one axis of `size` pixels, for a window that spans `span` of them.
+
+    Nothing is checked, and `size` may also be what stands for an int while torch traces or exports a program, where
+    nothing may branch on it: what is negative is cut off then, pixels in the gaps between windows.
+
+    >>> same_padding(96, span=7, stride=2), same_padding(97, span=7, stride=2)
+    ((2, 3), (3, 3))
+    """
+    total = (size - 1) // stride * stride + span - size
+    if span < stride and isinstance(size, int):  # the last window may end before the axis does
+        total = max(total, 0)
+    before = total // 2 if span >= stride else (total + stride) // stride * total // 2  # max(total, 0) // 2
+    return before, total - before
+
+
 def output_size(
     size: Pair, kernel: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
 ) -> tuple[int, int]:
@@ -94,8 +110,7 @@ def by(*sizes: int) -> str:
 def _same(axis: int, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[int, int]:
     n, k = pair(size, "size")[axis], pair(kernel, "kernel")[axis]
     s, d = pair(stride, "stride")[axis], pair(dilation, "dilation")[axis]
-    total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
-    return total // 2, total - total // 2
+    return same_padding(n, d * (k - 1) + 1, s)
 
 
 def _several(value: object) -> tuple[int, ...]:

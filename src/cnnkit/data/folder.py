@@ -14,7 +14,7 @@ from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.layout import arrange
 from cnnkit.data.reading import BUDGET, BadImage, Reading
 from cnnkit.data.store import open_images
-from cnnkit.data.walk import Tree, walk
+from cnnkit.data.walk import Tree, unread_images, walk
 
 __all__ = ["ImageFolder", "Split", "as_folder", "load_folder", "open_folder", "scan_folder"]
 
@@ -97,7 +97,10 @@ def as_folder(tree: Tree) -> ImageFolder:
 
 def passed_over(tree: Tree, outside: Collection[str]) -> Iterator[str]:
     """Yield a line for each kind of files that training does not see; `outside` are images in no class."""
-    kinds = [
+    kinds: list[tuple[Collection[str], str, str]] = [
+        (paths, f"{image.name} image", f"not read: {image.remedy}") for image, paths in unread_images(tree).items()
+    ]
+    kinds += [
         (outside, "image", "outside the folders of classes: not used; move them into one"),
         (tree.hidden, "image", "hidden, by a dot in front of a name: not used; rename what is meant to be seen"),
         (tree.leftovers, "file", "left by other programs, such as thumbnails: passed over"),

@@ -3,10 +3,10 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkit.core.device import send
+from cnnkit.core.resize import resize
 
 __all__ = ["Matrix", "crop", "erase", "flip", "random_resized_crop", "warp"]
 
@@ -54,7 +54,7 @@ def random_resized_crop(images: Tensor, u: Tensor, smallest: float = 0.08, *, si
         top, left = int(y * (height - tall + 1)), int(x * (width - wide + 1))
         part = images[row : row + 1, :, top : top + tall, left : left + wide]
         part = part if bytes_will_do else part.float()
-        parts.append(F.interpolate(part, size, mode="bilinear", align_corners=False, antialias=True))
+        parts.append(resize(part, size))
     result = torch.cat(parts)
     return result if bytes_will_do else result.round_().clamp_(0, 255).byte()
 

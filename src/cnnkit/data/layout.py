@@ -1,12 +1,12 @@
 """How images lie in their folders: which folders are splits and which are classes, told by structure and by names."""
 
-import shlex
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.text import shell
 from cnnkit.data.splits import SPLITS, split_of
 from cnnkit.data.walk import Tree
 
@@ -87,7 +87,7 @@ def arrange(tree: Tree) -> Layout:
     for folder in named:
         split = split_of(folder.name) or ""
         if folder is not places.get(split) or split not in SPLITS:
-            quoted = shlex.quote(str(base / folder.name))
+            quoted = shell(base / folder.name)
             remarks.append(
                 f"{base / folder.name} holds {folder.total:,} images without classes, which are not trained on or "
                 f"measured; to predict them: cnnkit predict RUN {quoted}"
@@ -170,8 +170,8 @@ def _require_one_reading(tree: Tree, top: _Folder) -> None:
         return
     base = tree.root / top.path
     outer = [folder.name for folder in top.filled]
-    whole = shlex.quote(str(base.absolute()))
-    parts = [shlex.quote(str(base / name)) for name in outer[:2]]
+    whole = shell(base.absolute())
+    parts = [shell(base / name) for name in outer[:2]]
     raise DataError(
         f"{base}: {_some(outer)} hold the same folders, {_some(inner[0])}, and either may be the classes. "
         f"If {_some(outer)} are: mkdir split && ln -s {whole} split/train, then --data split. "

@@ -48,7 +48,7 @@ def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
     """Open a HEIC by pillow-heif, which is an extra."""
     from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]
 
-    heic: ImageFile = HeifImageFile(file)
+    heic: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call, unused-ignore]
     return heic
 
 

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.resize import resize, resize_part
 from cnnkit.data.images import fitted_size
 from cnnkit.data.storage import Storage, as_storage
 
 __all__ = ["Preprocess", "channel_statistics", "resize_and_crop", "resize_with_pad"]
 
 CHUNK = 256  # images
+LONGEST = 8  # times what is asked for: the longer side of an image that is resized whole before it is cut
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class Preprocess:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the batch that the network takes."""
-        batch = images.to(torch.float32)
         if self.resize is not None:
-            batch = resize_and_crop(batch, self.resize, self.image_size)
-        elif not self.keeps_size(*batch.shape[-2:]):
-            batch = resize_with_pad(batch, self.image_size)
+            images = resize_and_crop(images, self.resize, self.image_size)
+        elif not self.keeps_size(*images.shape[-2:]):
+            images = resize_with_pad(images, self.image_size)
+        batch = images.to(torch.float32)
         scale, shift = _on_device(self, batch.device)
         if self.channels(batch.shape[1]) > batch.shape[1]:
             batch = batch.expand(-1, len(self.mean), -1, -1).contiguous(memory_format=torch.channels_last)
@@ -86,25 +88,31 @@ def channel_statistics(images: Tensor | Storage) -> tuple[tuple[float, ...], tup
 
 
 def resize_with_pad(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize float images N x C x H x W to fit `size` with their aspect ratio kept, centred on zeros.
+    """Resize images N x C x H x W to fit `size` with their aspect ratio kept, centred on zeros.
 
-    Bilinear, antialiased when shrinking (TensorFlow's function of this name is not). Raises UsageError for other ranks.
+    Bilinear, antialiased when shrinking (TensorFlow's function of this name is not). Integers become float32. Raises
+    UsageError for other ranks.
     """
     _require_batch(images)
     height, width = images.shape[-2:]
-    return _centred(_resized(images, fitted_size(height, width, size)), size)
+    return _centred(resize(_floats(images), fitted_size(height, width, size)), size)
 
 
 def resize_and_crop(images: Tensor, shorter: int, size: tuple[int, int]) -> Tensor:
-    """Resize float images N x C x H x W to a shorter side of `shorter` pixels, and cut `size` out of the middle.
+    """Resize images N x C x H x W to a shorter side of `shorter` pixels, and cut `size` out of the middle.
 
     The longer side is rounded down, as torchvision does; zeros fill what is smaller than `size`. Bilinear, antialiased
-    when shrinking. Raises UsageError for other ranks.
+    when shrinking. Integers become float32. Of very long images, only the middle is resized. Raises UsageError for
+    other ranks.
     """
     _require_batch(images)
     height, width = images.shape[-2:]
     short = min(height, width)
-    return _centred(_resized(images, (height * shorter // short, width * shorter // short)), size)
+    whole = height * shorter // short, width * shorter // short
+    if max(whole) <= LONGEST * max(shorter, *size):
+        return _centred(resize(_floats(images), whole), size)
+    rows, columns = map(_kept, whole, size)
+    return _centred(resize_part(images, whole, rows, columns), size)
 
 
 def _require_batch(images: Tensor) -> None:
@@ -112,15 +120,27 @@ def _require_batch(images: Tensor) -> None:
         raise UsageError(f"images must be N x C x H x W, not {tuple(images.shape)}")
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+def _floats(images: Tensor) -> Tensor:
+    return images if images.is_floating_point() else images.to(torch.float32)
 
 
 def _centred(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pad with zeros to `size`, the smaller half first, or cut to it, with halves rounded as torchvision does."""
+    """Pad with zeros to `size` on all sides, or cut to it."""
+    (top, bottom), (left, right) = map(_sides, images.shape[-2:], size)
+    return F.pad(images, (left, right, top, bottom))
 
-    def sides(more: int) -> tuple[int, int]:
-        first = more // 2 if more >= 0 else -round(-more / 2)
-        return first, more - first
 
-    return F.pad(images, (*sides(size[1] - images.shape[-1]), *sides(size[0] - images.shape[-2])))
+def _sides(pixels: int, wanted: int) -> tuple[int, int]:
+    """Return the zeros before and behind an axis, the smaller half first; negative numbers are pixels to cut off.
+
+    Halves of what is cut off are rounded as torchvision does.
+    """
+    more = wanted - pixels
+    before = more // 2 if more >= 0 else -round(-more / 2)
+    return before, more - before
+
+
+def _kept(pixels: int, wanted: int) -> tuple[int, int]:
+    """Return which pixels of an axis are not cut off, from one up to another."""
+    before, behind = _sides(pixels, wanted)
+    return max(0, -before), pixels + min(0, behind)

@@ -1,13 +1,13 @@
 """Harmful files moved out of a folder of pictures: none is lost, and each can go back."""
 
 import errno
-import json
 import os
 import shutil
 from pathlib import Path
 
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder
+from cnnkit.core.text import from_json, to_json
 from cnnkit.data.doctor import Diagnosis
 
 __all__ = ["JOURNAL", "check_quarantine", "quarantine"]
@@ -53,7 +53,7 @@ def quarantine(diagnosis: Diagnosis, target: Path) -> tuple[dict[str, str], dict
     def write(paths: list[str]) -> None:
         root = diagnosis.root.resolve()
         new = [{"what": places[path], "from": f"{root}/{path}", "why": reasons[path]} for path in paths]
-        atomic_write(journal, json.dumps(earlier + new, indent=1) + "\n")  # ASCII: names need not be UTF-8
+        atomic_write(journal, to_json(earlier + new) + "\n")
 
     write(present)
     failed: dict[str, str] = {}
@@ -69,7 +69,7 @@ def quarantine(diagnosis: Diagnosis, target: Path) -> tuple[dict[str, str], dict
 
 def _read(journal: Path) -> list[dict[str, str]]:
     try:
-        entries = json.loads(journal.read_bytes())
+        entries = from_json(journal.read_bytes())
         if isinstance(entries, list) and all(isinstance(entry["what"], str) for entry in entries):
             return entries
     except FileNotFoundError:

@@ -1,6 +1,5 @@
 """What lies where in tar shards: an index that is written with them, or made once by reading through them."""
 
-import json
 import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import atomic_write, cache_dir, sha256
+from cnnkit.core.text import from_json, to_json
 from cnnkit.data.remote import exists, is_url, read_all
 from cnnkit.data.splits import SPLITS, split_of
 from cnnkit.data.tar import read_tars
@@ -129,12 +129,12 @@ def write_index(folder: Path, index: ShardIndex) -> None:
             for shard in index.shards
         ],
     }
-    atomic_write(folder / INDEX, json.dumps(content, indent=1, ensure_ascii=False))
+    atomic_write(folder / INDEX, to_json(content))
 
 
 def _read_index(place: str) -> ShardIndex:
     try:
-        content = json.loads(read_all(place))
+        content = from_json(read_all(place))
         if content["version"] != VERSION:
             raise DataError(f"this cnnkit reads version {VERSION} of it, not {content['version']}")
         shards = tuple(

@@ -1,5 +1,6 @@
 """A table of image files and their labels: a CSV file, a list of pairs, or a pandas frame."""
 
+import codecs
 import csv
 import io
 import logging
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cnnkit.core.errors import DataError, unknown
 from cnnkit.core.files import atomic_write
+from cnnkit.core.text import decode, encode, to_csv
 from cnnkit.data.folder import ImageFolder, Split, open_folder
 from cnnkit.data.imageset import Dataset
 from cnnkit.data.layout import class_name
@@ -107,25 +109,22 @@ def write_table(path: Path, data: Any) -> None:
     """Write a list or a frame as a CSV file that `load_table` opens to the same data set, with absolute paths."""
     rows = list(_handed_in(data, told=True))
     columns = list(COLUMNS)[: 2 if rows[0].split is None else 3]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_absolute(row.path), row.label, row.split][: len(columns)] for row in rows)
-    atomic_write(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    cells = ([_absolute(row.path), row.label, row.split or ""][: len(columns)] for row in rows)
+    atomic_write(path, encode(to_csv([columns, *cells])))
 
 
 def _read(path: Path) -> Iterator[_Row]:
     try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            header = file.readline()
-            delimiter = max(DELIMITERS, key=header.count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter)
-            places = _require_columns(str(path), next(reader, []))
-            for number, cells in enumerate(reader, start=2):
-                if any(cell.strip() for cell in cells):
-                    row = {name: cells[at].strip() if at < len(cells) else "" for name, at in places.items()}
-                    yield _Row(f"{path}, row {number}", row["path"], row["label"], row.get("split"))
+        file = io.StringIO(decode(path.read_bytes().removeprefix(codecs.BOM_UTF8)), newline="")
+        header = file.readline()
+        delimiter = max(DELIMITERS, key=header.count)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter)
+        places = _require_columns(str(path), next(reader, []))
+        for number, cells in enumerate(reader, start=2):
+            if any(cell.strip() for cell in cells):
+                row = {name: cells[at].strip() if at < len(cells) else "" for name, at in places.items()}
+                yield _Row(f"{path}, row {number}", row["path"], row["label"], row.get("split"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except csv.Error as error:

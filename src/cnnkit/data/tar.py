@@ -6,6 +6,7 @@ KEY is a member's path up to the first dot of its name. What is found is kept in
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -73,7 +74,7 @@ def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Conte
     cache = make_folder(cache_dir() / "shards")
 
     def read(place: str) -> Contents:
-        path = cache / f"{hashlib.sha256(place.encode()).hexdigest()[:32]}.json"
+        path = cache / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, TypeError, KeyError):  # none, damaged, or of another version
             known = json.loads(path.read_bytes())
             if known.pop("format") == VERSION and version_of(place) in (None, known["version"]):

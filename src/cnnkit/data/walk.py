@@ -1,14 +1,15 @@
 """What lies below a folder, found in one pass: image files, and whatever is passed over."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.formats import SUFFIXES
+from cnnkit.data.formats import SUFFIXES, Unread, suffix_format, unread
 
-__all__ = ["Tree", "walk"]
+__all__ = ["Tree", "unread_images", "walk"]
 
 # what file managers, network disks and archivers leave beside people's own files, in lower case
 LEFTOVERS = """
@@ -70,6 +71,16 @@ def walk(root: Path) -> Tree:
                 found["others"].append(path)
         waiting += reversed(within)
     return Tree(root, **{name: tuple(paths) for name, paths in found.items()})
+
+
+def unread_images(tree: Tree) -> dict[Unread, list[str]]:
+    """Return the images that are not read, by their format and what to do: those of known suffixes, or of none."""
+    found: dict[Unread, list[str]] = defaultdict(list)
+    for path in tree.others:
+        nameless = "." not in path.rpartition("/")[2]
+        if (nameless or suffix_format(path)) and (image := unread(f"{tree.root}/{path}")):
+            found[image].append(path)
+    return found
 
 
 def _kind(name: str) -> str:

@@ -1,18 +1,21 @@
 """A trained net in a folder: `model.safetensors` and a `config.json` that says everything else. No pickle."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, replace_folder, sha256, write_through
+from cnnkit.core.files import atomic_write, replace_folder, sha256, utf8_path, write_through
+from cnnkit.core.modules import unwrapped
+from cnnkit.core.text import from_json, to_json
 from cnnkit.data.preprocess import Preprocess
 
 __all__ = ["Bundle", "amend_bundle", "find_bundle", "give_own_weights", "read_bundle", "read_weights", "save_bundle"]
@@ -51,6 +54,11 @@ class Bundle(BaseModel):
     versions: dict[str, str]
     model_sha256: str = ""
 
+    @field_serializer("metrics")
+    def _finite(self, metrics: dict[str, float | int | bool | None]) -> dict[str, float | int | bool | None]:
+        """JSON has neither NaN nor Inf."""
+        return {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
+
     @property
     def preprocess(self) -> Preprocess:
         """What turns images into the net's input."""
@@ -70,13 +78,13 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle, files: Mapping[str, 
 
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in net.state_dict().items()
+        for name, tensor in unwrapped(net).state_dict().items()
     }
 
     def fill(folder: Path) -> None:
         write_through(folder / MODEL, save(weights))
         card = bundle.model_copy(update={"model_sha256": sha256(folder / MODEL)})
-        write_through(folder / CONFIG, card.model_dump_json(indent=1) + "\n")
+        write_through(folder / CONFIG, to_json(card.model_dump(mode="json")) + "\n")
         for name, content in (files or {}).items():
             write_through(folder / name, content)
 
@@ -86,7 +94,7 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle, files: Mapping[str, 
 def amend_bundle(path: Path, **changes: Any) -> None:
     """Change what a bundle says of itself, such as where its data are; raises CnnkitError if it cannot be written."""
     folder, bundle = read_bundle(path)
-    atomic_write(folder / CONFIG, bundle.model_copy(update=changes).model_dump_json(indent=1) + "\n")
+    atomic_write(folder / CONFIG, to_json(bundle.model_copy(update=changes).model_dump(mode="json")) + "\n")
 
 
 def find_bundle(path: Path) -> Path:
@@ -107,8 +115,8 @@ def read_bundle(path: Path) -> tuple[Path, Bundle]:
     """
     folder = find_bundle(path)
     try:
-        return folder, Bundle.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        return folder, Bundle.model_validate(from_json((folder / CONFIG).read_bytes()))
+    except (ValueError, OSError) as error:
         raise CnnkitError(f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})") from error
 
 
@@ -118,7 +126,8 @@ def read_weights(folder: Path, bundle: Bundle) -> dict[str, Tensor]:
     try:
         if sha256(model) != bundle.model_sha256:
             raise CnnkitError(f"{model}: corrupt: its SHA-256 is not the one in {CONFIG}")
-        return load_file(model)
+        with utf8_path(model) as path:
+            return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CnnkitError(f"{model}: cannot be read ({_first(error)})") from error
 

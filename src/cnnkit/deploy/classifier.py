@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.modes import prediction_mode
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
+from cnnkit.core.text import printable
 from cnnkit.data.preprocess import Preprocess
 from cnnkit.deploy.bundle import CONFIG, Bundle, give_own_weights, read_bundle
 from cnnkit.deploy.inputs import Input, each_image
@@ -31,12 +33,18 @@ DEPTH = 2  # batches that are decoded ahead
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A net in prediction mode, returning logits, and the bundle that says everything else of it."""
+    """A net in prediction mode, returning logits, and the bundle that says everything else of it.
+
+    Wrappers around the net (`torch.compile`, `DataParallel`, `DistributedDataParallel`) are left out.
+    """
 
     net: nn.Module
     bundle: Bundle
     folder: Path | None = None
     """The bundle's, if it was loaded from one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "net", unwrapped(self.net))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -133,7 +141,7 @@ class Classifier:
         found = bundle.metrics.get("val_accuracy")
         accuracy = f", validation accuracy {found:.4f}" if found is not None else ""
         height, width = bundle.image_size
-        return (
+        return printable(
             f"Classifier({bundle.net}, {len(self.classes)} classes: {_few(self.classes)}; input {bundle.in_channels} x "
             f"{height} x {width}; trained on {bundle.data}{accuracy})"
         )
@@ -155,7 +163,7 @@ def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: tor
                 f"hand in the module, cnnkit.load({str(path)!r}, net=module)"
             )
         require_same(net, bundle.net)
-        made = net
+        made = unwrapped(net)
     elif net is not None:
         raise UsageError(f"{path} holds {bundle.net} of the zoo: leave out net")
     else:

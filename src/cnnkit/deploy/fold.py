@@ -6,6 +6,8 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from cnnkit.core.modules import unwrapped
+
 __all__ = ["fold"]
 
 FUSED: dict[type[nn.Module], tuple[type[nn.Module], Any]] = {
@@ -27,7 +29,7 @@ def fold(net: nn.Module) -> fx.GraphModule:
     A normalisation goes where it follows a convolution or a dense layer that nothing else reads. Raises
     torch.fx's errors if the net's code depends on its input.
     """
-    net = copy.deepcopy(net).eval()
+    net = copy.deepcopy(unwrapped(net)).eval()
     folded = fx.GraphModule(net, _Tracer().trace(net))
     layers = dict(folded.named_modules())
     for node in list(folded.graph.nodes):

@@ -15,7 +15,7 @@ from cnnkit.core.shape import by
 from cnnkit.data.files import read_file
 from cnnkit.data.images import decode_image
 from cnnkit.data.pixels import CHANNELS, to_pixels
-from cnnkit.data.walk import walk
+from cnnkit.data.walk import unread_images, walk
 
 __all__ = ["Input", "each_image"]
 
@@ -51,7 +51,9 @@ def _flat(images: Any, channels: int) -> Iterator[Any]:
             raise UsageError("the path of an image is empty")
         path = Path(images).expanduser()
         if path.is_dir():
-            files = [f"{path}/{name}" for name in walk(path).images]
+            tree = walk(path)
+            unread = [name for names in unread_images(tree).values() for name in names]  # whose reading says why
+            files = [f"{path}/{name}" for name in (*tree.images, *unread)]
             if not files:
                 raise DataError(f"{images}: there is no image in this folder")
             yield from (Input(file, _file(file)) for file in files)

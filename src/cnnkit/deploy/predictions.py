@@ -1,18 +1,18 @@
 """What a classifier says of images."""
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from cnnkit.core.console import aligned
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import atomic_write
+from cnnkit.core.text import encode, printable, to_csv
 
 __all__ = ["Predictions"]
 
@@ -71,16 +71,14 @@ class Predictions(Sequence[list[dict[str, Any]]]):
 
         Images that could not be read have an error and nothing else. Raises CnnkitError if the file cannot be written.
         """
-        text = StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", "label", "score", "error", *(f"p_{name}" for name in self.classes)])
+        rows = [["image", "label", "score", "error", *(f"p_{name}" for name in self.classes)]]
         for name, label, row in zip(self.names, self.labels, self.probabilities.tolist(), strict=True):
-            writer.writerow([name, label, f"{max(row):.6g}", "", *(f"{value:.6g}" for value in row)])
-        for name, reason in self.errors.items():
-            writer.writerow([name, "", "", reason, *([""] * len(self.classes))])
+            rows.append([name, label, f"{max(row):.6g}", "", *(f"{value:.6g}" for value in row)])
+        rows += [[name, "", "", reason, *([""] * len(self.classes))] for name, reason in self.errors.items()]
+        text = to_csv(rows)
         if path is None:
-            return text.getvalue()
-        path, content = Path(path).expanduser(), text.getvalue().encode("utf-8", "surrogateescape")
+            return text
+        path, content = Path(path).expanduser(), encode(text)
         if path.exists() and not path.is_file():  # such as /dev/stdout
             path.write_bytes(content)
         else:
@@ -88,15 +86,13 @@ class Predictions(Sequence[list[dict[str, Any]]]):
         return None
 
     def __repr__(self) -> str:
-        width = max(map(len, self.names[:SHOWN]), default=0)
-        lines = [
-            f"{name:{width}}  {label} {score:.1%}"
-            for name, label, score in zip(self.names, self.labels, self.probabilities.amax(1).tolist(), strict=True)
-        ]
-        more = [f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
-        failed = [f"{name}: {reason}" for name, reason in self.errors.items()]
+        scores = self.probabilities[:SHOWN].amax(1).tolist()
+        answers = [f"{label} {score:.1%}" for label, score in zip(self.labels, scores, strict=False)]
+        lines = aligned(zip(self.names, answers, strict=False))
+        more = [f"and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
+        failed = [printable(f"{name}: {reason}") for name, reason in self.errors.items()]
         failed = [*failed[:SHOWN], *([f"and {len(failed) - SHOWN:,} more errors"] if len(failed) > SHOWN else [])]
-        return "\n".join([*lines[:SHOWN], *more, *failed]) or "no image"
+        return "\n".join([*lines, *more, *failed]) or "no image"
 
     def _best(self, index: int, most: int) -> list[dict[str, Any]]:
         best = self.probabilities[index].topk(most)

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from cnnkit.core.device import wait_for
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.extras import require
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.timing import mean_seconds, median_seconds
 from cnnkit.deploy.fold import fold
 from cnnkit.lanes import Engine as Lanes
@@ -67,6 +68,7 @@ def prepare(
         raise unknown("precision", precision, ("fp32", "bf16"))
     if engine not in ENGINES and engine != "auto":
         raise unknown("engine", engine, ("auto", *ENGINES))
+    net = unwrapped(net)
     device = next(net.parameters()).device
     exact = device.type == "cpu" and precision == "fp32"
     possible = ["torch"]
@@ -96,6 +98,7 @@ def to_onnx(net: nn.Module, image: tuple[int, int, int]) -> bytes:
     Raises CnnkitError, saying what to install, if onnx or onnxscript is missing.
     """
     require("onnxscript", "export")
+    net = unwrapped(net)
     x = torch.zeros(2, *image, device=next(net.parameters()).device)
     said, level = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.text import from_json
 from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
 
@@ -157,7 +158,7 @@ def read_record(path: Path) -> Record | None:
     if place is None:
         return None
     try:
-        record: Record = json.loads(place.read_bytes())
+        record: Record = from_json(place.read_bytes())
         return record
     except (OSError, ValueError) as error:
         raise CnnkitError(f"{place}: cannot be read ({error})") from error

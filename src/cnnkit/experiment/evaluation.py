@@ -3,7 +3,6 @@
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.text import html
 from cnnkit.data import Batches, Dataset, ImageSet, Reading, is_handed_in, open_dataset, stratified_split
 from cnnkit.data.layout import class_name
 from cnnkit.data.reading import BadImage
@@ -104,10 +104,10 @@ class Evaluation:
     def _repr_html_(self) -> str:
         return "".join(
             [
-                f"<p>{escape(self._line())}</p>",
+                f"<p>{html(self._line())}</p>",
                 html_table(COLUMNS, self._class_rows()),
                 html_table(self._confusion_columns(), self._confusion_rows()),
-                *(f"<p>{escape(remark)}</p>" for remark in self.remarks),
+                *(f"<p>{html(remark)}</p>" for remark in self.remarks),
             ]
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.modules import unwrapped
 from cnnkit.data import place
 from cnnkit.experiment.build import Given
 from cnnkit.experiment.config import RunConfig
@@ -37,11 +38,12 @@ def fit(
     """Train a network, keep everything in a run folder of its own, and return the run.
 
     `net` is a name of the zoo (`cnnkit.nets.list_networks()`) or any module that maps images, floats N x C x H x W, to
-    logits, N x classes; the module itself gets the best weights at the end. `data` is a name, a folder of images, a CSV
-    file, tar shards; or a pair (images, labels) of arrays or tensors, a list of pairs (path, label), a pandas frame
-    with the columns path and label, or a map-style `torch.utils.data.Dataset` that gives (image, label). Images are
-    uint8, or floats from 0 to 1, which are kept in 8 bits. `validation_data` and `test_data` are of the same kinds;
-    without them, a share of each class is set aside.
+    logits, N x classes; the module itself, or what `torch.compile`, `DataParallel` or `DistributedDataParallel` wraps,
+    gets the best weights at the end. `data` is a name, a folder of images, a CSV file, tar shards; or a pair (images,
+    labels) of arrays or tensors, a list of pairs (path, label), a pandas frame with the columns path and label, or a
+    map-style `torch.utils.data.Dataset` that gives (image, label). Images are uint8, or floats from 0 to 1, which are
+    kept in 8 bits. `validation_data` and `test_data` are of the same kinds; without them, a share of each class is set
+    aside.
 
     `callbacks` hear of the training (`cnnkit.train.Callback`). `progress` shows it: a bar in a terminal, one line in a
     notebook. Ctrl-C, or a notebook's stop button, saves and raises `RunInterrupted`; `cnnkit.fit(resume=PATH)` goes on,
@@ -63,8 +65,7 @@ def fit(
     if net is not None and not isinstance(net, str | nn.Module):
         raise UsageError(f"net must be a name of the zoo or a torch.nn.Module, not {type(net).__name__}")
     require_callbacks(callbacks)
-    module = getattr(net, "_orig_mod", net) if isinstance(net, nn.Module) else None  # what torch.compile wraps
-    given = Given(module, **handed)
+    given = Given(unwrapped(net) if isinstance(net, nn.Module) else None, **handed)
     if isinstance(net, str):
         said["net"] = net
     folder = launch(

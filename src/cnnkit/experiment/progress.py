@@ -2,13 +2,13 @@
 
 import sys
 import time
-from html import escape
 from importlib import import_module
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
 from cnnkit.core.console import PatientConsole
+from cnnkit.core.text import html, printable
 from cnnkit.train.callbacks import Callback, StepRecord, TrainRecord
 
 __all__ = ["Display", "NotebookLine", "TerminalBar", "make_display"]
@@ -27,7 +27,7 @@ class TerminalBar(Display):
     """Shows the log, and below it where the run stands; without a terminal, in a line now and then."""
 
     def __init__(self) -> None:
-        self.console = PatientConsole(highlight=False)
+        self.console = PatientConsole()
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -42,7 +42,7 @@ class TerminalBar(Display):
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self.printed = time.monotonic()
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.say(line)
 
     def on_train_begin(self, record: TrainRecord) -> None:
         """Start the bar."""
@@ -85,9 +85,9 @@ class NotebookLine(Display):
         self._show()
 
     def _show(self) -> None:
-        line = "  |  ".join(filter(None, [self.last, self.state]))
-        html = f'<pre style="margin:0;white-space:pre-wrap">{escape(line)}</pre>'
-        self.handle.update({"text/plain": line, "text/html": html}, raw=True)
+        line = printable("  |  ".join(filter(None, [self.last, self.state])))
+        page = f'<pre style="margin:0;white-space:pre-wrap">{html(line)}</pre>'
+        self.handle.update({"text/plain": line, "text/html": page}, raw=True)
 
 
 def make_display(shown: bool) -> Display:

@@ -3,11 +3,11 @@
 import copy
 import os
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.text import html, printable
 from cnnkit.data import is_handed_in
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
@@ -87,7 +87,7 @@ class Run:
             words += f"; the best is epoch {best['epoch']}"
             if best["val_accuracy"] is not None:
                 words += f", with validation accuracy {best['val_accuracy']:.4f} and loss {best['val_loss']:.4f}"
-        return f"{words}. Folder: {self.path}"
+        return printable(f"{words}. Folder: {self.path}")
 
     def _repr_html_(self) -> str:
         changed = {
@@ -100,4 +100,4 @@ class Run:
             curves = self.history.plot()._repr_html_()
         except CnnkitError:  # no epoch is finished, or there is no matplotlib
             curves = self.history._repr_html_()
-        return f"<p>{escape(repr(self))}</p><p>Settings: {escape(settings)}</p>{curves}"
+        return f"<p>{html(repr(self))}</p><p>Settings: {html(settings)}</p>{curves}"

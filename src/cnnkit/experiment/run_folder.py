@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder
+from cnnkit.core.text import decode, encode, file_name, from_json, to_json
 
 __all__ = ["RunFolder", "read_toml"]
 
@@ -40,7 +41,7 @@ class RunFolder:
         make_folder(parent)
         number = 1
         while True:
-            path = parent / f"{stem}-{number}"
+            path = parent / f"{file_name(stem)}-{number}"
             try:
                 path.mkdir()
                 break
@@ -105,16 +106,17 @@ class RunFolder:
 
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Write config.toml, without what is not set."""
-        atomic_write(self.config_file, tomli_w.dumps({name: v for name, v in settings.items() if v is not None}))
+        text = tomli_w.dumps({name: v for name, v in settings.items() if v is not None})
+        atomic_write(self.config_file, encode(text))
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file into the folder, atomically."""
-        atomic_write(self.path / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        atomic_write(self.path / name, to_json(content) + "\n")
 
     def read_json(self, name: str) -> Any:
         """Return what `write_json` wrote; raises CnnkitError if it is missing or damaged."""
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            return from_json((self.path / name).read_bytes())
         except (OSError, ValueError) as error:
             raise CnnkitError(f"{self.path / name}: cannot be read ({error})") from error
 
@@ -146,10 +148,10 @@ class RunFolder:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the settings in a TOML file; raises UsageError if it is missing or malformed."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(decode(path.read_bytes()))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: not a TOML file ({error})") from error
 
 

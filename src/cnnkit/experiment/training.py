@@ -1,7 +1,7 @@
 """A training in its run folder: what it logs and keeps there, and who listens to it."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from cnnkit.core.errors import Interrupted
+from cnnkit.core.text import printable, shell
 from cnnkit.deploy import save_bundle
 from cnnkit.experiment.build import Job
 from cnnkit.experiment.division import SPLIT
@@ -25,14 +26,15 @@ LOGGER = logging.getLogger("cnnkit")
 
 
 class Face(NamedTuple):
-    """What to type next, to go on with a run and to measure it, where "{}" stands for its folder."""
+    """What to type next, to go on with a run and to measure it, where "{}" stands for its folder, quoted."""
 
     go_on: str
     evaluate: str
+    quote: Callable[[str], str]
 
 
-SHELL = Face("cnnkit train --resume {}", "cnnkit evaluate {}")
-PYTHON = Face('cnnkit.fit(resume="{}")', "run.evaluate()")
+SHELL = Face("cnnkit train --resume {}", "cnnkit evaluate {}", shell)
+PYTHON = Face("cnnkit.fit(resume={})", "run.evaluate()", repr)
 
 
 class RunInterrupted(Interrupted):
@@ -72,7 +74,7 @@ class _RunLog(logging.Handler):
         self.folder, self.display, self.least = folder, display, level
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = record.getMessage()
+        line = printable(record.getMessage())
         self.display.say(line)
         self.folder.log([line])
         if record.levelno >= self.least and logging.root.handlers:
@@ -99,7 +101,8 @@ def train_job(
         save_bundle(folder.best, net, job.bundle.model_copy(update={"metrics": metrics}), {SPLIT: split})
 
     split = (folder.path / SPLIT).read_bytes()
-    again = f"go on with: {face.go_on.format(folder.path)}"
+    place = face.quote(str(folder.path))
+    again = f"go on with: {face.go_on.format(place)}"
     display = make_display(progress and world.is_main)
     own = [MetricsLog(folder, job.config.epochs), display]
     if job.config.tensorboard:
@@ -140,7 +143,7 @@ def train_job(
             raise RunInterrupted(f"{stop}; {again}", folder) from stop
         if folder.best.exists():
             log.info("done: %s; the best weights are in %s", why, folder.best)
-            log.info("next: %s", face.evaluate.format(folder.path))
+            log.info("next: %s", face.evaluate.format(place))
         else:
             log.info("%s, before the first epoch was; %s", why, again)
 

@@ -7,7 +7,7 @@ from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.shape import count
 from cnnkit.deploy import Classifier
-from cnnkit.explain.features import outputs
+from cnnkit.explain.features import network, outputs
 
 __all__ = ["effective_receptive_field"]
 
@@ -32,7 +32,7 @@ def effective_receptive_field(
     cannot take such an image, CnnkitError if no gradient arrives.
     """
     count(samples, "samples")
-    net = model.net if isinstance(model, Classifier) else model
+    net = network(model)
     generator = torch.Generator().manual_seed(seed)
     like = next(net.parameters(), torch.empty(0))
     field = torch.zeros(input_size[1:], dtype=like.dtype, device=like.device)

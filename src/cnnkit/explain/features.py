@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.modes import prediction_mode
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.shape import by
 from cnnkit.deploy import Classifier
 from cnnkit.ops import Conv2D, MultiChannelConv2D
 
-__all__ = ["feature_maps", "filters", "outputs"]
+__all__ = ["feature_maps", "filters", "network", "outputs"]
 
 
 def feature_maps(model: nn.Module | Classifier, image: Any, names: Iterable[str] | None = None) -> dict[str, Tensor]:
@@ -25,7 +26,7 @@ def feature_maps(model: nn.Module | Classifier, image: Any, names: Iterable[str]
     was. Raises UsageError for a name the net does not have, a part that does not run or gives no tensor, and a batch
     that the net cannot take.
     """
-    net, x = (model.net, model.batch(image)) if isinstance(model, Classifier) else (model, image)
+    net, x = network(model), model.batch(image) if isinstance(model, Classifier) else image
     # tensors made in inference mode could not be trained on later
     with prediction_mode(net), torch.inference_mode(False), torch.no_grad():
         return outputs(net, x, names)
@@ -37,7 +38,7 @@ def filters(model: nn.Module | Classifier, name: str | None = None) -> Tensor:
     It is the first convolution of the net, or of the stage or layer called `name` (a dotted path). Raises UsageError
     if there is none, or nothing has this name.
     """
-    net = model.net if isinstance(model, Classifier) else model
+    net = network(model)
     part = net if name is None else _find(_with_stages(net), name)
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d | MultiChannelConv2D):
@@ -45,6 +46,11 @@ def filters(model: nn.Module | Classifier, name: str | None = None) -> Tensor:
         if isinstance(layer, Conv2D):
             return layer.weight.detach().clone()[None, None]
     raise UsageError(f"there is no convolution in {name or 'the network'}")
+
+
+def network(model: nn.Module | Classifier) -> nn.Module:
+    """Return the net that is looked into, without wrappers."""
+    return model.net if isinstance(model, Classifier) else unwrapped(model)
 
 
 def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:

@@ -1,17 +1,18 @@
 """Lines over a common axis: drawn with matplotlib, or as text with plotext (the extra `report`)."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rich.console import Console
-
+from cnnkit.core.console import PatientConsole
 from cnnkit.core.errors import UsageError
 from cnnkit.core.extras import require
 from cnnkit.core.files import atomic_write
+from cnnkit.core.text import printable
 
 __all__ = ["Panel", "Plot", "Series", "text_plot"]
 
@@ -105,7 +106,8 @@ class Plot:
         atomic_write(path, lambda file: self._write(file, kind))
 
     def _write(self, file: BinaryIO, kind: str) -> None:
-        with require("matplotlib", "report").rc_context(STYLE):
+        with require("matplotlib", "report").rc_context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in another script: it draws a box
             self.figure().savefig(file, format=kind, metadata=UNDATED[kind])
 
     def _repr_html_(self) -> str:
@@ -137,8 +139,8 @@ def _draw(axes: Any, panel: Panel) -> None:
 
 
 def _literal(text: str) -> str:
-    """Keep matplotlib from reading a formula between two dollars."""
-    return text.replace("$", r"\$")
+    """Keep matplotlib from reading a formula between two dollars, and from what it cannot draw."""
+    return printable(text).replace("$", r"\$")
 
 
 def text_plot(panel: Panel) -> str:
@@ -146,7 +148,7 @@ def text_plot(panel: Panel) -> str:
 
     Raises CnnkitError if plotext is missing.
     """
-    console = Console()
+    console = PatientConsole()
     coloured = console.is_terminal and not console.no_color and not console.is_dumb_terminal
     return _text(panel, max(console.width, COLUMNS), coloured and console.encoding.startswith("utf"))
 
@@ -156,7 +158,7 @@ def _text(panel: Panel, width: int, coloured: bool) -> str:
     figure = plotext.figure
     plotext.terminal.limit(False, False)
     figure.clear().theme("colorless").plot_size(width, ROWS)
-    figure.title(f"{panel.title}: {panel.y_label}").label(panel.x_label, "x").legend(False)
+    figure.title(printable(f"{panel.title}: {panel.y_label}")).label(panel.x_label, "x").legend(False)
     legend = []
     for series in panel.series:
         x, y = panel.points(series)
@@ -166,7 +168,7 @@ def _text(panel: Panel, width: int, coloured: bool) -> str:
         mark = plotext.marker(DASHED if series.dashed else "braille", pixel=colour) if coloured else letter
         figure.draw(figure.signal(x, y, marker=mark).lines())
         sample = f"\x1b[38;5;{colour}m{(DASHED if series.dashed else SOLID) * 2}\x1b[0m" if coloured else letter
-        legend.append(f"{sample} {series.label}")
+        legend.append(f"{sample} {printable(series.label)}")
     _scale(figure.ruler("x"), panel)
     text = figure.build().string(not coloured)
     return "\n".join([text if coloured else text.translate(ASCII).rstrip("\n"), *legend, ""])

@@ -1,7 +1,8 @@
 """Tables as HTML, for notebooks and pages."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
+
+from cnnkit.core.text import html
 
 __all__ = ["html_table"]
 
@@ -11,7 +12,7 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], text: i
 
     def cells(tag: str, values: Sequence[object]) -> str:
         aligned = (f'<{tag} style="text-align:{"left" if i < text else "right"}">' for i in range(len(values)))
-        return "".join(f"{start}{escape(str(value))}</{tag}>" for start, value in zip(aligned, values, strict=True))
+        return "".join(f"{start}{html(value)}</{tag}>" for start, value in zip(aligned, values, strict=True))
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     return f"<table><thead><tr>{cells('th', columns)}</tr></thead><tbody>{body}</tbody></table>"

@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.resize import resize
 from cnnkit.core.shape import by
+from cnnkit.core.text import printable
 
 __all__ = ["contact_sheet", "stack_sheets"]
 
@@ -79,15 +81,15 @@ def _grey(maps: Tensor, symmetric: bool) -> Tensor:
 def _resized(tiles: Tensor, least: int) -> Tensor:
     longer = max(tiles.shape[-2:])
     if longer > LARGE:
-        size = [max(1, round(side * LARGE / longer)) for side in tiles.shape[-2:]]
-        return F.interpolate(tiles.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
+        height, width = (max(1, round(side * LARGE / longer)) for side in tiles.shape[-2:])
+        return resize(tiles.float(), (height, width)).round().to(torch.uint8)
     factor = math.ceil(least / longer)
     return tiles.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def _written(title: str) -> Tensor:
     """Return the title as a strip 1 x height x width."""
-    font = ImageFont.load_default(FONT)
+    font, title = ImageFont.load_default(FONT), printable(title)
     strip = Image.new("L", (int(font.getlength(title)) + 1, 2 * FONT + MARGIN), PAPER)
     ImageDraw.Draw(strip).text((0, MARGIN + FONT // 2), title, fill=0, font=font)
     return torch.from_numpy(np.array(strip))[None]

@@ -2,6 +2,8 @@
 
 from xml.etree import ElementTree
 
+from cnnkit.core.text import printable
+
 __all__ = ["TEXT", "add", "arrow", "canvas", "text", "text_width", "to_text"]
 
 FONT = "Helvetica, Arial, sans-serif"
@@ -18,7 +20,7 @@ def text_width(text: str, size: float = TEXT, *, bold: bool = False) -> float:
             return 1.0
         return 0.86 if letter.isupper() or letter in "&<>" else 0.64
 
-    return sum(map(ems, text)) * size * (1.12 if bold else 1)
+    return sum(map(ems, printable(text))) * size * (1.12 if bold else 1)
 
 
 def canvas(width: float, height: float, title: str) -> ElementTree.Element:
@@ -63,5 +65,5 @@ def text(
 def add(parent: ElementTree.Element, tag: str, text: str | None = None, **attributes: str) -> ElementTree.Element:
     """Add an element with its text and attributes, and return it."""
     child = ElementTree.SubElement(parent, tag, attributes)
-    child.text = text and "".join(c if c.isprintable() else "?" for c in text)  # XML has no control characters
+    child.text = text and printable(text)  # XML has no control characters
     return child

@@ -9,6 +9,7 @@ from torch import nn
 
 from cnnkit.core.compiler import NO_COMPILER, find_compiler
 from cnnkit.core.errors import UsageError
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.shape import output_size
 
 __all__ = ["Layer", "Size", "obstacle", "read_chain"]
@@ -48,7 +49,7 @@ def read_chain(net: nn.Module, image: Size) -> list[Layer]:
     """
     layers: list[Layer] = []
     size = image
-    for name, module in _leaves(net, ""):
+    for name, module in _leaves(unwrapped(net), ""):
         if isinstance(module, nn.Identity):
             continue
         if isinstance(module, nn.Flatten):

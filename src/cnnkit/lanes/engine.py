@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.compiler import build, texts
 from cnnkit.core.errors import UsageError
+from cnnkit.core.modules import unwrapped
 from cnnkit.lanes.chain import Size, read_chain
 from cnnkit.lanes.source import aligned_size, write_source
 
@@ -71,7 +72,7 @@ class Engine:
         threads: int | None = None,
         flags: tuple[str, ...] = (),
     ):
-        self.net, self.image, self.threads = net, image, threads or torch.get_num_threads()
+        self.net, self.image, self.threads = unwrapped(net), image, threads or torch.get_num_threads()
         layers = read_chain(net, image)
         self.classes = layers[-1].output[0]
         self._modules = [layer.module for layer in layers]

@@ -53,7 +53,7 @@ class Style:
         """Return a convolution whose output is ceil(n / stride); raises UsageError for numbers below 1."""
         for name, number in {"in_channels": in_channels, "channels": channels, "stride": stride}.items():
             count(number, name)
-        if self.same and stride > 1:
+        if self.same and stride > 1 and kernel > 1:  # one pixel needs no padding
             return SameConv2d(in_channels, channels, kernel, stride, bias=self.bias)
         return nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=self.bias)
 

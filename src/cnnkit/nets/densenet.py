@@ -13,6 +13,7 @@ from cnnkit.core.errors import unknown
 from cnnkit.core.shape import Pair
 from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, override, pick
 from cnnkit.ops.dropout import Dropout
+from cnnkit.ops.same import CeilMaxPool2d
 
 __all__ = ["DenseBlock", "bottleneck", "densenet", "transition"]
 
@@ -83,7 +84,8 @@ def transition(in_channels: int, channels: int, pool: str = "max", style: Style 
     The chapter's text and the paper say average, the chapter's code takes the maximum. Its style, KERAS, rounds odd
     sides up, and TORCHVISION down.
     """
-    pools = {"max": nn.MaxPool2d(2, ceil_mode=style.same), "avg": nn.AvgPool2d(2, ceil_mode=style.same)}
+    maximum = CeilMaxPool2d(2, 2) if style.same else nn.MaxPool2d(2)
+    pools = {"max": maximum, "avg": nn.AvgPool2d(2, ceil_mode=style.same)}
     if pool not in pools:
         raise unknown("transition pooling", pool, pools)
     return nn.Sequential(style.norm(in_channels), nn.ReLU(), style.conv(in_channels, channels, 1), pools[pool])

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.modules import unwrapped
 
 __all__ = ["foreign_name", "is_foreign", "require_same"]
 
@@ -17,6 +18,7 @@ def foreign_name(net: nn.Module) -> str:
 
     Raises UsageError for a module whose weights have no shape yet.
     """
+    net = unwrapped(net)
     tensors = [*net.named_parameters(), *net.named_buffers()]
     if any(is_lazy(tensor) for _, tensor in tensors):
         raise UsageError("the network has layers without weights yet (Lazy...): run it once on a batch of images first")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.shape import Pair
 from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, pick
-from cnnkit.ops.same import SameMaxPool2d
+from cnnkit.ops.same import CeilMaxPool2d, SameMaxPool2d
 
 __all__ = ["Inception", "googlenet"]
 
@@ -53,7 +53,7 @@ class _Layout:
 
     def pool(self, window: int) -> nn.MaxPool2d:
         """Maximum pooling with stride 2 whose output is at least half of the input."""
-        return SameMaxPool2d(window, 2) if self.style.same else nn.MaxPool2d(window, 2, ceil_mode=True)
+        return SameMaxPool2d(window, 2) if self.style.same else CeilMaxPool2d(window, 2)
 
 
 LAYOUTS = {

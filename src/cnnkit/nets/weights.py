@@ -4,12 +4,14 @@ import pickle
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.files import utf8_path
 
 __all__ = ["Classes", "Loaded", "give_weights", "read_weights_file"]
 
@@ -96,10 +98,13 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     What a training wraps around a network's state is taken off: a dictionary around it, and what DataParallel or
     torch.compile put in front of its names. Raises DataError for what is missing, corrupt or no weights.
     """
+    given: Any = None
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        given = torch.load(path, map_location="cpu", weights_only=True)
+            with utf8_path(path) as readable:
+                given = load_file(readable)
+        else:
+            given = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file of weights") from error
     except IsADirectoryError as error:

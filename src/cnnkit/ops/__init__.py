@@ -15,7 +15,7 @@ from cnnkit.ops.learn import LearnedKernel, detect_edges, learn_kernel
 from cnnkit.ops.max_pool import CompiledMaxPool2d, compile_pooling
 from cnnkit.ops.pool2d import adaptive_avg_pool2d, pool2d
 from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
-from cnnkit.ops.same import SameConv2d, SameMaxPool2d
+from cnnkit.ops.same import CeilMaxPool2d, SameConv2d, SameMaxPool2d
 from cnnkit.ops.tuned import TunedConv2d, tune
 from cnnkit.ops.window import pad, windows
 
@@ -23,6 +23,7 @@ __all__ = [
     "KERNELS",
     "AdaptiveAvgPool2D",
     "BatchNormalization",
+    "CeilMaxPool2d",
     "CompiledMaxPool2d",
     "Conv2D",
     "Dropout",

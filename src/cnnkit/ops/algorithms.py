@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cnnkit.core.shape import Sides
 from cnnkit.ops import winograd
+from cnnkit.ops.same import padded_conv2d
 
 __all__ = ["INPUT", "KERNELS", "OUTPUT", "Algorithm", "Window"]
 
@@ -46,10 +47,7 @@ class Window:
 
 
 def _output(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    top, bottom, left, right = window.sides
-    if (top, left) == (bottom, right):
-        return F.conv2d(x, weight, bias, window.stride, (top, left))
-    return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, window.stride)
+    return padded_conv2d(x, weight, bias, window.stride, window.sides)
 
 
 def _gradients(dy: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: list[bool]) -> tuple[Tensor, Tensor]:

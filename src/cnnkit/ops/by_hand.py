@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from cnnkit.core.errors import UsageError
-from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D, require_module
+from cnnkit.core.modules import unwrapped
+from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
 from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
-from cnnkit.ops.same import SameConv2d, SameMaxPool2d
+from cnnkit.ops.same import CeilMaxPool2d, SameConv2d, SameMaxPool2d
 
 __all__ = ["by_hand"]
 
@@ -31,7 +32,7 @@ def by_hand(net: nn.Module) -> nn.Module:
       (1): ReLU()
     )
     """
-    require_module(net)
+    net = unwrapped(net)
     memo: dict[int, Any] = {}  # what stands for which object in the copy: shared modules and tied weights stay so
     for path, layer in net.named_modules():
         try:
@@ -112,6 +113,7 @@ FORMS: dict[type[nn.Module], Form] = {
     SameConv2d: _convolution,
     nn.MaxPool2d: _max_pool,
     SameMaxPool2d: _max_pool,
+    CeilMaxPool2d: _max_pool,
     nn.AvgPool2d: _avg_pool,
     nn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     nn.BatchNorm1d: _batch_norm,

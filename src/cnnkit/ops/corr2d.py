@@ -78,7 +78,7 @@ def corr2d_1x1(X: Tensor, K: Tensor) -> Tensor:
 def _slide(X: Tensor, K: Tensor, stride: Pair, padding: Padding, dilation: Pair) -> Tensor:
     """Correlate X (..., H, W) with K (..., kh, kw), whose leading dimensions broadcast."""
     X, K = exact(X), exact(K)
-    kernel = K.shape[-2], K.shape[-1]
+    kernel = int(K.shape[-2]), int(K.shape[-1])  # numbers, even while torch traces
     seen = windows(pad(X, padding, kernel, stride, dilation), kernel, stride, dilation)
     return (seen * K[..., None, None, :, :]).sum((-2, -1))
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from cnnkit.core.modes import is_recorded
+
 __all__ = ["Dropout"]
 
 LEVELS = 2**16  # of a draw: the drawn bits of a word are four draws
@@ -18,7 +20,7 @@ class Dropout(nn.Dropout):
         """Set random entries to 0 while training."""
         dropped = round(self.p * LEVELS)
         own = self.training and 0 < dropped < LEVELS and input.device.type == "cpu" and input.is_floating_point()
-        if not own or torch.compiler.is_compiling():
+        if not own or is_recorded():
             return super().forward(input)
         words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         kept = words.view(torch.int16)[: input.numel()] >= dropped - LEVELS // 2

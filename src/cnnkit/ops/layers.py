@@ -13,7 +13,7 @@ from cnnkit.ops.batchnorm import batch_norm
 from cnnkit.ops.corr2d import corr2d, corr2d_multi_in, corr2d_multi_in_out
 from cnnkit.ops.window import require_rank
 
-__all__ = ["BatchNormalization", "Conv2D", "MultiChannelConv2D", "check_constants", "require_module"]
+__all__ = ["BatchNormalization", "Conv2D", "MultiChannelConv2D", "check_constants"]
 
 
 class Conv2D(nn.Module):
@@ -139,12 +139,6 @@ class BatchNormalization(nn.Module):
         if is_lazy(self.gamma) and f"{prefix}gamma" in state_dict:
             self._build(len(state_dict[f"{prefix}gamma"]))
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def require_module(net: object) -> None:
-    """Raise UsageError unless `net` is a network, and not, say, the name of one."""
-    if not isinstance(net, nn.Module):
-        raise UsageError(f"net must be an nn.Module, such as cnnkit.create('lenet'), not {net!r}")
 
 
 def check_constants(decay: float, epsilon: float) -> None:

@@ -12,14 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnkit.core.modes import is_recorded
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.shape import padding_sides, pair
 from cnnkit.ops.compiled import address, library
-from cnnkit.ops.same import SameMaxPool2d
+from cnnkit.ops.same import CeilMaxPool2d, SameMaxPool2d
 
 __all__ = ["CompiledMaxPool2d", "DeferredReLU", "compile_pooling"]
 
 BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 REGISTER = 8  # channels, at least
+KINDS: tuple[type[nn.MaxPool2d], ...] = (nn.MaxPool2d, SameMaxPool2d, CeilMaxPool2d)
 
 
 class _Maps(ctypes.Structure):
@@ -35,11 +38,11 @@ class _Maps(ctypes.Structure):
 class CompiledMaxPool2d(nn.MaxPool2d):
     """`nn.MaxPool2d`, the same but in speed, where gradients are wanted of channels-last maps on a CPU.
 
-    For float32 and bfloat16, and channels in multiples of 8. Otherwise, compiled or exported it is what it was.
-    `compile_pooling` makes it.
+    For float32 and bfloat16, and channels in multiples of 8. Otherwise, and where it is itself compiled, exported or
+    traced, it is what it was. `compile_pooling` makes it.
     """
 
-    same = False  # pads as TensorFlow does
+    kind: type[nn.MaxPool2d] = nn.MaxPool2d  # the class that it had
     compiled = False
     deferred = False  # a ReLU left its work to this layer
 
@@ -48,7 +51,7 @@ class CompiledMaxPool2d(nn.MaxPool2d):
         return (
             self.compiled
             and torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
+            and not is_recorded()
             and x.device.type == "cpu"
             and x.dtype in BITS
             and x.dim() == 4
@@ -61,8 +64,7 @@ class CompiledMaxPool2d(nn.MaxPool2d):
         deferred, self.deferred = self.deferred, False
         if self.takes(input):
             return cast(Tensor, _MaxPool.apply(input, self._maps(input), deferred))  # type: ignore[no-untyped-call]
-        plain = SameMaxPool2d.forward if self.same else nn.MaxPool2d.forward
-        return plain(cast(Any, self), F.relu(input) if deferred else input)
+        return cast(Tensor, self.kind.forward(self, F.relu(input) if deferred else input))
 
     def _maps(self, x: Tensor) -> _Maps:
         n, channels, height, width = x.shape
@@ -92,6 +94,7 @@ def compile_pooling(net: nn.Module, compiled: bool = True) -> dict[str, Compiled
     Names and results are as before. Dilated layers, those that return indices, and those of other classes stay as they
     are; without a C++ compiler all do.
     """
+    net = unwrapped(net)
     if compiled and library():
         for parent in net.modules():
             _compile(parent)
@@ -104,9 +107,9 @@ def compile_pooling(net: nn.Module, compiled: bool = True) -> dict[str, Compiled
 def _compile(parent: nn.Module) -> None:
     before: tuple[str, nn.Module] = "", parent
     for name, layer in parent.named_children():
-        if type(layer) in (nn.MaxPool2d, SameMaxPool2d) and _plain(layer):
+        if type(layer) in KINDS and _plain(layer):
             pool = CompiledMaxPool2d.__new__(CompiledMaxPool2d)
-            pool.__dict__, pool.same = layer.__dict__, isinstance(layer, SameMaxPool2d)
+            pool.__dict__, pool.kind = layer.__dict__, cast(type[nn.MaxPool2d], type(layer))
             setattr(parent, name, pool)
             if type(before[1]) is nn.ReLU and isinstance(parent, nn.Sequential):
                 relu = DeferredReLU.__new__(DeferredReLU)

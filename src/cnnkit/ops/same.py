@@ -1,17 +1,19 @@
 """torch's fast layers with TensorFlow's "same" padding at any stride: the output is ceil(n / stride).
 
 Where the padding is odd its smaller half goes first, so that it depends on the image's size: a 7x7 window with stride 2
-at 96 pixels has 2 in front and 3 behind.
+at 96 pixels has 2 in front and 3 behind. Traced, exported and compiled programs compute it from the size of each image
+that they get.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnkit.core.shape import Sides, padding_sides
+from cnnkit.core.modes import is_recorded
+from cnnkit.core.shape import Pair, Sides, pair, same_padding
 
-__all__ = ["SameConv2d", "SameMaxPool2d", "same_sides"]
+__all__ = ["CeilMaxPool2d", "SameConv2d", "SameMaxPool2d", "padded_conv2d", "same_maps", "same_sides"]
 
 
 class SameConv2d(nn.Conv2d):
@@ -23,10 +25,8 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pad and correlate: N x C x H x W to N x O x ceil(H / stride) x ceil(W / stride)."""
-        top, bottom, left, right = same_sides(self, input)
-        if (top, left) == (bottom, right):
-            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left))
-        return F.conv2d(F.pad(input, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+        input, sides = same_maps(input, self.kernel_size, self.stride)  # type: ignore[arg-type]  # torch's are longer
+        return padded_conv2d(input, self.weight, self.bias, self.stride, sides)
 
 
 class SameMaxPool2d(nn.MaxPool2d):
@@ -38,12 +38,57 @@ class SameMaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool N x C x H x W to N x C x ceil(H / stride) x ceil(W / stride)."""
-        top, bottom, left, right = same_sides(self, input)
+        lowest = float("-inf")
+        input, (top, bottom, left, right) = same_maps(input, self.kernel_size, self.stride, lowest)
+        if is_recorded():
+            return F.max_pool2d(input, self.kernel_size, self.stride)
         if self.stride == 1:  # nothing to round up
-            input = F.pad(input, (0, right - left, 0, bottom - top), value=float("-inf"))
+            input = F.pad(input, (0, right - left, 0, bottom - top), value=lowest)
         return F.max_pool2d(input, self.kernel_size, self.stride, (top, left), ceil_mode=True)
 
 
-def same_sides(layer: Any, input: Tensor) -> Sides:
-    """Return the zeros at the top, bottom, left and right that a layer with kernel and stride puts around maps."""
-    return padding_sides("same", (input.shape[-2], input.shape[-1]), layer.kernel_size, layer.stride)
+class CeilMaxPool2d(nn.MaxPool2d):
+    """`nn.MaxPool2d` whose last window may hang over the end; exported, it takes images of other sizes too.
+
+    torch's own layer with `ceil_mode` does not: it branches on the size.
+    """
+
+    def __init__(self, kernel_size: int, stride: int):
+        super().__init__(kernel_size, stride, ceil_mode=True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pool N x C x H x W to N x C x ceil((H - kernel) / stride) + 1 x ceil((W - kernel) / stride) + 1."""
+        if not is_recorded():
+            return F.max_pool2d(input, self.kernel_size, self.stride, ceil_mode=True)
+        kernel, stride = cast(int, self.kernel_size), cast(int, self.stride)
+        bottom, right = ((n - kernel + stride - 1) // stride * stride + kernel - n for n in input.shape[-2:])
+        return F.max_pool2d(F.pad(input, (0, right, 0, bottom), value=float("-inf")), kernel, stride)
+
+
+def same_sides(X: Tensor, kernel: Pair, stride: Pair, dilation: Pair = 1) -> Sides:
+    """Return the "same" padding of X (..., H, W): rows at the top and bottom, columns at the left and right.
+
+    While a program is recorded, these are what stands for them there.
+    """
+    (kh, kw), (sh, sw), (dh, dw) = pair(kernel, "kernel"), pair(stride, "stride"), pair(dilation, "dilation")
+    height, width = X.shape[-2:]
+    return *same_padding(height, dh * (kh - 1) + 1, sh), *same_padding(width, dw * (kw - 1) + 1, sw)
+
+
+def same_maps(input: Tensor, kernel: Pair, stride: Pair, value: float = 0) -> tuple[Tensor, Sides]:
+    """Return maps and the "same" padding that they still lack: none while a program is recorded, where they are padded.
+
+    There the padding is of no known size, and nothing can be made of its being even.
+    """
+    top, bottom, left, right = sides = same_sides(input, kernel, stride)
+    if not is_recorded():
+        return input, sides
+    return F.pad(input, (left, right, top, bottom), value=value), (0, 0, 0, 0)
+
+
+def padded_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, sides: Sides) -> Tensor:
+    """Correlate N x C x H x W with zeros at its top, bottom, left and right."""
+    top, bottom, left, right = sides
+    if (top, left) == (bottom, right):
+        return F.conv2d(input, weight, bias, stride, (top, left))
+    return F.conv2d(F.pad(input, (left, right, top, bottom)), weight, bias, stride)

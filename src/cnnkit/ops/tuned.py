@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from cnnkit.core.modes import is_recorded
+from cnnkit.core.modules import unwrapped
 from cnnkit.ops import winograd
 from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm, Window
-from cnnkit.ops.same import SameConv2d, same_sides
+from cnnkit.ops.same import SameConv2d, same_maps
 
 __all__ = ["Algorithms", "TunedConv2d", "possible", "tune"]
 
@@ -35,7 +37,7 @@ PLAIN = Algorithms()
 class TunedConv2d(nn.Conv2d):
     """`nn.Conv2d`, the same but in speed: `algorithms` are those of training, `prediction` that without gradients.
 
-    They can be set at any time. Compiled or exported it is torch's own layer. `tune` makes it of one.
+    They can be set at any time. Compiled, exported or traced it is torch's own layer. `tune` makes it of one.
     """
 
     algorithms = PLAIN
@@ -49,7 +51,7 @@ class TunedConv2d(nn.Conv2d):
         gradient of such kernels writes beyond its memory (its issue 6035).
         """
         if self.same:
-            sides = same_sides(self, x)
+            x, sides = same_maps(x, cast(Any, self.kernel_size), cast(Any, self.stride))
         else:
             rows, columns = cast(tuple[int, int], self.padding)
             sides = (rows, rows, columns, columns)
@@ -62,7 +64,7 @@ class TunedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Correlate N x C x H x W with the kernels: N x O x H' x W'."""
         input, window = self.slide(input)
-        plain = torch.compiler.is_compiling() or (torch.is_grad_enabled() and self.algorithms == PLAIN)
+        plain = is_recorded() or (torch.is_grad_enabled() and self.algorithms == PLAIN)
         if plain or not torch.is_grad_enabled():
             return OUTPUT["onednn" if plain else self.prediction](input, self.weight, self.bias, window)
         kind = input.device.type
@@ -76,6 +78,7 @@ def tune(net: nn.Module) -> dict[str, TunedConv2d]:
     Names, weights and results are as before. Grouped, dilated and otherwise padded layers, and those of other
     classes, stay as they are.
     """
+    net = unwrapped(net)
     for name, layer in list(net.named_modules()):
         if type(layer) in (nn.Conv2d, SameConv2d) and name and _has_choice(layer):
             parent, _, own = name.rpartition(".")

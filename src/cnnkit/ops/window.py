@@ -5,9 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.shape import Padding, Pair, output_size, padding_sides, pair
+from cnnkit.core.modes import is_recorded
+from cnnkit.core.shape import Padding, Pair, Sides, output_size, padding_sides, pair
+from cnnkit.ops.same import same_sides
 
-__all__ = ["exact", "pad", "require_rank", "wide", "windows"]
+__all__ = ["exact", "map_sides", "pad", "require_rank", "surround", "wide", "windows"]
 
 
 def windows(X: Tensor, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Tensor:
@@ -17,8 +19,8 @@ def windows(X: Tensor, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Te
     Raises UsageError if the window is larger than X.
     """
     require_rank(X, "X", 2, None)
-    height, width = X.shape[-2:]
-    output_size((height, width), kernel, stride, 0, dilation)
+    if not is_recorded():
+        output_size((X.shape[-2], X.shape[-1]), kernel, stride, 0, dilation)
     (kh, kw), (sh, sw), (dh, dw) = pair(kernel, "kernel"), pair(stride, "stride"), pair(dilation, "dilation")
     view = X.unfold(-2, dh * (kh - 1) + 1, sh)  # ..., h, W, span
     view = view.unfold(-2, dw * (kw - 1) + 1, sw)  # ..., h, w, span, span
@@ -30,10 +32,23 @@ def pad(X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: P
 
     Raises UsageError if the window does not fit the padded input.
     """
-    height, width = X.shape[-2:]
-    output_size((height, width), kernel, stride, padding, dilation)
-    top, bottom, left, right = padding_sides(padding, (height, width), kernel, stride, dilation)
-    return F.pad(X, (left, right, top, bottom), value=value) if top + bottom + left + right else X
+    sides = map_sides(X, padding, kernel, stride, dilation)
+    if not is_recorded():
+        output_size((X.shape[-2], X.shape[-1]), kernel, stride, sides, dilation)
+    return surround(X, sides, value)
+
+
+def surround(X: Tensor, sides: Sides, value: float = 0) -> Tensor:
+    """Return X (..., H, W) with so many rows and columns of `value` at its top, bottom, left and right."""
+    top, bottom, left, right = sides
+    return F.pad(X, (left, right, top, bottom), value=value) if is_recorded() or any(sides) else X
+
+
+def map_sides(X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Sides:
+    """Return the rows and columns that `padding` adds to X (..., H, W), as `cnnkit.core.shape.padding_sides` does."""
+    if padding == "same":
+        return same_sides(X, kernel, stride, dilation)
+    return padding_sides(padding, 1, kernel, stride, dilation)  # whatever the size
 
 
 def require_rank(tensor: Tensor, name: str, low: int, high: int | None) -> None:

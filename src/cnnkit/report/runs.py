@@ -11,6 +11,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError, unknown
+from cnnkit.core.text import printable
 from cnnkit.experiment.history import read_metrics, require_number
 from cnnkit.experiment.run_folder import RunFolder
 
@@ -68,7 +69,7 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
         if state == "stopped" and not any(path.glob("*.ckpt")):
             raise DataError("no checkpoint: it cannot be resumed")
     except (CnnkitError, OSError) as error:
-        problem, state = str(error).removeprefix(f"{path}{os.sep}"), "damaged"
+        problem, state = str(error).removeprefix(printable(f"{path}{os.sep}")), "damaged"
     return RunSummary(path, path.name if name in (None, ".") else name, state, _started(path), problem, **facts)
 
 

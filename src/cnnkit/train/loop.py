@@ -10,6 +10,7 @@ from torch import nn
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
+from cnnkit.core.modules import unwrapped
 from cnnkit.data.batches import Batches
 from cnnkit.train.callbacks import Callbacks, EpochRecord, StepRecord, TrainRecord
 from cnnkit.train.checkpoint import earlier, load_newest, save_checkpoint
@@ -57,6 +58,7 @@ class Trainer:
         num_classes: int | None = None,
         plan: Plan | None = None,
     ):
+        net = unwrapped(net)
         self.train, self.validation, self.config, self.world = train, validation, config, world
         self.checkpoint, self.callbacks, self.save_best = checkpoint, Callbacks(callbacks), save_best
         weights = None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnkit.core.errors import UsageError
 from cnnkit.core.extras import require
 from cnnkit.train.callbacks import Callback, EpochRecord, StepRecord, TrainRecord
 
@@ -18,11 +19,19 @@ class TensorBoard(Callback):
 
     Each epoch gives loss and accuracy of training and validation, the learning rate
     and images per second; in between, `running/` shows the epoch so far. A resumed run goes on in the same folder:
-    what was written after the step that it goes on from is taken back. Raises CnnkitError if tensorboard is missing.
+    what was written after the step that it goes on from is taken back. Raises CnnkitError if tensorboard is missing,
+    UsageError for a path that it cannot write to: one that is not UTF-8.
     """
 
     def __init__(self, folder: Path):
         require("tensorboard", "track")
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"TensorBoard cannot write to {folder}, a path that is not UTF-8: leave out --tensorboard, or choose "
+                "another --output"
+            ) from error
         self.folder, self.steps = folder, 0
         self.writer: SummaryWriter | None = None
 

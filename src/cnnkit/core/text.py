@@ -1,0 +1,112 @@
+"""Text that others wrote, such as names of files, classes and runs: shown safely, and kept exactly in files.
+
+A name may hold anything: control characters that recolour a terminal, markup, bytes that are not UTF-8. Inside the
+program it is what `os.fsdecode` gives, a string in which a byte that cannot be decoded is a lone surrogate.
+"""
+
+import csv
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from html import escape
+from types import SimpleNamespace
+from typing import Any
+
+__all__ = ["decode", "encode", "file_name", "from_json", "html", "markdown", "printable", "shell", "to_csv", "to_json"]
+
+NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
+
+
+def printable(text: object) -> str:
+    r"""Return text as one line that only prints: control and invisible characters, and bytes, become escapes.
+
+    >>> printable("a\x1b[31mred\n"), printable("\u202eabc"), printable("caf\udce9")
+    ('a\\x1b[31mred\\n', '\\u202eabc', 'caf\\xe9')
+    """
+    words = str(text)
+    return words if words.isprintable() else "".join(one if one.isprintable() else _escape(one) for one in words)
+
+
+def html(text: object) -> str:
+    """Return text for HTML, as an element's content or an attribute's value."""
+    return escape(printable(text))
+
+
+def markdown(text: object) -> str:
+    """Return text for Markdown, where no sign in it means more than itself."""
+    return MARKDOWN.sub(r"\\\g<0>", printable(text))
+
+
+def shell(text: object) -> str:
+    r"""Return a word to be typed in a shell, as bash, zsh and ksh read it.
+
+    >>> print(shell("runs/a-1"), shell("my runs"), shell("caf\udce9"))
+    runs/a-1 'my runs' $'caf\xe9'
+    """
+    words = str(text)
+    if words.isprintable():
+        return shlex.quote(words)
+    quoted = printable(re.sub(r"[\\']", r"\\\g<0>", words))
+    return f"$'{quoted}'"
+
+
+def file_name(text: str) -> str:
+    """Return text as a part of a file's name that is easy to type: "_" stands for what cannot be printed."""
+    return "".join(one if one.isprintable() else "_" for one in text)
+
+
+def encode(text: str) -> bytes:
+    """Return the bytes of a text file with names in it; each name is the bytes that the file system has."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:  # a locale without UTF-8, and words that are no names of files
+        return text.encode("utf-8", "surrogateescape")
+
+
+def decode(content: bytes) -> str:
+    """Return what `encode` made bytes of."""
+    return os.fsdecode(content)
+
+
+def to_json(content: Any, *, ascii: bool = False) -> str:
+    r"""Return JSON, in UTF-8 or in ASCII alone; what cannot be printed, or is no UTF-8, is escaped: "caf\udce9"."""
+    text = json.dumps(content, indent=1, ensure_ascii=ascii)
+    with suppress(UnicodeEncodeError):  # a locale without UTF-8: UTF-8 of its bytes
+        text = os.fsencode(text).decode("utf-8", "surrogateescape")
+    return NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+
+
+def from_json(content: bytes) -> Any:
+    """Return what `to_json` wrote, with names as the file system has them; raises ValueError if it is no JSON."""
+    value = json.loads(content)
+    return value if sys.getfilesystemencoding() == "utf-8" else _native(value)
+
+
+def to_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Return comma-separated values, a line for each row; a cell with any line break in it is quoted."""
+    lines: list[str] = []
+    csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def _native(value: Any) -> Any:
+    """Return JSON's value with its strings as `os.fsdecode` gives them in a locale without UTF-8."""
+    if isinstance(value, list):
+        return [_native(one) for one in value]
+    if isinstance(value, dict):
+        return {_native(name): _native(one) for name, one in value.items()}
+    return decode(value.encode("utf-8", "surrogateescape")) if isinstance(value, str) else value
+
+
+def _escape(one: str) -> str:
+    code = ord(one)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if 0x80 <= code <= 0xFF:  # its \x.. would be a byte
+        return f"\\u{code:04x}"
+    return one.encode("unicode_escape").decode()
