@@ -467,6 +467,7 @@ SEGMENTS: dict[str, bytes] = {
     "XMP": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"x" * 60_000) * 20,
     "EXIF": segment(0xE1, b"Exif\0\0" + b"x" * 60_000) * 20,
     "FlashPix": segment(0xE2, b"FPXR\0"),
+    "fill": b"\xff\xff" + segment(0xE0, b"JFIF\0"),
 }
 
 

@@ -153,11 +153,9 @@ class PixelCache:
         committed = time.monotonic()
         for chunk in decoded:
             for path, entry, pixels, thumb in chunk:
-                if pixels is not None:
-                    entry = entry._replace(row=self.pixels.add(pixels))
-                if thumb is not None:
-                    entry = entry._replace(thumb=self.thumbs.add(thumb))
-                self.files[path] = entry
+                row = entry.row if pixels is None else self.pixels.add(pixels)
+                small = entry.thumb if thumb is None else self.thumbs.add(thumb)
+                self.files[path] = entry._replace(row=row, thumb=small)
             if time.monotonic() - committed > COMMIT_SECONDS:
                 self._commit()
                 committed = time.monotonic()

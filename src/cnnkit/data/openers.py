@@ -14,9 +14,10 @@ from cnnkit.data.png import bare_png
 __all__ = ["HAS_HEIF", "open_avif", "open_heic", "open_jpeg", "open_png"]
 
 HAS_HEIF = find_spec("pillow_heif") is not None
-START_OF_SCAN, FRAMES_AND_TABLES = 0xDA, range(0xC0, 0xE0)  # markers of a JPEG
+START_OF_SCAN, FILL, FRAMES_AND_TABLES = 0xDA, 0xFF, range(0xC0, 0xE0)  # markers of a JPEG
 AVIF_EXIF = re.compile(rb"(infe.{8}(?:.{2})?)Exif", re.DOTALL)  # where the block is announced
-ADOBE, ADOBE_LENGTH, EXIF = 0xEE, 14, (0xE1, b"Exif\0\0")  # says how colours are stored
+ADOBE, ADOBE_LENGTH = 0xEE, 14  # says how colours are stored
+EXIF = 0xE1, b"Exif\0\0"
 
 
 def open_png(file: IO[bytes], pixels: bool) -> ImageFile:
@@ -66,6 +67,9 @@ def _bare_jpeg(file: IO[bytes]) -> IO[bytes]:
         marker, length = struct.unpack_from(">BH", content, start + 1)
         if marker == START_OF_SCAN:
             break
+        if marker == FILL:
+            start += 1
+            continue
         segment = content[start : start + 2 + length]
         sound_adobe = marker == ADOBE and length >= ADOBE_LENGTH
         if marker in FRAMES_AND_TABLES or sound_adobe or (marker, segment[4:10]) == EXIF:
