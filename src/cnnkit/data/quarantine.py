@@ -9,10 +9,9 @@ from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.doctor import Diagnosis
+from cnnkit.data.walk import JOURNAL
 
 __all__ = ["JOURNAL", "check_quarantine", "quarantine"]
-
-JOURNAL = "quarantine.json"
 
 
 def check_quarantine(root: Path, target: Path) -> None:

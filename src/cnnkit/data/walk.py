@@ -2,20 +2,21 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnnkit.core.errors import DataError
 from cnnkit.data.formats import SUFFIXES, Unread, suffix_format, unread
 
-__all__ = ["Tree", "unread_images", "walk"]
+__all__ = ["JOURNAL", "Tree", "unread_images", "walk"]
+
+JOURNAL = "quarantine.json"  # what a folder with it holds was moved out of the data
 
 # what file managers, network disks and archivers leave beside people's own files, in lower case
 LEFTOVERS = """
     __macosx .appledouble .ds_store .fseventsd .spotlight-v100 .temporaryitems .trash .trashes @eadir #recycle @recycle
     .@__thumb .thumb .thumbs .thumbnails thumbs.db ehthumbs.db desktop.ini .picasa.ini $recycle.bin recycler .directory
-    lost+found .ipynb_checkpoints .quarantine
+    lost+found .ipynb_checkpoints
 """
 NAMES_OF_LEFTOVERS = {*LEFTOVERS.split(), "system volume information"}
 APPLE_DOUBLE = "._"  # a Mac's second file beside a file, on disks that cannot hold both in one
@@ -58,6 +59,8 @@ def walk(root: Path) -> Tree:
             if kind:  # a folder of the system, say
                 continue
             raise DataError(f"{root / below}: cannot be read ({error.strerror})") from error
+        if any(entry.name == JOURNAL for entry in entries):
+            continue
         within = []
         for entry in entries:
             path, own = f"{below}{entry.name}", kind or _kind(entry.name)
@@ -90,9 +93,9 @@ def _kind(name: str) -> str:
     return "hidden" if name[0] == "." else ""
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return iter(sorted(entries, key=lambda entry: entry.name))
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
