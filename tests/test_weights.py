@@ -64,7 +64,7 @@ def test_a_run_gives_its_weights_network_size_and_preprocessing(first: str, cli:
     assert not any(ours["head.weight"][2].allclose(row) for row in theirs["head.weight"])
     assert f"weights of {Path(first).absolute()}: " in out
     total = len(theirs)
-    assert f"{total} of {total} tensors" in out
+    assert f"{total} of {total} tensors loaded" in out
     assert "2 of 3 classes are known by name, the others new" in out
     assert "frozen: 0 values" in out
     shutil.move(first, "elsewhere")
@@ -79,7 +79,8 @@ def test_bundles_files_and_python_do_too(first: str, cli: Cli) -> None:
     photos("new", ("x", "y"))
     for number, place in enumerate((f"{first}/best", "w.safetensors", "w.pth"), 1):
         out = start(cli, "resnet18", *TINY, "--weights", place, "--data", "new", "--freeze", "stem")
-        assert "the head is new, for 2 classes" in out
+        assert f"{len(state) - 2} of {len(state)} tensors loaded" in out
+        assert ", 2 skipped; the head is new, for 2 classes" in out
         assert "frozen: 0 values" not in out
         ours = cnnkit.load(f"runs/resnet18-new-{number}").net.state_dict()
         assert ours["conv2.0.body.conv1.weight"].allclose(state["conv2.0.body.conv1.weight"])
@@ -213,7 +214,7 @@ def test_what_trainings_wrap_around_weights_is_taken_off(wrapper: str, prefix: s
     assert found.keys() == state.keys()
     net = create("lenet")
     loaded = give_weights(net, found, "w.pt", 10)
-    assert (loaded.tensors, loaded.total, loaded.changes) == (len(state), len(state), ())
+    assert (loaded.tensors, loaded.total, loaded.skipped, loaded.changes) == (len(state), len(state), 0, ())
     assert all(net.state_dict()[name].equal(value) for name, value in state.items())
 
 

@@ -36,15 +36,16 @@ Classes = tuple[Sequence[str], Sequence[str]]  # of the network, and of the weig
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a network took: tensors, of how many, with how many values; and what was changed on the way."""
+    """What a network took: tensors, of how many, with how many values; how many it left; and what was changed."""
 
     tensors: int
     total: int
     values: int
+    skipped: int
     changes: tuple[str, ...]
 
     def __str__(self) -> str:
-        words = f"{self.tensors:,} of {self.total:,} tensors ({self.values:,} values)"
+        words = f"{self.tensors:,} of {self.total:,} tensors loaded ({self.values:,} values), {self.skipped:,} skipped"
         return "; ".join([words, *self.changes])
 
 
@@ -67,11 +68,16 @@ def give_weights(
     """
     own, given = net.state_dict(), dict(given)
     head = _head(net, own, num_classes)
-    changes, fresh = [], set()
-    if classes and tuple(classes[0]) != tuple(classes[1]):
-        changes.append(_match_classes(own, given, head, classes))
+    changes: list[str] = []
+    fresh: set[str] = set()
+    others = classes is not None and tuple(classes[0]) != tuple(classes[1])
+    if classes and others and (known := _match_classes(own, given, head, classes)):
+        changes.append(
+            f"{known:,} of {num_classes:,} classes are known by name{', the others new' * (known < num_classes)}"
+        )
     wrong = [key for key in own if key in given and given[key].shape != own[key].shape]
-    if new_head and (any(key in head for key in wrong) or not any(key in given for key in head)):
+    unfit = any(key in head for key in wrong) or not any(key in given for key in head)
+    if new_head and (unfit or (others and not changes)):
         fresh = set(head)
         changes.append(f"the head is new, for {num_classes:,} classes")
     missing = [key for key in own if key not in given and key not in fresh and not key.endswith(COUNTERS)]
@@ -89,7 +95,8 @@ def give_weights(
         raise DataError(f"{source}: {differ}{hint}")
     taken = {key: value for key, value in given.items() if key not in fresh}
     net.load_state_dict(own | taken)
-    return Loaded(len(taken), len(own), sum(value.numel() for value in taken.values()), tuple(changes))
+    values = sum(value.numel() for value in taken.values())
+    return Loaded(len(taken), len(own), values, len(given) - len(taken), tuple(changes))
 
 
 def read_weights_file(path: Path) -> dict[str, Tensor]:
@@ -144,22 +151,20 @@ def _head(net: nn.Module, own: Mapping[str, Tensor], num_classes: int) -> list[s
     return [key for key in own if layers and key.rpartition(".")[0] == layers[-1]]
 
 
-def _match_classes(own: Mapping[str, Tensor], given: dict[str, Tensor], head: Collection[str], classes: Classes) -> str:
-    """Put what the given head knows of each class where the network has it; return what was done, in words."""
+def _match_classes(own: Mapping[str, Tensor], given: dict[str, Tensor], head: Collection[str], classes: Classes) -> int:
+    """Put what the given head knows of each class where the network has it; return how many classes it knows."""
     ours, theirs = classes
     pairs = [(ours.index(name), theirs.index(name)) for name in ours if name in theirs]
     layers = {key.rpartition(".")[0] for key in head}
     fits = all(key in given and given[key].shape[1:] == own[key].shape[1:] for key in head)
     if len(layers) > 1 or not fits or not pairs:
-        given.update({key: own[key] for key in head})
-        return f"the head is new, for {len(ours):,} classes"
+        return 0
     to, source = (torch.tensor(rows) for rows in zip(*pairs, strict=True))
     for key in head:
         rows = own[key].clone()
         rows[to] = given[key][source].to(rows.device, rows.dtype)
         given[key] = rows
-    new = len(ours) - len(pairs)
-    return f"{len(pairs):,} of {len(ours):,} classes are known by name{', the others new' if new else ''}"
+    return len(pairs)
 
 
 def _adapted(weight: Tensor, shape: torch.Size) -> Tensor | None:
