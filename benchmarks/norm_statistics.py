@@ -31,7 +31,7 @@ COSTS = {  # network, engine, images in a batch, batches in an epoch, width
     "resnet18 at 28": ("resnet18", "torch", 32, 50, 64),
     "lenet_bn": ("lenet_bn", "torch", 64, 50, 0),
     "lenet_bn in lanes": ("lenet_bn", "lanes", 64, 50, 0),
-    "lenet_bn in lanes, batches of 32": ("lenet_bn", "lanes", 32, 50, 0),
+    "lenet_bn in lanes, small batches": ("lenet_bn", "lanes", 32, 50, 0),
     "lenet_bn in lanes, long epochs": ("lenet_bn", "lanes", 64, 850, 0),
 }
 PIXELS = 28
@@ -86,13 +86,15 @@ def train(row: str, kind: str, turn: Turn) -> None:
     config = TrainConfig(
         epochs=100_000, batch_size=batch, engine=engine, plan="off", checkpoint_minutes=None, norm_statistics=kind
     )
-    seconds: dict[str, float] = {}
+    clock: dict[str, float] = {}
+    shares: list[float] = []
 
     class Report:
-        """Hands over each epoch's seconds: those of its steps and of what is measured behind them."""
+        """Hands over each epoch's seconds, and what share of the steps' time is that of measuring, so far."""
 
         def on_epoch_end(self, record: EpochRecord) -> None:
-            turn(str(trainer.plan), seconds["end"] - seconds["start"])
+            shares.append((clock["end"] - clock["measure"]) / (clock["measure"] - clock["steps"]))
+            turn(f"{trainer.plan}: {statistics.median(shares[1:] or shares):.4f}", clock["end"] - clock["steps"])
 
     with tempfile.TemporaryDirectory() as folder:
         batches = Batches(data, batch, Preprocess((PIXELS, PIXELS)), seed=0)
@@ -103,21 +105,22 @@ def train(row: str, kind: str, turn: Turn) -> None:
         begin, measure = trainer.stepper.train, trainer.stepper.measure_statistics
 
         def timed_begin() -> None:
-            seconds["start"] = time.process_time()
+            clock["steps"] = time.process_time()
             begin()
 
         def timed_measure(batches: Batches, epoch: int) -> None:
+            clock["measure"] = time.process_time()
             measure(batches, epoch)
-            seconds["end"] = time.process_time()
+            clock["end"] = time.process_time()
 
         trainer.stepper.train, trainer.stepper.measure_statistics = timed_begin, timed_measure  # type: ignore[method-assign]
         trainer.run()
 
 
-def costs(rounds: int) -> dict[str, Any]:
+def costs(names: list[str], rounds: int) -> dict[str, Any]:
     """Return the seconds of an epoch with each kind of statistics, turn by turn."""
     found = {}
-    for row in COSTS:
+    for row in names:
         words = [sys.executable, __file__, "--worker", row]
         found[row] = in_turn({kind: Contestant([*words, kind]) for kind in KINDS}, rounds, row)
     return found
@@ -129,6 +132,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--only", nargs="+", choices=COSTS, default=[*COSTS], help="to measure the cost of")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -138,7 +142,7 @@ def main() -> None:
     figures = earlier(options.output, "norm_statistics")  # what is not measured again stays
     if options.photos:
         figures["accuracy"] = accuracies(options.photos.resolve(), options.seeds)
-    figures["cost"] = costs(options.rounds)
+    figures["cost"] = figures.get("cost", {}) | costs(options.only, options.rounds)
     rows = []
     for name, runs in figures.get("accuracy", {}).items():
         validation, test = ([row[way] for row in runs] for way in ("validation", "test"))
@@ -146,20 +150,22 @@ def main() -> None:
             statistics.mean(row[key] for row in part) for part, key in ((validation, "last"), (test, "test"))
         )
         worst = max(row["worst_loss"] for row in validation + test)
-        rows.append([name, f"{mean:.3f}", f"{tested:.3f}", f"{worst:.2f}", "", "", ""])
+        rows.append([name, f"{mean:.3f}", f"{tested:.3f}", f"{worst:.2f}", "", "", "", ""])
     for name, row in figures["cost"].items():
         moving, fresh = (row["seconds"][kind] for kind in KINDS)
         ratio = statistics.median(b / a for a, b in zip(moving, fresh, strict=True))
         middles = [f"{1000 * statistics.median(values):.1f}" for values in (moving, fresh)]
+        share = float(row["titles"]["fresh"].rpartition(": ")[2])
         _, _, batch, steps, _ = COSTS[name]
-        rows.append([f"{name}, {steps} batches of {batch}", "", "", "", *middles, f"{ratio:.3f}"])
+        rows.append([f"{name}, {steps} batches of {batch}", "", "", "", *middles, f"{ratio:.3f}", f"{share:.1%}"])
     write(
         options.output,
         "norm_statistics",
         "Batch normalisation's statistics: measured before each validation, or moving averages",
         f"means of {options.seeds} seeds, {' '.join(FLAGS)}; milliseconds of the processor for an epoch's steps and "
-        f"measuring, medians of {options.rounds} turns, and the median of the turns' ratios",
-        ["run", "validation", "test", "largest loss", "moving, ms", "fresh, ms", "ratio"],
+        f"measuring, medians of {options.rounds} turns, and the median of the turns' ratios; the cost is that of "
+        "measuring to that of the steps before it",
+        ["run", "validation", "test", "largest loss", "moving, ms", "fresh, ms", "ratio", "cost"],
         rows,
         figures,
     )

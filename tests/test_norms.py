@@ -3,6 +3,8 @@
 import copy
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from test_distributed import run as run_together
 from test_train import Quiet, config, stripes
 
 CLOTHING = Path(os.environ.get("CNNKIT_TEST_CLOTHING", ROOT.parent / "shared/data/clothing-1k"))
-MEASURED = 3  # batches, of epochs as short as these
+MEASURED = 2  # batches, of epochs as short as these
 Made = Callable[[], list[nn.Module]]
 
 
@@ -127,7 +129,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "mixed": {"mixup": 0.4},
     "pasted": {"cutmix": 1.0, "accumulate": 2},
     "half precision": {"precision": "bf16"},
-    "all of a short epoch, a smaller batch last": {"images": 19},
+    "all of a short epoch, a smaller batch last": {"images": 11},
     "from scratch": {"made": with_norms(BatchNormalization(0.99, num_features=4), BatchNormalization(num_features=6))},
     "cumulative": {"made": with_norms(nn.BatchNorm2d(4, momentum=None), nn.BatchNorm1d(6, affine=False))},
 }
@@ -222,12 +224,12 @@ def test_batches_of_skipped_steps_are_not_measured(tmp_path: Path) -> None:
     calls = iter(range(1000))
 
     def poison(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
-        return output * float("nan") if module.training and next(calls) == 13 + 2 else None
+        return output * float("nan") if module.training and next(calls) == 13 + 1 else None
 
     run.trainer.net[0].register_forward_hook(poison)
     run.run()
     assert run.trainer.stepper.num_skipped == 1
-    assert_pooled(run.net, ["1", "6"], measured(run, numbers=(0, 1, 3)))
+    assert_pooled(run.net, ["1", "6"], measured(run, numbers=(0, 2)))
 
 
 def test_statistics_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
@@ -271,7 +273,7 @@ def test_only_the_measured_images_are_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "batch", "expected"),
-    [(800, 64, 3), (12, 8, 2), (54_000, 64, 16), (6_400, 64, 5), (3_200, 64, 3), (54_000, 1024, 1), (10**6, 256, 4)],
+    [(800, 64, 2), (8, 8, 1), (54_000, 64, 16), (6_400, 64, 5), (3_200, 64, 2), (54_000, 1024, 1), (10**6, 256, 4)],
 )
 def test_how_many_batches_are_measured(images: int, batch: int, expected: int) -> None:
     from cnnkit.train.norms import batches_to_measure
@@ -330,6 +332,30 @@ def test_processes_measure_their_shares(flags: tuple[object, ...], synced: bool)
     assert_pooled(net, names, both)
 
 
+TOGETHER = """
+import cnnkit
+from torch import nn
+
+for kind in ("fresh", "moving"):
+    norm = nn.BatchNorm2d(8, momentum=None)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    run = cnnkit.fit(net, epochs=1, sync_bn=True, norm_statistics=kind, output=kind, progress=False)
+    print(kind, int(norm.num_batches_tracked), float(norm.running_mean.abs().max()), run.history["val_loss"][0])
+"""
+
+
+def test_a_cumulative_average_over_processes_moves() -> None:
+    Path("together.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "together.py"]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [line.split() for line in done.stdout.splitlines() if line.startswith(("fresh", "moving"))]
+    assert sorted({row[0] for row in found}) == ["fresh", "moving"]
+    for _, steps, mean, loss in found:
+        assert (int(steps), float(mean) > 0) == (21, True)
+        assert float(loss) < 1
+
+
 def test_a_run_of_before_keeps_its_moving_averages(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('net = "lenet"\n')
@@ -354,7 +380,7 @@ def test_keras_slow_averages_do_no_harm_in_a_short_run(cli: Cli) -> None:
         rows[kind] = [
             json.loads(line) for line in Path(kind, "resnet18-digits-1/metrics.jsonl").read_text().splitlines()
         ]
-    assert rows["fresh"][-1]["val_accuracy"] > 0.9
+    assert rows["fresh"][-1]["val_accuracy"] > 0.8
     assert rows["moving"][-1]["val_accuracy"] < rows["fresh"][-1]["val_accuracy"] - 0.1
     assert max(row["val_loss"] for row in rows["fresh"]) < max(row["val_loss"] for row in rows["moving"]) / 2
 

@@ -187,12 +187,12 @@ class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = _sum(x.sum(axes)) / count
         centred = x - mean.view(shape)
         variance = _sum(centred.square().sum(axes)) / count
-        if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+                self.num_batches_tracked.add_(1)
+                momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), momentum)
         y: Tensor = centred * (variance + self.eps).rsqrt().view(shape)
         return (y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y).to(dtype)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cnnkit.core.modes import eval_mode
 from cnnkit.data.batches import Batches
 from cnnkit.ops import BatchNormalization
 from cnnkit.train.distributed import ALONE, World, is_synchronised
@@ -22,7 +23,7 @@ from cnnkit.train.distributed import ALONE, World, is_synchronised
 __all__ = ["Moments", "Norm", "batches_to_measure", "learning_norms", "measure", "write_statistics"]
 
 IMAGES = 1024  # to measure on, if the epoch is long enough
-SHARE, LEAST = 20, 3  # at most one batch in so many; but a few, and all of a shorter epoch
+SHARE, LEAST = 20, 2  # at most one batch in so many, but two
 
 Norm = _BatchNorm | BatchNormalization
 
@@ -85,7 +86,7 @@ def measure(net: nn.Module, norms: Sequence[Norm], x: Tensor, world: World = ALO
         found[norm] = found[norm] + moments if norm in found else moments
         _write(norm, moments.over(world) if is_synchronised(norm) else moments, unbiased=False)
 
-    with _hooks(norms, take):
+    with eval_mode(net), _hooks(norms, take):
         net(x)
     return found
 

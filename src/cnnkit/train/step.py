@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cnnkit.core.device import mix_seed, seed_device
 from cnnkit.core.errors import CnnkitError
-from cnnkit.core.modes import eval_mode
 from cnnkit.data.batches import Batches
 from cnnkit.train.captured import Captured
 from cnnkit.train.config import TrainConfig
@@ -204,14 +203,13 @@ class Stepper:
         if self.config.norm_statistics == "moving" or not norms or not numbers:
             return
         found: dict[nn.Module, Moments] = {}
-        with eval_mode(self.best_net):
-            for number, (x, y) in enumerate(batches.epoch(epoch, stop=numbers[-1] + 1)):
-                if number not in numbers:
-                    continue
-                x, _ = self._mix(mix_seed(self.config.seed, epoch, number), x, y)
-                for part in x.tensor_split(self._parts(batches.sizes[number])):
-                    for norm, moments in self._measure(norms, part).items():
-                        found[norm] = found[norm] + moments if norm in found else moments
+        for number, (x, y) in enumerate(batches.epoch(epoch, stop=numbers[-1] + 1)):
+            if number not in numbers:
+                continue
+            x, _ = self._mix(mix_seed(self.config.seed, epoch, number), x, y)
+            for part in x.tensor_split(self._parts(batches.sizes[number])):
+                for norm, moments in self._measure(norms, part).items():
+                    found[norm] = found[norm] + moments if norm in found else moments
         for norm in norms:
             if norm in found:
                 write_statistics(norm, found[norm].over(self.world))
