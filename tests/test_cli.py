@@ -293,8 +293,8 @@ def test_bad_input_is_one_clear_line(cli: Cli, arguments: list[str], code: int, 
 def test_a_damaged_run_is_one_clear_line(run: Path, cli: Cli) -> None:
     model = run / "best/model.safetensors"
     model.write_bytes(model.read_bytes()[:-1])
-    one_line(cli("evaluate", run), 1, "model.safetensors: damaged")
-    one_line(cli("predict", run, DIGITS[0]), 1, "model.safetensors: damaged")
+    one_line(cli("evaluate", run), 1, "model.safetensors: corrupt")
+    one_line(cli("predict", run, DIGITS[0]), 1, "model.safetensors: corrupt")
     for checkpoint in run.glob("*.ckpt"):
         checkpoint.write_bytes(b"?")
     one_line(cli("train", "--resume", run), 1, "last.ckpt: the checkpoint is damaged", "best/ may still be good")
