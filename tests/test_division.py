@@ -183,6 +183,7 @@ def test_renamed_and_moved_files_are_found(run: dict[str, Any], cli: Cli) -> Non
         Path("photos", name).rename(Path("photos", name).with_name(f"renamed-{number}.png"))
     assert figures(report(cli, "runs/lenet-photos-1")) == figures(run)
     shutil.move("photos", "elsewhere")
+    one_line(cli("evaluate", "runs/lenet-photos-1"), 3, "no such folder; say where the data are now: --data")
     assert figures(report(cli, "runs/lenet-photos-1", "--data", "elsewhere")) == figures(run)
     result = cli("train", "--resume", "runs/lenet-photos-1", "--epochs", 3, "--data", "elsewhere")
     assert result.code == 0, result
@@ -219,6 +220,15 @@ def test_other_data_count_without_what_was_trained_on(run: dict[str, Any], cli: 
         if path.name not in ("0.png", "1.png", "2.png"):
             path.unlink()
     one_line(cli("evaluate", "runs/lenet-photos-1", "--data", "other"), 3, "trained on all of the 3 images of other")
+
+
+def test_a_copy_that_lacks_a_test_image_says_so(run: dict[str, Any], cli: Cli) -> None:
+    shutil.copytree("photos", "copy")
+    gone = next(iter(record()["test"]))
+    Path("copy", gone).unlink()
+    found = cli("evaluate", "runs/lenet-photos-1", "--data", "copy", "--json")
+    assert f"1 test images of the run are gone, and left out: {gone}" in found.err
+    assert json.loads(found.out)["images"] == run["images"] - 1
 
 
 def test_a_bundle_alone_has_its_test_images(run: dict[str, Any], cli: Cli) -> None:
@@ -280,8 +290,19 @@ def test_a_run_of_an_earlier_version_goes_by_names(cli: Cli) -> None:
     Path("photos/cat/new.png").unlink()
     assert cli("train", "--resume", "runs/lenet-photos-1", "--epochs", 3).code == 0
     assert record() == old
-    found = cli("evaluate", "runs/lenet-photos-1", "--data", "photos", "--json")
-    assert "it may have trained on these images" in found.err
+    shutil.copytree("photos", "copy")
+    image("copy/cat/new.png")
+    assert figures(report(cli, "runs/lenet-photos-1", "--data", "copy"))[0] == now["images"]
+    photos("other", count=5)
+    for path in Path("other").rglob("*.png"):
+        path.rename(path.with_name(f"other-{path.name}"))
+    found = cli("evaluate", "runs/lenet-photos-1", "--data", "other", "--json")
+    assert json.loads(found.out)["images"] == 10
+    assert "it may have been trained on these images" in found.err
+    for place in ("split.json", "best/split.json"):
+        Path("runs/lenet-photos-1", place).unlink(missing_ok=True)
+    found = cli("evaluate", "runs/lenet-photos-1/best", "--data", "copy", "--json")
+    assert "it may have been trained on these images" in found.err
 
 
 def test_rows_stay_rows(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -148,6 +149,35 @@ def test_two_ways_to_read_a_folder_are_an_error_with_a_command_for_each(cli: Cli
     assert load().classes == ("cat", "dog")
 
 
+def test_classes_may_have_splits_of_their_own() -> None:
+    images("cat/train", "cat/test", "dog/train", "dog/test")
+    data = load()
+    assert (data.classes, counts(data)) == (("cat", "dog"), {"train": 8, "test": 8})
+    assert any("each class has its own train, test folders" in remark for remark in data.remarks)
+
+
+def test_a_validation_folder_may_hold_images_of_no_class() -> None:
+    images("train/n01/images", "train/n02/images", "val/images", "test/images", count=10)
+    data = load()
+    assert (data.classes, counts(data)) == (("n01", "n02"), {"train": 18, "test": 2})
+    assert sum("10 images without classes" in remark for remark in data.remarks) == 2
+    assert not any("outside" in remark for remark in data.remarks)
+
+
+def test_what_is_no_folder_of_classes_is_told_for_what_it_is() -> None:
+    for number in range(3):
+        image(f"one/{number}.png")
+    with pytest.raises(DataError, match=r"one holds 3 images, but no folders of classes.*CSV file"):
+        load("one")
+    with pytest.raises(DataError, match=r"one/0.png is a file: data are a folder, a CSV file, or an archive"):
+        load("one/0.png")
+    packed("zip")
+    Path("two").mkdir()
+    shutil.move("photos.zip", "two/train.zip")
+    with pytest.raises(DataError, match=r"two has archives, but no folder of images.*two/train.zip"):
+        load("two")
+
+
 def test_unicode_forms_of_a_class_are_joined() -> None:
     images("train/caf\u00e9", "train/bar", "test/cafe\u0301", "test/bar")
     data = load()
@@ -185,6 +215,9 @@ def test_thumbnails_and_leftovers_are_passed_over_and_counted() -> None:
 
 def test_images_in_wrong_places_are_told() -> None:
     images("cat", "dog")
+    shutil.copy("photos/cat/0.png", "photos/cat/nameless")
+    shutil.copy("photos/cat/1.png", "photos/cat/wrong.txt")
+    Path("photos/cat/photo.nef").write_bytes(b"II*\0" + bytes(60))
     image("photos/loose.png")
     image("photos/cat/.hidden.png")
     image("photos/.backup/cat/1.png")
@@ -192,6 +225,9 @@ def test_images_in_wrong_places_are_told() -> None:
     assert len(data.train) == 8
     assert any("1 image outside the folders of classes" in remark for remark in data.remarks)
     assert any("2 images hidden" in remark for remark in data.remarks)
+    assert any("1 PNG image not read: add .png" in remark for remark in data.remarks)
+    assert any("1 PNG image not read: rename *.txt to *.png" in remark for remark in data.remarks)
+    assert any("1 RAW image not read: convert to JPEG or PNG" in remark for remark in data.remarks)
 
 
 # --- classes of few images
@@ -209,7 +245,7 @@ def test_classes_that_cannot_be_learnt_or_measured_are_told(cli: Cli) -> None:
     rows = [line.split() for line in log.splitlines() if line.split()[:1] in (["emu"], ["fox"])]
     assert rows == [["emu", "1", "0", "0"], ["fox", "2", "0", "0"]]
     found = cli("evaluate", "runs/lenet-photos-1", "--json")
-    assert "no test images of 2 classes, which the figures leave out: emu, fox" in found.err
+    assert "no test images of emu, fox: the figures leave these classes out" in found.err
     assert [row["recall"] is None for row in json.loads(found.out)["classes"]] == [False, False, True, True]
     assert "0.000" not in next(
         line for line in cli("evaluate", "runs/lenet-photos-1").out.splitlines() if "emu" in line
@@ -222,6 +258,24 @@ def test_classes_that_cannot_be_learnt_or_measured_are_told(cli: Cli) -> None:
     report = json.loads(cli("evaluate", "runs/lenet-photos-2", "--json").out)
     assert [row["class"] for row in report["classes"]] == ["cat", "dog"]
     assert report["images"] == 6
+
+
+def test_too_much_asked_of_classes_is_an_error(cli: Cli) -> None:
+    images("cat", "dog")
+    result = cli("train", "lenet", "--data", "photos", "--min-images", 100)
+    one_line(result, 3, "min_images 100 leaves no class: the largest has 4 images to train on")
+
+
+def test_no_images_to_choose_by_are_told(cli: Cli) -> None:
+    images("cat", "dog", count=3)
+    result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
+    assert result.code == 0, result
+    assert "no images are set aside to choose the best epoch by: the classes are too small" in result.out
+    images("../own/train/cat", "../own/train/dog", "../own/val/cat", "../own/val/dog")
+    shutil.copy("own/train/cat/0.png", "own/val/cat/copy.png")
+    result = cli("train", "lenet", "--data", "own", "--epochs", 1, "--batch-size", 4)
+    assert "1 validation images are trained on too: val/cat/copy.png" in result.out
+    assert "the data have no images for testing" in result.out
 
 
 def test_a_test_folder_may_lack_a_class(cli: Cli) -> None:
@@ -310,7 +364,7 @@ def test_an_archive_larger_than_the_disk_is_refused(monkeypatch: pytest.MonkeyPa
     with zipfile.ZipFile("bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
             archive.writestr(f"cat/{number}.png", bytes(10**6))
-    usage = __import__("shutil").disk_usage("/")
+    usage = shutil.disk_usage("/")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=10**6))
     with pytest.raises(CnnkitError, match="more than half of the free disk"):
         load("bomb.zip")
@@ -321,7 +375,7 @@ def test_an_archive_larger_than_the_disk_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("names", ["{n}.png", "images/{n}.png", "{n}"])
-@pytest.mark.parametrize("header", ["filename,label", "id,class", "image,category", "path,label"])
+@pytest.mark.parametrize("header", ["filename,label", "id,class", "image,category", "path,label", "id,breed"])
 def test_images_and_a_csv_file_beside_them(names: str, header: str) -> None:
     for number in range(20):
         image(f"photos/images/{number}.png")

@@ -88,7 +88,7 @@ def test_labels_that_are_numbers_are_sorted_by_size(folder: Path) -> None:
     ("content", "words"),
     [
         ("", "row 1 names no column 'path', but nothing"),
-        ("path,lable\ncat/0.png,cat\n", "row 1 names no column 'label', but path, lable"),
+        ("path,lable,x\ncat/0.png,cat,1\n", "row 1 names no column 'label', but path, lable, x"),
         ("path,label,path\n", "row 1 names the column 'path' twice"),
         ("path,label\n", "there is no row in it"),
         ("path,label\ncat/0.png,cat\ncat/1.png,\n", "row 3: the label is empty"),

@@ -100,7 +100,10 @@ def test_what_they_were_trained_on_is_not_tested_on(first: str, cli: Cli) -> Non
     assert seen.isdisjoint(split["test"].values())
     start(cli, "--weights", "runs/resnet18-old-2", "--data", "old")
     third = json.loads(Path("runs/resnet18-old-3/split.json").read_text())
-    assert seen <= set(third["used_before"])
+    assert seen <= {*third["trained_before"], *third["chosen_before"]}
+    again = json.loads(Path("runs/resnet18-old-2/split.json").read_text())
+    assert again["validation"]
+    assert set(again["validation"].values()).isdisjoint(used["train"].values())
     photos("parts/train", ("ant", "bee"), count=6)
     shutil.copytree("old/ant", "parts/test/ant")
     shutil.copytree("old/bee", "parts/test/bee")

@@ -15,9 +15,10 @@ from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.files import cache_dir, make_folder, replace_folder, sha256
 from cnnkit.core.progress import Counter
 
-__all__ = ["is_archive", "unpacked"]
+__all__ = ["ARCHIVES", "is_archive", "unpacked"]
 
 ZIP, TAR = (".zip",), (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ARCHIVES = (*ZIP, *TAR)
 MOST_FILES = 10_000_000
 BLOCK = 1 << 20
 
@@ -32,7 +33,7 @@ class _Member(NamedTuple):
 
 def is_archive(data: object) -> bool:
     """Say whether this is the path of an archive, by its suffix; a plain .tar is a shard."""
-    return isinstance(data, str | Path) and str(data).lower().endswith((*ZIP, *TAR))
+    return isinstance(data, str | Path) and str(data).lower().endswith(ARCHIVES)
 
 
 def unpacked(path: Path, progress: bool = True) -> Path:
@@ -125,5 +126,5 @@ def _safe(path: Path, name: str) -> PurePosixPath:
 
 
 def _stem(path: Path) -> str:
-    suffix = next(suffix for suffix in (*ZIP, *TAR) if path.name.lower().endswith(suffix))
+    suffix = next(suffix for suffix in ARCHIVES if path.name.lower().endswith(suffix))
     return path.name[: -len(suffix)] or "archive"

@@ -57,11 +57,20 @@ class ImageFolder:
         return lines
 
     def without_small(self, least: int) -> "ImageFolder":
-        """Return the folder without the classes that have fewer than `least` images in train."""
+        """Return the folder without the classes that have fewer than `least` images in train.
+
+        Raises DataError if fewer than two are left.
+        """
         counts = Counter(self.splits["train"].labels)
         kept = [label for label in range(len(self.classes)) if counts[label] >= least]
         if len(kept) == len(self.classes):
             return self
+        if len(kept) < 2:
+            most = max(counts.values(), default=0)
+            raise DataError(
+                f"{self.root}: min_images {least:,} leaves {'no class' if not kept else 'one class'}: the largest has "
+                f"{most:,} images to train on"
+            )
         new = {label: number for number, label in enumerate(kept)}
         splits = {}
         for name, split in self.splits.items():
@@ -91,7 +100,7 @@ def as_folder(tree: Tree) -> ImageFolder:
     layout = arrange(tree)
     classes = tuple(sorted({name for split in layout.splits.values() for name in split}))
     splits = {name: _sorted(classes, images) for name, images in layout.splits.items()}
-    outside = set(tree.images) - {path for split in splits.values() for path in split.paths}
+    outside = set(tree.images) - {path for split in splits.values() for path in split.paths} - layout.unlabelled
     return ImageFolder(tree.root, classes, splits, (*layout.remarks, *passed_over(tree, outside)))
 
 

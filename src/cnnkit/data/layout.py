@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.text import shell
+from cnnkit.data.archive import ARCHIVES
 from cnnkit.data.splits import SPLITS, split_of
 from cnnkit.data.walk import Tree
 
@@ -23,6 +24,8 @@ class Layout:
     splits: dict[str, Classes]
     remarks: tuple[str, ...]
     """What was decided and may surprise, a line each."""
+    unlabelled: frozenset[str] = frozenset()
+    """Images to predict."""
 
 
 @dataclass
@@ -71,12 +74,19 @@ def arrange(tree: Tree) -> Layout:
         places[split] = folder
     if not places:
         remarks += [f"{base / folder.name} is taken for a class, since it lies beside others" for folder in named]
+        if inner := _splits_of_each(top):
+            remarks.append(
+                f"{base}: each class has its own {', '.join(inner)} folders, which are taken for these splits"
+            )
+            return Layout(inner, tuple(remarks))
         _require_classes(top, tree, beside, named)
         _require_one_reading(tree, top)
         return Layout({"train": _classes(top)}, (*remarks, *_two_forms([top])))
     if "train" not in places:
+        one = shell(base / parts[0].name)
         raise DataError(
-            f"{base} has {_names(parts)} but no train/; a flat folder of classes cannot have one of that name"
+            f"{base} has {_names(parts)} but no train/; a flat folder of classes cannot have one of that name; "
+            f"to measure by a part alone, name it: --data {one}"
         )
     if beside:
         train = places["train"].name
@@ -84,19 +94,26 @@ def arrange(tree: Tree) -> Layout:
             f"{base} has {train}/, and images in {beside[0].name}/ beside it: "
             f"move them into a class of {train}/, or take the folder away"
         )
+    inside = {split: _within_split(places[split], split) for split in SPLITS if split in places}
+    known = {class_name(folder.name) for folder in inside["train"].folders}
+    for split in ("validation", "test"):  # val/images/*.jpg: one folder, and of no class
+        if split in inside and len(only := inside[split].filled) == 1 and class_name(only[0].name) not in known:
+            del inside[split]
+    unlabelled = []
     for folder in named:
         split = split_of(folder.name) or ""
-        if folder is not places.get(split) or split not in SPLITS:
-            quoted = shell(base / folder.name)
-            remarks.append(
-                f"{base / folder.name} holds {folder.total:,} images without classes, which are not trained on or "
-                f"measured; to predict them: cnnkit predict RUN {quoted}"
-            )
+        if split not in inside or folder is not places[split]:
+            unlabelled.append(folder)
         elif folder.name.lower() not in PLAIN:
             remarks.append(f"{base / folder.name} is taken for the {split} images")
-    inner = {split: _within_split(places[split], split) for split in SPLITS if split in places}
-    remarks += _two_forms(inner.values())
-    return Layout({split: _classes(folder) for split, folder in inner.items()}, tuple(remarks))
+    for folder in unlabelled:
+        remarks.append(
+            f"{base / folder.name} holds {folder.total:,} images without classes, which are not trained on or "
+            f"measured; to predict them: cnnkit predict RUN {shell(base / folder.name)}"
+        )
+    remarks += _two_forms(inside.values())
+    splits = {split: _classes(folder) for split, folder in inside.items()}
+    return Layout(splits, tuple(remarks), frozenset(path for folder in unlabelled for path in folder.all_images()))
 
 
 def class_name(name: str) -> str:
@@ -147,18 +164,37 @@ def _classes(place: _Folder) -> Classes:
     return dict(found)
 
 
+def _splits_of_each(top: _Folder) -> dict[str, Classes]:
+    """Return the splits of CLASS/{train,test}/...; none, if the classes are not divided so."""
+    splits: dict[str, Classes] = {}
+    for folder in top.filled:
+        for part in folder.filled:
+            split = split_of(part.name)
+            if split not in SPLITS or folder.images:
+                return {}
+            splits.setdefault(split, {}).setdefault(class_name(folder.name), []).extend(part.all_images())
+    return {split: splits[split] for split in SPLITS if split in splits} if "train" in splits else {}
+
+
 def _require_classes(top: _Folder, tree: Tree, beside: list[_Folder], named: list[_Folder]) -> None:
     """Raise DataError for a folder that has no folders of classes in it."""
     base = tree.root / top.path
+    remedy = "make a folder for each class, or list the images and their labels in a CSV file and name it with --data"
     if named and not beside:
+        raise DataError(f"{base}: {_names(named)} hold images, but no folders of classes: {remedy}")
+    if top.filled or (len(top.folders) > 1 and not any(split_of(folder.name) for folder in top.folders)):
+        return
+    if top.images:
+        raise DataError(f"{base} holds {len(top.images):,} images, but no folders of classes: {remedy}")
+    archives = [name for name in tree.others if "/" not in name and name.lower().endswith(ARCHIVES)]
+    if archives:
+        several = " and ".join(shell(tree.root / name) for name in archives[:2])
         raise DataError(
-            f"{base}: {_names(named)} hold images, but no folders of classes: make one for each class, or list the "
-            "images and their labels in a CSV file and name it with --data"
+            f"{base} has archives, but no folder of images: unpack them, or name one with --data: {several}"
         )
-    if not top.filled and (len(top.folders) < 2 or any(split_of(folder.name) for folder in top.folders)):
-        train = next((folder for folder in top.folders if split_of(folder.name) == "train"), top)
-        where = tree.root / train.path
-        raise DataError(f"{where} has no folder of images in it: make one for each class, such as {where / 'cat'}")
+    train = next((folder for folder in top.folders if split_of(folder.name) == "train"), top)
+    where = tree.root / train.path
+    raise DataError(f"{where} has no folder of images in it: make one for each class, such as {where / 'cat'}")
 
 
 def _require_one_reading(tree: Tree, top: _Folder) -> None:

@@ -9,6 +9,7 @@ from typing import IO
 from PIL import AvifImagePlugin, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
+from cnnkit.core.errors import DataError
 from cnnkit.data.png import bare_png
 
 __all__ = ["HAS_HEIF", "open_avif", "open_heic", "open_jpeg", "open_png"]
@@ -46,8 +47,14 @@ def open_avif(file: IO[bytes], pixels: bool) -> ImageFile:
 
 
 def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
-    """Open a HEIC by pillow-heif, which is an extra."""
-    from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]
+    """Open a HEIC by pillow-heif, which is an extra; raises DataError if that cannot be imported."""
+    try:
+        from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise DataError(
+            f"HEIC images are not read: pillow-heif cannot be imported ({error}): install it again with "
+            "pip install --force-reinstall pillow-heif"
+        ) from error
 
     heic: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call, unused-ignore]
     return heic

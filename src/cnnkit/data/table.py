@@ -93,8 +93,8 @@ def listing_in(tree: Tree) -> Path | None:
 
     Raises DataError where several files could be it.
     """
-    holders = {path.rpartition("/")[0] for path in tree.images}
-    if not all(not holder or ("/" not in holder and (len(holders) == 1 or split_of(holder))) for holder in holders):
+    holders = {path.rpartition("/")[0] for path in tree.images} - {""}
+    if not all("/" not in holder and (len(holders) == 1 or split_of(holder)) for holder in holders):
         return None
     found = [tree.root / name for name in tree.others if "/" not in name and name.lower().endswith(".csv")]
     usable = [path for path in found if {"path", "label"} <= _columns(_header(path)).keys()]
@@ -166,6 +166,8 @@ def _columns(header: Iterable[Any]) -> dict[str, int]:
     """Return the place of each of COLUMNS that a header has."""
     names = [str(name).strip().lower() for name in header]
     found = {column: next((name for name in known if name in names), None) for column, known in COLUMNS.items()}
+    if found["label"] is None and found["path"] and len(names) == 2:  # whatever it is called
+        found["label"] = next(name for name in names if name != found["path"])
     return {column: names.index(name) for column, name in found.items() if name is not None}
 
 

@@ -19,6 +19,7 @@ LEFTOVERS = """
     lost+found .ipynb_checkpoints
 """
 NAMES_OF_LEFTOVERS = {*LEFTOVERS.split(), "system volume information"}
+GLANCES = 10_000
 APPLE_DOUBLE = "._"  # a Mac's second file beside a file, on disks that cannot hold both in one
 
 
@@ -44,6 +45,8 @@ class Tree:
 
 def walk(root: Path) -> Tree:
     """Find all files below a folder. Raises DataError for a folder that is not there or cannot be read."""
+    if root.is_file():
+        raise DataError(f"{root} is a file: data are a folder, a CSV file, or an archive (.zip, .tar.gz, .tar.xz)")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     found: dict[str, list[str]] = {name: [] for name in ("images", "folders", "others", "hidden", "leftovers")}
@@ -77,11 +80,16 @@ def walk(root: Path) -> Tree:
 
 
 def unread_images(tree: Tree) -> dict[Unread, list[str]]:
-    """Return the images that are not read, by their format and what to do: those of known suffixes, or of none."""
+    """Return the images that are not read, by their format and what to do.
+
+    Of files whose suffixes are none of an image, such as a text for each image, the first GLANCES are looked into.
+    """
     found: dict[Unread, list[str]] = defaultdict(list)
+    glances = 0
     for path in tree.others:
-        nameless = "." not in path.rpartition("/")[2]
-        if (nameless or suffix_format(path)) and (image := unread(f"{tree.root}/{path}")):
+        likely = "." not in path.rpartition("/")[2] or suffix_format(path)
+        glances += not likely
+        if (likely or glances <= GLANCES) and (image := unread(f"{tree.root}/{path}")):
             found[image].append(path)
     return found
 

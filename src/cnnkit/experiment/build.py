@@ -28,7 +28,7 @@ from cnnkit.data import (
 from cnnkit.deploy import Bundle, published_preprocess
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.counts import about_classes
-from cnnkit.experiment.division import SPLIT, Record, divide, divided_as, known_content
+from cnnkit.experiment.division import NEVER, SPLIT, Record, divide, divided_as, known_content
 from cnnkit.experiment.network import build_network
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.start import Start, open_start
@@ -117,11 +117,9 @@ def prepare(
     start = None if earlier else open_start(config)
     told = earlier.read_json(START) if earlier and (earlier.path / START).exists() else {}
     record = earlier.read_json(SPLIT) if earlier else None
-    dataset = _read(config, given, size, start.used if start else frozenset(), record, progress and world.is_main)
-    if record is None:
-        division = divide(dataset, config, start.used if start else frozenset())
-    else:
-        division = divided_as(record, dataset, config)
+    before = start.before if start else NEVER
+    dataset = _read(config, given, size, before.used, record, progress and world.is_main)
+    division = divide(dataset, config, before) if record is None else divided_as(record, dataset, config)
     training, validation = division.training, division.validation
     _, channels, height, width = training.storage.shape
     size = size or (height, width)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,9 +20,13 @@ from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
 
 __all__ = [
+    "NEVER",
     "SPLIT",
+    "Before",
     "Division",
     "Record",
+    "about_missing",
+    "content_before",
     "divide",
     "divided_as",
     "has_digests",
@@ -30,7 +34,6 @@ __all__ = [
     "own_test",
     "read_record",
     "unused",
-    "used_content",
 ]
 
 SPLIT = "split.json"
@@ -38,6 +41,21 @@ PARTS = ("train", "validation", "test")
 NAMED = 5  # images in a line
 BY_NAME = "the run is of an earlier version, which kept no digests: its test images are found by their names"
 Record = dict[str, Any]
+
+
+class Before(NamedTuple):
+    """The digests of images that weights were trained on, and of those that they were chosen by."""
+
+    trained: frozenset[str] = frozenset()
+    chosen: frozenset[str] = frozenset()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Both: what is no test image any more."""
+        return self.trained | self.chosen
+
+
+NEVER: Before = Before()
 
 
 @dataclass(frozen=True)
@@ -51,33 +69,37 @@ class Division:
     remarks: tuple[str, ...] = ()
 
 
-def divide(dataset: Dataset, config: RunConfig, used: Set[str] = frozenset()) -> Division:
+def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Division:
     """Draw the validation images of a new run out of its training images, unless the data have some.
 
-    `used` is the content that the run whose weights this one starts from was trained on: it is not measured by. Raises
-    DataError and UsageError if nothing is left to train on.
+    What the weights that it starts from were trained on `before` is not measured by, nor what they were chosen by
+    tested on. Raises DataError and UsageError if nothing is left to train on.
     """
     training, validation, rows = dataset.train, dataset.validation, torch.empty(0, dtype=torch.int64)
     if validation is None:
-        kept, rows = training.hold_out(config.validation, config.split_seed, used)
+        kept, rows = training.hold_out(config.validation, config.split_seed, before.trained)
         training, validation = training.subset(kept), training.subset(rows)
     if not len(dataset.train):
         raise DataError(f"{config.data} has no images to train on, only others")
     if not len(training):
         raise UsageError(f"validation {config.validation} leaves no image to train on")
     test, remarks = dataset.test, []
+    if config.validation and not len(validation):
+        why = "the weights were trained on all" if before.trained else "the classes are too small"
+        remarks.append(f"no images are set aside to choose the best epoch by: {why}; name some with --validation-data")
+    elif dataset.validation and (copies := unused(validation, {*before.trained, *training.digests})[1]):
+        remarks.append(f"{len(copies):,} validation images are trained on too: {_some(copies)}")
     if test is None:
-        remarks = ["the data have no images for testing: name some with --test-data, or measure by others later"]
+        remarks.append("the data have no images for testing: name some with --test-data, or measure by others later")
     elif test.digests:
-        test, left_out = unused(test, {*used, *training.digests})
-        remarks = (
-            [f"{len(left_out):,} test images are left out, being trained on: {_some(left_out)}"] if left_out else []
-        )
+        test, left_out = unused(test, {*before.used, *training.digests})
+        if left_out:
+            remarks.append(f"{len(left_out):,} test images are left out, being trained on: {_some(left_out)}")
     record: Record = {"split_seed": config.split_seed}
     if training.digests:
         parts = {"train": training, "validation": validation, "test": test}
         record |= {name: _content(part) for name, part in parts.items()}
-        record |= {"used_before": sorted(used)} if used else {}
+        record |= {f"{name}_before": sorted(digests) for name, digests in before._asdict().items() if digests}
         record |= {"left_out": dataset.left_out} if dataset.left_out else {}
     else:
         record["validation"] = list(validation.names) or rows.tolist()
@@ -111,7 +133,7 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig) -> Division:
     now = {"train_sha256": training.digest(), "data_sha256": _handed_in(dataset)}
     if any(record.get(name, value) != value for name, value in now.items()):
         raise _other_data(config)
-    remarks = tuple(_about_missing(found["test"][1]))
+    remarks = tuple(about_missing(found["test"][1]))
     return Division(training, validation, test if len(test) else None, record, remarks)
 
 
@@ -120,7 +142,7 @@ def own_test(record: Record, pool: ImageSet) -> tuple[ImageSet, list[str]]:
     listed = _listed(record, "test", pool)
     rows, gone = _found(pool, listed)
     by_name = [] if has_digests(record) else [BY_NAME]
-    return pool.subset(rows), [*by_name, *_about_missing(gone)]
+    return pool.subset(rows), [*by_name, *about_missing(gone)]
 
 
 def unused(images: ImageSet, used: Set[str]) -> tuple[ImageSet, list[str]]:
@@ -137,11 +159,12 @@ def has_digests(record: Record) -> bool:
     return isinstance(record.get("train"), dict)
 
 
-def used_content(record: Record | None) -> frozenset[str]:
-    """Return the digests of all images that a run, and those that it started from, trained on or chose by."""
+def content_before(record: Record | None) -> Before:
+    """Return the digests of all images that a run, and those that it started from, were trained on and chosen by."""
     if record is None or not has_digests(record):
-        return frozenset()
-    return frozenset([*record["train"].values(), *record["validation"].values(), *record.get("used_before", ())])
+        return NEVER
+    trained = {*record["train"].values(), *record.get("trained_before", ())}
+    return Before(frozenset(trained), frozenset([*record["validation"].values(), *record.get("chosen_before", ())]))
 
 
 def known_content(record: Record | None) -> frozenset[str] | None:
@@ -223,7 +246,8 @@ def _other_data(config: RunConfig) -> DataError:
     return DataError(f"{config.data} is not the data that the run was split from ({SPLIT})")
 
 
-def _about_missing(names: list[str]) -> list[str]:
+def about_missing(names: list[str]) -> list[str]:
+    """Return a line that names the test images that are gone, if some are."""
     return [f"{len(names):,} test images of the run are gone, and left out: {_some(names)}"] if names else []
 
 

@@ -1,10 +1,9 @@
 """What a trained network is worth on images that it has not seen."""
 
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -13,28 +12,19 @@ from torch import Tensor, nn
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.text import html
-from cnnkit.data import Batches, Dataset, ImageSet, Reading, is_handed_in, open_dataset, stratified_split
-from cnnkit.data.layout import class_name
+from cnnkit.data import Batches, Reading
 from cnnkit.data.reading import BadImage
-from cnnkit.deploy import Bundle, Classifier, load
+from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import looking_batch
-from cnnkit.experiment.division import (
-    Record,
-    has_digests,
-    known_content,
-    own_test,
-    read_record,
-    unused,
-    used_content,
-)
+from cnnkit.experiment.division import read_record
 from cnnkit.experiment.run_folder import RunFolder
+from cnnkit.experiment.tested import other_images, own_images
 from cnnkit.figures.html import html_table
 from cnnkit.train import Metrics
 from cnnkit.train import evaluate as measure
 
 __all__ = ["Evaluation", "evaluate"]
 
-DRAWN = "the bundle is of an earlier version: its test images are drawn from all that its data hold now"
 COLUMNS = ("class", "precision", "recall", "F1", "images")
 
 
@@ -170,113 +160,17 @@ def evaluate(
         trainable=False,
         progress=progress,
     )
-    found = _own(bundle, record, options) if data is None else _others(bundle, record, data, options)
-    images = _of_known_classes(found, bundle, (record or {}).get("left_out", ()))
+    found = own_images(bundle, record, options) if data is None else other_images(bundle, record, data, options)
+    images = found.images
     channels = images.storage.shape[1]
     if bundle.preprocess.channels(channels) != bundle.in_channels:
         raise DataError(f"{found.name} has {channels} channels, the network takes {bundle.in_channels}")
-    remarks = (*found.remarks, *_about_absent(images, bundle))
     batches = Batches(images, looking_batch(max(bundle.image_size)), bundle.preprocess, device=classifier.device)
     metrics = measure(classifier.net, batches)
-    report = Evaluation(bundle.net, found.name, bundle.classes, metrics, found.skipped, remarks)
+    report = Evaluation(bundle.net, found.name, bundle.classes, metrics, found.skipped, found.remarks)
     if path and data is None and (path / "config.toml").is_file():
         RunFolder.open(path).write_json("test.json", report.to_dict())
     return report
-
-
-class _Found(NamedTuple):
-    """The images to measure by, the classes that their labels mean, and what is told of them."""
-
-    images: ImageSet
-    name: str
-    classes: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
-    remarks: tuple[str, ...]
-
-
-def _found(dataset: Dataset, images: ImageSet | None, place: str, remarks: Sequence[str] = ()) -> _Found:
-    """Return what was found; raises DataError if that is no image."""
-    if not images:
-        raise DataError(
-            "; ".join([f"{place} has no test images", *remarks])
-            + f": put some into {place}/test/CLASS/, or name others with --data"
-        )
-    return _Found(images, dataset.name, dataset.classes, dataset.skipped, (*dataset.remarks, *remarks))
-
-
-def _own(bundle: Bundle, record: Record | None, options: Reading) -> _Found:
-    """Return the test images of what the network was trained on."""
-    place = bundle.test_data or bundle.data
-    if is_handed_in(place):
-        raise UsageError(
-            f"the network was tested on data handed in from Python ({place}); hand them in again: data=..."
-        )
-    if not bundle.test_data and bundle.data_dir and not options.data_dir:
-        options = replace(options, data_dir=Path(bundle.data_dir))
-    dataset = open_dataset(place, replace(options, only=known_content(record)))
-    if dataset.pool is None:
-        return _found(dataset, _tested(dataset) if bundle.test_data else dataset.test, place)
-    if record is None or "test" not in record:
-        if bundle.test_data or dataset.test:
-            return _found(dataset, _tested(dataset), place)
-        drawn = stratified_split(dataset.pool.labels, bundle.test_fraction, seed=0)[1]
-        return _found(dataset, dataset.pool.subset(drawn), place, [DRAWN])
-    images, remarks = own_test(record, dataset.pool)
-    return _found(dataset, images, place, remarks)
-
-
-def _others(bundle: Bundle, record: Record | None, data: Any, options: Reading) -> _Found:
-    """Return other data's test images, or all where they have no parts; of files, those that were not trained on."""
-    whole = open_dataset(data, options)
-    place = str(data) if isinstance(data, str | Path) else whole.name
-    if whole.sha256 and whole.sha256 == bundle.data_sha256:  # the network's own: all but the test part was trained on
-        own = open_dataset(data, replace(options, test_fraction=bundle.test_fraction))
-        return _found(own, own.test, place)
-    images, remarks = _tested(whole), []
-    if images and images.digests and record:
-        total = len(images)
-        images, seen = unused(images, used_content(record))
-        if seen and not images:
-            raise DataError(f"the network was trained on all of the {total:,} images of {place}: name others")
-        if seen:
-            remarks.append(f"{len(seen):,} of {total:,} images are left out: the network was trained on them")
-        if not has_digests(record):
-            remarks.append(
-                "the run is of an earlier version, which kept no digests: it may have trained on these images"
-            )
-    return _found(whole, images, place, remarks)
-
-
-def _tested(dataset: Dataset) -> ImageSet | None:
-    """Return the data set's test part or, if it has no parts, all of it."""
-    return dataset.train if dataset.test is None and dataset.validation is None else dataset.test
-
-
-def _of_known_classes(found: _Found, bundle: Bundle, left_out: Collection[str]) -> ImageSet:
-    """Return the images with the network's labels, without those of classes that it left out.
-
-    Raises DataError for images of other classes.
-    """
-    numbers = {class_name(name): number for number, name in enumerate(bundle.classes)}
-    labels = [numbers.get(name, -1) for name in found.classes]
-    if not set(numbers).intersection(found.classes) or any(
-        labels[label] < 0 and found.classes[label] not in left_out for label in found.images.labels.unique().tolist()
-    ):
-        raise DataError(f"{found.name} has the classes {found.classes}, the network knows {bundle.classes}")
-    images = replace(found.images, labels=torch.tensor(labels)[found.images.labels])
-    known = (images.labels >= 0).nonzero().flatten()
-    return images if len(known) == len(images) else images.subset(known)
-
-
-def _about_absent(images: ImageSet, bundle: Bundle) -> list[str]:
-    """Return a line that names the classes without a test image."""
-    there = set(images.labels.tolist())
-    absent = [name for label, name in enumerate(bundle.classes) if label not in there]
-    return (
-        [f"no test images of {len(absent):,} classes, which the figures leave out: {', '.join(absent)}"]
-        if absent
-        else []
-    )
 
 
 def _figure(value: float | None) -> str:

@@ -12,7 +12,7 @@ from cnnkit.core.errors import UsageError
 from cnnkit.data import Preprocess
 from cnnkit.deploy import published_preprocess, read_bundle, read_weights
 from cnnkit.experiment.config import RunConfig
-from cnnkit.experiment.division import read_record, used_content
+from cnnkit.experiment.division import NEVER, Before, content_before, read_record
 from cnnkit.nets import create
 from cnnkit.nets.foreign import is_foreign
 from cnnkit.nets.pretrained import WEIGHTS, download_weights, own_names
@@ -33,8 +33,8 @@ class Start:
     preprocess: Preprocess | None = None
     """What their network was fed with, where that is known."""
     classes: tuple[str, ...] | None = None
-    used: frozenset[str] = frozenset()
-    """The digests of images that they were trained on."""
+    before: Before = NEVER
+    """What they were trained on and chosen by."""
 
     def channels_for(self, channels: int) -> int:
         """Return how many channels the network takes of images that have so many: a grey one is repeated."""
@@ -66,9 +66,9 @@ def open_start(config: RunConfig) -> Start | None:
             raise UsageError(
                 f"{path} has the weights of {bundle.net}, which do not fit {config.net}: leave out the net"
             )
-        used = used_content(read_record(folder))
+        before = content_before(read_record(folder))
         tensors = read_weights(folder, bundle)
-        return Start(str(path), tensors, bundle.in_channels, bundle.preprocess, bundle.classes, used)
+        return Start(str(path), tensors, bundle.in_channels, bundle.preprocess, bundle.classes, before)
     tensors = read_weights_file(path)
     published = next((name for name, weights in WEIGHTS.items() if weights.file == path.name), None)
     known = published_preprocess(published) if published and published == full_name(config.net) else None
