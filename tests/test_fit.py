@@ -294,7 +294,7 @@ def test_a_run_is_measured_on_its_test_part_or_on_other_data() -> None:
     more = cnnkit.evaluate(run.path, (IMAGES[:500], LABELS[:500]))
     assert more.num_images == 500
     few = run.evaluate((IMAGES[:500], LABELS[:500] % 5))
-    assert few.remarks == ("no test images of 5 classes, which the figures leave out: 5, 6, 7, 8, 9",)
+    assert few.remarks == ("no test images of 5, 6, 7, 8, 9: the figures leave these classes out",)
     assert few.remarks[0] in repr(few)
     with pytest.raises(DataError, match="has the classes"):
         run.evaluate((IMAGES[:500], LABELS[:500] + 1))
@@ -341,7 +341,7 @@ def test_test_data_may_lack_classes_and_leave_out_files() -> None:
 
 def test_a_path_is_never_a_name() -> None:
     files(Path("digits"))
-    with pytest.raises(DataError, match="has no folder of images in it"):
+    with pytest.raises(DataError, match="digits holds 30 images, but no folders of classes"):
         cnnkit.fit("lenet", Path("digits"), **QUICK)
     assert len(cnnkit.fit("lenet", "digits", **QUICK).model.classes) == 10
 

@@ -74,16 +74,25 @@ def test_a_folder_of_its_own_splits(photos: Path, cli: Cli) -> None:
     assert "own: 6 images to train on, 3 to choose the best epoch by" in trained.out
     assert json.loads(cli("evaluate", "runs/lenet-own-1", "--json").out)["images"] == 3
     everything = json.loads(cli("evaluate", "runs/lenet-own-1", "--data", "photos", "--json").out)
-    assert everything["images"] == 120, "all of another flat folder"
+    assert everything["images"] == 111, (
+        "all of another flat folder, but for copies of what was trained on and chosen by"
+    )
     assert json.loads(Path("runs/lenet-own-1/test.json").read_text())["images"] == 3, "of the run's own data alone"
     shutil.rmtree("own/test")
     one_line(cli("evaluate", "runs/lenet-own-1"), 3, "own has no test images", "test/CLASS/", "--data")
 
 
-def test_a_changed_folder_is_not_resumed(photos: Path, cli: Cli) -> None:
+def test_a_folder_with_more_images_is_resumed_and_one_with_fewer_is_not(photos: Path, cli: Cli) -> None:
     assert cli("train", *QUICK).code == 0
     draw(photos / "bar/new.png", "bar", 1)
-    one_line(cli("train", "--resume", "--epochs", 13), 3, "is not the data that runs/lenet_bn-photos-1 was split from")
+    resumed = cli("train", "--resume", "--epochs", 13)
+    assert resumed.code == 0, resumed
+    assert "1 images that the run does not know: not used" in resumed.out
+    trained = next(iter(json.loads(Path("runs/lenet_bn-photos-1/split.json").read_text())["train"]))
+    (photos / trained).unlink()
+    one_line(
+        cli("train", "--resume", "--epochs", 14), 3, f"lacks 1 images that the run trains on or chooses by: {trained}"
+    )
 
 
 def test_bad_pictures_stop_before_training_or_are_left_out_by_name(photos: Path, cli: Cli) -> None:

@@ -390,14 +390,14 @@ def test_a_run_is_resumed_by_one_process_with_its_own_settings(cli: Cli) -> None
         one_line(cli("train", "--resume", run.path), 1, "another process is training runs/lenet-digits-1")
     text = run.config_file.read_text()
     for old, new, words in [
-        ("seed = 0", "seed = 1", "split.json"),
+        ("seed = 0", "seed = 1", "its seed is 0, here 1"),
         ('"adamw"', '"sgd"', "its optimizer is 'adamw', here 'sgd'"),
         ("batch_size = 64", "batch_size = 32", "its batch_size is 64, here 32"),
         ('"lenet"', '"lenet_bn"', "does not fit this run"),
     ]:
         run.config_file.write_text(text.replace(old, new))
         result = cli("train", "--resume", run.path)
-        one_line(result, 3 if "split" in words else 1, words)
+        one_line(result, 1, words)
 
 
 # --- settings, schedules, initial weights, metrics
@@ -487,7 +487,7 @@ def test_per_class_figures_by_hand() -> None:
     rows = metrics.per_class()
     assert rows[0] == {"precision": 0.6, "recall": 0.75, "f1": pytest.approx(2 / 3), "support": 4}
     assert rows[1] == {"precision": 0.8, "recall": pytest.approx(2 / 3), "f1": pytest.approx(8 / 11), "support": 6}
-    assert rows[2] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert rows[2] == {"precision": None, "recall": None, "f1": None, "support": 0}, "no images, no figures"
 
 
 def test_the_init_setting_reaches_the_net(cli: Cli) -> None:

@@ -146,7 +146,9 @@ def own_test(record: Record, pool: ImageSet) -> tuple[ImageSet, list[str]]:
 
 
 def unused(images: ImageSet, used: Set[str]) -> tuple[ImageSet, list[str]]:
-    """Return the images whose content is not `used`, and the names of the others."""
+    """Return the images whose content is not `used`, and the names of the others; all, if they come from no files."""
+    if not images.digests:
+        return images, []
     fresh = [row for row, digest in enumerate(images.digests) if digest not in used]
     if len(fresh) == len(images):
         return images, []
