@@ -31,7 +31,7 @@ def predict(
     run
         A run folder, or a bundle such as its best/.
     images
-        Image files of any size and mode, folders (with all below them), globs such as "photos/*/*.jpg", or - for paths
+        Image files of any size and mode, folders (with all below them), globs such as `photos/*/*.jpg`, or - for paths
         on standard input, one a line.
     top
         How many classes to name.

@@ -26,8 +26,8 @@ class RunConfig(TrainConfig):
     """A name from `cnnkit nets`."""
     data: str = "digits"
     """digits (in the package), fashion-mnist, mnist; a folder of images: CLASS/..., or train/CLASS/... and, where
-    there are, val/CLASS/... and test/CLASS/...; a CSV file with the columns path and label, and split if it has one; or
-    tar shards: a folder, "x-{000..015}.tar", or a URL."""
+    there are, val/CLASS/... and test/CLASS/...; an archive of one (.zip, .tar.gz); a CSV file with the columns path and
+    label, and split if it has one; or tar shards: a folder, "x-{000..015}.tar", or a URL."""
     validation_data: str | None = None
     """Other data to choose the best epoch by, in the place of a share of the training images."""
     test_data: str | None = None

@@ -98,7 +98,7 @@ class TrainConfig(BaseModel):
     keep: int = Field(2, ge=1)
     """Checkpoints to keep: the last, and those before it."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of the weights, the split, the order of the images, augmentation and dropout."""
+    """Seed of the weights, the order of the images, augmentation and dropout."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
 
