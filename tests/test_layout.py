@@ -324,6 +324,17 @@ def test_an_archive_is_unpacked_into_the_cache(kind: str, cli: Cli) -> None:
         load(path)
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
+def test_corrupt_bytes_within_an_archive_are_told(kind: str) -> None:
+    path = packed(kind)
+    content = bytearray(path.read_bytes())
+    for at in range(len(content) // 4, 3 * len(content) // 4, 50):
+        content[at] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="the archive is corrupt"):
+        load(path)
+
+
 def hostile(kind: str, name: str, how: str) -> Path:
     path = Path(f"bad.{kind}")
     if kind == "zip":

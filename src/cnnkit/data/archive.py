@@ -1,8 +1,11 @@
 """A data set that comes as one archive: unpacked once, into the cache, and nothing outside of it."""
 
+import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -19,6 +22,17 @@ __all__ = ["ARCHIVES", "is_archive", "unpacked"]
 
 ZIP, TAR = (".zip",), (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVES = (*ZIP, *TAR)
+# what the readers raise for corrupt bytes; NotImplementedError is zipfile's for a compression that it does not know
+CORRUPT = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+)
 MOST_FILES = 10_000_000
 BLOCK = 1 << 20
 
@@ -76,7 +90,7 @@ def _unpack(path: Path, folder: Path, progress: bool) -> None:
                         "set $CNNKIT_CACHE"
                     )
                 _copy(member, folder / inner)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+    except CORRUPT as error:
         raise DataError(f"{path}: the archive is corrupt or of an unknown kind ({error})") from error
     except RuntimeError as error:  # of zipfile, for what is encrypted
         raise DataError(f"{path}: the archive cannot be read ({error})") from error
@@ -115,6 +129,8 @@ def _members(path: Path) -> Iterator[tuple[_Member, int]]:
                         _Member(member.name, member.size, partial(archive.extractfile, member)),
                         file.tell(),
                     )
+            while archive.fileobj and archive.fileobj.read(BLOCK):
+                pass  # corrupt bytes may look like an end: the checksum lies behind them all
 
 
 def _safe(path: Path, name: str) -> PurePosixPath:

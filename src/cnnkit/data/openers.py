@@ -49,14 +49,14 @@ def open_avif(file: IO[bytes], pixels: bool) -> ImageFile:
 def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
     """Open a HEIC by pillow-heif, which is an extra; raises DataError if that cannot be imported."""
     try:
-        from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]
+        from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]  # an extra
     except ImportError as error:
         raise DataError(
             f"HEIC images are not read: pillow-heif cannot be imported ({error}): install it again with "
             "pip install --force-reinstall pillow-heif"
         ) from error
 
-    heic: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call, unused-ignore]
+    heic: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call, unused-ignore]  # it has none
     return heic
 
 

@@ -164,7 +164,7 @@ def version_of(place: str) -> list[int | str] | None:
     None if the server does not say. Raises OSError for a file that is not here.
     """
     if not is_url(place):
-        found = stamp(os.stat(place))  # noqa: PTH116
+        found = stamp(Path(place).stat())
         await_tick(found)
         return list(found)
     try:

@@ -172,7 +172,7 @@ def _look(place: str, path: str, known: _Known, digested: bool) -> Entry:
         if status.st_size > LARGEST:
             raise DataError(f"refused: it has {status.st_size:,} bytes")
         await_tick(entry[:4])
-        with open(place, "rb") as file:  # noqa: PTH123
+        with open(place, "rb") as file:  # noqa: PTH123  as above
             alike = known.contents.get(entry.size, {})
             found = digest(file.read()) if alike or digested else ""
             if same := alike.get(found):
