@@ -333,6 +333,9 @@ def test_processes_measure_their_shares(flags: tuple[object, ...], synced: bool)
 
 
 TOGETHER = """
+import os
+from pathlib import Path
+
 import cnnkit
 from torch import nn
 
@@ -340,7 +343,8 @@ for kind in ("fresh", "moving"):
     norm = nn.BatchNorm2d(8, momentum=None)
     net = nn.Sequential(nn.Conv2d(1, 8, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
     run = cnnkit.fit(net, epochs=1, sync_bn=True, norm_statistics=kind, output=kind, progress=False)
-    print(kind, int(norm.num_batches_tracked), float(norm.running_mean.abs().max()), run.history["val_loss"][0])
+    found = int(norm.num_batches_tracked), float(norm.running_mean.abs().max()), run.history["val_loss"][0]
+    Path(kind + os.environ["RANK"]).write_text(" ".join(map(str, found)))  # one pipe would mix what two print
 """
 
 
@@ -349,9 +353,8 @@ def test_a_cumulative_average_over_processes_moves() -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "together.py"]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = [line.split() for line in done.stdout.splitlines() if line.startswith(("fresh", "moving"))]
-    assert sorted({row[0] for row in found}) == ["fresh", "moving"]
-    for _, steps, mean, loss in found:
+    for name in ("fresh0", "fresh1", "moving0", "moving1"):
+        steps, mean, loss = Path(name).read_text().split()
         assert (int(steps), float(mean) > 0) == (21, True)
         assert float(loss) < 1
 
