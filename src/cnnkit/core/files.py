@@ -5,16 +5,29 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from cnnkit.core.errors import CnnkitError
 
-__all__ = ["atomic_write", "cache_dir", "make_folder", "replace_folder", "sha256", "utf8_path", "write_through"]
+__all__ = [
+    "atomic_write",
+    "cache_dir",
+    "make_folder",
+    "open_file",
+    "read_bytes",
+    "replace_folder",
+    "sha256",
+    "utf8_path",
+    "write_through",
+]
 
 Content = bytes | str | Callable[[BinaryIO], object]
+MOST_BYTES = 1 << 28  # of a file that is read whole: settings, tables, descriptions
 
 
 def cache_dir() -> Path:
@@ -24,9 +37,29 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnkit"
 
 
+def open_file(path: Path | str) -> BufferedReader:
+    """Open a file for reading; raises OSError, also for a pipe or a device: these may never end, or never begin."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(file).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(file)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if code == errno.EISDIR else "a pipe or a device, not a file", str(path))
+    return os.fdopen(file, "rb")
+
+
+def read_bytes(path: Path | str, most: int = MOST_BYTES) -> bytes:
+    """Return the bytes of a file; raises OSError, also for what is no regular file or has more than `most` bytes."""
+    with open_file(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return content
+
+
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes, in hex."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of the file's bytes, in hex; raises OSError."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

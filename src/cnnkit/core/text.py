@@ -10,13 +10,26 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from html import escape
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["decode", "encode", "file_name", "from_json", "html", "markdown", "printable", "shell", "to_csv", "to_json"]
+__all__ = [
+    "decode",
+    "encode",
+    "file_name",
+    "from_json",
+    "from_toml",
+    "html",
+    "markdown",
+    "printable",
+    "shell",
+    "to_csv",
+    "to_json",
+]
 
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
@@ -81,10 +94,17 @@ def to_json(content: Any, *, ascii: bool = False) -> str:
     return NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
 
 
-def from_json(content: bytes) -> Any:
+def from_json(content: bytes | str) -> Any:
     """Return what `to_json` wrote, with names as the file system has them; raises ValueError if it is no JSON."""
-    value = json.loads(content)
+    with _shallow():
+        value = json.loads(content)
     return value if sys.getfilesystemencoding() == "utf-8" else _native(value)
+
+
+def from_toml(content: bytes) -> dict[str, Any]:
+    """Return the tables of a TOML file, with names as the file system has them; raises ValueError if it is none."""
+    with _shallow():
+        return tomllib.loads(decode(content))
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> str:
@@ -92,6 +112,15 @@ def to_csv(rows: Iterable[Sequence[object]]) -> str:
     lines: list[str] = []
     csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+@contextmanager
+def _shallow() -> Iterator[None]:
+    """Raise ValueError for what is nested deeper than Python goes."""
+    try:
+        yield
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _native(value: Any) -> Any:

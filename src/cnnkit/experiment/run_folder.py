@@ -5,7 +5,6 @@ import platform
 import re
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ from filelock import FileLock, Timeout
 
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, make_folder
-from cnnkit.core.text import decode, encode, file_name, from_json, to_json
+from cnnkit.core.files import atomic_write, make_folder, read_bytes
+from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json
 
 __all__ = ["RunFolder", "read_toml"]
 
@@ -116,7 +115,7 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """Return what `write_json` wrote; raises CnnkitError if it is missing or damaged."""
         try:
-            return from_json((self.path / name).read_bytes())
+            return from_json(read_bytes(self.path / name))
         except (OSError, ValueError) as error:
             raise CnnkitError(f"{self.path / name}: cannot be read ({error})") from error
 
@@ -148,7 +147,7 @@ class RunFolder:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the settings in a TOML file; raises UsageError if it is missing or malformed."""
     try:
-        return tomllib.loads(decode(path.read_bytes()))
+        return from_toml(read_bytes(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
