@@ -12,7 +12,7 @@ from cnnkit.core.errors import UsageError
 from cnnkit.data import Preprocess
 from cnnkit.deploy import published_preprocess, read_bundle, read_weights
 from cnnkit.experiment.config import RunConfig
-from cnnkit.experiment.division import NEVER, Before, content_before, read_record
+from cnnkit.experiment.record import NEVER, Before, content_before, read_record
 from cnnkit.nets import create
 from cnnkit.nets.foreign import is_foreign
 from cnnkit.nets.pretrained import WEIGHTS, download_weights, own_names
