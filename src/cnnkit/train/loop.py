@@ -24,6 +24,7 @@ from cnnkit.train.metrics import evaluate
 from cnnkit.train.objective import balanced_weights
 from cnnkit.train.plan import Plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
+from cnnkit.train.state import require_fit
 from cnnkit.train.step import Step
 from cnnkit.train.sums import EpochSums
 
@@ -86,23 +87,20 @@ class Trainer:
         return choose_plan(net, image_size(self.train), max(batch, 2), images, self.config, self.train)
 
     def resume(self) -> list[str]:
-        """Take up the newest checkpoint that is whole: on a CPU, the run goes on to the bit.
+        """Take up the newest checkpoint that is whole and fits: on a CPU, the run goes on to the bit.
 
-        Return what was wrong with newer ones. Raises CnnkitError if all are damaged or another net's.
+        Return what was wrong with newer ones. Raises CnnkitError, with nothing taken up, if all are corrupt or another
+        net's.
         """
-        state, wrong = load_newest(self.checkpoint)
-        try:
-            for name, value in state["config"].items():
-                if value != self._settings()[name] and name not in FREE:
-                    raise ValueError(f"its {name} is {value!r}, here {self._settings()[name]!r}")
-            self.stepper.load(state["stepper"])
-            self.epoch, self.step = state["epoch"], state["step"]
-            self.total_seconds = state["total_seconds"]
-            self.sums.load(state)
-            self.best, self.best_epoch = state["best"] and tuple(state["best"]), state["best_epoch"]
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CnnkitError(f"{self.checkpoint}: the checkpoint does not fit this run ({reason})") from error
+        settings = self._settings()
+        state, wrong = load_newest(
+            self.checkpoint, lambda state: require_fit(state, self.stepper, len(self.train), settings, FREE)
+        )
+        self.stepper.load(state["stepper"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.total_seconds = state["total_seconds"]
+        self.sums.load(state)
+        self.best, self.best_epoch = state["best"] and tuple(state["best"]), state["best_epoch"]
         return wrong
 
     def run(self) -> str:
