@@ -249,7 +249,7 @@ def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(
             CnnkitError,
-            match=r"last\.ckpt: (not a checkpoint of cnnkit, or a corrupt one|the checkpoint is corrupt) \(.*\); best/ may still be good",
+            match=r"last\.ckpt: .*corrupt.* \(.*\); best/ may still be good",
         ):
             trainer(tmp_path, config()).resume()
     path.unlink()

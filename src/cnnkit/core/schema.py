@@ -32,6 +32,8 @@ __all__ = [
 MOST_CHANNELS, MOST_PIXELS, MOST_CLASSES = 2**16, 2**14, 10**6
 MOST_EPOCHS, MOST_IMAGES, MOST_THREADS = 10**6, 2**31 - 1, 1024  # images of a batch, and steps
 MOST_COUNT = 2**53  # what a float holds exactly
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
 
 Word = Annotated[str, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, ge=-1e300, le=1e300)]  # a finite one
@@ -44,7 +46,7 @@ Std = Annotated[float, Field(strict=True, ge=1e-12, le=1e9)]
 # of a network's builder; a whole number is no truth value, and the other way round
 Argument = (
     Annotated[bool, Field(strict=True)]
-    | Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)]
+    | Annotated[int, Field(strict=True, ge=-(10**9), le=10**9)]
     | Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
     | Word
 )
@@ -62,6 +64,6 @@ def first_error(error: ValidationError) -> str:
 def brief(value: Any) -> str:
     """Return what a value looks like, cut short where it is long."""
     try:
-        return reprlib.repr(value)
+        return SHORT.repr(value)
     except ValueError:  # more digits than Python writes
         return "a number of too many digits"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.files import expanded
 from cnnkit.core.finite import require_finite
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.modules import unwrapped
@@ -159,7 +160,7 @@ def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: tor
     neither folder, or `net` is missing, of another kind, or given for a network of the zoo; CnnkitError if files are
     corrupt or do not belong together, which shows before the network takes memory, and for weights with NaN or Inf.
     """
-    folder, bundle = read_bundle(Path(path).expanduser())
+    folder, bundle = read_bundle(expanded(path))
     where = pick_device(device) if isinstance(device, str) else device
     if is_foreign(bundle.net):
         if net is None:

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.files import read_bytes
+from cnnkit.core.schema import Count, Word, first_error
 from cnnkit.core.text import from_json
 from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
@@ -41,6 +44,29 @@ PARTS = ("train", "validation", "test")
 NAMED = 5  # images in a line
 BY_NAME = "the run is of an earlier version, which kept no digests: its test images are found by their names"
 Record = dict[str, Any]
+
+
+class _Kept(BaseModel):
+    """What split.json holds: each part's names with their digests, or the names or rows that are not trained on."""
+
+    split_seed: Count = 0
+    seed: Count = 0  # of earlier versions
+    train: dict[Word, Word] | None = None
+    validation: dict[Word, Word] | list[Word] | list[Count]
+    test: dict[Word, Word] | list[Word] | None = None
+    trained_before: list[Word] = []
+    chosen_before: list[Word] = []
+    train_sha256: Word = ""
+    data_sha256: list[Word] = []
+
+    @model_validator(mode="after")
+    def _alike(self) -> "_Kept":
+        digests = self.train is not None
+        if isinstance(self.validation, dict) != digests or (digests and not isinstance(self.test, dict)):
+            raise ValueError("train, validation and test must all have digests, or none")
+        if not digests and isinstance(self.test, dict):
+            raise ValueError("test has digests, and train has none")
+        return self
 
 
 class Before(NamedTuple):
@@ -183,10 +209,14 @@ def read_record(path: Path) -> Record | None:
     if place is None:
         return None
     try:
-        record: Record = from_json(place.read_bytes())
+        record: Record = from_json(read_bytes(place))
+        _Kept.model_validate(record)
         return record
-    except (OSError, ValueError) as error:
-        raise CnnkitError(f"{place}: cannot be read ({error})") from error
+    except OSError as error:
+        raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        reason = first_error(error) if isinstance(error, ValidationError) else str(error)
+        raise CnnkitError(f"{place}: corrupt ({reason})") from error
 
 
 def _content(part: ImageSet | None) -> dict[str, str]:
@@ -203,9 +233,9 @@ def _listed(record: Record, part: str, pool: ImageSet) -> Mapping[str, str | Non
     if has_digests(record):
         return dict(record[part])
     if part == "train":  # all others
-        rest = {*record["validation"], *record["test"]}
+        rest = {*record["validation"], *record.get("test", ())}
         return {name: None for name in pool.names if name not in rest}
-    return dict.fromkeys(record[part])
+    return dict.fromkeys(record.get(part, ()))
 
 
 def _found(pool: ImageSet, listed: Mapping[str, str | None]) -> tuple[Tensor, list[str]]:

@@ -1,8 +1,6 @@
 """The folder of a run: what was asked, what happened, and on which machine."""
 
-import json
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,7 +14,7 @@ from filelock import FileLock, Timeout
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder, read_bytes
-from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json
+from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
 
 __all__ = ["RunFolder", "read_toml"]
 
@@ -116,12 +114,14 @@ class RunFolder:
         """Return what `write_json` wrote; raises CnnkitError if it is missing or damaged."""
         try:
             return from_json(read_bytes(self.path / name))
-        except (OSError, ValueError) as error:
-            raise CnnkitError(f"{self.path / name}: cannot be read ({error})") from error
+        except OSError as error:
+            raise CnnkitError(f"{self.path / name}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise CnnkitError(f"{self.path / name}: corrupt ({error})") from error
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
-        self._append("metrics.jsonl", json.dumps(row))
+        self._append("metrics.jsonl", to_json(row, indent=None))
 
     def drop_metrics_from(self, epoch: int) -> None:
         """Forget the rows of `epoch` and later, which a resumed run is about to repeat."""
@@ -129,7 +129,7 @@ class RunFolder:
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             rows = [row for line in lines if (row := _parse(line)) and row["epoch"] < epoch]
-            atomic_write(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+            atomic_write(path, "".join(f"{to_json(row, indent=None)}\n" for row in rows))
 
     def log(self, lines: Iterable[str]) -> None:
         """Append lines to log.txt."""
@@ -157,7 +157,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _parse(line: str) -> dict[str, Any] | None:
     """Return the row in a line, or None for one that a crash or a full disk tore."""
     try:
-        row = json.loads(line)
+        row = from_json(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None
@@ -173,5 +173,5 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "command": [re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", word) for word in sys.argv],  # no password
+        "command": [without_passwords(word) for word in sys.argv],
     }

@@ -19,7 +19,26 @@ from cnnkit.nets.pretrained import WEIGHTS, download_weights, own_names
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 from cnnkit.nets.zoo import full_name
 
-__all__ = ["Start", "open_start"]
+__all__ = ["START", "Start", "Told", "open_start", "read_start"]
+
+START = "start.json"
+By = Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+
+
+class Told(BaseModel):
+    """What a run's start.json says of the weights that it started from."""
+
+    in_channels: Annotated[int, Field(strict=True, ge=1, le=MOST_CHANNELS)]
+    mean: By
+    std: Annotated[tuple[Std, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+    source: Word
+    loaded: Word
+
+    @model_validator(mode="after")
+    def _by_channel(self) -> "Told":
+        if not {len(self.mean), len(self.std)} <= {1, self.in_channels}:
+            raise ValueError(f"mean and std have other numbers of values than {self.in_channels} channels")
+        return self
 
 
 @dataclass(frozen=True)

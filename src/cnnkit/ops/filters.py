@@ -35,7 +35,7 @@ def parse_kernel(text: str) -> Tensor:
         return torch.tensor(KERNELS[text], dtype=torch.float32)
     try:
         kernel = torch.tensor(json.loads(text), dtype=torch.float32)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, OverflowError, RuntimeError) as error:
         raise UsageError(f"kernel {text!r} is not rows of numbers of equal length: write [[1, -1]]") from error
     if kernel.ndim != 2 or not kernel.numel() or not kernel.isfinite().all():
         raise UsageError(f"kernel {text!r} must be rows of finite numbers, at least one: write [[1, -1]]")

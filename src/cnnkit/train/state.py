@@ -17,7 +17,6 @@ __all__ = ["require_fit"]
 
 Tensors = dict[Word, Any]  # a network's, by name; an own state of a layer may be anything
 Seconds = Annotated[float, Field(strict=True, ge=0, le=1e12)]
-Finite = Annotated[Number, Field(allow_inf_nan=False)]
 
 
 class _Plain(BaseModel):
@@ -37,7 +36,7 @@ class _Average(_Plain):
 class _Stepper(_Plain):
     net: Tensors
     optimizer: _Optimizer
-    scaler: dict[Word, Finite]
+    scaler: dict[Word, Number]
     average: _Average | None
     skipped: list[Count]
     num_skipped: Count
@@ -53,7 +52,7 @@ class _State(_Plain):
     losses: Any
     correct: Any
     total_seconds: Seconds
-    best: tuple[Finite, Finite] | None
+    best: tuple[Number, Number] | None
     best_epoch: Count
 
 
@@ -62,7 +61,8 @@ def require_fit(
 ) -> None:
     """Raise ValueError, which says what is wrong, unless a stepper, and epochs of so many steps, can take up a state.
 
-    Its settings must be the training's, but for the `free` ones. Afterwards nothing of it can fail: types, ranges, names, shapes and the tensors' own types are those of the stepper.
+    Its settings must be the training's, but for the `free` ones. Afterwards nothing of it can fail: types, ranges,
+    names, shapes and the tensors' own types are those of the stepper.
     """
     try:
         plain = _State.model_validate(state)
@@ -144,6 +144,7 @@ def _kept(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     group = optimizer.param_groups[0]
     weight = torch.zeros(2, device=group["params"][0].device, requires_grad=True)
     weight.grad = torch.zeros_like(weight)
-    twin: torch.optim.Optimizer = type(optimizer)([group | {"params": [weight]}])
+    kind: Any = type(optimizer)
+    twin: torch.optim.Optimizer = kind([group | {"params": [weight]}])
     twin.step()
     return {name: value for name, value in twin.state[weight].items() if isinstance(value, Tensor)}
