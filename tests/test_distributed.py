@@ -94,9 +94,10 @@ def test_a_job_goes_on_with_its_own_newest_run_of_the_same_settings() -> None:
     asked = {lr: resolve({"net": "lenet", "lr": lr}) for lr in (0.1, 0.2, 0.3)}
     made = []
     for lr in (0.1, 0.2, 0.2):
-        made.append(RunFolder.create(Path("runs"), "lenet-digits", "job"))
-        made[-1].write_settings(asked[lr].model_dump(mode="json"))
-        made[-1].checkpoint.touch()
+        with RunFolder.drafted(Path("runs"), "lenet-digits") as (draft, path):
+            draft.write_settings(asked[lr].model_dump(mode="json"))
+            draft.write_environment({}, "job")
+        made.append(RunFolder(path))
         os.utime(made[-1].path / "environment.json", (len(made), len(made)))
     assert _begun(Path("runs"), "job", asked[0.1]) == made[0].path
     assert _begun(Path("runs"), "job", asked[0.2]) == made[2].path

@@ -324,7 +324,7 @@ def test_a_training_is_resumed_to_the_bit(shards: Path, tmp_path: Path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     resumed = trainer("stopped")
-    assert resumed.resume() == []
+    assert resumed.resume() == ([], [])
     assert (resumed.epoch, resumed.step) == (1, 5)
     resumed.run()
     for one, other in zip(whole.net.parameters(), resumed.net.parameters(), strict=True):

@@ -15,6 +15,7 @@ def train(
     *,
     config: Annotated[Path | None, Parameter(alias="-c")] = None,
     resume: Path | None = None,
+    allow_changed_data: Annotated[bool, Parameter(negative=())] = False,
     output: Path = Path("runs"),
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
@@ -33,10 +34,18 @@ def train(
     resume
         A run folder to continue from its last checkpoint, with its own settings; without a name, the latest in
         --output. --epochs extends it.
+    allow_changed_data
+        With --resume: go on although images of the run were deleted, replaced or moved to another class since.
     output
         Where run folders are made.
     """
     from cnnkit.cli.console import given_flags
     from cnnkit.experiment.launch import launch
 
-    launch(given_flags(settings, net), file=config, output=output, resume=resume)
+    launch(
+        given_flags(settings, net),
+        file=config,
+        output=output,
+        resume=resume,
+        allow_changed_data=allow_changed_data,
+    )

@@ -14,6 +14,8 @@ from cnnkit.data.storage import Storage, as_storage
 
 __all__ = ["Dataset", "ImageSet"]
 
+AT_A_TIME = 4096  # images that are copied for a digest
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -47,12 +49,20 @@ class ImageSet:
         groups = None if self.groups is None else self.groups[rows]
         return ImageSet(images, self.labels[rows], names, digests, groups)
 
-    def digest(self) -> str | None:
-        """Return the SHA-256 of what says which images these are: where the storage has them, or their names."""
+    def digest(self) -> str:
+        """Return the SHA-256 of what says which images these are: where the storage has them, their names, or all."""
         told = self.storage.places()
-        if told is None:
-            told = json.dumps(self.names).encode() if self.names else None
-        return None if told is None else hashlib.sha256(told).hexdigest()
+        if told is None and self.names:
+            told = json.dumps(self.names).encode()
+        return hashlib.sha256(told).hexdigest() if told is not None else self._content_digest()
+
+    def _content_digest(self) -> str:
+        """Return the SHA-256 of images in memory, and of their labels."""
+        found = hashlib.sha256(self.labels.cpu().numpy().data)
+        for start in range(0, len(self), AT_A_TIME):
+            images, _ = self.storage.read(slice(start, start + AT_A_TIME))
+            found.update(images.permute(0, 2, 3, 1).contiguous().cpu().numpy().data)
+        return found.hexdigest()
 
     def hold_out(self, fraction: float, seed: int | str, used: Set[str] = frozenset()) -> tuple[Tensor, Tensor]:
         """Return sorted rows (kept, held out): the `fraction` of each class is held out.

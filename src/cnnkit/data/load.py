@@ -159,15 +159,12 @@ def place(data: Any) -> str:
     return f"{HANDED_IN}{_words(data)}"
 
 
-def keep(data: Any, path: Path) -> str:
-    """Return what says where the data are, as `place` does, after a list or a frame has been written to `path`, a CSV.
-
-    Raises CnnkitError if it cannot be written.
-    """
+def keep(data: Any, path: Path) -> bool:
+    """Write a list or a frame to `path`, a CSV file, and return whether it is one; raises CnnkitError if it cannot."""
     if isinstance(data, str | Path) or not is_table(data):
-        return place(data)
+        return False
     write_table(path, data)
-    return str(path.absolute())
+    return True
 
 
 def _words(data: Any) -> str:

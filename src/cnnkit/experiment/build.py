@@ -28,10 +28,11 @@ from cnnkit.data import (
 from cnnkit.deploy import Bundle, published_preprocess
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.counts import about_classes
-from cnnkit.experiment.division import NEVER, SPLIT, Record, divide, divided_as, known_content
+from cnnkit.experiment.division import divide, divided_as
 from cnnkit.experiment.network import build_network
+from cnnkit.experiment.record import NEVER, Record, known_content, own_record
 from cnnkit.experiment.run_folder import RunFolder
-from cnnkit.experiment.start import Start, open_start
+from cnnkit.experiment.start import START, Start, open_start, read_start
 from cnnkit.nets import entry
 from cnnkit.nets.foreign import foreign_name, is_foreign, require_same
 from cnnkit.train import ALONE, World, initialise
@@ -39,7 +40,6 @@ from cnnkit.train.memory import fitting_batch
 
 __all__ = ["DATA", "NOTHING", "START", "Given", "Job", "looking_batch", "places", "prepare"]
 
-START = "start.json"
 MOST_PIXELS, MOST_IMAGES = 2**22, 500  # of a batch that is only looked at
 DATA = ("data", "validation_data", "test_data")  # settings that say where data are
 Size = tuple[int, int]
@@ -85,6 +85,8 @@ class Job:
     bundle: Bundle
     stem: str
     """What its run folder is called after."""
+    changed: bool = False
+    """Whether the images of a run that goes on are others than before."""
 
     def with_places(self, places: dict[str, str], in_bundle: dict[str, str]) -> "Job":
         """Return the job with its data found elsewhere from now on."""
@@ -98,11 +100,12 @@ def prepare(
     given: Given = NOTHING,
     earlier: RunFolder | None = None,
     progress: bool = True,
+    allow_changed_data: bool = False,
 ) -> Job:
     """Build the net and read the data; whatever is wrong shows here, before there is a run folder.
 
-    A run that goes on has in its folder (`earlier`) what it started from, its images, and its weights in a checkpoint.
-    `progress` tells how far reading is.
+    A run that goes on has in its folder (`earlier`) what it started from, its images, and its weights in a checkpoint;
+    `allow_changed_data` lets it go on with what has become of its images. `progress` tells how far reading is.
     """
     keep_large_blocks()
     starts = "weights" if config.weights else "pretrained weights" if config.pretrained else ""
@@ -114,12 +117,15 @@ def prepare(
         Augment(config.augment, size or (1, 1))  # a wrong name is told before the data are read
     device = pick_device(config.device, world.local_rank)
     config = config.model_copy(update=places(config))
-    start = None if earlier else open_start(config)
-    told = earlier.read_json(START) if earlier and (earlier.path / START).exists() else {}
-    record = earlier.read_json(SPLIT) if earlier else None
+    start = None if earlier and earlier.has_begun else open_start(config)
+    told = read_start(earlier) if earlier else {}
+    record = own_record(earlier.path) if earlier else None
     before = start.before if start else NEVER
-    dataset = _read(config, given, size, before.used, record, progress and world.is_main)
-    division = divide(dataset, config, before) if record is None else divided_as(record, dataset, config)
+    dataset = _read(config, given, size, before.used, record, allow_changed_data, progress and world.is_main)
+    if record is None:
+        division = divide(dataset, config, before)
+    else:
+        division = divided_as(record, dataset, config, allow_changed_data)
     training, validation = division.training, division.validation
     _, channels, height, width = training.storage.shape
     size = size or (height, width)
@@ -168,6 +174,7 @@ def prepare(
         (*dataset.remarks, *division.remarks, *weak),
         bundle,
         f"{type(given.net).__name__.lower() if given.net else config.net}-{Path(dataset.name).name}",
+        changed=record is not None and division.record != record,
     )
 
 
@@ -202,6 +209,7 @@ def _read(
     size: Size | None,
     used: Set[str],
     record: Record | None,
+    allow_changed: bool,
     progress: bool,
 ) -> Dataset:
     """Read the data: all of them for a new run, and of one that goes on its own images, wherever they are now."""
@@ -218,7 +226,7 @@ def _read(
     if given.test_data is not None or config.test_data is not None:
         options = replace(options, test_fraction=0.0)
     if record and (known := known_content(record)) is not None:
-        options = replace(options, test_fraction=0.0, only=known)
+        options = replace(options, test_fraction=0.0, only=None if allow_changed else known)
     dataset = open_dataset(_first(given.data, config.data), options)
     validation = _first(given.validation_data, config.validation_data)
     test = _first(given.test_data, config.test_data)

@@ -8,80 +8,23 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor
 
-from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.core.files import read_bytes
-from cnnkit.core.schema import Count, Word, first_error
-from cnnkit.core.text import from_json
+from cnnkit.core.errors import DataError, UsageError
 from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
+from cnnkit.experiment.record import NEVER, PARTS, SPLIT, Before, Record, content_before, has_digests
 
-__all__ = [
-    "NEVER",
-    "SPLIT",
-    "Before",
-    "Division",
-    "Record",
-    "about_missing",
-    "content_before",
-    "divide",
-    "divided_as",
-    "has_digests",
-    "known_content",
-    "own_test",
-    "read_record",
-    "unused",
-]
+__all__ = ["Division", "about_missing", "divide", "divided_as", "own_test", "unused"]
 
-SPLIT = "split.json"
-PARTS = ("train", "validation", "test")
 NAMED = 5  # images in a line
 BY_NAME = "the run is of an earlier version, which kept no digests: its test images are found by their names"
-Record = dict[str, Any]
-
-
-class _Kept(BaseModel):
-    """What split.json holds: each part's names with their digests, or the names or rows that are not trained on."""
-
-    split_seed: Count = 0
-    seed: Count = 0  # of earlier versions
-    train: dict[Word, Word] | None = None
-    validation: dict[Word, Word] | list[Word] | list[Count]
-    test: dict[Word, Word] | list[Word] | None = None
-    trained_before: list[Word] = []
-    chosen_before: list[Word] = []
-    train_sha256: Word = ""
-    data_sha256: list[Word] = []
-
-    @model_validator(mode="after")
-    def _alike(self) -> "_Kept":
-        digests = self.train is not None
-        if isinstance(self.validation, dict) != digests or (digests and not isinstance(self.test, dict)):
-            raise ValueError("train, validation and test must all have digests, or none")
-        if not digests and isinstance(self.test, dict):
-            raise ValueError("test has digests, and train has none")
-        return self
-
-
-class Before(NamedTuple):
-    """The digests of images that weights were trained on, and of those that they were chosen by."""
-
-    trained: frozenset[str] = frozenset()
-    chosen: frozenset[str] = frozenset()
-
-    @property
-    def used(self) -> frozenset[str]:
-        """Both: what is no test image any more."""
-        return self.trained | self.chosen
-
-
-NEVER: Before = Before()
+PUT_BACK = (
+    "put them back, begin anew from its weights with --weights, or go on with what is there: --allow-changed-data"
+)
+Found = tuple[Tensor, list[str]]  # rows, and the names of what is gone
 
 
 @dataclass(frozen=True)
@@ -127,39 +70,51 @@ def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Divis
         record |= {name: _content(part) for name, part in parts.items()}
         record |= {f"{name}_before": sorted(digests) for name, digests in before._asdict().items() if digests}
         record |= {"left_out": dataset.left_out} if dataset.left_out else {}
+        record["labels"] = _labels(parts)
     else:
         record["validation"] = list(validation.names) or rows.tolist()
-        record |= {"train_sha256": digest} if (digest := training.digest()) else {}
+        record |= {} if dataset.sha256 else {"train_sha256": training.digest()}
     record |= {"data_sha256": digests} if (digests := _handed_in(dataset)) else {}
     told: Record = json.loads(json.dumps(record))  # as it will be read
     return Division(training, validation, test, told, tuple(remarks))
 
 
-def divided_as(record: Record, dataset: Dataset, config: RunConfig) -> Division:
+def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_changed: bool = False) -> Division:
     """Find the images of an earlier run again, by what its split.json says.
 
-    Raises DataError if images that it trains on or chooses by are gone, or the data are others.
+    Raises DataError if images that it trains on or chooses by are gone or have another class, or the data are others.
+    With `allow_changed` the run takes what is there: images that are gone are left out, others under their names are
+    taken instead, and the record is a new one, in which both contents count as trained on.
     """
     pool = dataset.pool
     if pool is None:
-        return _drawn_again(record, dataset, config)
+        return _drawn_again(record, dataset, config, allow_changed)
     pools = {"train": pool, "validation": pool, "test": pool}
     given = {"validation": config.validation_data, "test": config.test_data}
     pools |= {part: getattr(dataset, part) for part, place in given.items() if place is not None}
     listed = {part: _listed(record, part, pool) for part in PARTS}
     found = {part: _found(pools[part], listed[part]) for part in PARTS}  # what has no names is listed nowhere
-    if gone := found["train"][1] + found["validation"][1]:
-        raise DataError(
-            f"{config.data} lacks {len(gone):,} images that the run trains on or chooses by: {_some(gone)}; put them "
-            "back, or begin anew from its weights with --weights"
-        )
+    gone = found["train"][1] + found["validation"][1]
+    others = [] if gone else _of_other_classes(record, pools, found)
+    changes = [
+        f"{len(names):,} images that the run trains on or chooses by are {what}: {_some(names)}"
+        for what, names in (("gone or replaced", gone), ("of another class now", others))
+        if names
+    ]
+    if changes and not allow_changed:
+        raise DataError(f"{config.data}: {'; '.join(changes)}; {PUT_BACK}")
+    if gone:
+        tested = {*listed["test"].values()}
+        found |= {part: _with_replaced(pools[part], listed[part], tested) for part in ("train", "validation")}
     training, validation, test = (
         pools[part].subset(found[part][0]) if pools[part].names else pools[part] for part in PARTS
     )
     now = {"train_sha256": training.digest(), "data_sha256": _handed_in(dataset)}
-    if any(record.get(name, value) != value for name, value in now.items()):
+    if not allow_changed and any(record.get(name, value) != value for name, value in now.items()):
         raise _other_data(config)
-    remarks = tuple(about_missing(found["test"][1]))
+    remarks = (*changes, *about_missing(found["test"][1]))
+    if changes:
+        record = _amended(record, training, validation)
     return Division(training, validation, test if len(test) else None, record, remarks)
 
 
@@ -182,43 +137,6 @@ def unused(images: ImageSet, used: Set[str]) -> tuple[ImageSet, list[str]]:
     return images.subset(torch.tensor(fresh, dtype=torch.int64)), [images.names[row] for row in sorted(seen)]
 
 
-def has_digests(record: Record) -> bool:
-    """Say whether a run knows its images by what they hold."""
-    return isinstance(record.get("train"), dict)
-
-
-def content_before(record: Record | None) -> Before:
-    """Return the digests of all images that a run, and those that it started from, were trained on and chosen by."""
-    if record is None or not has_digests(record):
-        return NEVER
-    trained = {*record["train"].values(), *record.get("trained_before", ())}
-    return Before(frozenset(trained), frozenset([*record["validation"].values(), *record.get("chosen_before", ())]))
-
-
-def known_content(record: Record | None) -> frozenset[str] | None:
-    """Return the digests of all images of a run; None for one that keeps none."""
-    if record is None or not has_digests(record):
-        return None
-    return frozenset(digest for part in PARTS for digest in record[part].values())
-
-
-def read_record(path: Path) -> Record | None:
-    """Return the split.json of a run folder or a bundle, if there is one; raises CnnkitError if it is corrupt."""
-    places = [path / SPLIT, *([path.parent / SPLIT] if path.name == "best" else [])]
-    place = next((place for place in places if place.is_file()), None)
-    if place is None:
-        return None
-    try:
-        record: Record = from_json(read_bytes(place))
-        _Kept.model_validate(record)
-        return record
-    except OSError as error:
-        raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        reason = first_error(error) if isinstance(error, ValidationError) else str(error)
-        raise CnnkitError(f"{place}: corrupt ({reason})") from error
-
-
 def _content(part: ImageSet | None) -> dict[str, str]:
     return dict(zip(part.names, part.digests, strict=True)) if part and part.digests else {}
 
@@ -238,7 +156,7 @@ def _listed(record: Record, part: str, pool: ImageSet) -> Mapping[str, str | Non
     return dict.fromkeys(record.get(part, ()))
 
 
-def _found(pool: ImageSet, listed: Mapping[str, str | None]) -> tuple[Tensor, list[str]]:
+def _found(pool: ImageSet, listed: Mapping[str, str | None]) -> Found:
     """Return the rows of the images that hold what is listed, in its order, and the names of those that are gone.
 
     Of several images with one content, the one of the listed name counts, else each counts once.
@@ -261,21 +179,54 @@ def _found(pool: ImageSet, listed: Mapping[str, str | None]) -> tuple[Tensor, li
     return torch.tensor(rows, dtype=torch.int64), gone
 
 
-def _drawn_again(record: Record, dataset: Dataset, config: RunConfig) -> Division:
+def _with_replaced(pool: ImageSet, listed: Mapping[str, str | None], tested: Set[str | None]) -> Found:
+    """Return what `_found` does, and other images under the names of those that are gone, if they are not `tested`."""
+    rows, gone = _found(pool, listed)
+    taken = set(rows.tolist())
+    at = {name: row for row, name in enumerate(pool.names)}
+    new = [at[name] for name in gone if name in at and at[name] not in taken and pool.digests[at[name]] not in tested]
+    return torch.cat([rows, torch.tensor(new, dtype=torch.int64)]), gone
+
+
+def _labels(parts: Mapping[str, ImageSet | None]) -> dict[str, list[int]]:
+    """Return the classes of the images that a run trains on and chooses by, by number."""
+    return {name: part.labels.tolist() for name in ("train", "validation") if (part := parts[name]) and part.digests}
+
+
+def _of_other_classes(record: Record, pools: Mapping[str, ImageSet], found: Mapping[str, Found]) -> list[str]:
+    """Return the names of the images whose class is not what the record says, if it says any."""
+    return [
+        pools[part].names[row]
+        for part, labels in record.get("labels", {}).items()
+        for row, label in zip(found[part][0].tolist(), labels, strict=True)
+        if pools[part].labels[row] != label
+    ]
+
+
+def _amended(record: Record, training: ImageSet, validation: ImageSet) -> Record:
+    """Return the record of a run that goes on with other images; what it has seen stays trained on and chosen by."""
+    before = content_before(record)
+    parts: dict[str, ImageSet | None] = {"train": training, "validation": validation}
+    new: Record = {name: _content(part) for name, part in parts.items()} | {"labels": _labels(parts)}
+    new |= {f"{name}_before": sorted(digests) for name, digests in before._asdict().items() if digests}
+    told: Record = json.loads(json.dumps(record | new))
+    return told
+
+
+def _drawn_again(record: Record, dataset: Dataset, config: RunConfig, allow_changed: bool) -> Division:
     """Draw the images of a run once more, where no files name them; raises DataError if they come out as others."""
     seed = record.get("seed", record.get("split_seed", 0))  # "seed" is what earlier versions wrote
     division = divide(dataset, config.model_copy(update={"split_seed": seed}))
-    if {**division.record, "split_seed": seed} != {"split_seed": seed, **_without(record, "seed")}:
-        raise _other_data(config)
-    return replace(division, record=record)
-
-
-def _without(record: Record, key: str) -> Record:
-    return {name: value for name, value in record.items() if name != key}
+    told = {name: value for name, value in record.items() if name not in ("seed", "split_seed")}
+    if all(division.record.get(name) == value for name, value in told.items()):
+        return replace(division, record=record)
+    if allow_changed:
+        return division
+    raise _other_data(config)
 
 
 def _other_data(config: RunConfig) -> DataError:
-    return DataError(f"{config.data} is not the data that the run was split from ({SPLIT})")
+    return DataError(f"{config.data} is not the data that the run was split from ({SPLIT}); {PUT_BACK}")
 
 
 def about_missing(names: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from cnnkit.data import Batches, Reading
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import looking_batch
-from cnnkit.experiment.division import read_record
+from cnnkit.experiment.record import read_record
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.tested import other_images, own_images
 from cnnkit.figures.html import html_table

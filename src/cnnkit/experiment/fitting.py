@@ -33,6 +33,7 @@ def fit(
     callbacks: Sequence[Any] = (),
     output: Path | str = "runs",
     resume: str | os.PathLike[str] | bool | None = None,
+    allow_changed_data: bool = False,
     progress: bool = True,
     **settings: Any,
 ) -> Run:
@@ -49,7 +50,8 @@ def fit(
     `callbacks` hear of the training (`cnnkit.train.Callback`). `progress` shows it: a bar in a terminal, one line in a
     notebook. Ctrl-C, or a notebook's stop button, saves and raises `RunInterrupted`; `cnnkit.fit(resume=PATH)` goes on,
     on a CPU to the bit if the data are read the same. Modules, arrays and data sets are handed in again then, and
-    compared by a digest. resume=True is the latest run in `output`.
+    compared by a digest. resume=True is the latest run in `output`. A run whose images were deleted, replaced or moved
+    to another class since then goes on only with `allow_changed_data`.
 
     Raises UsageError for what cannot be used, DataError for data that cannot be read, before there is a run folder;
     CnnkitError if the loss becomes NaN or memory is out.
@@ -73,6 +75,7 @@ def fit(
         {name: value for name, value in settings.items() if value is not None} | said,
         output=expanded(output),
         resume=None if resume is None or resume is False else expanded(LATEST if resume is True else resume),
+        allow_changed_data=allow_changed_data,
         given=given,
         callbacks=callbacks,
         progress=progress,

@@ -7,15 +7,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from cnnkit.core.errors import UsageError
-from cnnkit.data import is_handed_in, keep
+from cnnkit.data import is_handed_in, keep, place
 from cnnkit.deploy import amend_bundle
 from cnnkit.experiment.build import DATA, NOTHING, START, Given, Job, places, prepare
 from cnnkit.experiment.config import RunConfig, merge, resolve
-from cnnkit.experiment.division import SPLIT
+from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.training import SHELL, Face, train_job
+from cnnkit.train.conditions import first_conditions
 from cnnkit.train.config import explain
-from cnnkit.train.distributed import World, join_world
+from cnnkit.train.distributed import ALONE, World, join_world
 from cnnkit.train.loop import FREE
 
 __all__ = ["begin_folder", "launch"]
@@ -30,6 +31,7 @@ def launch(
     file: Path | None = None,
     output: Path = Path("runs"),
     resume: Path | None = None,
+    allow_changed_data: bool = False,
     given: Given = NOTHING,
     callbacks: Sequence[Any] = (),
     progress: bool = True,
@@ -38,8 +40,9 @@ def launch(
     """Train with these settings, on top of those of a TOML file, in a new run folder in `output`; or go on with a run.
 
     `resume` is the folder of a run, or "latest" for the last one in `output`; it has settings of its own, and only some
-    may be given. In a process that torchrun has started, this is one of many; a restart of its job finds the run that
-    it had begun. Raises UsageError for settings, DataError for data that cannot be used, RunInterrupted after Ctrl-C.
+    may be given; if its images have changed, it goes on only with `allow_changed_data`. In a process that torchrun has
+    started, this is one of many; a restart of its job finds the run that it had begun. Raises UsageError for settings,
+    DataError for data that cannot be used, RunInterrupted after Ctrl-C.
     """
     training = {"callbacks": callbacks, "progress": progress, "face": face}
     world = join_world()
@@ -49,31 +52,37 @@ def launch(
                 resume = world.share(_begun(output, world.job, merge(settings | given.places(), file)))
                 settings, file = ({}, None) if resume else (settings, file)
             if resume is None:
+                if allow_changed_data:
+                    raise UsageError("allow_changed_data is for a run that goes on: name it with resume")
                 return _begin(merge(settings | given.places(), file), output, world, given, training)
             if file:
                 raise UsageError("a resumed run has its own settings: leave --config out")
             latest = str(resume) == LATEST and not resume.exists()
             folder = RunFolder(world.share(RunFolder.latest(output).path)) if latest else RunFolder.open(resume)
             _require_free(folder, settings)
-            return _go_on(folder, settings, world, given, training)
+            return _go_on(folder, settings, world, given, allow_changed_data, training)
     finally:
         world.leave()
 
 
-def begin_folder(job: Job, parent: Path, given: Given = NOTHING, token: str | None = None) -> tuple[RunFolder, Job]:
-    """Make a run's folder, and keep in it what it needs to find its data again; return the job that says where.
+def begin_folder(job: Job, parent: Path, given: Given = NOTHING, world: World = ALONE) -> tuple[RunFolder, Job]:
+    """Make a run's folder with all that it needs to begin, also if it is killed before it does.
 
-    `token` is what a restart of the same job finds it by. Raises CnnkitError if it cannot be written.
+    Return it, and the job that says where its data are kept. Raises CnnkitError if it cannot be written.
     """
-    folder = RunFolder.create(parent, job.stem, token)
-    kept = {name: keep(value, folder.path / f"{name}.csv") for name, value in given.data_by_name().items()}
-    in_bundle = {name: value for name, value in kept.items() if name in ("data", "test_data")}
-    job = job.with_places(kept, in_bundle)
-    folder.write_settings(job.config.model_dump(mode="json"))
-    folder.write_json(SPLIT, job.record)
-    if job.start:
-        folder.write_json(START, job.start)
-    return folder, job
+    with RunFolder.drafted(parent, job.stem) as (draft, path):
+        kept = {}
+        for name, value in given.data_by_name().items():
+            table = f"{name}.csv"
+            kept[name] = str((path / table).absolute()) if keep(value, draft.path / table) else place(value)
+        in_bundle = {name: value for name, value in kept.items() if name in ("data", "test_data")}
+        job = job.with_places(kept, in_bundle)
+        draft.write_settings(job.config.model_dump(mode="json"))
+        draft.write_json(SPLIT, job.record)
+        if job.start:
+            draft.write_json(START, job.start)
+        draft.write_environment(first_conditions(job.net, job.training.device, world.size), world.job)
+    return RunFolder(path), job
 
 
 def _begun(output: Path, token: str, config: RunConfig) -> Path | None:
@@ -96,7 +105,7 @@ def _begin(config: RunConfig, output: Path, world: World, given: Given, training
     job = prepare(config, world, given, progress=training["progress"])
     path = output
     if world.is_main:
-        folder, job = begin_folder(job, output, given, world.job)
+        folder, job = begin_folder(job, output, given, world)
         path = folder.path
     folder = RunFolder(world.share(path))
     BEGUN_HERE.add(folder.path.absolute())
@@ -121,9 +130,17 @@ def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
 
 
 def _go_on(
-    folder: RunFolder, settings: dict[str, Any], world: World, given: Given, training: dict[str, Any]
+    folder: RunFolder,
+    settings: dict[str, Any],
+    world: World,
+    given: Given,
+    allow_changed_data: bool,
+    training: dict[str, Any],
 ) -> RunFolder:
-    job = prepare(resolve(folder.settings() | settings), world, given, folder, progress=training["progress"])
+    config = resolve(folder.settings() | settings)
+    job = prepare(config, world, given, folder, training["progress"], allow_changed_data)
+    if job.changed and world.is_main:
+        folder.write_json(SPLIT, job.record)
     if settings and world.is_main:
         folder.write_settings(job.config.model_dump(mode="json"))
         if folder.best.exists():

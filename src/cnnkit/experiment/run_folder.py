@@ -1,23 +1,29 @@
 """The folder of a run: what was asked, what happened, and on which machine."""
 
+import itertools
+import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from filelock import FileLock, Timeout
 
-from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder, read_bytes
+from cnnkit.core.schema import brief
 from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
+from cnnkit.train.checkpoint import earlier
 
-__all__ = ["RunFolder", "read_toml"]
+__all__ = ["ENVIRONMENT", "RunFolder", "read_toml"]
 
+ENVIRONMENT, METRICS = "environment.json", "metrics.jsonl"
+LEFT_SECONDS = 3600  # a draft as old as this has nobody who fills it
 BEFORE = {"norm_statistics": "moving"}  # settings that earlier versions did not write down, and what they did
 
 
@@ -30,27 +36,27 @@ class RunFolder:
         self.plan = path / "plan.json"
 
     @classmethod
-    def create(cls, parent: Path, stem: str, job: str | None = None) -> "RunFolder":
-        """Make the next free folder and write environment.json; raises CnnkitError if it cannot.
+    @contextmanager
+    def drafted(cls, parent: Path, stem: str) -> Iterator[tuple["RunFolder", Path]]:
+        """Yield the draft of a new run folder, and the path that it takes when the block has filled it.
 
-        `job` is what `RunFolder.of_job` finds it by.
+        So a run is seen when it has all that it needs to begin, and not before. Raises CnnkitError if the folder cannot
+        be made.
         """
         make_folder(parent)
-        number = 1
-        while True:
-            path = parent / f"{file_name(stem)}-{number}"
+        try:
+            draft, path = _free_number(parent, file_name(stem))
             try:
-                path.mkdir()
-                break
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                raise CnnkitError(
-                    f"cannot make a run folder in {parent}: {error.strerror}; choose another with --output"
-                ) from error
-        run = cls(path)
-        run.write_json("environment.json", _environment() | ({"job": job} if job else {}))
-        return run
+                yield cls(draft), path
+                draft.rename(path)
+            except CnnkitError as error:  # it names the draft, which is about to go
+                raise CnnkitError(str(error).replace(str(draft), str(path))) from error
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            raise CnnkitError(
+                f"cannot make a run folder in {parent}: {error.strerror}; choose another with --output"
+            ) from error
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -62,20 +68,29 @@ class RunFolder:
 
     @classmethod
     def latest(cls, parent: Path) -> "RunFolder":
-        """Return the run in `parent` that was trained last; raises UsageError if there is none."""
-        checkpoints = sorted(parent.glob("*/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not checkpoints:
+        """Return the run in `parent` that was trained last, or begun; raises UsageError if there is none."""
+        runs = [cls(path.parent) for path in parent.glob("*/config.toml")]
+        if not runs:
             raise UsageError(f"{parent} has no run to resume; name one, or its folder with --output")
-        return cls.open(checkpoints[-1].parent)
+        return max(runs, key=lambda run: max(_changed(run.checkpoint), _changed(run.path / ENVIRONMENT)))
 
     @classmethod
     def of_job(cls, parent: Path, job: str) -> "Iterator[RunFolder]":
         """Yield the runs in `parent` that earlier starts of this job have begun, the newest first."""
-        begun = [path for path in parent.glob("*/environment.json") if path.with_name("last.ckpt").exists()]
-        for path in sorted(begun, key=lambda path: path.stat().st_mtime, reverse=True):
+        for path in sorted(parent.glob(f"*/{ENVIRONMENT}"), key=_changed, reverse=True):
             run = cls(path.parent)
             if run.read_json(path.name).get("job") == job:
                 yield run
+
+    @property
+    def has_finished_epochs(self) -> bool:
+        """Whether it has rows of metrics."""
+        return (self.path / METRICS).exists()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has been trained; a run that was stopped before its first checkpoint has not."""
+        return self.has_finished_epochs or any(earlier(self.checkpoint))
 
     @contextmanager
     def locked(self, wanted: bool = True) -> Iterator[None]:
@@ -106,14 +121,27 @@ class RunFolder:
         text = tomli_w.dumps({name: v for name, v in settings.items() if v is not None})
         atomic_write(self.config_file, encode(text))
 
+    def write_environment(self, conditions: Mapping[str, Any], job: str | None) -> None:
+        """Write environment.json: where and under which conditions the run began; `of_job` finds it by its `job`."""
+        facts = {
+            **conditions,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "command": [without_passwords(word) for word in sys.argv],
+        }
+        self.write_json(ENVIRONMENT, facts | ({"job": job} if job else {}))
+
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file into the folder, atomically."""
         atomic_write(self.path / name, to_json(content) + "\n")
 
-    def read_json(self, name: str) -> Any:
-        """Return what `write_json` wrote; raises CnnkitError if it is missing or damaged."""
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the object that `write_json` wrote; raises CnnkitError if it is missing or corrupt."""
         try:
-            return from_json(read_bytes(self.path / name))
+            content = from_json(read_bytes(self.path / name))
+            if not isinstance(content, dict):
+                raise ValueError(f"{brief(content)} is no object")
+            return content
         except OSError as error:
             raise CnnkitError(f"{self.path / name}: cannot be read ({error.strerror})") from error
         except ValueError as error:
@@ -121,11 +149,11 @@ class RunFolder:
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
-        self._append("metrics.jsonl", to_json(row, indent=None))
+        self._append(METRICS, to_json(row, indent=None))
 
     def drop_metrics_from(self, epoch: int) -> None:
         """Forget the rows of `epoch` and later, which a resumed run is about to repeat."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             rows = [row for line in lines if (row := _parse(line)) and row["epoch"] < epoch]
@@ -163,15 +191,26 @@ def _parse(line: str) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None
 
 
-def _environment() -> dict[str, Any]:
-    import torch
+def _free_number(parent: Path, name: str) -> tuple[Path, Path]:
+    """Make the draft of `name` with the first number that no run has; raises OSError."""
+    for left in parent.glob(f".{name}-*.new"):
+        if time.time() - _changed(left) > LEFT_SECONDS:  # its process was killed
+            shutil.rmtree(left, ignore_errors=True)
+    for number in itertools.count(1):
+        path = parent / f"{name}-{number}"
+        draft = parent / f".{path.name}.new"
+        if os.path.lexists(path):
+            continue
+        with suppress(FileExistsError):
+            draft.mkdir()
+            if not os.path.lexists(path):  # another process has not just finished it
+                return draft, path
+            draft.rmdir()
+    raise AssertionError  # there is always another number
 
-    return {
-        "cnnkit": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "command": [without_passwords(word) for word in sys.argv],
-    }
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from cnnkit.core.errors import Interrupted
+from cnnkit.core.errors import CnnkitError, Interrupted
 from cnnkit.core.text import printable, shell
 from cnnkit.deploy import save_bundle
 from cnnkit.experiment.build import Job
-from cnnkit.experiment.division import SPLIT
 from cnnkit.experiment.progress import Display, make_display
-from cnnkit.experiment.run_folder import RunFolder
+from cnnkit.experiment.record import SPLIT
+from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
 from cnnkit.train import Callback, EpochRecord, Trainer, World
+from cnnkit.train.checkpoint import earlier
 from cnnkit.train.plan import read_plan
 from cnnkit.train.tensorboard import TensorBoard
 
@@ -123,15 +124,12 @@ def train_job(
         if world.is_main:
             folder.write_json(folder.plan.name, trainer.plan.model_dump(mode="json"))
         if resume:
-            for problem in trainer.resume():
-                log.warning("passed over: %s", problem)
-            if world.is_main:
-                folder.drop_metrics_from(trainer.epoch)
+            _resume(trainer, job, folder, world)
         log.info(_about(job, world))
         log.info("plan: %s", trainer.plan)
         for remark in job.remarks:
             log.warning("%s", remark)
-        if job.start and not resume:
+        if job.start and not (resume and folder.has_begun):
             frozen = sum(p.numel() for p in job.net.parameters() if not p.requires_grad)
             log.info("weights of %s: %s; frozen: %s values", job.start["source"], job.start["loaded"], f"{frozen:,}")
         for path, reason in job.skipped:
@@ -146,6 +144,25 @@ def train_job(
             log.info("next: %s", face.evaluate.format(place))
         else:
             log.info("%s, before the first epoch was; %s", why, again)
+
+
+def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None:
+    """Let a run go on from its newest checkpoint, or begin if it has none yet, and tell whether that is exact."""
+    saved = any(earlier(folder.checkpoint))
+    if folder.has_finished_epochs and not saved:
+        raise CnnkitError(f"{folder.path} has no checkpoint to go on from; its best weights: --weights {folder.best}")
+    wrong, others = trainer.resume({} if saved else folder.read_json(ENVIRONMENT), job.changed)
+    for problem in wrong:
+        log.warning("passed over: %s", problem)
+    if job.changed:
+        others = ["the images have changed", *others]
+    place = f"resumed at epoch {trainer.epoch}, step {trainer.step}"
+    if others:
+        log.warning("%s, not exact: %s", place, "; ".join(others))
+    else:
+        log.info("%s, exact: the same images, settings, versions, processor and threads", place)
+    if world.is_main:
+        folder.drop_metrics_from(trainer.epoch)
 
 
 @contextmanager

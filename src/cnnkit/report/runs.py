@@ -66,7 +66,7 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
         facts["test_accuracy"] = _test_accuracy(path)
         over = facts["epochs"] >= asked or _out_of_patience(facts, settings.get("patience"))
         state = "done" if over else "running" if _is_locked(path) else "stopped"
-        if state == "stopped" and not any(path.glob("*.ckpt")):
+        if state == "stopped" and facts["epochs"] and not any(path.glob("*.ckpt")):
             raise DataError("no checkpoint: it cannot be resumed")
     except (CnnkitError, OSError) as error:
         problem, state = str(error).removeprefix(printable(f"{path}{os.sep}")), "damaged"

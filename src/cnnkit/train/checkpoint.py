@@ -13,7 +13,7 @@ from cnnkit.core.files import atomic_write
 from cnnkit.core.memory import free_bytes
 from cnnkit.core.tensors import read_torch
 
-__all__ = ["earlier", "load_checkpoint", "load_newest", "save_checkpoint"]
+__all__ = ["digest", "earlier", "load_checkpoint", "load_newest", "save_checkpoint"]
 
 FORMAT = 2
 
@@ -24,7 +24,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep: int = 1) -> None:
     The one before `last.ckpt` is called `last.1.ckpt`, and so on. Raises CnnkitError, and keeps the earlier files, if
     the disk does not take it.
     """
-    content = {"format": FORMAT, "sha256": _digest(state), **state}
+    content = {"format": FORMAT, "sha256": digest(state), **state}
     new = path.with_name(f"{path.stem}.new{path.suffix}")
     atomic_write(new, lambda file: torch.save(content, file))
     kept = [path, *(_numbered(path, number) for number in range(1, keep))]
@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CnnkitError(f"{path}: not a checkpoint of format {FORMAT}, which this version of cnnkit reads")
     told = state.pop("sha256", None)
-    if told != _digest({name: value for name, value in state.items() if name != "format"}):
+    if told != digest({name: value for name, value in state.items() if name != "format"}):
         raise CnnkitError(f"{path}: the checkpoint is corrupt (its sha256 is another)")
     return state
 
@@ -89,13 +89,13 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
-def _digest(state: dict[str, Any]) -> str:
+def digest(state: dict[str, Any]) -> str:
     """Return the SHA-256 of all that the state holds; torch's own reader does not check the tensors' bytes."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for path, leaf in tree_flatten_with_path(state)[0]:
-        digest.update(keystr(path).encode("utf-8", "surrogatepass"))
+        found.update(keystr(path).encode("utf-8", "surrogatepass"))
         if isinstance(leaf, torch.Tensor):
-            digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            found.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
-            digest.update(repr(leaf).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+            found.update(repr(leaf).encode("utf-8", "surrogatepass"))
+    return found.hexdigest()

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import platform
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cnnkit import __version__
 from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
+from cnnkit.core.processor import processor
 from cnnkit.core.text import to_json
 from cnnkit.data.batches import Batches
 from cnnkit.train.captured import uncapturable
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
 LANES_WORTH = 5e10  # the same for lanes, whose networks take long for their few operations
-VARYING = ("processor", "cpu MHz", "apicid", "initial apicid", "core id", "bogomips", "physical id", "siblings")
 
 
 def choose_plan(
@@ -112,17 +111,10 @@ def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainC
         "settings": [config.precision, config.compile, *tried],
         "cnnkit": __version__,
         "choices": list(Plan.model_fields),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "torch": [torch.__version__, torch.get_num_threads()],
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def _processor() -> str:
-    """Return what tells this machine's processor from others."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else [platform.processor() or platform.machine()]
-    return " ".join(sorted({line for line in lines if not line.startswith(VARYING)}))
 
 
 def _keep_first(file: Path, plan: Plan) -> None:

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from cnnkit.data.batches import Batches
 from cnnkit.train.callbacks import Callbacks, EpochRecord, StepRecord, TrainRecord
 from cnnkit.train.checkpoint import earlier, load_newest, save_checkpoint
 from cnnkit.train.choose import choose_plan
+from cnnkit.train.conditions import conditions, differences, first_conditions
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World
 from cnnkit.train.interrupt import stop_requested
@@ -28,12 +29,19 @@ from cnnkit.train.state import require_fit
 from cnnkit.train.step import Step
 from cnnkit.train.sums import EpochSums
 
-__all__ = ["Trainer"]
+__all__ = ["Resumed", "Trainer"]
 
 LOOK_SECONDS = 0.2  # between looks at the losses, which may wait for the device
 AGREE_STEPS = 8  # between the moments when several processes agree on whether to stop
 # settings that may be others when a run goes on
 FREE = {"epochs", "patience", "max_time", "device", "accumulate", "checkpoint_steps", "checkpoint_minutes", "keep"}
+
+
+class Resumed(NamedTuple):
+    """Where a run goes on: what was wrong with newer checkpoints, and what keeps it from the same bits."""
+
+    wrong: list[str]
+    differences: list[str]
 
 
 class Trainer:
@@ -86,22 +94,28 @@ class Trainer:
         images = self.config.epochs * self.train.num_images // self.world.size
         return choose_plan(net, image_size(self.train), max(batch, 2), images, self.config, self.train)
 
-    def resume(self) -> list[str]:
-        """Take up the newest checkpoint that is whole and fits: on a CPU, the run goes on to the bit.
+    def resume(self, begun: Mapping[str, Any] | None = None, changed: bool = False) -> Resumed:
+        """Take up the newest whole checkpoint: under the same conditions, on a CPU, the run goes on to the bit.
 
-        Return what was wrong with newer ones. Raises CnnkitError, with nothing taken up, if all are corrupt or another
-        net's.
+        Without any checkpoint, it starts at the first step; `begun` are the conditions that its folder was made under.
+        If the images have `changed`, the epoch under way begins anew. Raises CnnkitError, with nothing taken up, if all
+        checkpoints are corrupt or another net's.
         """
-        settings = self._settings()
+        size = self.world.size
+        if not self.world.share(any(earlier(self.checkpoint))):
+            return Resumed([], differences(begun or {}, first_conditions(self.net, self.stepper.device, size)))
+        settings, steps = self._settings(), None if changed else len(self.train)
         state, wrong = load_newest(
-            self.checkpoint, lambda state: require_fit(state, self.stepper, len(self.train), settings, FREE)
+            self.checkpoint, lambda state: require_fit(state, self.stepper, steps, settings, FREE)
         )
         self.stepper.load(state["stepper"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.total_seconds = state["total_seconds"]
-        self.sums.load(state)
+        self.epoch, self.total_seconds = state["epoch"], state["total_seconds"]
+        if not changed:
+            self.step = state["step"]
+            self.sums.load(state)
         self.best, self.best_epoch = state["best"] and tuple(state["best"]), state["best_epoch"]
-        return wrong
+        now = conditions(self.stepper.device, size, self.plan)
+        return Resumed(wrong, differences(state.get("conditions", {}), now))
 
     def run(self) -> str:
         """Train to the last epoch, until patience or time is up or a callback ends it, and return which it was.
@@ -272,6 +286,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "config": self._settings(),
+            "conditions": conditions(self.stepper.device, self.world.size, self.plan),
             "stepper": self.stepper.state(),
             "epoch": self.epoch,
             "step": self.step,

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from torch import Tensor
 
 from cnnkit.core.finite import not_finite
@@ -44,7 +44,8 @@ class _Stepper(_Plain):
 
 class _State(_Plain):
     format: Count
-    config: dict[Word, Any]
+    config: dict[Word, JsonValue]
+    conditions: dict[Word, JsonValue] = {}
     stepper: _Stepper
     epoch: Annotated[int, Field(strict=True, ge=1, le=MOST_EPOCHS + 1)]
     step: Count
@@ -57,11 +58,11 @@ class _State(_Plain):
 
 
 def require_fit(
-    state: Mapping[str, Any], stepper: Stepper, steps: int, settings: Mapping[str, Any], free: Collection[str]
+    state: Mapping[str, Any], stepper: Stepper, steps: int | None, settings: Mapping[str, Any], free: Collection[str]
 ) -> None:
-    """Raise ValueError, which says what is wrong, unless a stepper, and epochs of so many steps, can take up a state.
+    """Raise ValueError, which says what is wrong, unless a stepper can take up a state, in epochs of so many steps.
 
-    Its settings must be the training's, but for the `free` ones. Afterwards nothing of it can fail: types, ranges,
+    Without `steps`, the epoch under way is not taken up. Its settings must be the training's, but for the `free` ones. Afterwards nothing of it can fail: types, ranges,
     names, shapes and the tensors' own types are those of the stepper.
     """
     try:
@@ -69,9 +70,10 @@ def require_fit(
     except ValidationError as error:
         raise ValueError(first_error(error)) from error
     for name, value in plain.config.items():
-        if name not in settings or (name not in free and not _same(value, settings[name])):
+        if name not in settings or (name not in free and value != settings[name]):
             raise ValueError(f"its {name} is {brief(value)}, here {brief(settings.get(name))}")
     own, told = stepper.state(), plain.stepper
+    steps = len(plain.losses) if steps is None and isinstance(plain.losses, Tensor) else steps or 0
     if plain.step >= max(steps, 1) or any(step >= steps for step in told.skipped):
         raise ValueError(f"it is at step {plain.step:,} of an epoch, which has {steps:,} here")
     if plain.best_epoch >= plain.epoch or (plain.best is not None and not plain.best_epoch):
@@ -89,13 +91,6 @@ def require_fit(
     if own["scaler"] and told.scaler.keys() != own["scaler"].keys():
         raise ValueError(f"its loss scale has {some(sorted(told.scaler)) or 'nothing'}")
     _require_optimizer(told.optimizer, stepper.optimizer)
-
-
-def _same(value: Any, own: Any) -> bool:
-    try:
-        return bool(value == own)
-    except (RuntimeError, ValueError):  # it has a tensor in it
-        return False
 
 
 def _require_weights(found: Tensors, own: Mapping[str, Any]) -> None:

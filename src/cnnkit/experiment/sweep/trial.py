@@ -107,8 +107,8 @@ class _Score(Callback):
 
 
 def _free_run(path: str | None) -> RunFolder | None:
-    """Return the run of an earlier attempt, if it is in reach, has a checkpoint, and nobody trains it."""
-    if path is None or not (run := RunFolder(Path(path))).checkpoint.exists():
+    """Return the run of an earlier attempt, if it is in reach and nobody trains it."""
+    if path is None or not (run := RunFolder(Path(path))).config_file.exists():
         return None
     try:
         with run.locked():
