@@ -25,9 +25,10 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 def require_finite(net: nn.Module, x: Tensor, logits: Tensor, names: Sequence[object]) -> None:
     """Raise CnnkitError, which names the image and says why, if a network's logits for images x are not all finite."""
-    if logits.isfinite().all():
+    wrong = ~logits.isfinite().flatten(1)
+    if not wrong.any():
         return
-    row = int((~logits.isfinite()).flatten(1).any(1).nonzero()[0])
+    row = int(wrong.any(1).nonzero()[0])
     answer = "NaN" if logits[row].isnan().any() else "Inf"
     raise CnnkitError(f"the network answers {answer} for {names[row]}: {_reason(net, x[row : row + 1])}")
 

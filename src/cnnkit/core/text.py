@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):[^@/\s]*@")  # of a URL
+PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):[^\s\"']*@")  # of a URL
 MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
 
 

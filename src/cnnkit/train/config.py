@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.schema import MOST_COUNT, MOST_EPOCHS, MOST_IMAGES, brief
 
-__all__ = ["TrainConfig", "explain"]
+__all__ = ["MOST_RATE", "TrainConfig", "explain"]
 
 # far beyond any use: an update by a larger rate, or a power of more, is no number
 MOST_RATE, MOST_POWER, MOST_NORM = 1e6, 1e4, 1e30

@@ -62,8 +62,8 @@ def require_fit(
 ) -> None:
     """Raise ValueError, which says what is wrong, unless a stepper can take up a state, in epochs of so many steps.
 
-    Without `steps`, the epoch under way is not taken up. Its settings must be the training's, but for the `free` ones. Afterwards nothing of it can fail: types, ranges,
-    names, shapes and the tensors' own types are those of the stepper.
+    Without `steps`, the epoch under way is not taken up. Its settings must be the training's, but for the `free` ones.
+    Afterwards nothing of it can fail: types, ranges, names, shapes and the tensors' own types are the stepper's.
     """
     try:
         plain = _State.model_validate(state)
