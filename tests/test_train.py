@@ -249,7 +249,7 @@ def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(
             CnnkitError,
-            match=r"last\.ckpt: .*corrupt.* \(.*\); best/ may still be good",
+            match=r"last\.ckpt: .*corrupt.*; best/ may still be good",
         ):
             trainer(tmp_path, config()).resume()
 
@@ -267,7 +267,7 @@ def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
     first.unlink()
     again = trainer(tmp_path / "run", config(epochs=5, schedule="constant"))
     [problem] = again.resume().wrong
-    assert "last.ckpt: not a checkpoint of cnnkit, or a corrupt one" in problem
+    assert "last.ckpt: not a checkpoint that can be used: cut short, or corrupt" in problem
     assert again.epoch == 3
     again.run()
     assert all(a.equal(b) for a, b in zip(weights(whole), weights(again), strict=True))

@@ -76,7 +76,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CnnkitError(f"{path}: the checkpoint cannot be read ({error.strerror})") from error
     except ValueError as error:
         reason = str(error).partition(";")[0]  # what follows is for files of weights
-        raise CnnkitError(f"{path}: not a checkpoint of cnnkit, or a corrupt one ({reason})") from error
+        raise CnnkitError(f"{path}: not a checkpoint that can be used: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CnnkitError(f"{path}: not a checkpoint of format {FORMAT}, which this version of cnnkit reads")
     told = state.pop("sha256", None)

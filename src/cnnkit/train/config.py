@@ -9,8 +9,7 @@ from cnnkit.core.schema import MOST_COUNT, MOST_EPOCHS, MOST_IMAGES, brief
 
 __all__ = ["MOST_RATE", "TrainConfig", "explain"]
 
-# far beyond any use: an update by a larger rate, or a power of more, is no number
-MOST_RATE, MOST_POWER, MOST_NORM = 1e6, 1e4, 1e30
+MOST_RATE, MOST_POWER = 1e38, 1e4  # what float32 holds; an exponent
 MOST_MINUTES, MOST_KEPT = 1e8, 10_000
 
 
@@ -47,7 +46,7 @@ class TrainConfig(BaseModel):
     """What a cut of the schedule step multiplies the learning rate by."""
     lr_power: float = Field(1.0, gt=0, le=MOST_POWER)
     """Power of the schedule poly; 1 is a straight line."""
-    clip: float | None = Field(None, gt=0, le=MOST_NORM)
+    clip: float | None = Field(None, gt=0, le=MOST_RATE)
     """Largest norm of the gradient; a larger one is scaled down to it."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Keep a moving average of the weights, with this decay per step, such as 0.999; it is validated and kept."""
