@@ -271,7 +271,7 @@ def test_a_resumed_run_keeps_its_images(cli: Cli) -> None:
     )
     gone.unlink()
     result = cli("train", "--resume", "runs/again", "--epochs", 6)
-    one_line(result, 3, "lacks 1 images that the run trains on", f"{gone.relative_to('moved')}", "--weights")
+    one_line(result, 3, f"trains on or chooses by are gone or replaced (1): {gone.relative_to('moved')}", "--weights")
 
 
 def test_a_run_of_an_earlier_version_goes_by_names(cli: Cli) -> None:

@@ -91,7 +91,7 @@ def test_a_folder_with_more_images_is_resumed_and_one_with_fewer_is_not(photos: 
     trained = next(iter(json.loads(Path("runs/lenet_bn-photos-1/split.json").read_text())["train"]))
     (photos / trained).unlink()
     one_line(
-        cli("train", "--resume", "--epochs", 14), 3, f"lacks 1 images that the run trains on or chooses by: {trained}"
+        cli("train", "--resume", "--epochs", 14), 3, f"trains on or chooses by are gone or replaced (1): {trained}"
     )
 
 

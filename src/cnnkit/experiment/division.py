@@ -97,7 +97,7 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
     gone = found["train"][1] + found["validation"][1]
     others = [] if gone else _of_other_classes(record, pools, found)
     changes = [
-        f"{len(names):,} images that the run trains on or chooses by are {what}: {_some(names)}"
+        f"images that the run trains on or chooses by are {what} ({len(names):,}): {_some(names)}"
         for what, names in (("gone or replaced", gone), ("of another class now", others))
         if names
     ]

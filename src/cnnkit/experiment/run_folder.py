@@ -18,7 +18,6 @@ from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder, read_bytes
 from cnnkit.core.schema import brief
 from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
-from cnnkit.train.checkpoint import earlier
 
 __all__ = ["ENVIRONMENT", "RunFolder", "read_toml"]
 
@@ -83,6 +82,11 @@ class RunFolder:
                 yield run
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one, whole or not."""
+        return any(self.path.glob(f"{self.checkpoint.stem}*{self.checkpoint.suffix}"))
+
+    @property
     def has_finished_epochs(self) -> bool:
         """Whether it has rows of metrics."""
         return (self.path / METRICS).exists()
@@ -90,7 +94,7 @@ class RunFolder:
     @property
     def has_begun(self) -> bool:
         """Whether it has been trained; a run that was stopped before its first checkpoint has not."""
-        return self.has_finished_epochs or any(earlier(self.checkpoint))
+        return self.has_finished_epochs or self.has_checkpoint
 
     @contextmanager
     def locked(self, wanted: bool = True) -> Iterator[None]:

@@ -16,7 +16,6 @@ from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
 from cnnkit.train import Callback, EpochRecord, Trainer, World
-from cnnkit.train.checkpoint import earlier
 from cnnkit.train.plan import read_plan
 from cnnkit.train.tensorboard import TensorBoard
 
@@ -148,10 +147,9 @@ def train_job(
 
 def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None:
     """Let a run go on from its newest checkpoint, or begin if it has none yet, and tell whether that is exact."""
-    saved = any(earlier(folder.checkpoint))
-    if folder.has_finished_epochs and not saved:
+    if folder.has_finished_epochs and not folder.has_checkpoint:
         raise CnnkitError(f"{folder.path} has no checkpoint to go on from; its best weights: --weights {folder.best}")
-    wrong, others = trainer.resume({} if saved else folder.read_json(ENVIRONMENT), job.changed)
+    wrong, others = trainer.resume({} if folder.has_checkpoint else folder.read_json(ENVIRONMENT), job.changed)
     for problem in wrong:
         log.warning("passed over: %s", problem)
     if job.changed:

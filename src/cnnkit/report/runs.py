@@ -59,14 +59,15 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
     problem = None
     state: State = "damaged"
     try:
-        settings = RunFolder.open(path).settings()
+        folder = RunFolder.open(path)
+        settings = folder.settings()
         facts["net"], facts["data"] = (_word(settings, key) for key in ("net", "data"))
         facts["epochs_asked"] = asked = int(require_number(settings, "epochs"))
         facts |= _progress(read_metrics(path))
         facts["test_accuracy"] = _test_accuracy(path)
         over = facts["epochs"] >= asked or _out_of_patience(facts, settings.get("patience"))
         state = "done" if over else "running" if _is_locked(path) else "stopped"
-        if state == "stopped" and facts["epochs"] and not any(path.glob("*.ckpt")):
+        if state == "stopped" and folder.has_finished_epochs and not folder.has_checkpoint:
             raise DataError("no checkpoint: it cannot be resumed")
     except (CnnkitError, OSError) as error:
         problem, state = str(error).removeprefix(printable(f"{path}{os.sep}")), "damaged"

@@ -18,7 +18,11 @@ __all__ = ["Conditions", "conditions", "differences", "first_conditions"]
 
 Conditions = dict[str, Any]
 # what is too long to be told, and what is said of it
-OTHER = {"plan": "another plan", "instructions": "other instructions or caches of the processor", "initial_weights": "other initial weights"}
+OTHER = {
+    "plan": "another plan",
+    "instructions": "other instructions or caches of the processor",
+    "initial_weights": "other initial weights",
+}
 
 
 def first_conditions(net: nn.Module, device: torch.device, processes: int) -> Conditions:

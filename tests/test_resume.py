@@ -1,0 +1,312 @@
+"""Runs that go on: from nothing but their folder, exactly or told why not, and never on other images unasked."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import cnnkit
+from cnnkit.core.errors import DataError
+from cnnkit.core.processor import FORCED
+from cnnkit.experiment.run_folder import RunFolder
+from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
+from conftest import Cli, one_line
+from test_data import write_set
+from test_division import image, photos, record
+
+RUN = Path("runs/lenet-digits-1")
+PHOTOS = Path("runs/lenet-photos-1")
+SHORT = ["--epochs", 2, "--batch-size", 8, "--plan", "off", "--device", "cpu"]
+EXACT = "exact: the same images, settings, versions, processor and threads"
+
+
+def command(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cnnkit", "train", *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def strip(run: Path) -> None:
+    """Leave what a run has that is killed before its first checkpoint."""
+    for path in run.iterdir():
+        if path.name not in ("config.toml", "environment.json", "split.json", "start.json", "data.csv"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def best(run: Path) -> bytes:
+    return (run / "best/model.safetensors").read_bytes()
+
+
+# --- a run that has only begun
+
+
+def test_a_folder_that_is_seen_can_begin(cli: Cli) -> None:
+    """A real process is killed when its folder appears, which is before its first checkpoint."""
+    settings = ("lenet_bn", "--epochs", 2, "--augment", "flip,crop:1", "--label-smoothing", 0.1)
+    assert cli("train", *settings, "--output", "whole").code == 0
+    with command(*settings) as victim:
+        while not RUN.exists() and victim.poll() is None:
+            time.sleep(0.0005)
+        victim.send_signal(signal.SIGKILL)
+    run = RUN.with_name("lenet_bn-digits-1") if not RUN.exists() else RUN
+    assert {"config.toml", "environment.json", "split.json"} <= {path.name for path in run.iterdir()}
+    result = cli("train", "--resume")
+    assert result.code == 0, result
+    assert best(run) == best(Path("whole/lenet_bn-digits-1"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("lenet_bn", "--batch-size", "auto", "--ema", 0.9, "--init", "glorot"),
+        ("lenet_bn", "--engine", "lanes"),
+        ("lenet", "--weights", "old/lenet-digits-1", "--freeze", "conv1"),
+        ("resnet18", "--model-kwargs.width", 4, "--image-size", 16, "--mixup", 0.2),
+    ],
+    ids=["automatic", "lanes", "weights", "mixup"],
+)
+def test_a_run_without_checkpoint_begins_to_the_same_bits(settings: tuple[object, ...], cli: Cli) -> None:
+    assert cli("train", "lenet", "--epochs", 1, "--output", "old").code == 0
+    assert cli("train", *settings, "--epochs", 2).code == 0
+    [run] = Path("runs").iterdir()
+    whole = best(run), (run / "metrics.jsonl").read_text().count("\n")
+    strip(run)
+    state = cli("runs", "--json")
+    assert json.loads(state.out)[0]["state"] == "stopped"
+    result = cli("train", "--resume", run)
+    assert result.code == 0, result
+    assert f"resumed at epoch 1, step 0, {EXACT}" in result.out
+    assert (best(run), (run / "metrics.jsonl").read_text().count("\n")) == whole
+    assert not list(Path("runs").glob(".*"))
+
+
+def test_a_module_without_checkpoint_is_told_to_be_another(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    start = {name: value.clone() for name, value in net.state_dict().items()}
+    run = cnnkit.fit(net, epochs=1, device="cpu")
+    whole = best(run.path)
+    for weights, words in ((start, EXACT), (net.state_dict(), "not exact: other initial weights")):
+        strip(run.path)
+        again = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        again.load_state_dict(weights)
+        capsys.readouterr()
+        cnnkit.fit(again, resume=run.path)
+        assert words in capsys.readouterr().out
+        assert (best(run.path) == whole) == (words == EXACT)
+
+
+def test_a_full_disk_at_the_first_checkpoint_costs_a_line(cli: Cli) -> None:
+    assert cli("train", "lenet", "--epochs", 2, "--output", "whole").code == 0
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
+        "sys.argv = ['cnnkit', 'train', 'lenet', '--epochs', '2']; runpy.run_module('cnnkit', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
+    assert done.returncode == 1, done
+    assert done.stderr.count("\n") == 1
+    assert "cannot write runs/lenet-digits-1/last" in done.stderr
+    result = cli("train", "--resume")
+    assert result.code == 0, result
+    assert best(RUN) == best(Path("whole/lenet-digits-1"))
+
+
+def test_no_room_for_the_folder_leaves_none(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+        "sys.argv = ['cnnkit', 'train', 'lenet']; runpy.run_module('cnnkit', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
+    assert done.returncode == 1, done
+    assert "cannot write runs/lenet-digits-1/config.toml: File too large" in done.stderr
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_a_draft_of_a_killed_process_takes_no_number_for_long() -> None:
+    old, fresh = Path("runs/.run-1.new"), Path("runs/.run-2.new")
+    for draft in (old, fresh):
+        draft.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    for name in ("run-1", "run-3"):
+        with RunFolder.drafted(Path("runs"), "run") as (draft, path):
+            assert path.name == name
+            assert not path.exists()
+            draft.write_json("x.json", {})
+        assert (path / "x.json").is_file()
+    with pytest.raises(KeyError), RunFolder.drafted(Path("runs"), "run"):
+        raise KeyError
+    assert sorted(path.name for path in Path("runs").iterdir()) == [".run-2.new", "run-1", "run-3"]
+
+
+def test_lost_checkpoints_are_no_beginning(cli: Cli) -> None:
+    assert cli("train", "lenet", "--epochs", 1).code == 0
+    for checkpoint in RUN.glob("*.ckpt"):
+        checkpoint.unlink()
+    before = best(RUN)
+    one_line(cli("train", "--resume", RUN, "--epochs", 2), 1, f"{RUN} has no checkpoint to go on from", "--weights")
+    assert best(RUN) == before
+
+
+# --- exactly, or not
+
+
+def test_what_the_bits_depend_on_is_compared(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("train", "lenet", "--epochs", 1).code == 0
+    epochs = iter(range(2, 20))
+
+    def resumed() -> str:
+        result = cli("train", "--resume", RUN, "--epochs", next(epochs))
+        assert result.code == 0, result
+        [line] = [line for line in result.out.splitlines() if line.startswith("resumed")]
+        assert line in (RUN / "log.txt").read_text()
+        return line
+
+    assert resumed() == f"resumed at epoch 2, step 0, {EXACT}"
+    torch.set_num_threads(2)
+    assert resumed() == "resumed at epoch 3, step 0, not exact: threads 2 instead of 1"
+    assert EXACT in resumed()
+    monkeypatch.setenv(FORCED[0], "default")
+    assert resumed().endswith("not exact: other instructions or caches of the processor")
+    plan = json.loads((RUN / "plan.json").read_text())
+    (RUN / "plan.json").write_text(json.dumps(plan | {"memory_format": "contiguous"}))
+    assert resumed().endswith("not exact: another plan")
+    for name, value in {"torch": "2.0", "cnnkit": "0.0.1", "Pillow": "9", "processes": 2, "device": "cuda"}.items():
+        state = load_checkpoint(RUN / "last.ckpt")
+        content = {key: value for key, value in state.items() if key != "format"}
+        save_checkpoint(RUN / "last.ckpt", content | {"conditions": state["conditions"] | {name: value}})
+        assert f"not exact: {name} {state['conditions'][name]} instead of {value}" in resumed()
+    content.pop("conditions")
+    save_checkpoint(RUN / "last.ckpt", content)
+    assert "not exact: the run is of an earlier version" in resumed()
+
+
+# --- the same images, or not
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    Image.new("RGB", (12, 12), "red").save(path)
+
+
+def other_class(path: Path) -> None:
+    path.rename(path.parents[1] / ({"cat": "dog", "dog": "cat"}[path.parent.name]) / f"moved-{path.name}")
+
+
+CHANGES = {
+    "deleted": (delete, "gone or replaced (1)", -1),
+    "replaced": (replace, "gone or replaced (1)", 0),
+    "of another class": (other_class, "of another class now (1)", 0),
+}
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize(("change", "words", "more"), CHANGES.values(), ids=CHANGES)
+def test_changed_images_are_refused_unless_allowed(
+    change: Callable[[Path], None], words: str, more: int, part: str, cli: Cli
+) -> None:
+    photos()
+    assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
+    before, split = best(PHOTOS), record()
+    name = next(iter(split[part]))
+    change(Path("photos", name))
+    refused = cli("train", "--resume", PHOTOS, "--epochs", 3)
+    one_line(refused, 3, f"{words}: ", Path(name).name, "--allow-changed-data")
+    assert (best(PHOTOS), record()) == (before, split)
+    result = cli("train", "--resume", PHOTOS, "--epochs", 3, "--allow-changed-data")
+    assert result.code == 0, result
+    assert "resumed at epoch 3, step 0, not exact: the images have changed" in result.out
+    assert words in result.out
+    now = record()
+    assert len(now[part]) == len(split[part]) + more
+    assert now["test"] == split["test"]
+    before_name = {"train": "trained_before", "validation": "chosen_before"}[part]
+    assert split[part][name] in now[before_name]
+    again = cli("train", "--resume", PHOTOS, "--epochs", 4)
+    assert EXACT in again.out, again
+
+
+def test_the_epoch_under_way_begins_anew_on_other_images(cli: Cli) -> None:
+    photos()
+    assert cli("train", "lenet", "--data", "photos", *SHORT, "--max-time", 1e-9).code == 0
+    assert load_checkpoint(PHOTOS / "last.ckpt")["step"] > 0
+    for name in list(record()["train"])[:9]:
+        Path("photos", name).unlink()
+    result = cli("train", "--resume", PHOTOS, "--max-time", 5, "--allow-changed-data")
+    assert "resumed at epoch 1, step 0, not exact: the images have changed" in result.out, result
+    assert (PHOTOS / "metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_an_image_that_is_tested_is_never_taken_for_one_that_was_replaced(cli: Cli) -> None:
+    photos()
+    assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
+    split = record()
+    trained, tested = (next(iter(split[part])) for part in ("train", "test"))
+    Path("photos", tested).replace(Path("photos", trained))
+    assert cli("train", "--resume", PHOTOS, "--epochs", 3, "--allow-changed-data").code == 0
+    assert set(record()["train"].values()).isdisjoint(split["test"].values())
+
+
+def test_swapped_names_change_nothing(cli: Cli) -> None:
+    photos()
+    assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
+    cats = [name for name in record()["train"] if name.startswith("cat/")]
+    one, other = (Path("photos", name) for name in cats[:2])
+    contents = one.read_bytes(), other.read_bytes()
+    other.write_bytes(contents[0])
+    one.write_bytes(contents[1])
+    result = cli("train", "--resume", PHOTOS, "--epochs", 3)
+    assert (result.code, EXACT in result.out) == (0, True), result
+
+
+@pytest.mark.parametrize("what", ["train_images", "train_labels"])
+def test_idx_files_are_compared_by_content(what: str, cli: Cli) -> None:
+    train = {
+        "train_images": np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8),
+        "train_labels": np.arange(60, dtype=np.uint8) % 10,
+    }
+    test = {name.replace("train", "t10k"): values[:20] for name, values in train.items()}
+    folder = write_set(Path("idx"), **train, **test)
+    assert cli("train", "lenet", "--data", "mnist", "--data-dir", folder, "--epochs", 1).code == 0
+    run = Path("runs/lenet-mnist-1")
+    assert EXACT in cli("train", "--resume", run, "--epochs", 2).out
+    write_set(folder, **test, **(train | {what: train[what][::-1]}))
+    one_line(cli("train", "--resume", run, "--epochs", 3), 3, "is not the data that the run was split from")
+    result = cli("train", "--resume", run, "--epochs", 3, "--allow-changed-data")
+    assert "not exact: the images have changed" in result.out, result
+    assert EXACT in cli("train", "--resume", run, "--epochs", 4).out
+
+
+def test_arrays_are_compared_and_may_be_others(capsys: pytest.CaptureFixture[str]) -> None:
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 3
+    given: dict[str, Any] = {"epochs": 1, "device": "cpu"}
+    run = cnnkit.fit("lenet", (images, labels), **given)
+    with pytest.raises(DataError, match="allow-changed-data"):
+        cnnkit.fit("lenet", (images[::-1], labels), resume=run.path, epochs=2)
+    cnnkit.fit("lenet", (images[::-1], labels), resume=run.path, epochs=2, allow_changed_data=True)
+    assert "not exact: the images have changed" in capsys.readouterr().out
+
+
+def test_allowing_changes_is_for_a_run_that_goes_on(cli: Cli) -> None:
+    image("photos/cat/1.png")
+    one_line(cli("train", "lenet", "--allow-changed-data"), 2, "name it with resume")
+    assert not Path("runs").exists()
