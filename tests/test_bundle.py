@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Cli, one_line
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -22,6 +21,7 @@ from cnnkit.deploy import Bundle, load, save_bundle
 from cnnkit.nets import create
 from cnnkit.nets.foreign import foreign_name
 from cnnkit.nets.zoo import ZOO
+from conftest import Cli, one_line
 
 
 def description(**changes: Any) -> dict[str, Any]:

@@ -297,7 +297,12 @@ def test_a_damaged_run_is_one_clear_line(run: Path, cli: Cli) -> None:
     one_line(cli("predict", run, DIGITS[0]), 1, "model.safetensors: corrupt")
     for checkpoint in run.glob("*.ckpt"):
         checkpoint.write_bytes(b"?")
-    one_line(cli("train", "--resume", run), 1, "last.ckpt: not a checkpoint that can be used: corrupt", "best/ may still be good")
+    one_line(
+        cli("train", "--resume", run),
+        1,
+        "last.ckpt: not a checkpoint that can be used: corrupt",
+        "best/ may still be good",
+    )
 
 
 def test_a_lost_number_is_one_clear_line(cli: Cli) -> None:

@@ -48,7 +48,7 @@ Argument = (
     Annotated[bool, Field(strict=True)]
     | Annotated[int, Field(strict=True, ge=-(10**9), le=10**9)]
     | Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
-    | Word
+    | Annotated[str, Field(strict=True, max_length=1_000)]
 )
 
 

@@ -1,15 +1,15 @@
 """The training loop: epochs, validation, checkpoints that a killed or stopped run continues from."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
+from cnnkit.core.finite import not_finite
 from cnnkit.core.modules import unwrapped
 from cnnkit.data.batches import Batches
 from cnnkit.train.callbacks import Callbacks, EpochRecord, StepRecord, TrainRecord
@@ -25,23 +25,14 @@ from cnnkit.train.metrics import evaluate
 from cnnkit.train.objective import balanced_weights
 from cnnkit.train.plan import Plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
-from cnnkit.train.state import require_fit
+from cnnkit.train.state import Resumed, require_fit
 from cnnkit.train.step import Step
 from cnnkit.train.sums import EpochSums
 
-__all__ = ["Resumed", "Trainer"]
+__all__ = ["Trainer"]
 
 LOOK_SECONDS = 0.2  # between looks at the losses, which may wait for the device
 AGREE_STEPS = 8  # between the moments when several processes agree on whether to stop
-# settings that may be others when a run goes on
-FREE = {"epochs", "patience", "max_time", "device", "accumulate", "checkpoint_steps", "checkpoint_minutes", "keep"}
-
-
-class Resumed(NamedTuple):
-    """Where a run goes on: what was wrong with newer checkpoints, and what keeps it from the same bits."""
-
-    wrong: list[str]
-    differences: list[str]
 
 
 class Trainer:
@@ -105,9 +96,7 @@ class Trainer:
         if not self.world.share(any(earlier(self.checkpoint))):
             return Resumed([], differences(begun or {}, first_conditions(self.net, self.stepper.device, size)))
         settings, steps = self._settings(), None if changed else len(self.train)
-        state, wrong = load_newest(
-            self.checkpoint, lambda state: require_fit(state, self.stepper, steps, settings, FREE)
-        )
+        state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, self.stepper, steps, settings))
         self.stepper.load(state["stepper"])
         self.epoch, self.total_seconds = state["epoch"], state["total_seconds"]
         if not changed:
@@ -302,11 +291,11 @@ class Trainer:
             raise self._not_a_number("loss", loss, f"in epoch {self.epoch} at step {step + 1}")
 
     def _require_finite_weights(self) -> None:
-        for name, tensor in self.stepper.best_net.state_dict().items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise self._not_a_number(name, math.nan, f"in epoch {self.epoch} after step {self.step}")
+        if found := not_finite(self.stepper.best_net.state_dict()):
+            kind, name = found.split(": ", 1)
+            raise self._not_a_number(name, kind, f"in epoch {self.epoch} after step {self.step}")
 
-    def _not_a_number(self, what: str, value: float, where: str) -> CnnkitError:
+    def _not_a_number(self, what: str, value: float | str, where: str) -> CnnkitError:
         return CnnkitError(
             f"the {what} is {value} {where}; {self.checkpoint} and best/ stay as they were before; "
             f"try an lr below {self.config.lr:g}, or --clip 1"

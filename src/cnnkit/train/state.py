@@ -1,7 +1,7 @@
 """What the state in a checkpoint must be: all of it can be taken up by a training, or none of it is."""
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -13,7 +13,10 @@ from cnnkit.core.tensors import some
 from cnnkit.train.step import Stepper
 from cnnkit.train.sums import EpochSums
 
-__all__ = ["require_fit"]
+__all__ = ["FREE", "Resumed", "require_fit"]
+
+# settings that may be others when a run goes on
+FREE = {"epochs", "patience", "max_time", "device", "accumulate", "checkpoint_steps", "checkpoint_minutes", "keep"}
 
 Tensors = dict[Word, Any]  # a network's, by name; an own state of a layer may be anything
 Seconds = Annotated[float, Field(strict=True, ge=0, le=1e12)]
@@ -57,12 +60,17 @@ class _State(_Plain):
     best_epoch: Count
 
 
-def require_fit(
-    state: Mapping[str, Any], stepper: Stepper, steps: int | None, settings: Mapping[str, Any], free: Collection[str]
-) -> None:
+class Resumed(NamedTuple):
+    """Where a run goes on: what was wrong with newer checkpoints, and what keeps it from the same bits."""
+
+    wrong: list[str]
+    differences: list[str]
+
+
+def require_fit(state: Mapping[str, Any], stepper: Stepper, steps: int | None, settings: Mapping[str, Any]) -> None:
     """Raise ValueError, which says what is wrong, unless a stepper can take up a state, in epochs of so many steps.
 
-    Without `steps`, the epoch under way is not taken up. Its settings must be the training's, but for the `free` ones.
+    Without `steps`, the epoch under way is not taken up. Its settings must be the training's, but for the FREE ones.
     Afterwards nothing of it can fail: types, ranges, names, shapes and the tensors' own types are the stepper's.
     """
     try:
@@ -70,7 +78,7 @@ def require_fit(
     except ValidationError as error:
         raise ValueError(first_error(error)) from error
     for name, value in plain.config.items():
-        if name not in settings or (name not in free and value != settings[name]):
+        if name not in settings or (name not in FREE and value != settings[name]):
             raise ValueError(f"its {name} is {brief(value)}, here {brief(settings.get(name))}")
     own, told = stepper.state(), plain.stepper
     steps = len(plain.losses) if steps is None and isinstance(plain.losses, Tensor) else steps or 0
