@@ -202,7 +202,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
             run.net[1].running_var[0] = float("inf")
 
     run.optimizer.register_step_post_hook(break_the_last)
-    with pytest.raises(CnnkitError, match=r"the 1\.running_var is Inf in epoch 1 after step 13"):
+    with pytest.raises(CnnkitError, match=r"the weights hold Inf: 1\.running_var, in epoch 1 after step 13"):
         run.run()
     state = load_checkpoint(tmp_path / "last.ckpt")
     assert (state["epoch"], state["step"]) == (1, 0)

@@ -27,6 +27,7 @@ __all__ = [
     "Word",
     "brief",
     "first_error",
+    "reason_of",
 ]
 
 MOST_CHANNELS, MOST_PIXELS, MOST_CLASSES = 2**16, 2**14, 10**6
@@ -56,9 +57,17 @@ def first_error(error: ValidationError) -> str:
     """Return what is wrong first of all in a file: where, what it should be, and what it is."""
     row = error.errors(include_url=False)[0]
     place = ".".join(map(str, row["loc"]))
-    reason = row["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    reason = reason_of(row)
     given = "" if row["type"] in ("missing", "extra_forbidden", "value_error") else f", not {brief(row['input'])}"
     return f"{place}: {reason}{given}".removeprefix(": ")
+
+
+def reason_of(row: Any) -> str:
+    """Return what pydantic says in a row of its errors, with numbers as people write them."""
+    if row["type"] == "less_than_equal":
+        most = row["ctx"]["le"]
+        return f"should be at most {most:,}" if isinstance(most, int) else f"should be at most {most:g}"
+    return str(row["msg"]).removeprefix("Value error, ").removeprefix("Input ")
 
 
 def brief(value: Any) -> str:

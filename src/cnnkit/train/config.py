@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError, unknown
-from cnnkit.core.schema import MOST_COUNT, MOST_EPOCHS, MOST_IMAGES, brief
+from cnnkit.core.schema import MOST_COUNT, MOST_EPOCHS, MOST_IMAGES, brief, reason_of
 
 __all__ = ["MOST_RATE", "TrainConfig", "explain"]
 
@@ -136,9 +136,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> UsageError:
 
 def _explain(row: Any, model: type[BaseModel]) -> str:
     name = ".".join(map(str, row["loc"][:2]))
-    reason = row["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    reason = reason_of(row)
     if not name:  # of several settings together
-        return str(reason)
+        return reason
     if name.startswith("batch_size."):
         return f"batch_size cannot be {brief(row['input'])}: it takes a number of images, or auto"
     if len(row["loc"]) > 2:  # one report for each type that would have been right

@@ -95,8 +95,8 @@ class Trainer:
         size = self.world.size
         if not self.world.share(any(earlier(self.checkpoint))):
             return Resumed([], differences(begun or {}, first_conditions(self.net, self.stepper.device, size)))
-        settings, steps = self._settings(), None if changed else len(self.train)
-        state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, self.stepper, steps, settings))
+        told = (self.stepper, None if changed else len(self.train), self._settings())
+        state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, *told))
         self.stepper.load(state["stepper"])
         self.epoch, self.total_seconds = state["epoch"], state["total_seconds"]
         if not changed:
@@ -235,7 +235,7 @@ class Trainer:
         self._require_finite_weights()
         metrics = evaluate(best_net, self.validation, self.world, self.stepper.predict) if self.validation else None
         if metrics and not metrics.loss < float("inf"):
-            raise self._not_a_number("validation loss", metrics.loss, f"after epoch {self.epoch}")
+            raise self._not_a_number(f"the validation loss is {metrics.loss} after epoch {self.epoch}")
         score = (metrics.accuracy, -metrics.loss) if metrics else None
         is_best = score is None or self.best is None or score > self.best
         record = EpochRecord(
@@ -288,15 +288,12 @@ class Trainer:
     def _require_numbers(self) -> None:
         if wrong := self.sums.first_wrong(self.step, self.stepper.skipped):
             step, loss = wrong
-            raise self._not_a_number("loss", loss, f"in epoch {self.epoch} at step {step + 1}")
+            raise self._not_a_number(f"the loss is {loss} in epoch {self.epoch} at step {step + 1}")
 
     def _require_finite_weights(self) -> None:
         if found := not_finite(self.stepper.best_net.state_dict()):
-            kind, name = found.split(": ", 1)
-            raise self._not_a_number(name, kind, f"in epoch {self.epoch} after step {self.step}")
+            raise self._not_a_number(f"the weights hold {found}, in epoch {self.epoch} after step {self.step}")
 
-    def _not_a_number(self, what: str, value: float | str, where: str) -> CnnkitError:
-        return CnnkitError(
-            f"the {what} is {value} {where}; {self.checkpoint} and best/ stay as they were before; "
-            f"try an lr below {self.config.lr:g}, or --clip 1"
-        )
+    def _not_a_number(self, what: str) -> CnnkitError:
+        kept = f"{self.checkpoint} and best/ stay as they were before"
+        return CnnkitError(f"{what}; {kept}; try an lr below {self.config.lr:g}, or --clip 1")
