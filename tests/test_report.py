@@ -356,7 +356,13 @@ DAMAGE = {
     "row without seconds": (insert_row({k: v for k, v in ROW.items() if k != "seconds"}), "metrics.jsonl: line 2"),
     "row without validation": (insert_row({k: v for k, v in ROW.items() if k != "val_loss"}), "metrics.jsonl: line 2"),
     "row of words": (insert_row(ROW | {"val_accuracy": "high"}), "metrics.jsonl: line 2"),
-    "row not finite": (insert_row(ROW | {"train_loss": float("nan")}), "metrics.jsonl: line 2"),
+    "row of huge numbers": (insert_row(ROW | {"epoch": 10**400}), "metrics.jsonl: line 2"),
+    "row of a list": (insert_row(ROW | {"train_loss": [1.0]}), "metrics.jsonl: line 2"),
+    "row of a word": (insert_row(ROW | {"epoch": "x"}), "metrics.jsonl: line 2"),
+    "row without end": (write("metrics.jsonl", "[" * 20_000 + "\n"), "nested too deeply"),
+    "test of huge numbers": (write("test.json", f'{{"accuracy": {10**400}}}'), "accuracy is"),
+    "settings without end": (write("config.toml", f"lr = {'[' * 20_000}"), "nested too deeply"),
+    "settings of huge numbers": (write("config.toml", f"epochs = {'9' * 5_000}"), "too many digits"),
     "rows binary": (write("metrics.jsonl", b"\xff\x00\n" * 3), "metrics.jsonl: line 1"),
     "rows a folder": (lambda run: ((run / "metrics.jsonl").unlink(), (run / "metrics.jsonl").mkdir()), "metrics.jsonl"),
     "test torn": (write("test.json", '{"accuracy": 0.'), "test.json"),
@@ -384,8 +390,11 @@ def test_a_damaged_run_is_listed_as_such(cli: Cli, runs: Path, name: str) -> Non
     assert word in listed["lenet-digits-1"]["problem"]
 
 
-def test_insert_row_alone_does_no_damage(runs: Path) -> None:
-    insert_row(ROW)(runs / "lenet-digits-1")
+@pytest.mark.parametrize(
+    "figures", [{}, {"train_loss": float("nan")}, {"val_loss": None}, {"train_loss": -float("inf")}]
+)
+def test_insert_row_alone_does_no_damage(runs: Path, figures: dict[str, float | None]) -> None:
+    insert_row(ROW | figures)(runs / "lenet-digits-1")
     assert summarise(runs / "lenet-digits-1").problem is None
 
 

@@ -73,6 +73,12 @@ def main() -> NoReturn:
     except OSError as error:
         _drop_output()
         _leave(f"cannot go on: {error}", 1)
+    except Exception as error:  # of ours
+        from cnnkit.cli.unexpected import describe, wants_traceback
+
+        if wants_traceback():
+            raise
+        _leave(describe(error), 1)
     _end(0)
 
 

@@ -6,8 +6,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cnnkit.experiment.config import RunConfig, merge
+from cnnkit.train.config import MOST_RATE
 
 __all__ = ["lr_find"]
+
+MOST_STEPS = 10**6  # a point of the curve each
 
 
 def lr_find(
@@ -50,9 +53,10 @@ def lr_find(
     from cnnkit.figures import Panel, Plot, Series, text_plot
     from cnnkit.train.lr_find import lr_range_test, suggest_lr
 
-    if not 0 < low < high or steps < 2:
+    if not 0 < low < high <= MOST_RATE or not 2 <= steps <= MOST_STEPS:
         raise UsageError(
-            f"--low must be above 0 and below --high, and --steps at least 2, not {low:g}, {high:g}, {steps}"
+            f"--low must be above 0 and below --high, this at most {MOST_RATE:g}, and --steps 2 to {MOST_STEPS:,}, "
+            f"not {low:g}, {high:g}, {steps}"
         )
     job = prepare(merge(given_flags(settings, net), config))
     for remark in job.remarks:

@@ -119,5 +119,5 @@ def _facts(trial: "FrozenTrial") -> dict[str, Any]:
 
 
 def _run_of(trial: "FrozenTrial") -> str:
-    path = Path(trial.user_attrs["run"])
+    path = Path(str(trial.user_attrs.get("run", "")))
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -17,6 +17,7 @@ from cnnkit.core.errors import CnnkitError
 __all__ = [
     "atomic_write",
     "cache_dir",
+    "expanded",
     "make_folder",
     "open_file",
     "read_bytes",
@@ -35,6 +36,11 @@ def cache_dir() -> Path:
     if own := os.environ.get("CNNKIT_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnkit"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder for its "~", or as it is where nobody has such a home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises RuntimeError
 
 
 def open_file(path: Path | str) -> BufferedReader:

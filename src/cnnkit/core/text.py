@@ -6,6 +6,7 @@ program it is what `os.fsdecode` gives, a string in which a byte that cannot be 
 
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -29,8 +30,10 @@ __all__ = [
     "shell",
     "to_csv",
     "to_json",
+    "without_passwords",
 ]
 
+PASSWORD = re.compile(r"(://[^:@/\s]*):[^/?#\s]*@")  # of a URL
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
 
@@ -38,11 +41,22 @@ MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore wi
 def printable(text: object) -> str:
     r"""Return text as one line that only prints: control and invisible characters, and bytes, become escapes.
 
+    Passwords of URLs are left out.
+
     >>> printable("a\x1b[31mred\n"), printable("\u202eabc"), printable("caf\udce9")
     ('a\\x1b[31mred\\n', '\\u202eabc', 'caf\\xe9')
     """
-    words = str(text)
+    words = without_passwords(str(text))
     return words if words.isprintable() else "".join(one if one.isprintable() else _escape(one) for one in words)
+
+
+def without_passwords(text: str) -> str:
+    """Return text whose URLs keep their passwords for themselves.
+
+    >>> without_passwords("https://me:secret@host/x")
+    'https://me:***@host/x'
+    """
+    return PASSWORD.sub(r"\1:***@", text) if "://" in text else text
 
 
 def html(text: object) -> str:
@@ -86,9 +100,12 @@ def decode(content: bytes) -> str:
     return os.fsdecode(content)
 
 
-def to_json(content: Any, *, ascii: bool = False) -> str:
-    r"""Return JSON, in UTF-8 or in ASCII alone; what cannot be printed, or is no UTF-8, is escaped: "caf\udce9"."""
-    text = json.dumps(content, indent=1, ensure_ascii=ascii)
+def to_json(content: Any, *, ascii: bool = False, indent: int | None = 1) -> str:
+    r"""Return JSON, in UTF-8 or in ASCII alone; what cannot be printed, or is no UTF-8, is escaped: "caf\udce9".
+
+    NaN and Inf, which JSON does not have, become null.
+    """
+    text = json.dumps(_finite(content), indent=indent, ensure_ascii=ascii, allow_nan=False)
     with suppress(UnicodeEncodeError):  # a locale without UTF-8: UTF-8 of its bytes
         text = os.fsencode(text).decode("utf-8", "surrogateescape")
     return NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
@@ -96,15 +113,17 @@ def to_json(content: Any, *, ascii: bool = False) -> str:
 
 def from_json(content: bytes | str) -> Any:
     """Return what `to_json` wrote, with names as the file system has them; raises ValueError if it is no JSON."""
-    with _shallow():
+    with _plain():
         value = json.loads(content)
     return value if sys.getfilesystemencoding() == "utf-8" else _native(value)
 
 
 def from_toml(content: bytes) -> dict[str, Any]:
     """Return the tables of a TOML file, with names as the file system has them; raises ValueError if it is none."""
-    with _shallow():
-        return tomllib.loads(decode(content))
+    with _plain():
+        tables = tomllib.loads(decode(content))
+        _require_digits(tables)
+        return tables
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> str:
@@ -115,12 +134,33 @@ def to_csv(rows: Iterable[Sequence[object]]) -> str:
 
 
 @contextmanager
-def _shallow() -> Iterator[None]:
-    """Raise ValueError for what is nested deeper than Python goes."""
+def _plain() -> Iterator[None]:
+    """Raise ValueError, in plain words, for what is nested deeper than Python goes and for numbers without end."""
     try:
         yield
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except ValueError as error:
+        if "set_int_max_str_digits" not in str(error):
+            raise
+        raise ValueError("a number has too many digits") from error
+
+
+def _require_digits(value: Any) -> None:
+    """Raise ValueError for a whole number that TOML does not have; Python cannot print the longest of them."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a number has too many digits")
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _require_digits(one)
+
+
+def _finite(value: Any) -> Any:
+    """Return what is to become JSON with None for NaN and Inf."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _native(value: Any) -> Any:

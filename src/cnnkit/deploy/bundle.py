@@ -1,24 +1,37 @@
 """A trained net in a folder: `model.safetensors` and a `config.json` that says everything else. No pickle."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, replace_folder, sha256, utf8_path, write_through
+from cnnkit.core.files import atomic_write, read_bytes, replace_folder, sha256, write_through
+from cnnkit.core.finite import not_finite
 from cnnkit.core.modules import unwrapped
+from cnnkit.core.schema import (
+    MOST_CHANNELS,
+    MOST_CLASSES,
+    Argument,
+    Figure,
+    Mean,
+    Pixels,
+    Share,
+    Std,
+    Word,
+    brief,
+    first_error,
+)
+from cnnkit.core.tensors import read_safetensors
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.preprocess import Preprocess
 
-__all__ = ["Bundle", "amend_bundle", "find_bundle", "give_own_weights", "read_bundle", "read_weights", "save_bundle"]
+__all__ = ["Bundle", "amend_bundle", "find_bundle", "read_bundle", "read_weights", "save_bundle"]
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 
@@ -29,35 +42,45 @@ class Bundle(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
-    net: str
-    arguments: dict[str, Any]
+    net: Word
+    arguments: dict[Word, Argument]
     """Of `cnnkit.create`, beyond the three below."""
-    in_channels: int
-    image_size: tuple[int, int]
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    in_channels: Annotated[int, Field(strict=True, ge=1, le=MOST_CHANNELS)]
+    image_size: tuple[Pixels, Pixels]
+    classes: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MOST_CLASSES)]
+    mean: Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+    std: Annotated[tuple[Std, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
     """Pixels enter as (x / 255 - mean) / std, by channel."""
-    resize: int | None = None
+    resize: Pixels | None = None
     """Pixels of the shorter side, before the middle is cut out; without it images are resized whole, with padding."""
-    data: str
-    data_dir: str | None
-    test_fraction: float = 0.1
+    data: Word
+    data_dir: Word | None
+    test_fraction: Share = 0.1
     """Share of a folder without test/ that was set aside for testing."""
-    test_data: str | None = None
+    test_data: Word | None = None
     """Where the test images are, if not with the others."""
-    data_sha256: str | None = None
+    data_sha256: Word | None = None
     """Of data handed in from Python, which have no place to be found at again."""
-    split_sha256: str
+    split_sha256: Word
     """Of the run's split.json: which images were never trained on."""
-    metrics: dict[str, float | int | bool | None]
-    versions: dict[str, str]
-    model_sha256: str = ""
+    metrics: dict[str, Figure]
+    versions: dict[Word, Word]
+    model_sha256: Word = ""
 
-    @field_serializer("metrics")
-    def _finite(self, metrics: dict[str, float | int | bool | None]) -> dict[str, float | int | bool | None]:
-        """JSON has neither NaN nor Inf."""
-        return {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
+    @field_validator("classes")
+    @classmethod
+    def _different(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        seen: set[str] = set()
+        if twice := next((name for name in classes if name in seen or seen.add(name)), None):  # type: ignore[func-returns-value]
+            raise ValueError(f"{twice!r} is there twice")
+        return classes
+
+    @model_validator(mode="after")
+    def _by_channel(self) -> "Bundle":
+        for name, values in {"mean": self.mean, "std": self.std}.items():
+            if len(values) not in (1, self.in_channels):
+                raise ValueError(f"{name} has {len(values)} values for {self.in_channels} channels")
+        return self
 
     @property
     def preprocess(self) -> Preprocess:
@@ -114,34 +137,44 @@ def read_bundle(path: Path) -> tuple[Path, Bundle]:
     Raises UsageError if `path` is neither, CnnkitError if the description is corrupt.
     """
     folder = find_bundle(path)
+    place = folder / CONFIG
     try:
-        return folder, Bundle.model_validate(from_json((folder / CONFIG).read_bytes()))
-    except (ValueError, OSError) as error:
-        raise CnnkitError(f"{folder / CONFIG}: the bundle's description is damaged ({_first(error)})") from error
+        content = from_json(read_bytes(place))
+        if isinstance(content, dict) and content.get("format", 1) != 1:
+            raise ValueError(f"it is of format {brief(content['format'])}; this version of cnnkit reads format 1")
+        return folder, Bundle.model_validate(content)
+    except ValidationError as error:
+        raise CnnkitError(f"{place}: the bundle's description is corrupt ({first_error(error)})") from error
+    except OSError as error:
+        raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CnnkitError(f"{place}: the bundle's description is corrupt ({error})") from error
 
 
-def read_weights(folder: Path, bundle: Bundle) -> dict[str, Tensor]:
-    """Return the bundle's weights by name; raises CnnkitError if they are corrupt."""
+def read_weights(folder: Path, bundle: Bundle, net: nn.Module | None = None) -> dict[str, Tensor]:
+    """Return the bundle's weights by name; those of `net`, which may be on the meta device, if it is given.
+
+    Names and shapes are compared with the net's before any tensor is read. Raises CnnkitError for weights that are
+    corrupt, another net's, or not finite.
+    """
     model = folder / MODEL
+    own = None if net is None else net.state_dict()
     try:
         if sha256(model) != bundle.model_sha256:
             raise CnnkitError(f"{model}: corrupt: its SHA-256 is not the one in {CONFIG}")
-        with utf8_path(model) as path:
-            return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CnnkitError(f"{model}: cannot be read ({_first(error)})") from error
+        weights = read_safetensors(model, own and {name: tuple(value.shape) for name, value in own.items()})
+    except OSError as error:
+        raise CnnkitError(f"{model}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CnnkitError(f"{model}: not the weights of {bundle.net} that {CONFIG} describes: {error}") from error
+    for name, value in (own or {}).items():
+        if _kind(weights[name]) != _kind(value):
+            raise CnnkitError(f"{model}: {name} holds {weights[name].dtype}, and the network {value.dtype}")
+    if found := not_finite(weights):
+        raise CnnkitError(f"{model}: the weights hold {found}; no answer of theirs is a number: train anew")
+    return weights
 
 
-def give_own_weights(folder: Path, bundle: Bundle, net: nn.Module) -> None:
-    """Give `net` the bundle's weights; raises CnnkitError if they are corrupt or another net's."""
-    try:
-        net.load_state_dict(read_weights(folder, bundle))
-    except RuntimeError as error:
-        raise CnnkitError(f"{folder / MODEL}: the weights are not those of {bundle.net} ({_first(error)})") from error
-
-
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        row = error.errors()[0]
-        return f"{'.'.join(map(str, row['loc']))}: {row['msg']}".removeprefix(": ")
-    return (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+def _kind(tensor: Tensor) -> torch.dtype:
+    """Return a tensor's type; floats of another precision are of one kind."""
+    return torch.float32 if tensor.is_floating_point() else tensor.dtype

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.files import expanded
+from cnnkit.core.finite import require_finite
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
+from cnnkit.core.schema import MOST_THREADS
 from cnnkit.core.shape import count
 from cnnkit.core.text import printable
 from cnnkit.data.preprocess import Preprocess
-from cnnkit.deploy.bundle import CONFIG, Bundle, give_own_weights, read_bundle
+from cnnkit.deploy.bundle import CONFIG, Bundle, read_bundle, read_weights
 from cnnkit.deploy.inputs import Input, each_image
 from cnnkit.deploy.predictions import Predictions, joined
 from cnnkit.nets import create
@@ -28,6 +31,7 @@ from cnnkit.nets.foreign import is_foreign, require_same
 __all__ = ["Classifier", "load"]
 
 BATCH = 32  # images: enough for a CPU, and few enough that decoding the next ones keeps up
+MOST_BATCH = 2**16  # images, which are all in memory
 DEPTH = 2  # batches that are decoded ahead
 
 
@@ -70,11 +74,12 @@ class Classifier:
         W), each uint8 or float from 0 to 1, a batch of these, or a list of any of them. Files are decoded ahead by
         `workers` threads (None: one for each processor) and shrunk as they are in training; one that cannot be read is
         in `errors` and ends nothing. `progress` tells on standard error how far it is. Raises UsageError for what is
-        no image, DataError for an array of other values or channels and for a folder without images.
+        no image, DataError for an array of other values or channels and for a folder without images, CnnkitError if
+        the network answers NaN or Inf.
         """
         inputs = list(each_image(images, self.bundle.in_channels))
-        size = count(BATCH if batch_size is None else batch_size, "batch_size")
-        threads = count(processors() if workers is None else workers, "workers")
+        size = count(BATCH if batch_size is None else batch_size, "batch_size", MOST_BATCH)
+        threads = count(processors() if workers is None else workers, "workers", MOST_THREADS)
         with Counter("predicting", len(inputs), progress and len(inputs) > size) as counter:
             return joined(self.classes, self._answers(inputs, size, threads, counter))
 
@@ -107,11 +112,11 @@ class Classifier:
                 names.append(one.name)
                 waiting.append(found)
             if len(waiting) == batch_size:
-                yield from zip(names, self._logits(waiting), strict=True)
+                yield from zip(names, self._logits(waiting, names), strict=True)
                 names, waiting = [], []
             counter.advance(1)
         if waiting:
-            yield from zip(names, self._logits(waiting), strict=True)
+            yield from zip(names, self._logits(waiting, names), strict=True)
 
     def _read(self, one: Input) -> np.ndarray | str:
         """Return an image's pixels, or why it cannot be read."""
@@ -123,10 +128,11 @@ class Classifier:
                 raise DataError(f"{one.name}: {error}") from error
             return str(error)
 
-    def _logits(self, pixels: list[np.ndarray]) -> Tensor:
+    def _logits(self, pixels: list[np.ndarray], names: list[str]) -> Tensor:
         x = self._prepared(pixels)
         with prediction_mode(self.net):
             logits: Tensor = self.net(x)
+        require_finite(self.net, x, logits, names)
         return logits.float().cpu()
 
     def _prepared(self, pixels: list[np.ndarray]) -> Tensor:
@@ -152,9 +158,9 @@ def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: tor
 
     A network that is not of the zoo is handed in again as `net`, which gets the weights. Raises UsageError if `path` is
     neither folder, or `net` is missing, of another kind, or given for a network of the zoo; CnnkitError if files are
-    corrupt or do not belong together.
+    corrupt or do not belong together, which shows before the network takes memory, and for weights with NaN or Inf.
     """
-    folder, bundle = read_bundle(Path(path).expanduser())
+    folder, bundle = read_bundle(expanded(path))
     where = pick_device(device) if isinstance(device, str) else device
     if is_foreign(bundle.net):
         if net is None:
@@ -167,19 +173,28 @@ def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: tor
     elif net is not None:
         raise UsageError(f"{path} holds {bundle.net} of the zoo: leave out net")
     else:
-        own = {
-            "in_channels": bundle.in_channels,
-            "num_classes": len(bundle.classes),
-            "image_size": bundle.image_size,
-            "pretrained": False,  # its weights lie beside it
-        }
-        try:
-            made = create(bundle.net, **(bundle.arguments | own))
-        except (UsageError, TypeError) as error:
-            raise CnnkitError(f"{folder / CONFIG}: the net cannot be built ({error})") from error
-    give_own_weights(folder, bundle, made)
+        made = _described(folder, bundle)
+    weights = read_weights(folder, bundle, made)
+    if not is_foreign(bundle.net):
+        made.to_empty(device="cpu")  # memory for what is known to have weights
+    made.load_state_dict(weights)
     made.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
     return Classifier(made, bundle, folder)
+
+
+def _described(folder: Path, bundle: Bundle) -> nn.Module:
+    """Return the bundle's network of the zoo on the meta device; raises CnnkitError if there is none such."""
+    own: dict[str, Any] = {
+        "in_channels": bundle.in_channels,
+        "num_classes": len(bundle.classes),
+        "image_size": bundle.image_size,
+        "pretrained": False,  # its weights lie beside it
+    }
+    try:
+        with torch.device("meta"):
+            return create(bundle.net, **(bundle.arguments | own))
+    except (UsageError, TypeError) as error:
+        raise CnnkitError(f"{folder / CONFIG}: the net cannot be built ({error})") from error
 
 
 def _few(classes: tuple[str, ...]) -> str:

@@ -30,9 +30,9 @@ from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.counts import about_classes
 from cnnkit.experiment.division import divide, divided_as
 from cnnkit.experiment.network import build_network
-from cnnkit.experiment.record import NEVER, SPLIT, Record, known_content
+from cnnkit.experiment.record import NEVER, Record, known_content, own_record
 from cnnkit.experiment.run_folder import RunFolder
-from cnnkit.experiment.start import Start, open_start
+from cnnkit.experiment.start import START, Start, open_start, read_start
 from cnnkit.nets import entry
 from cnnkit.nets.foreign import foreign_name, is_foreign, require_same
 from cnnkit.train import ALONE, World, initialise
@@ -40,7 +40,6 @@ from cnnkit.train.memory import fitting_batch
 
 __all__ = ["DATA", "NOTHING", "START", "Given", "Job", "looking_batch", "places", "prepare"]
 
-START = "start.json"
 MOST_PIXELS, MOST_IMAGES = 2**22, 500  # of a batch that is only looked at
 DATA = ("data", "validation_data", "test_data")  # settings that say where data are
 Size = tuple[int, int]
@@ -119,8 +118,8 @@ def prepare(
     device = pick_device(config.device, world.local_rank)
     config = config.model_copy(update=places(config))
     start = None if earlier and earlier.has_begun else open_start(config)
-    told = earlier.read_json(START) if earlier and (earlier.path / START).exists() else {}
-    record = earlier.read_json(SPLIT) if earlier else None
+    told = read_start(earlier) if earlier else {}
+    record = own_record(earlier.path) if earlier else None
     before = start.before if start else NEVER
     dataset = _read(config, given, size, before.used, record, allow_changed_data, progress and world.is_main)
     if record is None:

@@ -1,6 +1,5 @@
 """All settings of a run: those of the training, the network and the data."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +8,9 @@ from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.files import expanded
+from cnnkit.core.schema import MOST_COUNT, MOST_PIXELS, MOST_THREADS, Argument
+from cnnkit.core.text import from_json
 from cnnkit.experiment.recipes import recipe
 from cnnkit.experiment.run_folder import read_toml
 from cnnkit.train.config import TrainConfig, explain
@@ -36,7 +38,7 @@ class RunConfig(TrainConfig):
     """Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download."""
     recipe: str = "default"
     """The row of settings to start from, of those that `cnnkit recipes` prints."""
-    image_size: int | None = Field(None, ge=1)
+    image_size: int | None = Field(None, ge=1, le=MOST_PIXELS)
     """Pixels in height and width that the network sees; without it, its own size."""
     weights: str | None = None
     """Weights to start from, with the pixels that they are used to: a run folder, a bundle, a file of tensors (.pth,
@@ -48,15 +50,15 @@ class RunConfig(TrainConfig):
     """Share of the images, of each class, that is set aside for testing if the data have neither test nor val part."""
     split_seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the validation images; those for testing are always the same."""
-    min_images: int = Field(0, ge=0)
+    min_images: int = Field(0, ge=0, le=MOST_COUNT)
     """Leave out classes with fewer images to train on."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about an image that cannot be read: stop before training, or leave it out and say so."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(None, ge=1, le=MOST_THREADS)
     """Threads that decode images; without it, one for each processor."""
     tensorboard: bool = False
     """Write the run's tensorboard/ too, for TensorBoard to show."""
-    model_kwargs: dict[str, bool | int | float | str] = Field({})
+    model_kwargs: dict[str, Argument] = Field({})
     """Arguments of the network's builder: --model-kwargs.norm by_hand."""
 
     @field_validator("model_kwargs", mode="before")
@@ -80,7 +82,7 @@ class RunConfig(TrainConfig):
         """Make the saved settings mean the same from every folder; "true" is no place."""
         if not isinstance(weights, str | os.PathLike):
             return TRUE if weights is True else weights or None
-        return TRUE if str(weights).lower() == TRUE else str(Path(weights).expanduser().absolute())
+        return TRUE if str(weights).lower() == TRUE else str(expanded(weights).absolute())
 
     @model_validator(mode="after")
     def _one_start(self) -> "RunConfig":
@@ -132,21 +134,22 @@ def _with_those_of_weights(given: dict[str, Any]) -> dict[str, Any]:
     if str(place).lower() == TRUE:
         return {name: value for name, value in given.items() if name != "weights"} | {"pretrained": True}
     given = {"pretrained": False} | given  # whatever the recipe says
-    if not isinstance(place, str | os.PathLike) or not Path(place).expanduser().is_dir():
+    if not isinstance(place, str | os.PathLike) or not expanded(place).is_dir():
         return given
     from cnnkit.deploy import read_bundle
 
-    _, bundle = read_bundle(Path(place).expanduser())
+    _, bundle = read_bundle(expanded(place))
     if given.get("net", bundle.net) != bundle.net:
         return given  # which is told when the weights are read
     height, width = bundle.image_size
     said = {"net": bundle.net} | ({"image_size": height} if height == width else {})
     arguments = {name: value for name, value in bundle.arguments.items() if name != "pretrained"}
-    return said | given | {"model_kwargs": arguments | given.get("model_kwargs", {})}
+    own = given.get("model_kwargs", {})
+    return said | given | {"model_kwargs": arguments | own if isinstance(own, dict) else own}
 
 
 def _parse(value: Any) -> Any:
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        return from_json(value) if isinstance(value, str) else value
     except ValueError:
         return value

@@ -151,9 +151,9 @@ def _listed(record: Record, part: str, pool: ImageSet) -> Mapping[str, str | Non
     if has_digests(record):
         return dict(record[part])
     if part == "train":  # all others
-        rest = {*record["validation"], *record["test"]}
+        rest = {*record["validation"], *record.get("test", ())}
         return {name: None for name in pool.names if name not in rest}
-    return dict.fromkeys(record[part])
+    return dict.fromkeys(record.get(part, ()))
 
 
 def _found(pool: ImageSet, listed: Mapping[str, str | None]) -> Found:

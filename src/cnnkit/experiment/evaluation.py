@@ -1,5 +1,6 @@
 """What a trained network is worth on images that it has not seen."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from cnnkit.core.console import as_text, table
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.files import expanded
+from cnnkit.core.finite import require_finite
 from cnnkit.core.text import html
-from cnnkit.data import Batches, Reading
+from cnnkit.data import Batches, ImageSet, Reading
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import looking_batch
@@ -142,11 +145,11 @@ def evaluate(
     is `cnnkit.load`'s, the other arguments are `cnnkit.data.load_dataset`'s.
 
     Raises UsageError and DataError for what cannot be measured: other classes or channels, no test images, images that
-    cannot be read.
+    cannot be read; CnnkitError if the network answers NaN or Inf.
     """
     if isinstance(model, Classifier) and net is not None:
         raise UsageError("a Classifier has its network: leave out net")
-    path = None if isinstance(model, Classifier) else Path(model).expanduser()
+    path = None if isinstance(model, Classifier) else expanded(model)
     classifier = model if isinstance(model, Classifier) else load(model, net, device)
     bundle = classifier.bundle
     record = read_record(classifier.folder) if classifier.folder else None
@@ -166,11 +169,28 @@ def evaluate(
     if bundle.preprocess.channels(channels) != bundle.in_channels:
         raise DataError(f"{found.name} has {channels} channels, the network takes {bundle.in_channels}")
     batches = Batches(images, looking_batch(max(bundle.image_size)), bundle.preprocess, device=classifier.device)
-    metrics = measure(classifier.net, batches)
+    net = classifier.net
+    metrics = measure(net, batches, predict=_Watched(net, found.images))
+    if not math.isfinite(metrics.loss):
+        raise CnnkitError(f"the loss on {found.name} is {metrics.loss}: the network's answers are too large")
     report = Evaluation(bundle.net, found.name, bundle.classes, metrics, found.skipped, found.remarks)
     if path and data is None and (path / "config.toml").is_file():
         RunFolder.open(path).write_json("test.json", report.to_dict())
     return report
+
+
+class _Watched:
+    """A network whose answers must be numbers; it is given the images in their order."""
+
+    def __init__(self, net: nn.Module, images: ImageSet):
+        self.net, self.images, self.seen = net, images, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        rows = range(self.seen, self.seen + len(x))
+        require_finite(self.net, x, logits, self.images.names[rows.start : rows.stop] or [f"image {r}" for r in rows])
+        self.seen = rows.stop
+        return logits
 
 
 def _figure(value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.files import expanded
 from cnnkit.core.modules import unwrapped
 from cnnkit.data import place
 from cnnkit.experiment.build import Given
@@ -72,8 +73,8 @@ def fit(
         said["net"] = net
     folder = launch(
         {name: value for name, value in settings.items() if value is not None} | said,
-        output=Path(output).expanduser(),
-        resume=None if resume is None or resume is False else Path(LATEST if resume is True else resume).expanduser(),
+        output=expanded(output),
+        resume=None if resume is None or resume is False else expanded(LATEST if resume is True else resume),
         allow_changed_data=allow_changed_data,
         given=given,
         callbacks=callbacks,

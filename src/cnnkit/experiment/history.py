@@ -1,21 +1,24 @@
 """What a run's epochs brought: the rows of metrics.jsonl, as rows, as columns and as curves."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Annotated, Any, overload
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, unknown
 from cnnkit.core.extras import require
+from cnnkit.core.files import read_bytes
+from cnnkit.core.schema import MOST_COUNT, MOST_EPOCHS, Number, brief, first_error
+from cnnkit.core.text import from_json
 from cnnkit.figures.curves import Panel, Plot, Series
 from cnnkit.figures.html import html_table
 
 __all__ = ["METRICS", "History", "panels", "read_metrics", "require_number"]
 
 Row = dict[str, Any]
-NUMBERS = ("train_loss", "train_accuracy", "lr", "seconds", "images_per_second")
 METRICS = {  # title, label with its unit, and the figures of metrics.jsonl: training, validation
     "loss": ("Loss", "cross entropy (nats)", "train_loss", "val_loss"),
     "accuracy": ("Accuracy", "share of the images", "train_accuracy", "val_accuracy"),
@@ -33,6 +36,27 @@ SHOWN = {  # column, the figure and its format
     "seconds": ("seconds", ".1f"),
     "images/s": ("images_per_second", ",.0f"),
 }
+
+
+Positive = Annotated[float, Field(strict=True, ge=0, le=1e12)]
+Measured = Annotated[
+    Number | None,
+    BeforeValidator(lambda value: None if isinstance(value, float) and not math.isfinite(value) else value),
+]
+
+
+class Epoch(BaseModel):
+    """A row of metrics.jsonl; figures of a training that diverged are null, or NaN in files of earlier versions."""
+
+    epoch: Annotated[int, Field(strict=True, ge=1, le=MOST_EPOCHS)]
+    train_loss: Measured
+    train_accuracy: Measured
+    val_loss: Measured
+    val_accuracy: Measured
+    lr: Positive
+    seconds: Positive
+    images_per_second: Positive
+    best: Annotated[bool, Field(strict=True)]
 
 
 class History(Sequence[Row]):
@@ -129,32 +153,32 @@ def panels(runs: Mapping[str, Sequence[Row]], metrics: Sequence[str]) -> list[Pa
 def read_metrics(path: Path) -> list[Row]:
     """Return a run's rows of metrics.jsonl, one for each finished epoch, none if none has.
 
-    A last row that is being written, or that a crash tore, is left out. Raises DataError for any other that is
-    corrupt.
+    A last row that is being written, or that a crash tore, is left out; figures that are NaN or Inf are None. Raises
+    DataError for any other row that is corrupt, and for a file that cannot be read.
     """
+    place = path / "metrics.jsonl"
     try:
-        lines = (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        lines = read_bytes(place).decode(errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read ({error.strerror})") from error
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            row["epoch"] = int(require_number(row, "epoch"))
-            row |= {key: require_number(row, key) for key in NUMBERS}
-            row |= {key: require_number(row, key) for key in ("val_loss", "val_accuracy") if row[key] is not None}
-            row["best"] = bool(row["best"])
-        except (ValueError, TypeError, KeyError, DataError) as error:
-            raise DataError(f"{path / 'metrics.jsonl'}: line {number} is no row of metrics") from error
-        rows.append(row)
+            rows.append(Epoch.model_validate(from_json(line)).model_dump())
+        except ValidationError as error:
+            raise DataError(f"{place}: line {number} is no row of metrics ({first_error(error)})") from error
+        except ValueError as error:
+            raise DataError(f"{place}: line {number} is no row of metrics ({error})") from error
     return rows
 
 
 def require_number(row: Any, key: str) -> float:
     """Return a figure of a row; raises DataError if it is none."""
     value = row.get(key) if isinstance(row, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{key} is {value!r}, not a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_COUNT:
+        raise DataError(f"{key} is {brief(value)}, not a number")
     return value

@@ -17,7 +17,7 @@ from cnnkit.experiment.training import SHELL, Face, train_job
 from cnnkit.train.conditions import first_conditions
 from cnnkit.train.config import explain
 from cnnkit.train.distributed import ALONE, World, join_world
-from cnnkit.train.loop import FREE
+from cnnkit.train.state import FREE
 
 __all__ = ["begin_folder", "launch"]
 

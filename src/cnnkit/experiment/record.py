@@ -1,10 +1,13 @@
 """What split.json says: which images a run trains on, chooses by and is tested on, by their names and contents."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ValidationError, model_validator
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import read_bytes
+from cnnkit.core.schema import Count, Word, first_error
 from cnnkit.core.text import from_json
 
 __all__ = [
@@ -16,12 +19,38 @@ __all__ = [
     "content_before",
     "has_digests",
     "known_content",
+    "own_record",
     "read_record",
 ]
 
 SPLIT = "split.json"
 PARTS = ("train", "validation", "test")
 Record = dict[str, Any]
+
+
+class _Kept(BaseModel):
+    """What split.json holds: each part's names with their digests, or the names or rows that are not trained on."""
+
+    split_seed: Count = 0
+    seed: Count = 0  # of earlier versions
+    train: dict[Word, Word] | None = None
+    validation: dict[Word, Word] | list[Word] | list[Count]
+    test: dict[Word, Word] | list[Word] = []
+    labels: dict[Literal["train", "validation"], list[Count]] = {}
+    trained_before: list[Word] = []
+    chosen_before: list[Word] = []
+    train_sha256: Word = ""
+    data_sha256: list[Word] = []
+
+    @model_validator(mode="after")
+    def _alike(self) -> "_Kept":
+        wanted = list if self.train is None else dict
+        if not isinstance(self.validation, wanted) or not isinstance(self.test, wanted):
+            raise ValueError("train, validation and test must all have digests, or none")
+        parts = {"train": self.train or {}, "validation": self.validation}
+        if any(len(labels) != len(parts[part]) for part, labels in self.labels.items()):
+            raise ValueError("labels must have a label for each image")
+        return self
 
 
 class Before(NamedTuple):
@@ -67,6 +96,17 @@ def read_record(path: Path) -> Record | None:
         return None
     try:
         record: Record = from_json(read_bytes(place))
+        _Kept.model_validate(record)
         return record
-    except (OSError, ValueError) as error:
-        raise CnnkitError(f"{place}: cannot be read ({error})") from error
+    except OSError as error:
+        raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        reason = first_error(error) if isinstance(error, ValidationError) else str(error)
+        raise CnnkitError(f"{place}: corrupt ({reason})") from error
+
+
+def own_record(path: Path) -> Record:
+    """Return the split.json of a run folder; raises CnnkitError if it is missing or corrupt."""
+    if (record := read_record(path)) is None:
+        raise CnnkitError(f"{path / SPLIT}: there is no such file, and without it the run's images are not known")
+    return record

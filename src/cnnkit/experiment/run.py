@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.files import expanded
 from cnnkit.core.text import html, printable
 from cnnkit.data import is_handed_in
 from cnnkit.data.reading import BadImage
@@ -28,7 +29,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str], given: Given = NOTHING):
-        self.folder = RunFolder.open(Path(path).expanduser().absolute())
+        self.folder = RunFolder.open(expanded(path).absolute())
         self._given = given
 
     def __fspath__(self) -> str:
@@ -85,8 +86,9 @@ class Run:
             words += f" in {sum(history['seconds']):,.1f} s of training"
         if best := history.best:
             words += f"; the best is epoch {best['epoch']}"
-            if best["val_accuracy"] is not None:
-                words += f", with validation accuracy {best['val_accuracy']:.4f} and loss {best['val_loss']:.4f}"
+            figures = {"accuracy": best["val_accuracy"], "loss": best["val_loss"]}
+            told = [f"{name} {value:.4f}" for name, value in figures.items() if value is not None]
+            words += f", with validation {' and '.join(told)}" if told else ""
         return printable(f"{words}. Folder: {self.path}")
 
     def _repr_html_(self) -> str:

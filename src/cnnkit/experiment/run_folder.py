@@ -1,10 +1,8 @@
 """The folder of a run: what was asked, what happened, and on which machine."""
 
 import itertools
-import json
 import os
 import platform
-import re
 import shutil
 import sys
 import time
@@ -18,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder, read_bytes
-from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json
+from cnnkit.core.schema import brief
+from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
 from cnnkit.experiment.record import SPLIT
 
 __all__ = ["ENVIRONMENT", "RunFolder", "read_toml"]
@@ -133,7 +132,7 @@ class RunFolder:
             **conditions,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "command": [re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", word) for word in sys.argv],  # no password
+            "command": [without_passwords(word) for word in sys.argv],
         }
         self.write_json(ENVIRONMENT, facts | ({"job": job} if job else {}))
 
@@ -141,16 +140,21 @@ class RunFolder:
         """Write a JSON file into the folder, atomically."""
         atomic_write(self.path / name, to_json(content) + "\n")
 
-    def read_json(self, name: str) -> Any:
-        """Return what `write_json` wrote; raises CnnkitError if it is missing or damaged."""
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the object that `write_json` wrote; raises CnnkitError if it is missing or corrupt."""
         try:
-            return from_json(read_bytes(self.path / name))
-        except (OSError, ValueError) as error:
-            raise CnnkitError(f"{self.path / name}: cannot be read ({error})") from error
+            content = from_json(read_bytes(self.path / name))
+            if not isinstance(content, dict):
+                raise ValueError(f"{brief(content)} is no object")
+            return content
+        except OSError as error:
+            raise CnnkitError(f"{self.path / name}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise CnnkitError(f"{self.path / name}: corrupt ({error})") from error
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
-        self._append(METRICS, json.dumps(row))
+        self._append(METRICS, to_json(row, indent=None))
 
     def drop_metrics_from(self, epoch: int) -> None:
         """Forget the rows of `epoch` and later, which a resumed run is about to repeat."""
@@ -158,7 +162,7 @@ class RunFolder:
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             rows = [row for line in lines if (row := _parse(line)) and row["epoch"] < epoch]
-            atomic_write(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+            atomic_write(path, "".join(f"{to_json(row, indent=None)}\n" for row in rows))
 
     def log(self, lines: Iterable[str]) -> None:
         """Append lines to log.txt."""
@@ -186,7 +190,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _parse(line: str) -> dict[str, Any] | None:
     """Return the row in a line, or None for one that a crash or a full disk tore."""
     try:
-        row = json.loads(line)
+        row = from_json(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None

@@ -3,23 +3,44 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
-from cnnkit.core.errors import UsageError
+from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.schema import MOST_CHANNELS, Mean, Std, Word, first_error
 from cnnkit.data import Preprocess
 from cnnkit.deploy import published_preprocess, read_bundle, read_weights
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.record import NEVER, Before, content_before, read_record
+from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.nets import create
 from cnnkit.nets.foreign import is_foreign
 from cnnkit.nets.pretrained import WEIGHTS, download_weights, own_names
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 from cnnkit.nets.zoo import full_name
 
-__all__ = ["Start", "open_start"]
+__all__ = ["START", "Start", "Told", "open_start", "read_start"]
+
+START = "start.json"
+
+
+class Told(BaseModel):
+    """What a run's start.json says of the weights that it started from."""
+
+    in_channels: Annotated[int, Field(strict=True, ge=1, le=MOST_CHANNELS)]
+    mean: Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+    std: Annotated[tuple[Std, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+    source: Word
+    loaded: Word
+
+    @model_validator(mode="after")
+    def _by_channel(self) -> "Told":
+        if not {len(self.mean), len(self.std)} <= {1, self.in_channels}:
+            raise ValueError(f"mean and std have other numbers of values than {self.in_channels} channels")
+        return self
 
 
 @dataclass(frozen=True)
@@ -83,3 +104,14 @@ def _first_channels(config: RunConfig, tensors: Mapping[str, Tensor]) -> int | N
     tensors = own_names(net, full_name(config.net), tensors)
     first = next((name for name, value in net.state_dict().items() if value.ndim == 4), "")
     return tensors[first].shape[1] if first in tensors and tensors[first].ndim == 4 else None
+
+
+def read_start(folder: RunFolder) -> dict[str, Any]:
+    """Return what a run's start.json says; nothing if there is none. Raises CnnkitError if it is corrupt."""
+    place = folder.path / START
+    if not place.exists():
+        return {}
+    try:
+        return Told.model_validate(folder.read_json(START)).model_dump()
+    except ValidationError as error:
+        raise CnnkitError(f"{place}: corrupt ({first_error(error)})") from error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.finite import require_finite
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.shape import by
@@ -24,12 +25,15 @@ def feature_maps(model: nn.Module | Classifier, image: Any, names: Iterable[str]
     dotted paths of stages or layers ("conv2", "conv2.0.body.conv1"); without them, all stages in order. A map is N x C'
     x H' x W', a dense layer's output N x F. Of a layer that runs more than once, the last output. The net stays as it
     was. Raises UsageError for a name the net does not have, a part that does not run or gives no tensor, and a batch
-    that the net cannot take.
+    that the net cannot take; CnnkitError for maps with NaN or Inf.
     """
     net, x = network(model), model.batch(image) if isinstance(model, Classifier) else image
     # tensors made in inference mode could not be trained on later
     with prediction_mode(net), torch.inference_mode(False), torch.no_grad():
-        return outputs(net, x, names)
+        maps = outputs(net, x, names)
+    for name, values in maps.items():
+        require_finite(net, x, values, [f"image {row} in {name}" for row in range(len(x))])
+    return maps
 
 
 def filters(model: nn.Module | Classifier, name: str | None = None) -> Tensor:

@@ -7,9 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cnnkit.core.errors import CnnkitError, UsageError, unknown
+from cnnkit.core.memory import free_bytes
 from cnnkit.core.shape import Pair, by, count, pair
 from cnnkit.nets.alexnet import alexnet
 from cnnkit.nets.densenet import densenet
@@ -63,6 +65,7 @@ HUANG = "Huang et al. 2017, table 1"
 GREY, COLOUR, SMALL = (1, 224, 224), (3, 224, 224), (1, 96, 96)
 FIXED = {"image_size", "layout", "depth"}  # what a row's name says
 FULL = "3 x 224 x 224, 1,000 classes"
+GIB = 2**30  # bytes
 
 
 def _chapters(
@@ -198,8 +201,8 @@ def create(
     `kwargs` are the builder's own (`help(cnnkit.nets.lenet_bn)`). `pretrained` loads weights: True downloads
     torchvision's (rows ".tv"; `cnnkit.nets.WEIGHTS` says how their images are prepared), a path names a file of them;
     the head is new if you give another `num_classes`.
-    Raises UsageError for an unknown name or argument, and for an image smaller than the network can take; DataError
-    for weights that cannot be had or are another network's.
+    Raises UsageError for an unknown name or argument, for an image smaller than the network can take, and for weights
+    that are larger than the free memory; DataError for weights that cannot be had or are another network's.
 
     >>> net = create("lenet", num_classes=3)
     >>> [name for name, stage in net.named_children()]
@@ -221,15 +224,30 @@ def create(
     for argument in kwargs:
         if argument not in known:
             raise unknown(f"argument of {name}", argument, known | arguments.keys() | {"image_size", "pretrained"})
+    told = f"{name}{f' with {kwargs}' if kwargs else ''}"
     try:
-        net = row.build(**arguments, image_size=size, **row.arguments, **kwargs)
+        with torch.device("meta"):  # shapes alone, which take no memory
+            net = row.build(**arguments, image_size=size, **row.arguments, **kwargs)
+        if torch.get_default_device().type != "meta":
+            _require_room(net, told)
+            net = row.build(**arguments, image_size=size, **row.arguments, **kwargs)
     except CnnkitError:
         raise
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # also: no memory for so many weights
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"{name} cannot be built{f' with {kwargs}' if kwargs else ''}: {reason}") from error
+        raise UsageError(f"{told} cannot be built: {reason}") from error
     if not isinstance(pretrained, bool | str | Path):
         raise UsageError(f"pretrained must be True, False or a path, not {pretrained!r}")
     if pretrained is not False:
         load_pretrained(net, name, None if pretrained is True else Path(pretrained), new_head=num_classes is not None)
     return net
+
+
+def _require_room(net: nn.Module, told: str) -> None:
+    """Raise UsageError if the memory that is left cannot hold the weights of a network."""
+    needed, free = sum(value.nbytes for value in net.state_dict().values()), free_bytes(torch.device("cpu"))
+    if needed > free:
+        raise UsageError(
+            f"{told} cannot be built: its weights take {needed / GIB:,.1f} GiB, and {free / GIB:,.1f} GiB of memory "
+            "are free; make it narrower, or its images smaller"
+        )

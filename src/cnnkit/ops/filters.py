@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.schema import brief
 from cnnkit.core.shape import Padding, Pair, output_size, pair
 from cnnkit.ops.corr2d import corr2d
 from cnnkit.ops.window import pad, require_rank
@@ -35,10 +36,10 @@ def parse_kernel(text: str) -> Tensor:
         return torch.tensor(KERNELS[text], dtype=torch.float32)
     try:
         kernel = torch.tensor(json.loads(text), dtype=torch.float32)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"kernel {text!r} is not rows of numbers of equal length: write [[1, -1]]") from error
+    except (ValueError, TypeError, RecursionError, OverflowError, RuntimeError) as error:
+        raise UsageError(f"kernel {brief(text)} is not rows of numbers of equal length: write [[1, -1]]") from error
     if kernel.ndim != 2 or not kernel.numel() or not kernel.isfinite().all():
-        raise UsageError(f"kernel {text!r} must be rows of finite numbers, at least one: write [[1, -1]]")
+        raise UsageError(f"kernel {brief(text)} must be rows of finite numbers, at least one: write [[1, -1]]")
     return kernel
 
 

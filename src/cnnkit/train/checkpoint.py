@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to go on, in files that are whole or not there."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import atomic_write
+from cnnkit.core.memory import free_bytes
+from cnnkit.core.tensors import read_torch
 
 __all__ = ["digest", "earlier", "load_checkpoint", "load_newest", "save_checkpoint"]
 
@@ -42,17 +44,22 @@ def earlier(path: Path) -> Iterator[Path]:
     yield from (candidate for candidate in candidates if candidate.exists())
 
 
-def load_newest(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the state in the newest undamaged file of `path` and those kept before it, and what was wrong with others.
+def load_newest(path: Path, require: Callable[[dict[str, Any]], None]) -> tuple[dict[str, Any], list[str]]:
+    """Return the newest state of `path` and those kept before it that can be used, and what was wrong with newer ones.
 
-    Raises CnnkitError if there is none.
+    `require` raises ValueError, with the reason alone, for a state that does not fit. Raises CnnkitError if there is
+    none.
     """
     wrong: list[str] = []
     for candidate in earlier(path):
         try:
-            return load_checkpoint(candidate), wrong
+            state = load_checkpoint(candidate)
+            require(state)
+            return state, wrong
         except CnnkitError as error:
             wrong.append(str(error))
+        except ValueError as error:
+            wrong.append(f"{candidate}: the checkpoint does not fit this run ({error})")
     if not wrong:
         raise CnnkitError(f"{path}: there is no checkpoint to continue from; start the run anew")
     raise CnnkitError(f"{'; '.join(wrong)}; best/ may still be good")
@@ -61,19 +68,20 @@ def load_newest(path: Path) -> tuple[dict[str, Any], list[str]]:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return what `save_checkpoint` wrote, on the CPU, without running any code from the file.
 
-    Raises CnnkitError if the file is missing, damaged, or of another format.
+    Raises CnnkitError if the file is missing, corrupt, or of another format.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CnnkitError(f"{path}: there is no such checkpoint") from error
-    except Exception as error:  # torch.load meets damage with errors of many types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CnnkitError(f"{path}: the checkpoint is damaged ({reason})") from error
+        state = read_torch(path, free_bytes(torch.device("cpu")))
+    except OSError as error:
+        raise CnnkitError(f"{path}: the checkpoint cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        reason = str(error).partition(";")[0]  # what follows is for files of weights
+        raise CnnkitError(f"{path}: not a checkpoint that can be used: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CnnkitError(f"{path}: not a checkpoint of format {FORMAT}, which this version of cnnkit reads")
-    if state.pop("sha256") != digest({name: value for name, value in state.items() if name != "format"}):
-        raise CnnkitError(f"{path}: the checkpoint is damaged (its sha256 is another)")
+    told = state.pop("sha256", None)
+    if told != digest({name: value for name, value in state.items() if name != "format"}):
+        raise CnnkitError(f"{path}: the checkpoint is corrupt (its sha256 is another)")
     return state
 
 
@@ -85,9 +93,9 @@ def digest(state: dict[str, Any]) -> str:
     """Return the SHA-256 of all that the state holds; torch's own reader does not check the tensors' bytes."""
     found = hashlib.sha256()
     for path, leaf in tree_flatten_with_path(state)[0]:
-        found.update(keystr(path).encode())
+        found.update(keystr(path).encode("utf-8", "surrogatepass"))
         if isinstance(leaf, torch.Tensor):
             found.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
-            found.update(repr(leaf).encode())
+            found.update(repr(leaf).encode("utf-8", "surrogatepass"))
     return found.hexdigest()

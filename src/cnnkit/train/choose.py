@@ -17,6 +17,7 @@ from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
 from cnnkit.core.processor import processor
+from cnnkit.core.text import to_json
 from cnnkit.data.batches import Batches
 from cnnkit.train.captured import uncapturable
 from cnnkit.train.config import TrainConfig
@@ -119,7 +120,7 @@ def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainC
 def _keep_first(file: Path, plan: Plan) -> None:
     """Write the plan; of several processes that chose one at the same time, the first one's stays."""
     mine = make_folder(file.parent) / f"{file.stem}.{os.getpid()}"
-    atomic_write(mine, plan.model_dump_json(indent=1))
+    atomic_write(mine, to_json(plan.model_dump(mode="json")))
     try:
         os.link(mine, file)
     except OSError:  # it is there already, or this file system has no links

@@ -1,15 +1,15 @@
 """The training loop: epochs, validation, checkpoints that a killed or stopped run continues from."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
+from cnnkit.core.finite import not_finite
 from cnnkit.core.modules import unwrapped
 from cnnkit.data.batches import Batches
 from cnnkit.train.callbacks import Callbacks, EpochRecord, StepRecord, TrainRecord
@@ -25,22 +25,14 @@ from cnnkit.train.metrics import evaluate
 from cnnkit.train.objective import balanced_weights
 from cnnkit.train.plan import Plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
+from cnnkit.train.state import Resumed, require_fit
 from cnnkit.train.step import Step
 from cnnkit.train.sums import EpochSums
 
-__all__ = ["Resumed", "Trainer"]
+__all__ = ["Trainer"]
 
 LOOK_SECONDS = 0.2  # between looks at the losses, which may wait for the device
 AGREE_STEPS = 8  # between the moments when several processes agree on whether to stop
-# settings that may be others when a run goes on
-FREE = {"epochs", "patience", "max_time", "device", "accumulate", "checkpoint_steps", "checkpoint_minutes", "keep"}
-
-
-class Resumed(NamedTuple):
-    """Where a run goes on: what was wrong with newer checkpoints, and what keeps it from the same bits."""
-
-    wrong: list[str]
-    differences: list[str]
 
 
 class Trainer:
@@ -97,27 +89,20 @@ class Trainer:
         """Take up the newest whole checkpoint: under the same conditions, on a CPU, the run goes on to the bit.
 
         Without any checkpoint, it starts at the first step; `begun` are the conditions that its folder was made under.
-        If the images have `changed`, the epoch under way begins anew. Raises CnnkitError if all checkpoints are corrupt
-        or another net's.
+        If the images have `changed`, the epoch under way begins anew. Raises CnnkitError, with nothing taken up, if all
+        checkpoints are corrupt or another net's.
         """
         size = self.world.size
         if not self.world.share(any(earlier(self.checkpoint))):
             return Resumed([], differences(begun or {}, first_conditions(self.net, self.stepper.device, size)))
-        state, wrong = load_newest(self.checkpoint)
-        try:
-            for name, value in state["config"].items():
-                if value != self._settings()[name] and name not in FREE:
-                    raise ValueError(f"its {name} is {value!r}, here {self._settings()[name]!r}")
-            self.stepper.load(state["stepper"])
-            self.epoch = state["epoch"]
-            self.total_seconds = state["total_seconds"]
-            if not changed:
-                self.step = state["step"]
-                self.sums.load(state)
-            self.best, self.best_epoch = state["best"] and tuple(state["best"]), state["best_epoch"]
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CnnkitError(f"{self.checkpoint}: the checkpoint does not fit this run ({reason})") from error
+        told = (self.stepper, None if changed else len(self.train), self._settings())
+        state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, *told))
+        self.stepper.load(state["stepper"])
+        self.epoch, self.total_seconds = state["epoch"], state["total_seconds"]
+        if not changed:
+            self.step = state["step"]
+            self.sums.load(state)
+        self.best, self.best_epoch = state["best"] and tuple(state["best"]), state["best_epoch"]
         now = conditions(self.stepper.device, size, self.plan)
         return Resumed(wrong, differences(state.get("conditions", {}), now))
 
@@ -250,7 +235,7 @@ class Trainer:
         self._require_finite_weights()
         metrics = evaluate(best_net, self.validation, self.world, self.stepper.predict) if self.validation else None
         if metrics and not metrics.loss < float("inf"):
-            raise self._not_a_number("validation loss", metrics.loss, f"after epoch {self.epoch}")
+            raise self._not_a_number(f"the validation loss is {metrics.loss} after epoch {self.epoch}")
         score = (metrics.accuracy, -metrics.loss) if metrics else None
         is_best = score is None or self.best is None or score > self.best
         record = EpochRecord(
@@ -303,15 +288,12 @@ class Trainer:
     def _require_numbers(self) -> None:
         if wrong := self.sums.first_wrong(self.step, self.stepper.skipped):
             step, loss = wrong
-            raise self._not_a_number("loss", loss, f"in epoch {self.epoch} at step {step + 1}")
+            raise self._not_a_number(f"the loss is {loss} in epoch {self.epoch} at step {step + 1}")
 
     def _require_finite_weights(self) -> None:
-        for name, tensor in self.stepper.best_net.state_dict().items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise self._not_a_number(name, math.nan, f"in epoch {self.epoch} after step {self.step}")
+        if found := not_finite(self.stepper.best_net.state_dict()):
+            raise self._not_a_number(f"the weights hold {found}, in epoch {self.epoch} after step {self.step}")
 
-    def _not_a_number(self, what: str, value: float, where: str) -> CnnkitError:
-        return CnnkitError(
-            f"the {what} is {value} {where}; {self.checkpoint} and best/ stay as they were before; "
-            f"try an lr below {self.config.lr:g}, or --clip 1"
-        )
+    def _not_a_number(self, what: str) -> CnnkitError:
+        kept = f"{self.checkpoint} and best/ stay as they were before"
+        return CnnkitError(f"{what}; {kept}; try an lr below {self.config.lr:g}, or --clip 1")

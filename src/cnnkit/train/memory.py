@@ -1,15 +1,14 @@
 """How many images fit into memory, and what to say when they do not."""
 
 import copy
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.memory import free_bytes, is_about_memory
 from cnnkit.core.modes import eval_mode
 from cnnkit.train.config import TrainConfig
 
@@ -28,7 +27,7 @@ def explain_memory(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_about_memory(error):
+        if not is_about_memory(error):
             raise
         half = max(1, int(config.batch_size) // 2)
         raise CnnkitError(
@@ -48,7 +47,7 @@ def fitting_batch(net: nn.Module, image: tuple[int, int, int], num_images: int, 
     device = next(net.parameters()).device
     per_image = _kept_bytes(net, torch.zeros(2, *image, device=device)) // 2 * TEMPORARY
     weights = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
-    free = SHARE * _free_bytes(device) - COPIES * weights
+    free = SHARE * free_bytes(device) - COPIES * weights
     fits = int(min(free // max(per_image, 1) * config.accumulate, LARGEST, max(SMALLEST, num_images // FEWEST_STEPS)))
     while fits >= 2:
         size = 1 << (fits.bit_length() - 1)
@@ -79,27 +78,8 @@ def _step_fits(net: nn.Module, x: Tensor) -> bool:
     try:
         torch.autograd.grad(net(x).sum(), [parameter for parameter in net.parameters() if parameter.requires_grad])
     except RuntimeError as error:
-        if not _is_about_memory(error):
+        if not is_about_memory(error):
             raise
         torch.cuda.empty_cache()
         return False
     return True
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
-    if (meminfo := Path("/proc/meminfo")).exists():  # counts what caches would give back
-        rows = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        free = [1024 * int(rows["MemAvailable"].split()[0])]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")  # of a container
-    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdecimal():
-        free.append(int(most) - int(used.read_text()))
-    return min(free)
-
-
-def _is_about_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in ("can't allocate memory", "out of memory")
-    )

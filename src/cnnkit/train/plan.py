@@ -7,13 +7,16 @@ normalisation's statistics stay in float32.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.files import read_bytes
+from cnnkit.core.schema import MOST_THREADS, first_error
+from cnnkit.core.text import from_json
 from cnnkit.ops.layout import FORMATS, MemoryFormat, lay_out
 from cnnkit.ops.max_pool import compile_pooling
 from cnnkit.ops.tuned import Algorithms, tune
@@ -32,9 +35,9 @@ class Plan(BaseModel):
     engine: Literal["torch", "lanes"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     memory_format: MemoryFormat = "channels_last"
-    threads: int | None = None
-    compiled: bool = False
-    graph: bool = False
+    threads: Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)] | None = None
+    compiled: Annotated[bool, Field(strict=True)] = False
+    graph: Annotated[bool, Field(strict=True)] = False
     pooling: Literal["torch", "compiled"] = "torch"
     convolutions: dict[str, Algorithms] = {}
 
@@ -80,13 +83,12 @@ def use_plan(net: nn.Module, plan: Plan) -> None:
 def read_plan(path: Path) -> Plan:
     """Return the plan in a JSON file, such as a run's plan.json; raises UsageError if it is none."""
     try:
-        return Plan.model_validate_json(path.read_bytes())
+        return Plan.model_validate(from_json(read_bytes(path)))
     except OSError as error:
         raise UsageError(f"plan {path}: cannot be read ({error.strerror}); it takes auto, off or a file") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(f"plan {path}: not a plan ({where}: {first['msg']}); --plan auto makes one") from error
+    except ValueError as error:
+        reason = first_error(error) if isinstance(error, ValidationError) else str(error)
+        raise UsageError(f"plan {path}: not a plan ({reason}); --plan auto makes one") from error
 
 
 @contextmanager

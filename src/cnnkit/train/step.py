@@ -230,9 +230,10 @@ class Stepper:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned; raises KeyError, RuntimeError or ValueError if it is another net's."""
+        """Take up what `state` returned, for which `require_fit` has found it to be; the settings stay the own ones."""
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        own = self.optimizer.state_dict()
+        self.optimizer.load_state_dict(own | {"state": state["optimizer"]["state"]})
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.steps = state["average"]["steps"]

@@ -26,6 +26,7 @@ from cnnkit.train.interrupt import stop_requested
 
 __all__ = ["search", "shown"]
 
+MOST_TRIALS = 10**6  # each of which every worker knows
 ALIKE = 5  # failures for one reason, and nothing but them, that end a search
 POLL_SECONDS = 2  # between looks at what other workers have come to
 
@@ -50,8 +51,8 @@ def search(
     name in `output`. No trial begins after `timeout` minutes. Each trial that ends is logged. Raises UsageError for
     what cannot be searched, CnnkitError if the first trials fail all alike or the storage cannot be used.
     """
-    if trials < 1:
-        raise UsageError(f"--trials must be at least 1, not {trials}")
+    if not 1 <= trials <= MOST_TRIALS:
+        raise UsageError(f"--trials must be at least 1 and at most {MOST_TRIALS:,}, not {trials}")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout must be above 0, not {timeout:g}")
     name = name or config.stem

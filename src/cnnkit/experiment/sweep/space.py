@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.schema import MOST_COUNT
 from cnnkit.train.config import explain
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class Range(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    low: int | float = Field(allow_inf_nan=False)
-    high: int | float = Field(allow_inf_nan=False)
+    low: int | float = Field(ge=-MOST_COUNT, le=MOST_COUNT)
+    high: int | float = Field(ge=-MOST_COUNT, le=MOST_COUNT)
     log: bool = False
-    step: int | float | None = Field(None, gt=0, allow_inf_nan=False)
+    step: int | float | None = Field(None, ge=1e-12, le=MOST_COUNT)
 
     @model_validator(mode="after")
     def _together(self) -> "Range":
@@ -142,4 +143,4 @@ def _dimension(name: str, value: Any) -> Choices | Range:
 
 def _label(value: Any) -> str | int | float:
     """Return what stands for a value where it is stored: itself, or its JSON."""
-    return value if isinstance(value, str | int | float) else json.dumps(value)
+    return value if isinstance(value, str | int | float) else json.dumps(value, default=str)  # TOML has dates

@@ -11,7 +11,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import make_folder
+from cnnkit.core.files import make_folder, open_file
+from cnnkit.core.text import without_passwords
 
 __all__ = ["StudyError", "one_line", "open_storage"]
 
@@ -31,7 +32,9 @@ def open_storage(text: str) -> tuple[str, BaseStorage]:
     if Path(text).suffix in JOURNALS and "://" not in text:
         try:
             return text, _open_journal(Path(text))
-        except (OSError, ValueError, LookupError) as error:
+        except CnnkitError:
+            raise
+        except Exception as error:  # what optuna says to a journal that is none
             raise StudyError(f"{text} cannot be used as a journal: {one_line(error)}") from error
     try:
         url = sqlalchemy.engine.make_url(text)
@@ -64,11 +67,14 @@ def open_storage(text: str) -> tuple[str, BaseStorage]:
 def _open_journal(path: Path) -> JournalStorage:
     """Open a journal file, without the end of a last line that a crash or a full disk tore."""
     make_folder(path.parent)
+    if path.exists():
+        open_file(path).close()  # no pipe or device, which could be waited for without end
     lock = JournalFileSymlinkLock(str(path))
     backend = JournalFileBackend(str(path), lock)
     lock.acquire()
     try:
-        content = path.read_bytes()
+        with open_file(path) as file:
+            content = file.read()
         if content and not content.startswith(b'{"op_code":'):
             raise ValueError("it is another kind of file")
         if (end := content.rfind(b"\n") + 1) < len(content):
@@ -79,7 +85,7 @@ def _open_journal(path: Path) -> JournalStorage:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the innermost reason, on one line."""
+    """Return the innermost reason, on one line, without the password of a data base."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+    return without_passwords(" ".join(str(error).split())) or type(error).__name__

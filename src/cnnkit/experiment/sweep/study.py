@@ -5,6 +5,7 @@ place. Workers agree without locks: storages give trials their numbers one by on
 comes to the same end.
 """
 
+import math
 import threading
 import time
 import warnings
@@ -17,7 +18,6 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, UsageError
@@ -130,9 +130,10 @@ class Study:
         with self._watched(), warnings.catch_warnings(action="ignore"):
             if len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < TELLING:
                 return {}
-            return optuna.importance.get_param_importances(
+            found = optuna.importance.get_param_importances(
                 self._study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
             )
+        return {name: share for name, share in found.items() if math.isfinite(share)}
 
     def _join(self, about: dict[str, Any]) -> None:
         known = self._study.user_attrs.get("about")
@@ -210,7 +211,7 @@ class Study:
             raise TakenOver from error
         except CnnkitError:
             raise
-        except (optuna.exceptions.OptunaError, SQLAlchemyError, OSError, ValueError, LookupError) as error:
+        except Exception as error:  # of the storage, or of what others wrote into it
             raise StudyError(
                 f"the study in {self._where} cannot be used: {one_line(error)}; the same command goes on with it"
             ) from error

@@ -75,7 +75,8 @@ class Worker:
         self.study.note(trial, run=str(run.path.resolve()))
         score = _Score(self.study, trial, self.stop, job.config.epochs)
         for row in read_metrics(run.path) if resumed else ():
-            score.keep(row["epoch"], row["val_accuracy"])
+            if row["val_accuracy"] is not None:
+                score.keep(row["epoch"], row["val_accuracy"])
         train_job(job, run, ALONE, resume=resumed, callbacks=[score], progress=False)
         return max(score.values.values())
 

@@ -1,0 +1,59 @@
+"""Numbers that are none, NaN and Inf: where they are in a network, and where they come from."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnkit.core.errors import CnnkitError
+from cnnkit.core.modes import prediction_mode
+
+__all__ = ["not_finite", "require_finite"]
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the first of some tensors that holds NaN or Inf, as "NaN: NAME"; None if all are finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            values = tensor if tensor.itemsize > 1 else tensor.float()  # torch does not look into eight bits
+            if not values.isfinite().all():
+                return f"{'NaN' if values.isnan().any() else 'Inf'}: {name}"
+    return None
+
+
+def require_finite(net: nn.Module, x: Tensor, logits: Tensor, names: Sequence[object]) -> None:
+    """Raise CnnkitError, which names the image and says why, if a network's logits for images x are not all finite."""
+    wrong = ~logits.isfinite().flatten(1)
+    if not wrong.any():
+        return
+    row = int(wrong.any(1).nonzero()[0])
+    answer = "NaN" if logits[row].isnan().any() else "Inf"
+    raise CnnkitError(f"the network answers {answer} for {names[row]}: {_reason(net, x[row : row + 1])}")
+
+
+def _reason(net: nn.Module, x: Tensor) -> str:
+    """Return why a network's answer for a batch x is not finite."""
+    if found := not_finite(net.state_dict()):
+        return f"its weights hold {found}"
+    if not x.isfinite().all():
+        return "what it is fed with is not finite: look at the mean and the std of the preprocessing"
+    first: list[str] = []
+    with contextlib.ExitStack() as hooks, prediction_mode(net):
+        for name, layer in net.named_modules():
+            if next(layer.children(), None) is None:
+                hooks.enter_context(layer.register_forward_hook(_look(first, name)))
+        net(x)
+    where = f"in {first[0]}" if first else "on the way"
+    return f"its weights and its input are finite, but numbers become too large {where}"
+
+
+def _look(first: list[str], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    """Return a hook that notes the layer if its output is not finite."""
+
+    def hook(layer: nn.Module, arguments: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not torch.isfinite(output).all():
+            first.append(f"{name or type(layer).__name__} ({str(output.dtype).removeprefix('torch.')})")
+
+    return hook

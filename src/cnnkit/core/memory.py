@@ -1,0 +1,29 @@
+"""How much memory is left, and how its end shows."""
+
+import os
+from pathlib import Path
+
+import torch
+
+__all__ = ["free_bytes", "is_about_memory"]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how many bytes of memory a device has left; of the CPU, what a container may take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
+    if (meminfo := Path("/proc/meminfo")).exists():  # counts what caches would give back
+        rows = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        free = [1024 * int(rows["MemAvailable"].split()[0])]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")  # of a container
+    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdecimal():
+        free.append(int(most) - int(used.read_text()))
+    return min(free)
+
+
+def is_about_memory(error: BaseException) -> bool:
+    """Say whether there was no memory, in Python's words or in torch's."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )

@@ -1,0 +1,78 @@
+"""What saved files and settings may hold: numbers within sensible ranges, and one line about what does not fit.
+
+The upper ends are far beyond any use; they keep a wrong number from taking all memory, or time without end.
+"""
+
+import reprlib
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+__all__ = [
+    "MOST_CHANNELS",
+    "MOST_CLASSES",
+    "MOST_COUNT",
+    "MOST_EPOCHS",
+    "MOST_IMAGES",
+    "MOST_PIXELS",
+    "MOST_THREADS",
+    "Argument",
+    "Count",
+    "Figure",
+    "Mean",
+    "Number",
+    "Pixels",
+    "Share",
+    "Std",
+    "Word",
+    "brief",
+    "first_error",
+    "reason_of",
+]
+
+MOST_CHANNELS, MOST_PIXELS, MOST_CLASSES = 2**16, 2**14, 10**6
+MOST_EPOCHS, MOST_IMAGES, MOST_THREADS = 10**6, 2**31 - 1, 1024  # images of a batch, and steps
+MOST_COUNT = 2**53  # what a float holds exactly
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
+
+Word = Annotated[str, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, ge=-1e300, le=1e300)]  # a finite one
+Count = Annotated[int, Field(strict=True, ge=0, le=MOST_COUNT)]
+Figure = Annotated[bool, Field(strict=True)] | Count | Annotated[float, Field(strict=True)] | None
+Pixels = Annotated[int, Field(strict=True, ge=1, le=MOST_PIXELS)]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Mean = Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
+Std = Annotated[float, Field(strict=True, ge=1e-12, le=1e9)]
+# of a network's builder; a whole number is no truth value, and the other way round
+Argument = (
+    Annotated[bool, Field(strict=True)]
+    | Annotated[int, Field(strict=True, ge=-(10**9), le=10**9)]
+    | Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
+    | Annotated[str, Field(strict=True, max_length=1_000)]
+)
+
+
+def first_error(error: ValidationError) -> str:
+    """Return what is wrong first of all in a file: where, what it should be, and what it is."""
+    row = error.errors(include_url=False)[0]
+    place = ".".join(map(str, row["loc"]))
+    reason = reason_of(row)
+    given = "" if row["type"] in ("missing", "extra_forbidden", "value_error") else f", not {brief(row['input'])}"
+    return f"{place}: {reason}{given}".removeprefix(": ")
+
+
+def reason_of(row: Any) -> str:
+    """Return what pydantic says in a row of its errors, with numbers as people write them."""
+    if row["type"] == "less_than_equal":
+        most = row["ctx"]["le"]
+        return f"should be at most {most:,}" if isinstance(most, int) else f"should be at most {most:g}"
+    return str(row["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+
+
+def brief(value: Any) -> str:
+    """Return what a value looks like, cut short where it is long."""
+    try:
+        return SHORT.repr(value)
+    except ValueError:  # more digits than Python writes
+        return "a number of too many digits"

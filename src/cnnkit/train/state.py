@@ -1,0 +1,153 @@
+"""What the state in a checkpoint must be: all of it can be taken up by a training, or none of it is."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from torch import Tensor
+
+from cnnkit.core.finite import not_finite
+from cnnkit.core.schema import MOST_EPOCHS, Count, Number, Word, brief, first_error
+from cnnkit.core.tensors import some
+from cnnkit.train.step import Stepper
+from cnnkit.train.sums import EpochSums
+
+__all__ = ["FREE", "Resumed", "require_fit"]
+
+# settings that may be others when a run goes on
+FREE = {"epochs", "patience", "max_time", "device", "accumulate", "checkpoint_steps", "checkpoint_minutes", "keep"}
+
+Tensors = dict[Word, Any]  # a network's, by name; an own state of a layer may be anything
+Seconds = Annotated[float, Field(strict=True, ge=0, le=1e12)]
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Optimizer(_Plain):
+    state: dict[Count, dict[Word, Any]]
+    param_groups: list[dict[Word, Any]]
+
+
+class _Average(_Plain):
+    steps: Count
+    net: Tensors
+
+
+class _Stepper(_Plain):
+    net: Tensors
+    optimizer: _Optimizer
+    scaler: dict[Word, Number]
+    average: _Average | None
+    skipped: list[Count]
+    num_skipped: Count
+
+
+class _State(_Plain):
+    format: Count
+    config: dict[Word, JsonValue]
+    conditions: dict[Word, JsonValue] = {}
+    stepper: _Stepper
+    epoch: Annotated[int, Field(strict=True, ge=1, le=MOST_EPOCHS + 1)]
+    step: Count
+    seconds: Seconds
+    losses: Any
+    correct: Any
+    total_seconds: Seconds
+    best: tuple[Number, Number] | None
+    best_epoch: Count
+
+
+class Resumed(NamedTuple):
+    """Where a run goes on: what was wrong with newer checkpoints, and what keeps it from the same bits."""
+
+    wrong: list[str]
+    differences: list[str]
+
+
+def require_fit(state: Mapping[str, Any], stepper: Stepper, steps: int | None, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError, which says what is wrong, unless a stepper can take up a state, in epochs of so many steps.
+
+    Without `steps`, the epoch under way is not taken up. Its settings must be the training's, but for the FREE ones.
+    Afterwards nothing of it can fail: types, ranges, names, shapes and the tensors' own types are the stepper's.
+    """
+    try:
+        plain = _State.model_validate(state)
+    except ValidationError as error:
+        raise ValueError(first_error(error)) from error
+    for name, value in plain.config.items():
+        if name not in settings or (name not in FREE and value != settings[name]):
+            raise ValueError(f"its {name} is {brief(value)}, here {brief(settings.get(name))}")
+    own, told = stepper.state(), plain.stepper
+    steps = len(plain.losses) if steps is None and isinstance(plain.losses, Tensor) else steps or 0
+    if plain.step >= max(steps, 1) or any(step >= steps for step in told.skipped):
+        raise ValueError(f"it is at step {plain.step:,} of an epoch, which has {steps:,} here")
+    if plain.best_epoch >= plain.epoch or (plain.best is not None and not plain.best_epoch):
+        raise ValueError(f"its best epoch is {plain.best_epoch:,}, and it is in epoch {plain.epoch:,}")
+    sums = EpochSums(steps, torch.device("cpu"))
+    _require_alike({"losses": plain.losses, "correct": plain.correct}, {"losses": sums.losses, "correct": sums.correct})
+    sums.load(state)
+    if wrong := sums.first_wrong(plain.step, told.skipped):
+        raise ValueError(f"its loss at step {wrong[0] + 1:,} is {wrong[1]}")
+    _require_weights(told.net, own["net"])
+    if (told.average is None) != (own["average"] is None):
+        raise ValueError("only one of the two has a moving average of the weights")
+    if told.average:
+        _require_weights(told.average.net, own["average"]["net"])
+    if own["scaler"] and told.scaler.keys() != own["scaler"].keys():
+        raise ValueError(f"its loss scale has {some(sorted(told.scaler)) or 'nothing'}")
+    _require_optimizer(told.optimizer, stepper.optimizer)
+
+
+def _require_weights(found: Tensors, own: Mapping[str, Any]) -> None:
+    _require_alike(found, own)
+    if wrong := not_finite({name: value for name, value in found.items() if isinstance(value, Tensor)}):
+        raise ValueError(f"its weights hold {wrong}")
+
+
+def _require_alike(found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise ValueError for tensors with other names, shapes or types than their own."""
+    if lacks := [name for name in own if name not in found]:
+        raise ValueError(f"it lacks {some(lacks)}")
+    if more := [name for name in found if name not in own]:
+        raise ValueError(f"it has {some(more)}, which the network has not")
+    for name, value in found.items():
+        if isinstance(own[name], Tensor):
+            _require_tensor(name, value, own[name].shape, own[name].dtype)
+
+
+def _require_tensor(name: str, value: Any, shape: torch.Size, dtype: torch.dtype) -> None:
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        raise ValueError(f"{name} is no tensor with values")
+    if value.shape != shape or value.dtype != dtype:
+        raise ValueError(f"{name} is {tuple(value.shape)} of {value.dtype}, here {tuple(shape)} of {dtype}")
+
+
+def _require_optimizer(found: _Optimizer, own: torch.optim.Optimizer) -> None:
+    """Raise ValueError unless the optimiser's state is one that it could have come to itself."""
+    groups = own.state_dict()["param_groups"]
+    if [group.get("params") for group in found.param_groups] != [group["params"] for group in groups]:
+        raise ValueError("its optimizer has other groups of weights")
+    weights = [weight for group in own.param_groups for weight in group["params"]]
+    kept = _kept(own)
+    for number, state in found.state.items():
+        if number >= len(weights) or (state and state.keys() != kept.keys()):
+            raise ValueError(f"its optimizer keeps {some(sorted(state)) or 'nothing'} of weight {number:,}")
+        for name, value in state.items():
+            like = weights[number] if kept[name].ndim else kept[name]
+            _require_tensor(f"{name} of weight {number:,}", value, like.shape, like.dtype)
+            if value.isnan().any() or (not kept[name].ndim and not 0 <= value < 2**53):
+                raise ValueError(f"{name} of weight {number:,} holds what no step comes to")
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimiser keeps of a weight, found by a step on one: tensors of its shape, and single numbers."""
+    group = optimizer.param_groups[0]
+    weight = torch.zeros(2, device=group["params"][0].device, requires_grad=True)
+    weight.grad = torch.zeros_like(weight)
+    kind: Any = type(optimizer)
+    twin: torch.optim.Optimizer = kind([group | {"params": [weight]}])
+    twin.step()
+    return {name: value for name, value in twin.state[weight].items() if isinstance(value, Tensor)}

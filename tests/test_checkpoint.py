@@ -1,0 +1,220 @@
+"""Checkpoints made by hand: each is taken up whole, or told in one line and passed over for the one before it."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from cnnkit.core.errors import CnnkitError
+from cnnkit.data import Batches, ImageSet, Preprocess
+from cnnkit.train import TrainConfig, Trainer
+from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
+from conftest import Cli, one_line
+
+NAN = float("nan")
+State = dict[str, Any]
+
+
+def trainer(folder: Path, **settings: Any) -> Trainer:
+    """Return what trains a small network on images of noise, five steps an epoch."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    images = torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    data = ImageSet(images.contiguous(memory_format=torch.channels_last), torch.arange(20) % 2)
+    batches = Batches(data, 4, Preprocess((4, 4)), seed=0)
+    given = {"epochs": 3, "batch_size": 4, "lr": 0.01, "checkpoint_steps": 2, "keep": 4} | settings
+    folder.mkdir(exist_ok=True)
+    return Trainer(
+        net,
+        batches,
+        Batches(data, 20, Preprocess((4, 4))),
+        TrainConfig(**given),
+        checkpoint=folder / "last.ckpt",
+        save_best=lambda net, record: None,
+    )
+
+
+def everything(run: Trainer) -> list[Any]:
+    """Return all that a checkpoint could change."""
+    state = run._state()
+    tensors = [*state["stepper"]["net"].values(), state["losses"], state["correct"]]
+    tensors += [value for row in state["stepper"]["optimizer"]["state"].values() for value in row.values()]
+    average = state["stepper"]["average"]
+    tensors += average["net"].values() if average else []
+    plain = [state[name] for name in ("epoch", "step", "seconds", "total_seconds", "best", "best_epoch")]
+    groups = [row | {"lr": 0} for row in state["stepper"]["optimizer"]["param_groups"]]  # of the last step
+    return [*(tensor.tolist() for tensor in tensors), plain, groups, state["stepper"]["skipped"]]
+
+
+def at(*path: Any, value: Any) -> Callable[[State], Any]:
+    """Return what puts a value into a state."""
+
+    def put(state: State) -> None:
+        for key in path[:-1]:
+            state = state[key]
+        state[path[-1]] = value(state[path[-1]]) if callable(value) else value
+
+    return put
+
+
+NET, KEPT = ("stepper", "net"), ("stepper", "optimizer", "state")
+WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
+    "epoch in words": (at("epoch", value="x"), "epoch: should be a valid integer, not 'x'"),
+    "epoch before the first": (at("epoch", value=-1), "epoch: "),
+    "epoch without end": (at("epoch", value=2**80), "epoch: "),
+    "epoch a tensor": (at("epoch", value=torch.tensor(1)), "epoch: "),
+    "epoch true": (at("epoch", value=True), "epoch: "),
+    "step beyond the epoch": (at("step", value=10**9), "it is at step 1,000,000,000 of an epoch, which has 5"),
+    "step at the end": (at("step", value=5), "it is at step 5"),
+    "step below none": (at("step", value=-1), "step: "),
+    "losses a list": (at("losses", value=[1.0] * 5), "losses is no tensor"),
+    "losses of another epoch": (at("losses", value=torch.zeros(6)), "losses is (6,)"),
+    "a loss that is none": (at("losses", value=torch.full((5,), NAN)), "its loss at step 1 is nan"),
+    "losses sparse": (at("losses", value=torch.zeros(5).to_sparse()), "sparse tensors"),
+    "losses meta": (at("losses", value=torch.zeros(5, device="meta")), "meta tensors"),
+    "correct in floats": (at("correct", value=torch.tensor(3.0)), "correct is"),
+    "seconds below none": (at("seconds", value=-1.0), "seconds: "),
+    "seconds NaN": (at("total_seconds", value=NAN), "total_seconds: "),
+    "best of three": (at("best", value=(0.5, 0.5, 0.5)), "best"),
+    "best NaN": (at("best", value=(NAN, 0.5)), "best.0: "),
+    "best epoch to come": (at("best_epoch", value=9), "its best epoch is 9"),
+    "no epoch": (lambda state: state.pop("epoch"), "epoch: Field required"),
+    "no stepper": (lambda state: state.pop("stepper"), "stepper: Field required"),
+    "a stepper in words": (at("stepper", value="x"), "stepper: "),
+    "something else": (at("rng", value=[1]), "rng"),
+    "another setting": (at("config", "optimizer", value="sgd"), "its optimizer is 'sgd', here 'adamw'"),
+    "an unknown setting": (at("config", "colour", value="red"), "its colour is 'red', here None"),
+    "a setting that is a tensor": (at("config", "lr", value=torch.zeros(3)), "config.lr"),
+    "conditions in words": (at("conditions", value="x"), "conditions: "),
+    "weights NaN": (at(*NET, "1.weight", value=torch.full((4, 16), NAN)), "its weights hold NaN: 1.weight"),
+    "statistics Inf": (at(*NET, "2.running_var", value=torch.full((4,), torch.inf)), "Inf: 2.running_var"),
+    "weights of two classes more": (
+        at(*NET, "4.weight", value=torch.zeros(4, 4)),
+        "4.weight is (4, 4) of torch.float32",
+    ),
+    "weights in half": (at(*NET, "4.weight", value=torch.zeros(2, 4).half()), "float16"),
+    "weights missing": (lambda state: state["stepper"]["net"].pop("4.bias"), "it lacks 4.bias"),
+    "weights besides": (at(*NET, "5.bias", value=torch.zeros(1)), "it has 5.bias"),
+    "weights a number": (at(*NET, "4.bias", value=3), "4.bias is no tensor"),
+    "weights by number": (at(*NET, 7, value=torch.zeros(1)), "stepper.net"),
+    "optimizer of another shape": (at(*KEPT, 0, "exp_avg", value=torch.zeros(3)), "exp_avg of weight 0 is (3,)"),
+    "optimizer without a part": (lambda state: state["stepper"]["optimizer"]["state"][0].pop("step"), "keeps exp_avg"),
+    "optimizer of too many": (at(*KEPT, 99, value={"step": torch.tensor(1.0)}), "of weight 99"),
+    "optimizer NaN": (at(*KEPT, 0, "exp_avg", value=lambda old: old * NAN), "holds what no step comes to"),
+    "optimizer before its first step": (at(*KEPT, 0, "step", value=torch.tensor(-5.0)), "holds what no step comes to"),
+    "optimizer in words": (at("stepper", "optimizer", value="adam"), "stepper.optimizer"),
+    "other groups": (at("stepper", "optimizer", "param_groups", value=[]), "other groups of weights"),
+    "groups of words": (at("stepper", "optimizer", "param_groups", value=[{"params": "x"}]), "other groups of weights"),
+    "an average too many": (at("stepper", "average", value={"steps": 1, "net": {}}), "moving average"),
+    "skipped in words": (at("stepper", "skipped", value=["x"]), "stepper.skipped"),
+    "skipped to come": (at("stepper", "skipped", value=[99]), "of an epoch, which has 5"),
+    "a scale in words": (at("stepper", "scaler", value={"scale": "x"}), "stepper.scaler.scale"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The checkpoints of a run that was stopped in its second epoch, by name."""
+    folder = tmp_path_factory.mktemp("trained")
+    run = trainer(folder)
+    for _ in range(2):
+        run._train_epoch(lambda: False)
+        if run.epoch == 1:
+            run._finish_epoch()
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder / "last.ckpt"
+
+
+def rewritten(path: Path, edit: Callable[[State], Any]) -> None:
+    """Change a checkpoint as somebody would who knows how its checksum is made."""
+    state = load_checkpoint(path)
+    state.pop("format")
+    edit(state)
+    try:
+        save_checkpoint(path, state, keep=1)
+    except (RuntimeError, NotImplementedError):  # these tensors have no checksum
+        torch.save({"format": 2, "sha256": "0", **state}, path)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path, trained: dict[str, bytes], name: str) -> None:
+    edit, word = WRONG[name]
+    path = put(tmp_path / "run", trained)
+    rewritten(path, edit)
+    before = put(tmp_path / "before", {"last.ckpt": trained["last.1.ckpt"]})
+    wanted = trainer(before.parent)
+    assert wanted.resume().wrong == []
+    run = trainer(path.parent)
+    [wrong] = run.resume().wrong
+    assert wrong.startswith(f"{path}: ")
+    assert word in wrong
+    assert "\n" not in wrong
+    assert everything(run) == everything(wanted)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_nothing_of_a_checkpoint_is_taken_up_if_not_all(tmp_path: Path, trained: dict[str, bytes], name: str) -> None:
+    path = put(tmp_path / "run", {"last.ckpt": trained["last.ckpt"]})
+    rewritten(path, WRONG[name][0])
+    run, fresh = trainer(path.parent), trainer(tmp_path / "fresh")
+    with pytest.raises(CnnkitError, match="best/ may still be good"):
+        run.resume()
+    assert everything(run) == everything(fresh)
+
+
+class Evil:
+    """What creates a file when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("touched",)
+
+
+FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "empty": (lambda path: path.write_bytes(b""), "not a checkpoint that can be used: "),
+    "noise": (lambda path: path.write_bytes(b"\xffnoise" * 99), "not a checkpoint that can be used: "),
+    "half": (lambda path: path.write_bytes(path.read_bytes()[:999]), "not a checkpoint that can be used: "),
+    "no checksum": (lambda path: torch.save({"format": 2, "epoch": 1}, path), "corrupt (its sha256 is another)"),
+    "a list": (lambda path: torch.save([1, 2], path), "not a checkpoint of format 2"),
+    "format 3": (lambda path: torch.save({"format": 3}, path), "not a checkpoint of format 2"),
+    "code": (lambda path: torch.save({"format": 2, "net": Evil()}, path), "not opened, because it could run code"),
+    "a pickle": (lambda path: path.write_bytes(pickle.dumps(Evil())), "not opened, because it could run code"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "a pipe or a device, not a file"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_checkpoint_is_told_in_own_words(cli: Cli, name: str) -> None:
+    assert cli("train", "lenet", "--epochs", 1, "--keep", 1).code == 0
+    path = Path("runs/lenet-digits-1/last.ckpt")
+    FILES[name][0](path)
+    result = cli("train", "--resume", "runs/lenet-digits-1")
+    one_line(result, 1, f"{path}: ", FILES[name][1], "best/ may still be good")
+    for advice in ("weights_only", "torch.load", "allowlist", "add_safe_globals", "state_dict"):
+        assert advice not in result.err
+    assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_what_a_run_wrote_itself_is_taken_up(
+    tmp_path: Path, optimizer: str, momentum: float, ema: float | None
+) -> None:
+    settings = {"optimizer": optimizer, "momentum": momentum, "ema": ema, "skip_nan": 2}
+    run = trainer(tmp_path, **settings)
+    run.run()
+    again = trainer(tmp_path, **settings)
+    assert again.resume() == ([], [])
+    assert everything(again) == everything(run)
