@@ -1,0 +1,268 @@
+"""Tensors out of files, which may come from anywhere: no code is run, and no more memory is taken than the file has.
+
+Errors hold the reason alone: OSError from the system, ValueError for what the file holds.
+"""
+
+import math
+import os
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from io import BufferedReader, BytesIO, RawIOBase
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from torch import Tensor
+
+from cnnkit.core.files import open_file
+from cnnkit.core.text import from_json
+
+__all__ = ["MOST_BYTES", "TYPES", "read_safetensors", "read_torch", "safetensors_header", "some"]
+
+MOST_BYTES = 1 << 32  # of a file
+MOST_HEADER = 1 << 24  # bytes that describe tensors: some 100,000 of them
+MOST_VALUES, MOST_DEPTH = 1 << 22, 100  # of the containers in a file
+COPIES, SMALL = 4, 1 << 24  # how often tensors may share bytes; bytes that they may declare in any case
+SOME = 3  # names in an error
+PICKLES = 5  # in the files that torch wrote before 1.6: a magic number, versions, the object, its storages
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+}
+PLAIN = {  # what a pickle of tensors, numbers and their containers asks for, besides types and storages of torch
+    "__builtin__ complex",
+    "__builtin__ set",
+    "_codecs encode",
+    "builtins complex",
+    "builtins set",
+    "collections Counter",
+    "collections OrderedDict",
+    "torch Size",
+    "torch Tensor",
+    "torch device",
+    "torch._tensor _rebuild_from_type_v2",
+    "torch._utils _rebuild_parameter",
+    "torch._utils _rebuild_parameter_with_state",
+    "torch._utils _rebuild_tensor",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_tensor_v3",
+    "torch.nn.parameter Parameter",
+}
+SPECIAL = {
+    "torch._utils _rebuild_meta_tensor_no_storage": "meta tensors, which have no values",
+    "torch._utils _rebuild_nested_tensor": "nested tensors",
+    "torch._utils _rebuild_qtensor": "quantized tensors",
+    "torch._utils _rebuild_sparse_tensor": "sparse tensors",
+    "torch._utils _rebuild_wrapper_subclass": "tensors of another class",
+}
+
+
+def read_torch(path: Path, most: int = MOST_BYTES) -> Any:
+    """Return what torch.save wrote: tensors, on the CPU, numbers, strings and containers of them.
+
+    Raises OSError for what cannot be read, and ValueError, with the reason alone, for a file of more than `most` bytes,
+    one that is corrupt or was not written by torch.save, one that could run code, and tensors that declare more than
+    the file holds.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {size:,} bytes, more than {most:,}")
+        try:
+            _check_pickles(file, size)
+            file.seek(0)
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        except (ValueError, OSError):
+            raise
+        except pickle.UnpicklingError as error:
+            raise ValueError("corrupt, or not written by torch.save") from error
+        except Exception as error:  # torch's readers of corrupt bytes raise anything
+            reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__  # and no advice
+            raise ValueError(f"corrupt, or not written by torch.save ({reason})") from error
+    _check_values(found, COPIES * size + SMALL)
+    return found
+
+
+def read_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
+    """Return the tensors in a .safetensors file, on the CPU, by name.
+
+    With `shapes`, the file must have these tensors and no others, which is known before any is read. Raises OSError for
+    what cannot be read, and ValueError, with the reason alone, for what is corrupt or differs; it names tensors.
+    """
+    with open_file(path) as file:
+        header = _header(file)
+        if shapes is not None:
+            _require_shapes({name: shape for name, (_, shape) in header.items()}, shapes)
+        return {name: _tensor(file, TYPES[kind], shape) for name, (kind, shape) in header.items()}
+
+
+def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the type (a key of TYPES) and the shape of each tensor in a .safetensors file, as they lie in it.
+
+    Raises OSError for what cannot be read, ValueError, with the reason alone, for what is corrupt.
+    """
+    with open_file(path) as file:
+        return _header(file)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of the names, and how many more there are."""
+    return ", ".join(names[:SOME]) + (f" and {len(names) - SOME:,} more" if len(names) > SOME else "")
+
+
+def _header(file: BufferedReader) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Read what describes the tensors, and leave the file where their bytes begin."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > size - 8:
+        raise ValueError("cut short, or no safetensors: its header is longer than the file")
+    if length > MOST_HEADER:
+        raise ValueError(f"its header has {length:,} bytes, more than {MOST_HEADER:,}")
+    try:
+        rows = dict(from_json(file.read(length).decode()))
+        rows.pop("__metadata__", None)
+        found = [(*row["data_offsets"], name, row["dtype"], tuple(row["shape"])) for name, row in rows.items()]
+        found.sort(key=lambda row: row[:2])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"its header is corrupt ({error})") from error
+    at = 0
+    for start, stop, name, kind, shape in found:
+        if kind not in TYPES:
+            raise ValueError(f"{name} is of the type {kind!r}; known: {', '.join(TYPES)}")
+        if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
+            raise ValueError(f"its header is corrupt: {name} has the shape {shape} at {start!r} to {stop!r}")
+        if start != at or stop - start != math.prod(shape) * TYPES[kind].itemsize:
+            raise ValueError(f"its header is corrupt: {name}, {kind} {shape}, cannot lie at {start:,} to {stop:,}")
+        at = stop
+    if at != size - 8 - length:
+        raise ValueError(f"cut short, or corrupt: its tensors take {at:,} bytes, and it has {size - 8 - length:,}")
+    return {name: (kind, shape) for _, _, name, kind, shape in found}
+
+
+def _require_shapes(found: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    lacks = [name for name in shapes if name not in found]
+    besides = [name for name in found if name not in shapes]
+    wrong = [
+        f"{name} is {found[name]}, not {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name in found and found[name] != tuple(shape)
+    ]
+    told = [f"{verb}{some(names)}" for verb, names in (("lacks ", lacks), ("has also ", besides), ("", wrong)) if names]
+    if told:
+        raise ValueError("; ".join(told))
+
+
+def _tensor(file: BufferedReader, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    tensor = torch.empty(shape, dtype=dtype)
+    if tensor.numel():
+        content = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        if file.readinto(content) < len(content):
+            raise ValueError("cut short while it was read")
+    return tensor
+
+
+class _Sparing(BufferedReader):
+    """A file that is never read in large pieces, as a zip file's directory and pickles could be."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MOST_HEADER:
+            raise ValueError(f"what describes its tensors takes more than {MOST_HEADER:,} bytes")
+        return super().read(MOST_HEADER if size is None or size < 0 else size)
+
+
+def _check_pickles(file: BufferedReader, size: int) -> None:
+    """Raise ValueError for a file that could run code, or inflate to more than it has."""
+    if file.peek(4)[:4] != b"PK\x03\x04":
+        for _ in range(PICKLES):
+            _check_pickle(file)
+        return
+    sparing = _Sparing(cast(RawIOBase, file))
+    try:
+        with zipfile.ZipFile(sparing) as archive:
+            records, names = archive.infolist(), archive.namelist()
+            root = names[0].partition("/")[0] if names else ""
+            if f"{root}/constants.pkl" in names:
+                raise ValueError("not opened, because TorchScript could run code; save net.state_dict() instead")
+            if f"{root}/data.pkl" not in names:
+                raise ValueError("a zip archive, but not one that torch.save wrote")
+            _check_records(records, size)
+            _check_pickle(BytesIO(archive.read(f"{root}/data.pkl")))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"cut short, or corrupt ({error})") from error
+    finally:
+        sparing.detach()
+
+
+def _check_records(records: Sequence[zipfile.ZipInfo], size: int) -> None:
+    if packed := [record.filename for record in records if record.compress_type != zipfile.ZIP_STORED]:
+        raise ValueError(f"not written by torch.save: {packed[0]} in it is compressed")
+    if (total := sum(record.file_size for record in records)) > size:
+        raise ValueError(f"corrupt: its records declare {total:,} bytes, and the file has {size:,}")
+    if len({record.filename.lower() for record in records}) < len(records):
+        raise ValueError("corrupt: two of its records have the same name")
+
+
+def _check_pickle(file: IO[bytes]) -> None:
+    try:
+        asked = [
+            "" if opcode.name == "STACK_GLOBAL" else cast(str, argument)  # its names are made by other operations
+            for opcode, argument, _ in pickletools.genops(file)
+            if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST")
+        ]
+    except (ValueError, MemoryError, OverflowError) as error:
+        raise ValueError(f"corrupt, or not written by torch.save ({error})") from error
+    for name in asked:
+        if name in SPECIAL:
+            raise ValueError(f"it has {SPECIAL[name]}; save net.state_dict() of a plain network instead")
+        if not _is_plain(name):
+            which = f" (it asks for {name.replace(' ', '.')})" if name else ""
+            raise ValueError(f"not opened, because it could run code{which}; save net.state_dict() instead")
+
+
+def _is_plain(name: str) -> bool:
+    module, _, own = name.partition(" ")
+    return name in PLAIN or (
+        module in ("torch", "torch.cuda", "torch.storage")
+        and (own.endswith("Storage") or isinstance(getattr(torch, own, None), torch.dtype))
+    )
+
+
+def _check_values(found: Any, most: int) -> None:
+    """Raise ValueError for containers in each other for ever, and for tensors that repeat the same few bytes."""
+    values = declared = 0
+    layer = [found]
+    for _ in range(MOST_DEPTH):
+        declared += sum(value.numel() * value.itemsize for value in layer if isinstance(value, Tensor))
+        inner: list[Any] = []
+        for value in layer:
+            inner += _held(value)
+            if values + len(inner) > MOST_VALUES:
+                raise ValueError(f"its containers hold more than {MOST_VALUES:,} values")
+        values, layer = values + len(inner), inner
+        if declared > most:
+            raise ValueError(f"its tensors repeat the same bytes: they declare {declared:,}")
+        if not layer:
+            return
+    raise ValueError("its containers are nested too deeply")
+
+
+def _held(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list | tuple | set) else ()
