@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from cnnkit.core.errors import CnnkitError, DataError
-from cnnkit.core.fetch import ATTEMPTS, fetch
+from cnnkit.core.fetch import fetch
+from cnnkit.core.http import PAUSES
 
+ATTEMPTS = len(PAUSES) + 1
 PAYLOAD = bytes(range(256)) * 4000
 PACKED = gzip.compress(PAYLOAD, mtime=0)
 DIGEST = hashlib.sha256(PAYLOAD).hexdigest()
@@ -37,10 +39,15 @@ class Server:
         body = gzip.compress(b"something else") if step == "other" else PACKED
         first = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and step != "no-range" else 0
         if first >= len(body):
-            request.send_error(416)
+            request.send_response(416)
+            request.send_header("Content-Range", f"bytes */{len(body)}")
+            request.send_header("Content-Length", "0")
+            request.end_headers()
             return
         part = body[first:]
         request.send_response(206 if first else 200)
+        if first:
+            request.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
         request.send_header("Content-Length", str(len(part)))
         request.end_headers()
         if step == "cut":
@@ -74,7 +81,7 @@ mirror, other_mirror = pytest.fixture(serve, name="mirror"), pytest.fixture(serv
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnkit.core.fetch.PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.5")
 
 
 def left(folder: Path) -> list[str]:
@@ -97,7 +104,7 @@ def test_a_cut_is_continued_where_it_broke(mirror: Server, tmp_path: Path) -> No
 
 def test_a_later_call_continues_too(mirror: Server, tmp_path: Path) -> None:
     mirror.script = ["cut"] * ATTEMPTS
-    with pytest.raises(DataError, match="the connection broke after"):
+    with pytest.raises(DataError, match=r"the connection broke; [\d,]+ of [\d,]+ bytes received; tried 4 times"):
         fetch([mirror.url], tmp_path / "payload", DIGEST)
     assert left(tmp_path) == ["part"]
     fetch([mirror.url], tmp_path / "payload", DIGEST)
@@ -125,8 +132,8 @@ def test_a_complete_part_file_needs_nothing_more(mirror: Server, tmp_path: Path)
     [
         (["404"], "404", 1),
         (["503"] * ATTEMPTS, "503", ATTEMPTS),
-        (["corrupt"], "damaged gzip data", 1),
-        (["other"], f"sha256 is .*, not {DIGEST}", 1),
+        (["corrupt"], "corrupt gzip data", 1),
+        (["other"], f"SHA-256 is .*, not {DIGEST}", 1),
     ],
 )
 def test_the_next_mirror_takes_over(
@@ -185,7 +192,7 @@ def test_a_plain_file_is_checked_by_the_first_digits_and_kept(mirror: Server, tm
     digest = hashlib.sha256(PACKED).hexdigest()[:8]
     plain = mirror.url.removesuffix(".gz")
     assert fetch([plain], tmp_path / "weights.pth", digest).read_bytes() == PACKED
-    with pytest.raises(DataError, match=r"sent other data: its sha256 is .*, not 00000000"):
+    with pytest.raises(DataError, match=r"sent other data: its SHA-256 is .*, not 00000000"):
         fetch([plain], tmp_path / "other.pth", "00000000")
     assert left(tmp_path) == ["pth"]
 

@@ -171,7 +171,7 @@ def _require_shapes(found: Mapping[str, tuple[int, ...]], shapes: Mapping[str, t
 def _tensor(file: BufferedReader, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     tensor = torch.empty(shape, dtype=dtype)
     if tensor.numel():
-        content = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        content = tensor.reshape(-1).view(torch.uint8).numpy().data
         if file.readinto(content) < len(content):
             raise ValueError("cut short while it was read")
     return tensor

@@ -29,8 +29,10 @@ __all__ = [
     "shell",
     "to_csv",
     "to_json",
+    "without_passwords",
 ]
 
+PASSWORD = re.compile(r"(://[^:@/\s]*):[^/?#\s]*@")  # of a URL
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
 
@@ -38,11 +40,22 @@ MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore wi
 def printable(text: object) -> str:
     r"""Return text as one line that only prints: control and invisible characters, and bytes, become escapes.
 
+    Passwords of URLs are left out.
+
     >>> printable("a\x1b[31mred\n"), printable("\u202eabc"), printable("caf\udce9")
     ('a\\x1b[31mred\\n', '\\u202eabc', 'caf\\xe9')
     """
-    words = str(text)
+    words = without_passwords(str(text))
     return words if words.isprintable() else "".join(one if one.isprintable() else _escape(one) for one in words)
+
+
+def without_passwords(text: str) -> str:
+    """Return text whose URLs keep their passwords for themselves.
+
+    >>> without_passwords("https://me:secret@host/x")
+    'https://me:***@host/x'
+    """
+    return PASSWORD.sub(r"\1:***@", text) if "://" in text else text
 
 
 def html(text: object) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from filelock import FileLock, Timeout
 from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder, read_bytes
-from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json
+from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
 
 __all__ = ["RunFolder", "read_toml"]
 
@@ -173,5 +172,5 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "command": [re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", word) for word in sys.argv],  # no password
+        "command": [without_passwords(word) for word in sys.argv],
     }
