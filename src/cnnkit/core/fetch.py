@@ -22,7 +22,7 @@ from cnnkit.core.files import atomic_write, make_folder, read_bytes, sha256
 from cnnkit.core.http import Attempts, Broken, open_url
 from cnnkit.core.text import printable
 
-__all__ = ["MOST_BYTES", "fetch"]
+__all__ = ["MOST_BYTES", "fetch", "forget"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,13 @@ def fetch(urls: Sequence[str], path: Path, digest: str = "", most: int = MOST_BY
         make_folder(path.parent)
         with FileLock(path.with_name(f".{path.name}.lock")):
             return _fetched(urls, wanted)
+
+
+def forget(path: Path) -> None:
+    """Delete what `fetch` wrote to `path`, as it is of no use; raises CnnkitError if that cannot be done."""
+    with _writing(path):
+        for file in (path, _Wanted(path, "", 0).pin):
+            file.unlink(missing_ok=True)
 
 
 def _fetched(urls: Sequence[str], wanted: "_Wanted") -> Path:

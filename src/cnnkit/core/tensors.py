@@ -81,9 +81,7 @@ def read_torch(path: Path, most: int = MOST_BYTES) -> Any:
     the file holds.
     """
     with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise ValueError(f"it has {size:,} bytes, more than {most:,}")
+        size = _size(file, most)
         try:
             _check_pickles(file, size)
             file.seek(0)
@@ -126,9 +124,16 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:SOME]) + (f" and {len(names) - SOME:,} more" if len(names) > SOME else "")
 
 
+def _size(file: BufferedReader, most: int) -> int:
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, more than {most:,}")
+    return size
+
+
 def _header(file: BufferedReader) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Read what describes the tensors, and leave the file where their bytes begin."""
-    size = os.fstat(file.fileno()).st_size
+    size = _size(file, MOST_BYTES)
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
         raise ValueError("cut short, or no safetensors: its header is longer than the file")

@@ -15,7 +15,6 @@ __all__ = [
     "LocalFile",
     "RemoteFile",
     "exists",
-    "is_url",
     "open_bytes",
     "read_all",
     "read_range",
