@@ -794,10 +794,10 @@ def test_a_shard_that_changes_on_the_server(server: Server) -> None:
 def test_a_server_that_is_gone_stops_a_training_that_skips_too(server: Server) -> None:
     data = load(f"{server.url}/shards.json", on_bad_image="skip")
     server.refuse = repeat(503)
-    with pytest.raises(CnnkitError, match="503 Service Unavailable .*; tried 4 times") as caught:
+    with pytest.raises(CnnkitError, match=r"503 Service Unavailable .*; tried 4 times") as caught:
         seen(batches(data).epoch(1))
     assert caught.value.exit_code == 1
-    with pytest.raises(CnnkitError, match="refused .*; tried 4 times"):
+    with pytest.raises(CnnkitError, match=r"refused .*; tried 4 times"):
         load("http://127.0.0.1:9/shards.json")
 
 

@@ -216,7 +216,7 @@ def _understood(response: "_Response", url: str, start: int, method: str) -> Ans
         return Answer(response, start, 0, whole) if whole in (None, start) else None
     if status not in (200, 203, 206):
         reason = f"the server says {status} {response.reason[:WORDS]}".rstrip()
-        raise Broken(reason) if status >= 500 or status in BUSY else DataError(reason)
+        raise Broken(reason) if 500 <= status < 600 or status in BUSY else DataError(reason)
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity") and not urlsplit(url).path.endswith((".gz", ".tgz")):  # else it is the file's
         raise DataError(f"the server sends it in the encoding {encoding[:WORDS]}, which nobody asked for")

@@ -64,6 +64,10 @@ def give_weights(
     DataError, which names tensors, for weights of another network; `source` says where they come from.
     """
     own, given = net.state_dict(), dict(given)
+    floats = {key for key, value in own.items() if value.is_floating_point()}
+    whole = [key for key, value in given.items() if key in floats and not value.is_floating_point()]
+    if kinds := [f"{key} is {given[key].dtype}, not {own[key].dtype}".replace("torch.", "") for key in whole]:
+        raise DataError(f"{source}: {some(kinds)}")
     head = _head(net, own, num_classes)
     changes: list[str] = []
     fresh: set[str] = set()
@@ -91,7 +95,8 @@ def give_weights(
         hint = "; for a new head give num_classes" if wrong[0] in head else ""
         raise DataError(f"{source}: {differ}{hint}")
     taken = {key: value for key, value in given.items() if key not in fresh}
-    _require_numbers(own, taken, source)
+    if bad := [key for key in taken if key in floats and not taken[key].to(own[key].dtype).isfinite().all()]:
+        raise DataError(f"{source}: NaN or Inf in {some(bad)}")
     net.load_state_dict(own | taken)
     values = sum(value.numel() for value in taken.values())
     return Loaded(len(taken), len(own), values, len(given) - len(taken), tuple(changes))
@@ -134,16 +139,6 @@ def _bare(key: str) -> str:
     while prefix := next((prefix for prefix in PREFIXES if key.startswith(prefix)), ""):
         key = key.removeprefix(prefix)
     return key
-
-
-def _require_numbers(own: Mapping[str, Tensor], taken: Mapping[str, Tensor], source: str) -> None:
-    """Raise DataError for tensors of another kind of number than the network's, and for NaN and Inf."""
-    floats = {key: value for key, value in taken.items() if own[key].is_floating_point()}
-    other = [key for key, value in floats.items() if not value.is_floating_point()]
-    if kinds := [f"{key} is {taken[key].dtype}, not {own[key].dtype}".replace("torch.", "") for key in other]:
-        raise DataError(f"{source}: {some(kinds)}")
-    if bad := [key for key, value in floats.items() if not value.to(own[key].dtype).isfinite().all()]:
-        raise DataError(f"{source}: NaN or Inf in {some(bad)}")
 
 
 def _head(net: nn.Module, own: Mapping[str, Tensor], num_classes: int) -> list[str]:
