@@ -341,3 +341,22 @@ def test_a_password_goes_to_no_other_host(server: Raw) -> None:
     assert whole(server.url.replace("://", "://me:secret@")) == b"12345"
     assert "Authorization" in server.asked[0]
     assert "Authorization" not in server.asked[1]
+
+
+def test_a_proxy_of_another_kind(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(Broken, match="socks5"):
+        whole(server.url)
+
+
+def test_a_proxy_is_asked(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.reply(answer(b"12345"))
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "")
+    assert whole("http://host.invalid/x") == b"12345"
+    assert server.asked[0].startswith("GET http://host.invalid/x HTTP/1.1")
+    server.reply(lambda _: drip(b"HTTP/1.1 200 Connection established\r\nX: "))
+    monkeypatch.setenv("https_proxy", server.url)
+    with pytest.raises(Broken, match=r"fewer than 1,000 bytes came"):
+        whole("https://host.invalid/x")

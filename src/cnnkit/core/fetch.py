@@ -128,9 +128,8 @@ class _Wanted:
         if self.is_kept():
             return
         atomic_write(self.pin, f"{found}\n")
-        known = (
-            f"only {len(self.digest)} digits of its SHA-256 are known" if self.digest else "its SHA-256 is not known"
-        )
+        digits = len(self.digest)
+        known = f"only {digits} digits of its SHA-256 are known" if digits else "its SHA-256 is not known"
         words = f"{self.path.name}: {known}, so it is trusted {how}; {self.pin.name} keeps {found} for later uses"
         log.warning("%s", printable(words))
 
@@ -143,8 +142,8 @@ def _fetch(url: str, wanted: _Wanted) -> str:
     if not (wanted.digest or wanted.pinned):
         partial.unlink(missing_ok=True)  # nobody could say whether it is of the same file
     continued = partial.exists()
+    _download(url, partial, wanted, packed)
     try:
-        _download(url, partial, wanted, packed)
         if packed:
             with gzip.open(partial) as content:
                 atomic_write(path, lambda file: _unpack(content, file, wanted))
@@ -205,13 +204,18 @@ class _Part:
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
 
+    def refused(self, words: str) -> DataError:
+        """Forget what has come of a file that is too large."""
+        self.path.unlink(missing_ok=True)
+        return DataError(f"{words}, and may have no more than {self.most:,} bytes")
+
     def go_on(self, room: int) -> None:
         """Append what is missing, and leave `room` on the disk; start over if the server cannot go on."""
         with open_url(self.url, self.size(), version=self.version) as answer:
             self.length, self.version = answer.length, answer.version
             size = answer.start
             if (self.length or 0) > self.most:
-                raise DataError(f"has {self.length:,} bytes, more than the {self.most:,} that it may have")
+                raise self.refused(f"has {self.length:,} bytes")
             needed, free = (self.length or size) - size + room, shutil.disk_usage(self.path.parent).free
             if needed > free:
                 raise OSError(errno.ENOSPC, f"{needed:,} bytes more are needed, and the disk has {free:,} left")
@@ -221,7 +225,7 @@ class _Part:
                 while block := answer.read(BLOCK):
                     size += len(block)
                     if size > self.most:
-                        raise DataError(f"sent more than the {self.most:,} bytes that it may have")
+                        raise self.refused("sent more")
                     file.write(block)
                     bar.advance(task, len(block))
             if size < (self.length or 0):

@@ -19,10 +19,10 @@ from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
 from cnnkit.core.errors import DataError, UsageError
 
-__all__ = ["LEAST_BYTES", "PAUSES", "Answer", "Attempts", "Broken", "is_url", "open_url", "patience"]
+__all__ = ["LEAST_BYTES", "PAUSES", "Answer", "Attempts", "Broken", "checked_url", "is_url", "open_url", "patience"]
 
-# A kilobyte in 15 seconds is a third of what the slowest mobile network brings: a large file over a slow line takes its
-# time, and only what hardly comes at all counts as broken. No deadline is for a whole file.
+# A modem of 1,200 baud brings twice as much: large files over slow lines take their time, there is no deadline for a
+# whole file, and only what hardly comes at all counts as broken. All attempts together take some 65 seconds.
 SECONDS, LEAST_BYTES = 15.0, 1000
 CONNECT = 2 / 3  # of these seconds, to reach one address of the server
 PAUSES = (1 / 30, 1 / 15, 2 / 15)  # of these seconds, before each further attempt: 3.5 in all
@@ -130,7 +130,7 @@ def open_url(url: str, start: int = 0, *, method: str = "GET", version: str | No
     mend.
     """
     until = time.monotonic() + patience()
-    asked = [_checked(url).geturl()]
+    asked = [checked_url(url).geturl()]
     headers = {"Range": f"bytes={start}-"} if start else {}
     headers |= {"If-Range": version} if start and version else {}
     while True:
@@ -151,8 +151,8 @@ def open_url(url: str, start: int = 0, *, method: str = "GET", version: str | No
     return answer
 
 
-def _checked(url: str) -> SplitResult:
-    """Return the URL as it is sent; raises DataError for what is none."""
+def checked_url(url: str) -> SplitResult:
+    """Return a URL of http or https as it is sent; raises DataError, with the reason alone, for what is none."""
     if not url.isprintable():
         raise DataError("no URL: it has characters that cannot be printed")
     try:
@@ -178,8 +178,8 @@ def _ask(url: str, headers: dict[str, str], method: str, until: float) -> "_Resp
     request = _Request(parts._replace(netloc=host).geturl(), headers=headers, method=method)
     request.until = until
     opener = urllib.request.OpenerDirector()  # of urllib's own, one opens files and follows redirects
-    opener.add_handler(urllib.request.ProxyHandler())
-    opener.add_handler(_Web())
+    for handler in (urllib.request.ProxyHandler(), _Web(), urllib.request.UnknownHandler()):  # of proxies' schemes
+        opener.add_handler(handler)
     try:
         response: _Response = opener.open(request, timeout=CONNECT * patience())
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -192,7 +192,7 @@ def _follow(asked: list[str], place: str) -> str:
     here = asked[-1]
     try:
         there = urljoin(here, place.encode("latin-1").decode("utf-8", "replace"))
-        target = _checked(there).geturl()
+        target = checked_url(there).geturl()
     except DataError as error:
         raise DataError(f"it leads to {there[:WORDS]}: {error}") from error
     except ValueError as error:

@@ -13,7 +13,7 @@ import numpy as np
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import atomic_write, cache_dir, sha256
-from cnnkit.core.http import is_url
+from cnnkit.core.http import checked_url, is_url
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.remote import exists, read_all
 from cnnkit.data.splits import SPLITS, split_of
@@ -84,6 +84,8 @@ def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
 
     Raises DataError if a shard or the index is missing or damaged.
     """
+    if is_url(spec):
+        _require_url(spec)
     place = spec if is_url(spec) else str(Path(spec).expanduser().absolute())
     if not is_url(spec) and Path(place).is_dir():
         if (Path(place) / INDEX).is_file():
@@ -152,6 +154,13 @@ def _read_index(place: str) -> ShardIndex:
     except (DataError, OSError) as error:
         raise DataError(f"{place}: {error}") from error
     return index
+
+
+def _require_url(spec: str) -> None:
+    try:
+        checked_url(spec)
+    except DataError as error:
+        raise DataError(f"{spec}: {error}") from error
 
 
 def _beside(place: str, name: str) -> str:
