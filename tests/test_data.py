@@ -1,10 +1,11 @@
 """Data sets: where they are looked for, what is wrong with them, splits, preprocessing, batches."""
 
+import dataclasses
 import gzip
 import hashlib
 import os
-import shutil
 import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ from cnnkit.data import (
     resize_with_pad,
     stratified_split,
 )
-from cnnkit.data.datasets import FILES, SYSTEM
+from cnnkit.data.datasets import BYTES, FILES, SYSTEM
+from webserver import Raw, answer, raw_server
 
 MNIST_5K = Path(os.environ.get("CNNKIT_TEST_MNIST", Path(__file__).resolve().parents[2] / "shared/data/mnist-5k"))
 
@@ -98,24 +100,61 @@ def test_a_named_folder_is_the_only_place(tmp_path: Path) -> None:
         load_dataset("mnist", incomplete)
 
 
-def test_a_failed_download_says_where_else_to_put_the_files() -> None:
+def test_a_failed_download_says_where_else_to_put_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.3")
     with pytest.raises(DataError, match=r"mnist: not in .*cache.*, and the download failed: .*--data-dir"):
         load_dataset("mnist")
 
 
-def test_a_download_ends_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The four files from a mirror on disk, the checksums of which we make known."""
-    import dataclasses
-
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
+    """A server of the four files, packed; their checksums are made known."""
     source = write_set(tmp_path / "mirror", train=9)
-    digests = tuple(hashlib.sha256((source / file).read_bytes()).hexdigest() for file in FILES)
-    for file in FILES:
-        (source / f"{file}.gz").write_bytes(gzip.compress((source / file).read_bytes()))
-    known = dataclasses.replace(DATASETS["mnist"], mirrors=(f"{source.as_uri()}/",), sha256=digests)
-    monkeypatch.setitem(DATASETS, "mnist", known)
+    files = {f"/{file}.gz": (source / file).read_bytes() for file in FILES}
+    digests = tuple(hashlib.sha256(content).hexdigest() for content in files.values())
+    monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.3")
+    with raw_server() as server:
+        server.reply(lambda head: [answer(gzip.compress(files[head.split()[1]]))])
+        known = dataclasses.replace(DATASETS["mnist"], mirrors=(f"{server.url}/",), sha256=digests)
+        monkeypatch.setitem(DATASETS, "mnist", known)
+        yield server
+
+
+def test_a_download_ends_in_the_cache(mirror: Raw) -> None:
     assert len(load_dataset("mnist").train) == 9
-    shutil.rmtree(source)
+    mirror.reply(answer(b"", status="404 Gone"))
     assert len(load_dataset("mnist").train) == 9
+    assert len(mirror.asked) == 4
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"<html>"), lambda path: os.truncate(path, 20)])
+def test_a_corrupt_file_in_the_cache_is_fetched_anew(
+    mirror: Raw, tmp_path: Path, harm: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    load_dataset("mnist")
+    path = tmp_path / "cache" / "mnist" / FILES[0]
+    harm(path)
+    assert len(load_dataset("mnist").train) == 9
+    assert len(mirror.asked) == 5
+    assert f"{path} was corrupt, and has been fetched anew: its SHA-256 is" in caplog.text
+    harm(path)
+    mirror.reply(answer(b"", status="404 Gone"))
+    with pytest.raises(DataError, match=r"IDX.*; no other came \(.* is another file: .* the server says 404 Gone"):
+        load_dataset("mnist")
+
+
+def test_a_mirror_that_sends_more_than_the_data_set_has(mirror: Raw) -> None:
+    mirror.reply(answer(gzip.compress(bytes(60_000_000))))
+    with pytest.raises(DataError, match="inflate to more than the 47,040,016 bytes of the file"):
+        load_dataset("mnist")
+    mirror.reply(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: 60000000\r\n\r\n"])
+    with pytest.raises(DataError, match="has 60,000,000 bytes, and may have no more than 47,348,097"):
+        load_dataset("mnist")
+
+
+@pytest.mark.skipif(not (SYSTEM / "fashion-mnist").is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_the_bytes_of_the_data_sets() -> None:
+    assert tuple(len(gzip.decompress((SYSTEM / f"fashion-mnist/{file}.gz").read_bytes())) for file in FILES) == BYTES
 
 
 @pytest.mark.parametrize(

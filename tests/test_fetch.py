@@ -1,9 +1,14 @@
-"""Downloads from a real server that cuts, corrupts, refuses and recovers."""
+"""Downloads from real servers that cut, corrupt, refuse, recover, dribble and lie."""
 
 import gzip
 import hashlib
+import itertools
+import logging
+import os
+import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +17,12 @@ from pathlib import Path
 import pytest
 
 from cnnkit.core.errors import CnnkitError, DataError
-from cnnkit.core.fetch import ATTEMPTS, fetch
+from cnnkit.core.fetch import fetch
+from cnnkit.core.http import PAUSES
+from cnnkit.data.remote import RemoteFile, open_bytes
+from webserver import Raw, answer, drip, raw_server
 
+ATTEMPTS = len(PAUSES) + 1
 PAYLOAD = bytes(range(256)) * 4000
 PACKED = gzip.compress(PAYLOAD, mtime=0)
 DIGEST = hashlib.sha256(PAYLOAD).hexdigest()
@@ -37,10 +46,15 @@ class Server:
         body = gzip.compress(b"something else") if step == "other" else PACKED
         first = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and step != "no-range" else 0
         if first >= len(body):
-            request.send_error(416)
+            request.send_response(416)
+            request.send_header("Content-Range", f"bytes */{len(body)}")
+            request.send_header("Content-Length", "0")
+            request.end_headers()
             return
         part = body[first:]
         request.send_response(206 if first else 200)
+        if first:
+            request.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
         request.send_header("Content-Length", str(len(part)))
         request.end_headers()
         if step == "cut":
@@ -74,7 +88,23 @@ mirror, other_mirror = pytest.fixture(serve, name="mirror"), pytest.fixture(serv
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnkit.core.fetch.PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.3")
+
+
+@pytest.fixture
+def raw() -> Iterator[Raw]:
+    with raw_server() as server:
+        yield server
+
+
+def broken_off(mirror: Server, folder: Path) -> Path:
+    """Let a download fail; return what is left of it."""
+    mirror.script = ["cut"] * 2 * ATTEMPTS
+    with pytest.raises(DataError, match=r"the connection broke; [\d,]+ of 4,\d+ bytes received; tried \d times"):
+        fetch([mirror.url], folder / "payload", DIGEST)
+    mirror.script = []
+    [part] = folder.glob("*.part")
+    return part
 
 
 def left(folder: Path) -> list[str]:
@@ -96,9 +126,7 @@ def test_a_cut_is_continued_where_it_broke(mirror: Server, tmp_path: Path) -> No
 
 
 def test_a_later_call_continues_too(mirror: Server, tmp_path: Path) -> None:
-    mirror.script = ["cut"] * ATTEMPTS
-    with pytest.raises(DataError, match="the connection broke after"):
-        fetch([mirror.url], tmp_path / "payload", DIGEST)
+    broken_off(mirror, tmp_path)
     assert left(tmp_path) == ["part"]
     fetch([mirror.url], tmp_path / "payload", DIGEST)
     assert (mirror.asked[-1] or "").startswith("bytes=")
@@ -112,10 +140,7 @@ def test_a_server_without_ranges_starts_over(mirror: Server, tmp_path: Path) -> 
 
 
 def test_a_complete_part_file_needs_nothing_more(mirror: Server, tmp_path: Path) -> None:
-    mirror.script = ["cut"] * ATTEMPTS
-    with pytest.raises(DataError):
-        fetch([mirror.url], tmp_path / "payload", DIGEST)
-    [part] = tmp_path.glob("*.part")
+    part = broken_off(mirror, tmp_path)
     part.write_bytes(PACKED)
     assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
 
@@ -125,8 +150,8 @@ def test_a_complete_part_file_needs_nothing_more(mirror: Server, tmp_path: Path)
     [
         (["404"], "404", 1),
         (["503"] * ATTEMPTS, "503", ATTEMPTS),
-        (["corrupt"], "damaged gzip data", 1),
-        (["other"], f"sha256 is .*, not {DIGEST}", 1),
+        (["corrupt"], "corrupt gzip data", 1),
+        (["other"], f"SHA-256 is .*, not {DIGEST}", 1),
     ],
 )
 def test_the_next_mirror_takes_over(
@@ -164,10 +189,7 @@ def test_what_is_there_and_right_is_not_fetched_again(mirror: Server, tmp_path: 
 
 
 def test_the_beginning_of_another_file_is_thrown_away(mirror: Server, tmp_path: Path) -> None:
-    mirror.script = ["cut"] * ATTEMPTS
-    with pytest.raises(DataError):
-        fetch([mirror.url], tmp_path / "payload", DIGEST)
-    [part] = tmp_path.glob("*.part")
+    part = broken_off(mirror, tmp_path)
     part.write_bytes(b"?" * 1000)
     assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
     assert mirror.asked[-2:] == ["bytes=1000-", None]
@@ -185,9 +207,9 @@ def test_a_plain_file_is_checked_by_the_first_digits_and_kept(mirror: Server, tm
     digest = hashlib.sha256(PACKED).hexdigest()[:8]
     plain = mirror.url.removesuffix(".gz")
     assert fetch([plain], tmp_path / "weights.pth", digest).read_bytes() == PACKED
-    with pytest.raises(DataError, match=r"sent other data: its sha256 is .*, not 00000000"):
+    with pytest.raises(DataError, match=r"sent other data: its SHA-256 is .*, not 00000000"):
         fetch([plain], tmp_path / "other.pth", "00000000")
-    assert left(tmp_path) == ["pth"]
+    assert left(tmp_path) == ["pth", "sha256"]
 
 
 def test_a_disk_that_takes_nothing_more_costs_no_second_download(
@@ -203,3 +225,262 @@ def test_a_disk_that_takes_nothing_more_costs_no_second_download(
     assert left(tmp_path) == ["part"]
     assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
     assert mirror.asked[1:] == [f"bytes={len(PACKED)}-"]
+
+
+# servers that dribble, and that send something else than they said
+
+
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [LENGTH, b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP"])
+def test_a_server_that_dribbles_is_given_up(raw: Raw, tmp_path: Path, head: bytes) -> None:
+    raw.reply(lambda _: drip(head))
+    began = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        fetch([f"{raw.url}/w.pth"], tmp_path / "w.pth", DIGEST)
+    assert time.monotonic() - began < 4
+    of = " of 100,000" if head == LENGTH else ""
+    expected = rf"{raw.url}/w.pth: fewer than 1,000 bytes came in 0\.3 seconds; \d+{of} bytes received; tried 4 times"
+    assert re.fullmatch(expected, str(caught.value))
+    assert len(raw.asked) == 4
+
+
+def test_a_file_read_over_the_net_from_a_server_that_dribbles_is_given_up_too(raw: Raw) -> None:
+    raw.reply(lambda _: drip(LENGTH))
+    began = time.monotonic()
+    with pytest.raises(CnnkitError) as caught, open_bytes(raw.url) as file:
+        file.readall()
+    assert time.monotonic() - began < 4
+    where = r"\(at byte \d+ of 100,000\); tried 4 times"
+    expected = rf"cannot read {raw.url}: fewer than 1,000 bytes came in 0\.3 seconds {where}"
+    assert re.fullmatch(expected, str(caught.value))
+
+
+@pytest.mark.slow
+def test_how_long_a_server_may_dribble(raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte a second, with the constants that users have."""
+    monkeypatch.delenv("CNNKIT_HTTP_SECONDS")
+    raw.reply(lambda _: drip(LENGTH, 1))
+
+    def seconds(work: Callable[[], object]) -> float:
+        began = time.monotonic()
+        with pytest.raises(CnnkitError, match="tried 4 times"):
+            work()
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(2) as pool:
+        ways = [lambda: fetch([raw.url], tmp_path / "x", DIGEST), RemoteFile(raw.url).readall]
+        assert all(55 < took < 75 for took in pool.map(seconds, ways))
+
+
+def test_what_stalls_is_taken_up_where_it_stalled(raw: Raw, tmp_path: Path) -> None:
+    half = len(PAYLOAD) // 2
+    part = f"Content-Range: bytes {half}-{len(PAYLOAD) - 1}/{len(PAYLOAD)}"
+    raw.reply(
+        lambda _: [answer(PAYLOAD)[: -(len(PAYLOAD) - half)], 5.0],
+        answer(PAYLOAD[half:], part, status="206 Partial Content"),
+    )
+    assert fetch([raw.url], tmp_path / "x", DIGEST).read_bytes() == PAYLOAD
+    assert raw.range() == f"bytes={half}-"
+
+
+def test_a_server_that_sends_a_little_less_each_time_gets_as_many_attempts_as_it_takes(
+    raw: Raw, tmp_path: Path
+) -> None:
+    """Whoever brings a kilobyte in an attempt goes on, so that a line that breaks all the time is no end."""
+
+    def some(head: str) -> list[bytes]:
+        found = re.search(r"Range: bytes=(\d+)-", head)
+        first = int(found[1]) if found else 0
+        body = PACKED[first:]
+        part = f"Content-Range: bytes {first}-{len(PACKED) - 1}/{len(PACKED)}"
+        return [answer(body, part, status="206 OK" if first else "200 OK")[: -max(0, len(body) - 1000) or None]]
+
+    raw.reply(some)
+    for read in (
+        lambda: fetch([f"{raw.url}/x.gz"], tmp_path / "x", DIGEST).read_bytes(),
+        lambda: gzip.decompress(RemoteFile(raw.url).readall()),
+    ):
+        raw.asked.clear()
+        assert read() == PAYLOAD
+        assert len(raw.asked) == -(-len(PACKED) // 1000) > 4
+
+
+def test_another_part_than_the_one_asked_for_starts_over(raw: Raw, tmp_path: Path) -> None:
+    wrong = answer(PAYLOAD[1:], f"Content-Range: bytes 1-{len(PAYLOAD) - 1}/{len(PAYLOAD)}", status="206 OK")
+    raw.reply(answer(PAYLOAD)[:-5], wrong, answer(PAYLOAD))
+    assert fetch([raw.url], tmp_path / "x", DIGEST).read_bytes() == PAYLOAD
+    raw.reply(answer(PAYLOAD)[:-5], wrong, answer(PAYLOAD))
+    assert RemoteFile(raw.url).readall() == PAYLOAD
+    assert raw.range() is None
+
+
+def test_a_part_shorter_than_asked_for_is_gone_on_with(raw: Raw, tmp_path: Path) -> None:
+    size, half = len(PAYLOAD), len(PAYLOAD) // 2
+    parts = [
+        answer(PAYLOAD)[:-half],
+        *(
+            answer(PAYLOAD[a:b], f"Content-Range: bytes {a}-{b - 1}/{size}", status="206 OK")
+            for a, b in ((half, half + 2000), (half + 2000, size))
+        ),
+    ]
+    raw.reply(*parts)
+    assert fetch([raw.url], tmp_path / "x", DIGEST).read_bytes() == PAYLOAD
+    raw.reply(*parts)
+    assert RemoteFile(raw.url).readall() == PAYLOAD
+
+
+def test_more_than_a_file_may_have_is_refused(raw: Raw, tmp_path: Path) -> None:
+    most = len(PAYLOAD) - 1
+    raw.reply(answer(PAYLOAD))
+    with pytest.raises(DataError, match=r"has 1,024,000 bytes, and may have no more than 1,023,999 bytes"):
+        fetch([raw.url], tmp_path / "x", DIGEST, most)
+    raw.reply(lambda _: itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(bytes(1 << 16))))
+    with pytest.raises(DataError, match=r"sent more, and may have no more than 1,023,999 bytes"):
+        fetch([raw.url], tmp_path / "x", DIGEST, most)
+    assert left(tmp_path) == []
+
+
+def test_gzip_data_inflate_no_further_than_the_file_can(raw: Raw, tmp_path: Path) -> None:
+    raw.reply(answer(gzip.compress(bytes(100_000_000), 9)))
+    with pytest.raises(DataError, match=r"gzip data that inflate to more than the 1,000,000 bytes of the file"):
+        fetch([f"{raw.url}/x.gz"], tmp_path / "x", DIGEST, 1_000_000)
+    raw.reply(answer(PACKED))
+    with pytest.raises(DataError, match="inflate to more than"):
+        fetch([f"{raw.url}/x.gz"], tmp_path / "x", DIGEST, len(PAYLOAD) - 1)
+    assert left(tmp_path) == []
+    assert fetch([f"{raw.url}/x.gz"], tmp_path / "x", DIGEST, len(PAYLOAD)).read_bytes() == PAYLOAD
+
+
+# what the disk does not take
+
+
+def test_what_the_disk_has_no_room_for_is_not_begun(raw: Raw, tmp_path: Path) -> None:
+    raw.reply(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000\r\n\r\n", bytes(1000)])
+    with pytest.raises(
+        CnnkitError, match=r"cannot write .*/x: 1,000,000,000,000,000 bytes more .* left; make room, or"
+    ):
+        fetch([raw.url], tmp_path / "x", DIGEST, 10**16)
+    assert left(tmp_path) == []
+
+
+def test_a_disk_that_is_full_meanwhile(raw: Raw, tmp_path: Path) -> None:
+    name = f"x.{hashlib.sha256(raw.url.encode()).hexdigest()[:8]}.part"
+    (tmp_path / name).symlink_to("/dev/full")
+    raw.reply(answer(PAYLOAD))
+    with pytest.raises(CnnkitError, match=r"cannot write .*/x: No space left on device; make room, or name") as caught:
+        fetch([raw.url], tmp_path / "x", DIGEST)
+    assert caught.value.exit_code == 1
+    assert len(raw.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["{}", "{}.part", ".{}.lock"])
+def test_a_folder_in_the_place_of_a_file(raw: Raw, tmp_path: Path, name: str) -> None:
+    hidden = f"x.{hashlib.sha256(raw.url.encode()).hexdigest()[:8]}" if name == "{}.part" else "x"
+    (tmp_path / name.format(hidden)).mkdir()
+    raw.reply(answer(PAYLOAD))
+    with pytest.raises(CnnkitError, match=r"cannot write .*/x: .*; make its folder writable, or name another one with"):
+        fetch([raw.url], tmp_path / "x", DIGEST)
+
+
+def test_a_cache_that_is_no_folder(raw: Raw, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CnnkitError, match=r"cannot write .*/file"):
+        fetch([raw.url], tmp_path / "file" / "x", DIGEST)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="cannot be read"):
+        open_bytes(str(tmp_path / "pipe"))
+
+
+# what is trusted when it comes first
+
+
+FIRST = hashlib.sha256(PAYLOAD).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("digest", "words"), [("", "its SHA-256 is not known"), (DIGEST[:8], "only 8 digits of its SHA-256 are")]
+)
+def test_what_comes_first_is_trusted_and_kept_to(
+    raw: Raw, tmp_path: Path, digest: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, path, pin = f"{raw.url.replace('://', '://me:secret@')}/w", tmp_path / "w", tmp_path / "w.sha256"
+    raw.reply(answer(PAYLOAD))
+    fetch([url], path, digest)
+    [line] = caplog.messages
+    assert words in line
+    assert f"as it came from {raw.url.replace('://', '://me:***@')}/w; w.sha256 keeps {FIRST}" in line
+    assert pin.read_text() == f"{FIRST}\n"
+    caplog.clear()
+    fetch([url], path, digest)
+    assert (len(raw.asked), caplog.messages) == (1, [])
+
+    path.write_bytes(b"another")  # and the server has the right one still
+    fetch([url], path, digest)
+    assert path.read_bytes() == PAYLOAD
+    assert "was corrupt, and has been fetched anew" in caplog.text
+
+    path.write_bytes(b"another")
+    raw.reply(answer(b"another"))
+    with pytest.raises(DataError) as caught:
+        fetch([url], path, digest)
+    other, message = hashlib.sha256(b"another").hexdigest(), str(caught.value)
+    assert message.startswith(f"{path} is another file: its SHA-256 is {other}, not {digest or FIRST}")
+    if not digest:
+        assert f"delete {pin} to accept it" in message
+        pin.unlink()
+        fetch([url], path)
+        assert pin.read_text() == f"{other}\n"
+    assert "secret" not in caplog.text + message
+
+
+def test_a_server_that_has_another_file_now(raw: Raw, tmp_path: Path) -> None:
+    raw.reply(answer(b"first"), answer(b"second"))
+    fetch([raw.url], tmp_path / "w")
+    (tmp_path / "w").unlink()
+    second = hashlib.sha256(b"second").hexdigest()
+    with pytest.raises(DataError, match=rf"other data: its SHA-256 is {second}, not .* as when it came first \(del"):
+        fetch([raw.url], tmp_path / "w")
+    (tmp_path / "w.sha256").unlink()
+    assert fetch([raw.url], tmp_path / "w").read_bytes() == b"second"
+
+
+@pytest.mark.parametrize("content", [b"", b"no digest", b"\xff\x00", b"0" * 5000])
+def test_a_corrupt_digest_beside_a_file(raw: Raw, tmp_path: Path, content: bytes) -> None:
+    raw.reply(answer(PAYLOAD))
+    fetch([raw.url], tmp_path / "w")
+    (tmp_path / "w.sha256").write_bytes(content)
+    with pytest.raises(DataError, match=r"w\.sha256: .*; delete it"):
+        fetch([raw.url], tmp_path / "w")
+
+
+def test_what_is_there_is_trusted_too_where_it_fits(raw: Raw, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "w").write_bytes(PAYLOAD)
+    fetch([raw.url], tmp_path / "w", FIRST[:8])
+    assert raw.asked == []
+    assert "as it lies at" in caplog.text
+
+
+def test_parts_of_which_nobody_knows_the_file_are_not_put_together(raw: Raw, tmp_path: Path) -> None:
+    half = len(PAYLOAD) // 2
+    raw.reply(*[answer(PAYLOAD, 'ETag: "1"')[:-half]] * 1, answer(b"other" * 999, 'ETag: "2"'))
+    assert fetch([raw.url], tmp_path / "w").read_bytes() == b"other" * 999
+    assert 'If-Range: "1"' in raw.asked[1]
+    raw.reply(lambda _: [LENGTH, bytes(100)])
+    with pytest.raises(DataError, match="the connection broke"):
+        fetch([raw.url], tmp_path / "x")
+    assert [path.name for path in tmp_path.glob("x.*.part")]
+    raw.reply(answer(PAYLOAD))
+    assert fetch([raw.url], tmp_path / "x").read_bytes() == PAYLOAD
+    assert raw.range() is None
+
+
+def test_lines_of_a_log_only_print(raw: Raw, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    raw.reply(answer(PAYLOAD))
+    fetch([raw.url], tmp_path / "\x1b[2J[bold]")
+    assert caplog.messages[0].isprintable()

@@ -1,8 +1,10 @@
 """Training that starts from weights: of a run, a bundle, a file, or published ones."""
 
 import json
+import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +23,7 @@ from cnnkit.experiment import Run
 from cnnkit.nets import WEIGHTS, create, pretrained
 from cnnkit.nets.weights import give_weights, read_weights_file
 from conftest import Cli, one_line
+from webserver import Raw, answer, drip, raw_server
 
 FLAGS = ["--epochs", 1, "--batch-size", 8, "--plan", "off", "--device", "cpu"]
 TINY = ["--image-size", 32, "--model-kwargs.width", 4]
@@ -178,16 +181,18 @@ def test_a_file_in_the_place_of_a_download_is_told_apart(
     monkeypatch: pytest.MonkeyPatch, cli: Cli, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(pretrained, "SERVER", "http://127.0.0.1:9/")
+    monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.3")
     file = WEIGHTS["resnet18.tv"].file
     place = tmp_path / "cache" / "weights" / file
     one_line(cli("train", "resnet18.tv", "--weights", "true", *FLAGS), 3, f"or put the file at {place}")
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(b"something else")
-    found = sha256(b"something else").hexdigest()[:8]
+    found = sha256(b"something else").hexdigest()
     one_line(
         cli("train", "resnet18.tv", "--weights", "true", *FLAGS),
         3,
-        f"{file} is not the weights of resnet18.tv: its SHA-256 begins with {found}, not f37072fd",
+        f"the weights of resnet18.tv: {place} is another file: its SHA-256 is {found}, not f37072fd",
+        "put the right one there",
     )
     state = create("resnet18.tv").state_dict()
     torch.save(state, place)
@@ -234,3 +239,149 @@ def test_a_network_from_python_takes_a_file() -> None:
     assert other[1].weight.allclose(net[1].weight)
     with pytest.raises(DataError, match=r"own.pth: has also 3.weight, 3.bias"):
         cnnkit.fit(torch.nn.Sequential(other[0], torch.nn.Linear(768, 2)), "new", weights="own.pth", progress=False)
+
+
+# over the net
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
+    monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.5")
+    with raw_server() as raw:
+        yield raw
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
+def test_weights_by_url(name: str, server: Raw, cli: Cli, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photos("new", ("x", "y"))
+    state = create("lenet", in_channels=3).state_dict()
+    save_file(state, name) if name == "w.safetensors" else torch.save(state, name)
+    content = Path(name).read_bytes()
+    server.reply(answer(content))
+    url = f"{server.url.replace('://', '://me:secret@')}/a/{name}?download=true"
+    result = cli("train", "lenet", "--weights", url, "--data", "new", *FLAGS, "--lr", "1e-30", "--weight-decay", 0)
+    assert result.code == 0, result
+    shown = url.replace("secret", "***")
+    assert f"weights of {shown}: 8 of 10 tensors loaded" in result.out
+    [line] = [line for line in caplog.messages if "trusted" in line]
+    assert f"so it is trusted as it came from {shown}; {name}.sha256 keeps {sha256(content).hexdigest()}" in line
+    ours = cnnkit.load("runs/lenet-new-1").net.state_dict()
+    assert ours["conv1.0.weight"].allclose(state["conv1.0.weight"])
+    assert f'weights = "{url}"' in Path("runs/lenet-new-1/config.toml").read_text()
+    for file in ("start.json", "environment.json", "log.txt", "best/config.json"):
+        assert "secret" not in Path("runs/lenet-new-1", file).read_text()
+
+    server.reply(answer(b"", status="404 Gone"))
+    assert cli("train", "-c", "runs/lenet-new-1/config.toml", "--seed", 1).code == 0
+    shutil.rmtree(tmp_path / "cache" / "weights")
+    assert cli("train", "--resume", "runs/lenet-new-1", "--epochs", 2).code == 0
+    assert len(server.asked) == 1
+    result = cli("train", "lenet", "--weights", url, "--data", "new", *FLAGS)
+    one_line(result, 3, f"{shown}: the server says 404 Gone")
+
+
+def test_weights_by_url_that_are_none_are_not_kept(server: Raw, cli: Cli, tmp_path: Path) -> None:
+    photos("new", ("x", "y"))
+    server.reply(answer(b"<html>log in first</html>"))
+    arguments = ["train", "lenet", "--weights", f"{server.url}/w.pth", "--data", "new", *FLAGS]
+    result = cli(*arguments)
+    assert result.code == 3
+    assert result.err.splitlines()[-1].startswith(f"cnnkit: {server.url}/w.pth: corrupt, or not written by torch.save")
+    assert not list((tmp_path / "cache" / "weights").rglob("w.pth*"))
+    torch.save(create("lenet", in_channels=3).state_dict(), "w.pth")
+    server.reply(answer(Path("w.pth").read_bytes()))
+    assert cli(*arguments).code == 0
+
+
+@pytest.mark.parametrize("name", ["", "..", "a" * 400, "\u00fc [bold].pth", ".hidden.pth", "w.pth.sha256"])
+def test_names_of_files_that_urls_may_have(name: str, server: Raw, tmp_path: Path) -> None:
+    torch.save(create("lenet").state_dict(), "w.pth")
+    server.reply(answer(Path("w.pth").read_bytes()))
+    path, tensors = pretrained.fetch_weights(f"{server.url}/{name}")
+    assert path.parent.parent == tmp_path / "cache" / "weights"
+    assert path.parent.name != ".."
+    assert "head.bias" in tensors
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host/w.pth", "ftp://host/w.pth: only http:// and https:// are opened"),
+        ("file:///etc/passwd", "file:///etc/passwd: only http:// and https:// are opened"),
+        ("http:///w.pth", "it names no host"),
+        ("http://me:secret@/w.pth", "http://me:***@/w.pth: no URL"),
+        ("http://host/\x1b[2Jw.pth", "http://host/\\x1b[2Jw.pth: no URL: it has characters that cannot be printed"),
+    ],
+)
+def test_weights_by_a_url_that_is_none(url: str, words: str, cli: Cli) -> None:
+    photos("new", ("x", "y"))
+    one_line(cli("train", "lenet", "--weights", url, "--data", "new", *FLAGS), 3, words)
+
+
+def test_a_server_that_dribbles_costs_a_line(server: Raw, cli: Cli) -> None:
+    photos("new", ("x", "y"))
+    server.reply(lambda _: drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"))
+    result = cli("train", "lenet", "--weights", f"{server.url}/w.pth", "--data", "new", *FLAGS)
+    one_line(result, 3, f"{server.url}/w.pth: fewer than 1,000 bytes came in 0.5 seconds", "tried 4 times")
+
+
+def test_published_weights_of_which_all_digits_are_known() -> None:
+    known = [name for name, weights in WEIGHTS.items() if len(weights.sha256) == 64]
+    assert {"resnet18.tv", "resnet50.tv", "vgg16.tv"} <= set(known)
+    assert all(row.sha256.startswith(row.file.removesuffix(".pth")[-8:]) for row in WEIGHTS.values())
+
+
+# what is wrong with a file
+
+
+def changed(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    return create("lenet").state_dict() | {name.replace("_", "."): value for name, value in changes.items()}
+
+
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "NaN": (changed(head_bias=torch.full((10,), torch.nan)), "NaN or Inf in head.bias"),
+    "Inf": (changed(head_weight=torch.full((10, 84), -torch.inf)), "NaN or Inf in head.weight"),
+    "too large": (changed(head_bias=torch.full((10,), 1e300, dtype=torch.float64)), "NaN or Inf in head.bias"),
+    "integers": (changed(head_bias=torch.zeros(10, dtype=torch.int64)), "head.bias is int64, not float32"),
+    "truth": (changed(head_bias=torch.zeros(10, dtype=torch.bool)), "head.bias is bool, not float32"),
+    "complex": (changed(head_bias=torch.zeros(10, dtype=torch.complex64)), "head.bias is complex64, not float32"),
+    "repeated": (changed(head_bias=torch.ones(1).expand(10**12)), "its tensors repeat the same bytes"),
+    "names": ({0: torch.ones(1)}, "it must hold tensors by name"),
+    "a list": ([torch.ones(1)], "it must hold tensors by name"),
+    "no tensors": ({"a": 1, "b": 2, "c": 3, "d": 4}, "a, b, c and 1 more hold no tensors"),
+    "a network": (create("lenet"), "not opened, because it could run code (it asks for"),
+    "another network": (create("lenet_bn").state_dict(), "has also conv1.1.weight"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_files_of_weights_that_are_refused(what: str, cli: Cli) -> None:
+    content, words = REFUSED[what]
+    torch.save(content, "w.pth")
+    result = cli("train", "lenet", "--weights", "w.pth", "--data", "digits", *FLAGS)
+    one_line(result, 3, "w.pth: ", words)
+    assert "weights_only" not in result.err
+    assert "state_dict for" not in result.err
+    assert not Path("runs").exists()
+
+
+def test_what_is_no_file(cli: Cli) -> None:
+    os.mkfifo("pipe.pth")
+    for place in ("pipe.pth", "/dev/zero"):
+        result = cli("train", "lenet", "--weights", place, "--data", "digits", *FLAGS)
+        one_line(result, 3, f"{place}: cannot be read (a pipe or a device, not a file)")
+    header = b"[" * 1000
+    Path("w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    result = cli("train", "lenet", "--weights", "w.safetensors", "--data", "digits", *FLAGS)
+    one_line(result, 3, "w.safetensors: its header is corrupt")
+
+
+def test_half_precision_weights_and_counters_are_taken() -> None:
+    net = create("lenet_bn")
+    given = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
+    assert give_weights(net, given, "w.pth", 10).tensors == len(given)
+
+
+def test_a_new_head_does_not_mind_what_the_old_one_held() -> None:
+    net = create("lenet", num_classes=3)
+    give_weights(net, changed(head_bias=torch.full((10,), torch.nan)), "w.pth", 3, new_head=True)

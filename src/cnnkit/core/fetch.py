@@ -1,13 +1,15 @@
 """Download a file once: from several mirrors, resumed after a cut, checked, and whole or not there."""
 
+import errno
 import gzip
 import hashlib
-import http.client
-import time
-import urllib.error
-import urllib.request
+import logging
+import re
+import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,104 +17,228 @@ from filelock import FileLock
 from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from cnnkit.core.console import PatientConsole, progress_bar
-from cnnkit.core.errors import DataError
-from cnnkit.core.files import atomic_write, make_folder, sha256
+from cnnkit.core.errors import CnnkitError, DataError
+from cnnkit.core.files import atomic_write, make_folder, read_bytes, sha256
+from cnnkit.core.http import Attempts, Broken, open_url
+from cnnkit.core.text import printable
 
-__all__ = ["fetch"]
+__all__ = ["MOST_BYTES", "fetch", "forget"]
 
-ATTEMPTS, TIMEOUT_SECONDS, PAUSE_SECONDS, BLOCK = 3, 30, 0.2, 1 << 18
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 1 << 32  # of a file
+BLOCK, DIGITS = 1 << 18, 64
 
 
-def fetch(urls: Sequence[str], path: Path, digest: str) -> Path:
+def fetch(urls: Sequence[str], path: Path, digest: str = "", most: int = MOST_BYTES) -> Path:
     """Download from the first of `urls` that gives it right, and write it to `path`; what ends in .gz is decompressed.
 
-    `digest` is the SHA-256, or its first digits, of what is written: mirrors compress differently. A file that is
-    already right is kept. What a broken connection has brought stays beside `path` and is continued, also by a later
-    call; of several processes one downloads and the others wait. A mirror is tried again if it breaks off or answers
-    5xx. Raises DataError with each mirror's reason if none works.
+    `digest` is the SHA-256, or its first digits, of what is written: mirrors compress differently. If it is not whole,
+    what comes first is trusted, a log line says so, and its digest is kept beside `path`, in NAME.sha256, for all later
+    calls to compare. A file that is already right is kept; another one in its place is fetched anew. More than `most`
+    bytes are never written. What a broken connection has brought stays beside `path` and is continued, also by a later
+    call if it can be checked; of several processes one downloads and the others wait.
+
+    Raises DataError with each mirror's reason if none works, CnnkitError if the file cannot be written.
     """
-    make_folder(path.parent)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if path.exists() and sha256(path).startswith(digest):
+    wanted = _Wanted(path, digest, most)
+    with _writing(path):
+        if path.exists() and wanted.is_kept() and not wanted.wrong(sha256(path)):
             return path
-        failures = []
-        for url in urls:
-            try:
-                _fetch(url, path, digest)
-            except (DataError, OSError, http.client.HTTPException) as error:
-                failures.append(f"{url}: {error or type(error).__name__}")
-                continue
-            return path
-    raise DataError("; ".join(failures))
+        make_folder(path.parent)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            return _fetched(urls, wanted)
 
 
-def _fetch(url: str, path: Path, digest: str) -> None:
-    """Bring the file through a part file that is gone once it has served or proved wrong."""
+def forget(path: Path) -> None:
+    """Delete what `fetch` wrote to `path`, as it is of no use; raises CnnkitError if that cannot be done."""
+    with _writing(path):
+        for file in (path, _Wanted(path, "", 0).pin):
+            file.unlink(missing_ok=True)
+
+
+def _fetched(urls: Sequence[str], wanted: "_Wanted") -> Path:
+    path, wrong = wanted.path, None
+    if path.exists() and not (wrong := wanted.wrong(found := sha256(path))):
+        wanted.keep(found, f"as it lies at {path}")
+        return path
+    failures = []
+    for url in urls:
+        try:
+            found = _fetch(url, wanted)
+        except (DataError, Broken) as error:
+            failures.append(f"{url}: {error}")
+            continue
+        wanted.keep(found, f"as it came from {url}")
+        if wrong:
+            log.warning("%s was corrupt, and has been fetched anew: %s", printable(path), wrong)
+        return path
+    reasons = "; ".join(failures)
+    if wrong:
+        accept = wanted.accept(found)
+        raise DataError(f"{path} is another file: {wrong}{accept}; put the right one there, as none came ({reasons})")
+    raise DataError(reasons)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A file, and what is known of it."""
+
+    path: Path
+    digest: str
+    most: int
+
+    @property
+    def pin(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.sha256")
+
+    @property
+    def pinned(self) -> str:
+        """The digest of the file that came first; raises DataError if there is something else in its place."""
+        if len(self.digest) == DIGITS:
+            return ""
+        try:
+            said = read_bytes(self.pin, 1000).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise DataError(f"{self.pin}: cannot be read ({error.strerror}); delete it") from error
+        if not re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", said):
+            raise DataError(f"{self.pin}: no SHA-256; delete it to trust {self.path.name} as it is")
+        return said
+
+    def is_kept(self) -> bool:
+        """Say whether all digits are known."""
+        return len(self.digest) == DIGITS or bool(self.pinned)
+
+    def wrong(self, found: str) -> str | None:
+        """Return what is wrong with a file of this digest, if anything is."""
+        if not found.startswith(self.digest):
+            return f"its SHA-256 is {found}, not {self.digest}{'...' * (len(self.digest) < DIGITS)}"
+        if (pinned := self.pinned) not in ("", found):
+            return f"its SHA-256 is {found}, not {pinned} as when it came first"
+        return None
+
+    def accept(self, found: str) -> str:
+        """Return what to do to accept a file of this digest, if only that of the first one speaks against it."""
+        return f" (delete {self.pin} to accept it)" if found.startswith(self.digest) else ""
+
+    def keep(self, found: str, how: str) -> None:
+        """Trust the file, if not all digits of its digest are known, and write them down."""
+        if self.is_kept():
+            return
+        atomic_write(self.pin, f"{found}\n")
+        digits = len(self.digest)
+        known = f"only {digits} digits of its SHA-256 are known" if digits else "its SHA-256 is not known"
+        words = f"{self.path.name}: {known}, so it is trusted {how}; {self.pin.name} keeps {found} for later uses"
+        log.warning("%s", printable(words))
+
+
+def _fetch(url: str, wanted: _Wanted) -> str:
+    """Bring the file through a part file that is gone once it has served or proved wrong; return its digest."""
+    path = wanted.path
     partial = path.with_name(f"{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
+    packed = url.endswith(".gz")
+    if not (wanted.digest or wanted.pinned):
+        partial.unlink(missing_ok=True)  # nobody could say whether it is of the same file
     continued = partial.exists()
-    _download(url, partial)
+    _download(url, partial, wanted, packed)
     try:
-        if url.endswith(".gz"):
-            with gzip.open(partial) as packed:
-                atomic_write(path, lambda file: _unpack(packed, file, digest))
+        if packed:
+            with gzip.open(partial) as content:
+                atomic_write(path, lambda file: _unpack(content, file, wanted))
         else:
-            _check(sha256(partial), digest)
+            _check(sha256(partial), wanted)
             partial.replace(path)
     except DataError:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
         if not continued:
             raise
-        _fetch(url, path, digest)  # its beginning may have been of another file
+        return _fetch(url, wanted)  # its beginning may have been of another file
     partial.unlink(missing_ok=True)
+    return sha256(path)
 
 
-def _unpack(packed: gzip.GzipFile, file: BinaryIO, digest: str) -> None:
-    found = hashlib.sha256()
+def _unpack(packed: gzip.GzipFile, file: BinaryIO, wanted: _Wanted) -> None:
+    found, size = hashlib.sha256(), 0
     try:
         while block := packed.read(BLOCK):
+            size += len(block)
+            if size > wanted.most:
+                raise DataError(f"sent gzip data that inflate to more than the {wanted.most:,} bytes of the file")
             found.update(block)
             file.write(block)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"sent damaged gzip data ({error})") from error
-    _check(found.hexdigest(), digest)
+        raise DataError(f"sent corrupt gzip data ({error})") from error
+    _check(found.hexdigest(), wanted)
 
 
-def _check(found: str, digest: str) -> None:
-    if not found.startswith(digest):
-        raise DataError(f"sent other data: its sha256 is {found}, not {digest}")
+def _check(found: str, wanted: _Wanted) -> None:
+    if reason := wanted.wrong(found):
+        raise DataError(f"sent other data: {reason}{wanted.accept(found)}")
 
 
-def _download(url: str, partial: Path) -> None:
+def _download(url: str, partial: Path, wanted: _Wanted, packed: bool) -> None:
     """Bring the bytes of `url` into `partial`, going on where it ends."""
-    for pause in (PAUSE_SECONDS * 2**attempt for attempt in range(ATTEMPTS - 1)):
+    room = wanted.most if packed else 0  # what is unpacked lies beside it
+    part = _Part(url, partial, wanted.most + (wanted.most >> 10) + BLOCK if packed else wanted.most)
+    attempts, tries, best = Attempts(), 0, 0
+    while True:
+        tries, best = tries + 1, max(best, part.size())
         try:
-            return _continue(url, partial)
-        except urllib.error.HTTPError as error:
-            if error.code < 500:
-                raise
-        except (OSError, http.client.HTTPException):
-            pass
-        time.sleep(pause)
-    return _continue(url, partial)
+            return part.go_on(room)
+        except Broken as error:
+            if not attempts.go_on(part.size() - best):
+                of = "" if part.length is None else f" of {part.length:,}"
+                raise Broken(f"{error}; {part.size():,}{of} bytes received; tried {tries} times") from error
 
 
-def _continue(url: str, partial: Path) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+class _Part:
+    """What has come of a file so far."""
+
+    def __init__(self, url: str, path: Path, most: int):
+        self.url, self.path, self.most = url, path, most
+        self.length: int | None = None
+        self.version: str | None = None
+
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def refused(self, words: str) -> DataError:
+        """Forget what has come of a file that is too large."""
+        self.path.unlink(missing_ok=True)
+        return DataError(f"{words}, and may have no more than {self.most:,} bytes")
+
+    def go_on(self, room: int) -> None:
+        """Append what is missing, and leave `room` on the disk; start over if the server cannot go on."""
+        with open_url(self.url, self.size(), version=self.version) as answer:
+            self.length, self.version = answer.length, answer.version
+            size = answer.start
+            if (self.length or 0) > self.most:
+                raise self.refused(f"has {self.length:,} bytes")
+            needed, free = (self.length or size) - size + room, shutil.disk_usage(self.path.parent).free
+            if needed > free:
+                raise OSError(errno.ENOSPC, f"{needed:,} bytes more are needed, and the disk has {free:,} left")
+            bar = progress_bar(PatientConsole(stderr=True), DownloadColumn(), TransferSpeedColumn())
+            with self.path.open("ab" if size else "wb") as file, bar:
+                task = bar.add_task(self.url, total=self.length, completed=size)
+                while block := answer.read(BLOCK):
+                    size += len(block)
+                    if size > self.most:
+                        raise self.refused("sent more")
+                    file.write(block)
+                    bar.advance(task, len(block))
+            if size < (self.length or 0):
+                raise Broken("the server sent less than it had said")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what to do about a file that cannot be written."""
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing lies behind what we have
-            return
-        raise
-    with response, partial.open("ab" if response.status == 206 else "wb") as file:
-        expected = response.headers.get("Content-Length")
-        received = 0
-        with progress_bar(PatientConsole(stderr=True), DownloadColumn(), TransferSpeedColumn()) as progress:
-            bar = progress.add_task(url, total=expected and int(expected))
-            while block := response.read(BLOCK):
-                file.write(block)
-                received += len(block)
-                progress.advance(bar, len(block))
-    if expected is not None and received < int(expected):
-        raise ConnectionError(f"the connection broke after {received:,} of {int(expected):,} bytes")
+        yield
+    except (OSError, NotImplementedError) as error:  # of the file, its part or its lock
+        reason = getattr(error, "strerror", None) or str(error)
+        full = getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if full else "make its folder writable"
+        raise CnnkitError(f"cannot write {path}: {reason}; {remedy}, or name another one with CNNKIT_CACHE") from error

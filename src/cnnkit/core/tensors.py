@@ -25,7 +25,7 @@ MOST_BYTES = 1 << 32  # of a file
 MOST_HEADER = 1 << 24  # bytes that describe tensors: some 100,000 of them
 MOST_VALUES, MOST_DEPTH = 1 << 22, 100  # of the containers in a file
 COPIES, SMALL = 4, 1 << 24  # how often tensors may share bytes; bytes that they may declare in any case
-SOME = 3  # names in an error
+SOME, LETTERS = 3, 100  # names in an error, and letters of each
 PICKLES = 5  # in the files that torch wrote before 1.6: a magic number, versions, the object, its storages
 TYPES = {
     "F64": torch.float64,
@@ -92,7 +92,7 @@ def read_torch(path: Path, most: int = MOST_BYTES) -> Any:
             raise ValueError("corrupt, or not written by torch.save") from error
         except Exception as error:  # torch's readers of corrupt bytes raise anything
             reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__  # and no advice
-            raise ValueError(f"corrupt, or not written by torch.save ({reason})") from error
+            raise ValueError(f"corrupt, or not written by torch.save ({_short(reason)})") from error
     _check_values(found, COPIES * size + SMALL)
     return found
 
@@ -121,7 +121,13 @@ def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def some(names: Sequence[str]) -> str:
     """Return the first few of the names, and how many more there are."""
-    return ", ".join(names[:SOME]) + (f" and {len(names) - SOME:,} more" if len(names) > SOME else "")
+    return ", ".join(map(_short, names[:SOME])) + (f" and {len(names) - SOME:,} more" if len(names) > SOME else "")
+
+
+def _short(value: object) -> str:
+    """Return what a file says of itself, no longer than it fits into a line."""
+    words = str(value)
+    return words if len(words) <= LETTERS else f"{words[:LETTERS]}..."
 
 
 def _size(file: BufferedReader, most: int) -> int:
@@ -142,18 +148,22 @@ def _header(file: BufferedReader) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         rows = dict(from_json(file.read(length).decode()))
         rows.pop("__metadata__", None)
-        found = [(*row["data_offsets"], name, row["dtype"], tuple(row["shape"])) for name, row in rows.items()]
+        found = [
+            (start, stop, name, str(row["dtype"]), tuple(row["shape"]))
+            for name, row in rows.items()
+            for start, stop in [row["data_offsets"]]
+        ]
         found.sort(key=lambda row: row[:2])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"its header is corrupt ({error})") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"its header is corrupt ({_short(error)})") from error
     at = 0
     for start, stop, name, kind, shape in found:
         if kind not in TYPES:
-            raise ValueError(f"{name} is of the type {kind!r}; known: {', '.join(TYPES)}")
-        if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
-            raise ValueError(f"its header is corrupt: {name} has the shape {shape} at {start!r} to {stop!r}")
-        if start != at or stop - start != math.prod(shape) * TYPES[kind].itemsize:
-            raise ValueError(f"its header is corrupt: {name}, {kind} {shape}, cannot lie at {start:,} to {stop:,}")
+            raise ValueError(f"{_short(name)} is of the type {_short(kind)}; known: {', '.join(TYPES)}")
+        whole = all(type(number) is int and number >= 0 for number in (start, stop, *shape))
+        if not whole or start != at or stop - start != math.prod(shape) * TYPES[kind].itemsize:
+            where = f"{kind} {_short(shape)} at {_short(start)} to {_short(stop)}"
+            raise ValueError(f"its header is corrupt: {_short(name)} cannot be {where}")
         at = stop
     if at != size - 8 - length:
         raise ValueError(f"cut short, or corrupt: its tensors take {at:,} bytes, and it has {size - 8 - length:,}")
@@ -209,14 +219,14 @@ def _check_pickles(file: BufferedReader, size: int) -> None:
             _check_records(records, size)
             _check_pickle(BytesIO(archive.read(f"{root}/data.pkl")))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"cut short, or corrupt ({error})") from error
+        raise ValueError(f"cut short, or corrupt ({_short(error)})") from error
     finally:
         sparing.detach()
 
 
 def _check_records(records: Sequence[zipfile.ZipInfo], size: int) -> None:
     if packed := [record.filename for record in records if record.compress_type != zipfile.ZIP_STORED]:
-        raise ValueError(f"not written by torch.save: {packed[0]} in it is compressed")
+        raise ValueError(f"not written by torch.save: {_short(packed[0])} in it is compressed")
     if (total := sum(record.file_size for record in records)) > size:
         raise ValueError(f"corrupt: its records declare {total:,} bytes, and the file has {size:,}")
     if len({record.filename.lower() for record in records}) < len(records):
@@ -231,12 +241,12 @@ def _check_pickle(file: IO[bytes]) -> None:
             if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST")
         ]
     except (ValueError, MemoryError, OverflowError) as error:
-        raise ValueError(f"corrupt, or not written by torch.save ({error})") from error
+        raise ValueError(f"corrupt, or not written by torch.save ({_short(error)})") from error
     for name in asked:
         if name in SPECIAL:
             raise ValueError(f"it has {SPECIAL[name]}; save net.state_dict() of a plain network instead")
         if not _is_plain(name):
-            which = f" (it asks for {name.replace(' ', '.')})" if name else ""
+            which = f" (it asks for {_short(name.replace(' ', '.'))})" if name else ""
             raise ValueError(f"not opened, because it could run code{which}; save net.state_dict() instead")
 
 

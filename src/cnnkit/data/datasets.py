@@ -1,5 +1,6 @@
 """The data sets by name: what they hold, where their files lie, and how they become tensors."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from cnnkit.data.imageset import Dataset, ImageSet
 
 __all__ = ["DATASETS", "Source", "load_named"]
 
+log = logging.getLogger(__name__)
+
 FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+BYTES = (47_040_016, 60_008, 7_840_016, 10_008)  # of them, decompressed: 60,000 and 10,000 images of 28 x 28
 SYSTEM = Path("/usr/share/datasets")
 
 
@@ -84,10 +88,26 @@ def load_named(name: str, data_dir: Path | None = None) -> Dataset:
 
     IDX files are searched for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
     /usr/share/datasets, plain or .gz, in the folder itself or in one of the set's name; if none has all four,
-    they are downloaded into the cache. Raises DataError for files that are missing, corrupt or at odds with each other.
+    they are downloaded into the cache, as are those in the cache that cannot be read. Raises DataError for files that
+    are missing, corrupt or at odds with each other.
     """
     source = DATASETS[name]
-    train_images, train_labels, test_images, test_labels = _locate(name, source, data_dir)
+    paths = _locate(name, source, data_dir)
+    try:
+        return _load(name, source, paths)
+    except DataError as error:
+        if data_dir is not None or not source.mirrors or paths[0].parent != cache_dir() / name:
+            raise
+        try:
+            paths = _download(name, source)
+        except DataError as failure:
+            raise DataError(f"{error}; no other came ({failure})") from failure
+        log.warning("%s: fetched anew, as one of its files could not be read: %s", name, error)
+        return _load(name, source, paths)
+
+
+def _load(name: str, source: Source, paths: list[Path]) -> Dataset:
+    train_images, train_labels, test_images, test_labels = paths
     return Dataset(
         name,
         source.classes,
@@ -110,18 +130,22 @@ def _locate(name: str, source: Source, data_dir: Path | None) -> list[Path]:
     if data_dir is not None or not source.mirrors:
         places = ", ".join(map(str, looked))
         raise DataError(f"{name}: no complete set of IDX files ({', '.join(FILES)}, plain or .gz) in {places}{partial}")
-    target = cache_dir() / name
     try:
-        return [
-            fetch([f"{mirror}{file}.gz" for mirror in source.mirrors], target / file, digest)
-            for file, digest in zip(FILES, source.sha256, strict=True)
-        ]
+        return _download(name, source)
     except DataError as error:
         hint = " (or install Debian's dataset-fashion-mnist)" if name == "fashion-mnist" else ""
         raise DataError(
             f"{name}: not in {', '.join(map(str, looked))}{partial}, and the download failed: {error}; "
             f"put the IDX files into a folder and name it with --data-dir{hint}"
         ) from error
+
+
+def _download(name: str, source: Source) -> list[Path]:
+    """Return the paths of the four files in the cache; those that are not there, or not right, are fetched."""
+    return [
+        fetch([f"{mirror}{file}.gz" for mirror in source.mirrors], cache_dir() / name / file, digest, size)
+        for file, digest, size in zip(FILES, source.sha256, BYTES, strict=True)
+    ]
 
 
 def _folders(name: str, data_dir: Path | None) -> Iterator[Path]:

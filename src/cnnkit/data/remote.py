@@ -1,16 +1,13 @@
 """The bytes of a file, here or on a web server, best read forwards; a broken connection is taken up where it broke."""
 
-import http.client
 import io
 import os
-import re
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError, DataError
+from cnnkit.core.files import MOST_BYTES, open_file
+from cnnkit.core.http import Answer, Attempts, Broken, is_url, open_url
 from cnnkit.data.files import await_tick, stamp
 
 __all__ = [
@@ -18,17 +15,13 @@ __all__ = [
     "LocalFile",
     "RemoteFile",
     "exists",
-    "is_url",
     "open_bytes",
     "read_all",
     "read_range",
     "version_of",
 ]
 
-TIMEOUT_SECONDS = 30
-PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
 SKIP = 1 << 20  # bytes that are sooner read and dropped than asked around
-BUSY = (408, 429)  # answers below 500 that are worth another attempt
 
 
 class LocalFile(io.FileIO):
@@ -53,7 +46,8 @@ class RemoteFile(io.RawIOBase):
         self.url = url
         self.length: int | None = None  # bytes, once the server has said how many
         self._position = 0
-        self._answer: http.client.HTTPResponse | None = None
+        self._answer: Answer | None = None
+        self._attempts, self._fresh = Attempts(), 0  # failures, and bytes read since the last one
         self._at = 0  # the byte that the connection gives next
 
     def readable(self) -> bool:
@@ -77,19 +71,19 @@ class RemoteFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer as far as bytes come at once, and return how many; 0 at the end."""
-        for pause in (*PAUSES, None):
+        while True:
             try:
-                return self._receive(buffer)
-            except urllib.error.HTTPError as error:
-                if error.code < 500 and error.code not in BUSY:
-                    raise DataError(f"the server says {error.code} {error.reason}") from error
-                reason = f"{error.code} {error.reason}"
-            except (OSError, http.client.HTTPException) as error:
-                reason = str(getattr(error, "reason", error)) or type(error).__name__
-            self._hang_up()
-            if pause is not None:
-                time.sleep(pause)
-        raise CnnkitError(f"cannot read {self.url}: {reason}; tried {len(PAUSES) + 1} times")
+                count = self._receive(buffer)
+            except Broken as error:
+                self._hang_up()
+                fresh, self._fresh = self._fresh, 0
+                if not self._attempts.go_on(fresh):
+                    where = f"byte {self._at:,}" + ("" if self.length is None else f" of {self.length:,}")
+                    tried = f"tried {self._attempts.failed} times"
+                    raise CnnkitError(f"cannot read {self.url}: {error} (at {where}); {tried}") from error
+            else:
+                self._fresh += count
+                return count
 
     def close(self) -> None:
         """Hang up."""
@@ -103,35 +97,27 @@ class RemoteFile(io.RawIOBase):
             self._answer = self._ask()
         while self._at < self._position:
             dropped = len(self._answer.read(min(SKIP, self._position - self._at)))
-            if not self._goes_on(dropped):
+            if not dropped:
                 return 0
-        count = self._answer.readinto(buffer)
-        self._goes_on(count)
+            self._at += dropped
+        block = self._answer.read(len(buffer))
+        if not block and self.length is not None:
+            raise Broken("the server sent less than it had said")
+        buffer[: len(block)] = block
+        self._at += len(block)
         self._position = self._at
-        return count
+        return len(block)
 
-    def _ask(self) -> http.client.HTTPResponse:
+    def _ask(self) -> Answer:
         """Return an answer that begins at the position or, if the server takes no Range, at the start."""
         self._hang_up()
-        headers = {"Range": f"bytes={self._position}-"} if self._position else {}
-        answer: http.client.HTTPResponse = urllib.request.urlopen(
-            urllib.request.Request(self.url, headers=headers), timeout=TIMEOUT_SECONDS
-        )
-        part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-        whole = answer.headers.get("Content-Length")
-        self._at, length = (int(part[1]), int(part[2])) if part else (0, int(whole) if whole else None)
-        if self.length is not None and length != self.length:
+        answer = open_url(self.url, self._position)
+        self._at = answer.start
+        if None not in (self.length, answer.length) and answer.length != self.length:
             answer.close()
-            raise DataError(f"it has changed: it had {self.length:,} bytes and has {length}")
-        self.length = length
+            raise DataError(f"it has changed: it had {self.length:,} bytes and has {answer.length:,}")
+        self.length = self.length if answer.length is None else answer.length
         return answer
-
-    def _goes_on(self, count: int) -> bool:
-        """Count bytes that have come; say whether this is not the end."""
-        if not count and self.length is not None:
-            raise ConnectionError(f"the connection broke at byte {self._at:,} of {self.length:,}")
-        self._at += count
-        return count > 0
 
     def _hang_up(self) -> None:
         if self._answer is not None:
@@ -140,11 +126,6 @@ class RemoteFile(io.RawIOBase):
 
 
 ByteFile = LocalFile | RemoteFile
-
-
-def is_url(place: str) -> bool:
-    """Say whether a place is on a web server."""
-    return place.startswith(("http://", "https://"))
 
 
 def exists(place: str) -> bool:
@@ -168,9 +149,9 @@ def version_of(place: str) -> list[int | str] | None:
         await_tick(found)
         return list(found)
     try:
-        with urllib.request.urlopen(urllib.request.Request(place, method="HEAD"), timeout=TIMEOUT_SECONDS) as answer:
+        with open_url(place, method="HEAD") as answer:
             return [answer.headers.get(name, "") for name in ("Content-Length", "Last-Modified", "ETag")]
-    except (OSError, http.client.HTTPException):
+    except (DataError, Broken):
         return None
 
 
@@ -179,7 +160,8 @@ def open_bytes(place: str) -> ByteFile:
     if is_url(place):
         return RemoteFile(place)
     try:
-        return LocalFile(place)
+        with open_file(place) as file:
+            return LocalFile(os.dup(file.fileno()))
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from error
 
@@ -197,7 +179,12 @@ def read_range(file: ByteFile, start: int, stop: int) -> memoryview:
     return content
 
 
-def read_all(place: str) -> bytes:
-    """Return all bytes of a file; raises DataError, with the reason alone."""
+def read_all(place: str, most: int = MOST_BYTES) -> bytes:
+    """Return all bytes of a file; raises DataError, with the reason alone, also for one of more than `most` bytes."""
+    content = bytearray()
     with open_bytes(place) as file:
-        return file.readall() or b""
+        while block := file.read(1 << 16):
+            content += block
+            if len(content) > most:
+                raise DataError(f"it has more than {most:,} bytes")
+    return bytes(content)

@@ -13,14 +13,16 @@ import numpy as np
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import atomic_write, cache_dir, sha256
+from cnnkit.core.http import checked_url, is_url
 from cnnkit.core.text import from_json, to_json
-from cnnkit.data.remote import exists, is_url, read_all
+from cnnkit.data.remote import exists, read_all
 from cnnkit.data.splits import SPLITS, split_of
 from cnnkit.data.tar import read_tars
 
 __all__ = ["INDEX", "SAMPLE", "Shard", "ShardIndex", "expand", "is_shards", "open_index", "write_index"]
 
 INDEX, SAMPLES, VERSION = "shards.json", "samples.npy", 1
+NPY = 1 << 12  # bytes in front of an array in its file, at most
 SAMPLE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4")])  # of a picture's bytes in its shard
 
 
@@ -82,6 +84,8 @@ def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
 
     Raises DataError if a shard or the index is missing or damaged.
     """
+    if is_url(spec):
+        _require_url(spec)
     place = spec if is_url(spec) else str(Path(spec).expanduser().absolute())
     if not is_url(spec) and Path(place).is_dir():
         if (Path(place) / INDEX).is_file():
@@ -140,7 +144,7 @@ def _read_index(place: str) -> ShardIndex:
         shards = tuple(
             Shard(_beside(place, row["file"]), row["split"], row["images"], row["bytes"]) for row in content["shards"]
         )
-        samples = _samples(_beside(place, SAMPLES), content["samples_sha256"])
+        samples = _samples(_beside(place, SAMPLES), content["samples_sha256"], sum(shard.images for shard in shards))
         height_width = content["size"] and (content["size"][0], content["size"][1])
         index = ShardIndex(shards, samples, tuple(content["classes"]), height_width, content["grey"])
         if samples.dtype != SAMPLE or len(samples) != index.starts[-1]:
@@ -152,14 +156,23 @@ def _read_index(place: str) -> ShardIndex:
     return index
 
 
+def _require_url(spec: str) -> None:
+    try:
+        checked_url(spec)
+    except DataError as error:
+        raise DataError(f"{spec}: {error}") from error
+
+
 def _beside(place: str, name: str) -> str:
     return urljoin(place, name) if is_url(place) else str(Path(place).parent / name)
 
 
-def _samples(place: str, digest: str) -> np.ndarray:
+def _samples(place: str, digest: str, count: int) -> np.ndarray:
     path = Path(place)
     if is_url(place):
-        path = fetch([place], cache_dir() / "shards" / f"{digest}.npy", digest)
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"{digest!r} is no SHA-256")
+        path = fetch([place], cache_dir() / "shards" / f"{digest}.npy", digest, NPY + count * SAMPLE.itemsize)
     elif sha256(path) != digest:
         raise DataError(f"{SAMPLES} beside it is of other shards, or damaged")
     samples: np.ndarray = np.load(path, mmap_mode="r")

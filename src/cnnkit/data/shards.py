@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.http import is_url
 from cnnkit.core.parallel import processors
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.reading import BadImage
-from cnnkit.data.remote import is_url
 from cnnkit.data.shard_images import ShardImages
 from cnnkit.data.shard_index import Shard, ShardIndex, open_index
 

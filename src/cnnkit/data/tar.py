@@ -17,12 +17,13 @@ from filelock import FileLock
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import atomic_write, cache_dir, make_folder
+from cnnkit.core.http import is_url
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
 from cnnkit.data.files import LARGEST
 from cnnkit.data.formats import SUFFIXES
 from cnnkit.data.images import Header, read_header
-from cnnkit.data.remote import is_url, open_bytes, version_of
+from cnnkit.data.remote import open_bytes, version_of
 
 __all__ = ["HEADER", "Contents", "member_name", "read_tar", "read_tars"]
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import expanded
+from cnnkit.core.http import is_url
 from cnnkit.core.schema import MOST_COUNT, MOST_PIXELS, MOST_THREADS, Argument
 from cnnkit.core.text import from_json
 from cnnkit.experiment.recipes import recipe
@@ -42,8 +43,8 @@ class RunConfig(TrainConfig):
     """Pixels in height and width that the network sees; without it, its own size."""
     weights: str | None = None
     """Weights to start from, with the pixels that they are used to: a run folder, a bundle, a file of tensors (.pth,
-    .pt, .safetensors), or true for torchvision's. Another set of classes gets a new head, which knows those of the same
-    name."""
+    .pt, .safetensors) or its URL, or true for torchvision's. Another set of classes gets a new head, which knows those
+    of the same name."""
     pretrained: bool = False
     """Start from torchvision's ImageNet weights (networks named .tv): --weights true."""
     test: float = Field(0.1, gt=0, lt=1)
@@ -82,6 +83,8 @@ class RunConfig(TrainConfig):
         """Make the saved settings mean the same from every folder; "true" is no place."""
         if not isinstance(weights, str | os.PathLike):
             return TRUE if weights is True else weights or None
+        if is_url(str(weights)):
+            return str(weights)
         return TRUE if str(weights).lower() == TRUE else str(expanded(weights).absolute())
 
     @model_validator(mode="after")
@@ -134,7 +137,7 @@ def _with_those_of_weights(given: dict[str, Any]) -> dict[str, Any]:
     if str(place).lower() == TRUE:
         return {name: value for name, value in given.items() if name != "weights"} | {"pretrained": True}
     given = {"pretrained": False} | given  # whatever the recipe says
-    if not isinstance(place, str | os.PathLike) or not expanded(place).is_dir():
+    if not isinstance(place, str | os.PathLike) or is_url(str(place)) or not expanded(place).is_dir():
         return given
     from cnnkit.deploy import read_bundle
 

@@ -10,7 +10,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.http import is_url
 from cnnkit.core.schema import MOST_CHANNELS, Mean, Std, Word, first_error
+from cnnkit.core.text import without_passwords
 from cnnkit.data import Preprocess
 from cnnkit.deploy import published_preprocess, read_bundle, read_weights
 from cnnkit.experiment.config import RunConfig
@@ -18,7 +20,7 @@ from cnnkit.experiment.record import NEVER, Before, content_before, read_record
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.nets import create
 from cnnkit.nets.foreign import is_foreign
-from cnnkit.nets.pretrained import WEIGHTS, download_weights, own_names
+from cnnkit.nets.pretrained import WEIGHTS, download_weights, fetch_weights, own_names
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 from cnnkit.nets.zoo import full_name
 
@@ -80,8 +82,12 @@ def open_start(config: RunConfig) -> Start | None:
         return Start(str(path := download_weights(name)), read_weights_file(path), len(preprocess.mean), preprocess)
     if config.weights is None:
         return None
-    path = Path(config.weights)
-    if path.is_dir():
+    path, source = Path(config.weights), without_passwords(config.weights)
+    if is_url(config.weights):
+        path, tensors = fetch_weights(config.weights)
+    elif not path.is_dir():
+        tensors = read_weights_file(path)
+    else:
         folder, bundle = read_bundle(path)
         if bundle.net != config.net:
             raise UsageError(
@@ -89,11 +95,10 @@ def open_start(config: RunConfig) -> Start | None:
             )
         before = content_before(read_record(folder))
         tensors = read_weights(folder, bundle)
-        return Start(str(path), tensors, bundle.in_channels, bundle.preprocess, bundle.classes, before)
-    tensors = read_weights_file(path)
+        return Start(source, tensors, bundle.in_channels, bundle.preprocess, bundle.classes, before)
     published = next((name for name, weights in WEIGHTS.items() if weights.file == path.name), None)
     known = published_preprocess(published) if published and published == full_name(config.net) else None
-    return Start(str(path), tensors, None if is_foreign(config.net) else _first_channels(config, tensors), known)
+    return Start(source, tensors, None if is_foreign(config.net) else _first_channels(config, tensors), known)
 
 
 def _first_channels(config: RunConfig, tensors: Mapping[str, Tensor]) -> int | None:

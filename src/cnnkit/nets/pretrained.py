@@ -1,21 +1,24 @@
 """torchvision's published ImageNet weights, loaded into the networks of its definitions."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.fetch import fetch
-from cnnkit.core.files import cache_dir, sha256
+from cnnkit.core.fetch import fetch, forget
+from cnnkit.core.files import cache_dir
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 
 __all__ = [
     "WEIGHTS",
     "Weights",
     "download_weights",
+    "fetch_weights",
     "load_pretrained",
     "own_names",
     "published_weights",
@@ -38,10 +41,22 @@ class Weights:
 
     @property
     def sha256(self) -> str:
-        """The first digits of the file's SHA-256, out of its name."""
-        return self.file.removesuffix(".pth").rpartition("-")[2]
+        """The file's SHA-256 or, where that is not known, its first digits, out of the file's name."""
+        digits = self.file.removesuffix(".pth").rpartition("-")[2]
+        return next((digest for digest in SHA256 if digest.startswith(digits)), digits)
 
 
+SHA256 = (  # of the published files, as far as they are known
+    "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
+    "1378be20a8e875cf1568b8a71654e704449655e34711a959a38b04fb34905cef",
+    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    "a639ec97d7c33b07ae66f0b5fb7d0192f95a3b11b7576c66c0126c2a727c4395",
+    "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
+    "cd907fc2a0de2292b2ba2b27d2216bc672d84632d1cf20058d01c0c03b5e020e",
+    "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+    "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+)
 WEIGHTS = {
     "alexnet.tv": Weights("alexnet-owt-7be5be79.pth", 56.522),
     "vgg11.tv": Weights("vgg11-8a719046.pth", 69.020),
@@ -87,16 +102,26 @@ def download_weights(name: str) -> Path:
     """
     weights = published_weights(name)
     path = cache_dir() / "weights" / weights.file
-    there = path.is_file() and sha256(path)
     try:
         return fetch([SERVER + weights.file], path, weights.sha256)
     except DataError as error:
-        if there:
-            raise DataError(
-                f"{path} is not the weights of {name}: its SHA-256 begins with {there[: len(weights.sha256)]}, not "
-                f"{weights.sha256}; put the right file there, for it cannot be downloaded ({error})"
-            ) from error
-        raise DataError(f"cannot download the weights of {name}: {error}; or put the file at {path}") from error
+        raise DataError(f"cannot have the weights of {name}: {error}; or put the file at {path}") from error
+
+
+def fetch_weights(url: str) -> tuple[Path, dict[str, Tensor]]:
+    """Return a file of weights by its URL, downloaded into the cache unless it is there, and the tensors in it.
+
+    What comes first is trusted: its SHA-256 is kept beside it. Raises DataError if it cannot be had, is another file
+    than the first one, or holds no weights; then nothing is kept.
+    """
+    name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rpartition("/")[2], flags=re.ASCII).lstrip(".")[-100:]
+    path = cache_dir() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16] / (name or "weights")
+    fetch([url], path)
+    try:
+        return path, read_weights_file(path, url)
+    except DataError:
+        forget(path)
+        raise
 
 
 def own_names(net: nn.Module, name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

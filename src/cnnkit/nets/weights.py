@@ -1,17 +1,15 @@
 """Tensors out of files of weights, and a network that takes them: its head may be another, and its input channels."""
 
-import pickle
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.files import utf8_path
+from cnnkit.core.tensors import read_safetensors, read_torch, some
 
 __all__ = ["Classes", "Loaded", "give_weights", "read_weights_file"]
 
@@ -30,7 +28,6 @@ WRAPPERS = (
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and its like, and of torch.compile
 OUTER = ("model.", "net.", "network.", "backbone.")  # what a training loop may call the network that it holds
 COUNTERS = ("num_batches_tracked", "n_averaged")  # which older or averaged weights lack or have besides
-SOME = 3  # names in an error
 Classes = tuple[Sequence[str], Sequence[str]]  # of the network, and of the weights
 
 
@@ -67,6 +64,10 @@ def give_weights(
     DataError, which names tensors, for weights of another network; `source` says where they come from.
     """
     own, given = net.state_dict(), dict(given)
+    floats = {key for key, value in own.items() if value.is_floating_point()}
+    whole = [key for key, value in given.items() if key in floats and not value.is_floating_point()]
+    if kinds := [f"{key} is {given[key].dtype}, not {own[key].dtype}".replace("torch.", "") for key in whole]:
+        raise DataError(f"{source}: {some(kinds)}")
     head = _head(net, own, num_classes)
     changes: list[str] = []
     fresh: set[str] = set()
@@ -83,52 +84,50 @@ def give_weights(
     missing = [key for key in own if key not in given and key not in fresh and not key.endswith(COUNTERS)]
     unknown = [key for key in given if key not in own]
     if missing or unknown:
-        verbs = [f"{verb} {_some(keys)}" for verb, keys in (("lacks", missing), ("has also", unknown)) if keys]
+        verbs = [f"{verb} {some(keys)}" for verb, keys in (("lacks", missing), ("has also", unknown)) if keys]
         raise DataError(f"{source}: {'; '.join(verbs)}")
     first = next((key for key, value in own.items() if value.ndim == 4), None)
     if first in wrong and (adapted := _adapted(given[first], own[first].shape)) is not None:
         changes.append(f"{first} is adapted from {given[first].shape[1]} to {own[first].shape[1]} channels")
         given[first] = adapted
     if wrong := [key for key in wrong if key not in fresh and given[key].shape != own[key].shape]:
-        differ = _some([f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}" for key in wrong])
+        differ = some([f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}" for key in wrong])
         hint = "; for a new head give num_classes" if wrong[0] in head else ""
         raise DataError(f"{source}: {differ}{hint}")
     taken = {key: value for key, value in given.items() if key not in fresh}
+    if bad := [key for key in taken if key in floats and not taken[key].to(own[key].dtype).isfinite().all()]:
+        raise DataError(f"{source}: NaN or Inf in {some(bad)}")
     net.load_state_dict(own | taken)
     values = sum(value.numel() for value in taken.values())
     return Loaded(len(taken), len(own), values, len(given) - len(taken), tuple(changes))
 
 
-def read_weights_file(path: Path) -> dict[str, Tensor]:
+def read_weights_file(path: Path, source: str = "") -> dict[str, Tensor]:
     """Return the tensors in a .safetensors file or in one that torch.save wrote, by name; no code in it is run.
 
     What a training wraps around a network's state is taken off: a dictionary around it, and what DataParallel or
-    torch.compile put in front of its names. Raises DataError for what is missing, corrupt or no weights.
+    torch.compile put in front of its names. Raises DataError, which names the file or the `source` that it came from,
+    for what is missing, corrupt or no weights.
     """
-    given: Any = None
+    source = source or str(path)
     try:
-        if path.suffix == ".safetensors":
-            with utf8_path(path) as readable:
-                given = load_file(readable)
-        else:
-            given = torch.load(path, map_location="cpu", weights_only=True)
+        given: Any = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file of weights") from error
+        raise DataError(f"{source}: no such file of weights") from error
     except IsADirectoryError as error:
-        raise DataError(f"{path}: a folder; name the file of weights in it, such as best/model.safetensors") from error
-    except pickle.UnpicklingError as error:
         raise DataError(
-            f"{path}: corrupt, or not a file of weights: it may hold no code, only net.state_dict()"
+            f"{source}: a folder; name the file of weights in it, such as best/model.safetensors"
         ) from error
-    except Exception as error:  # readers of corrupt bytes raise anything
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path}: corrupt, or not a file of weights ({reason})") from error
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{source}: {error}") from error
     while isinstance(given, Mapping) and (inner := [given[w] for w in WRAPPERS if isinstance(given.get(w), Mapping)]):
         given = inner[0]
     if not isinstance(given, Mapping) or not given or not all(isinstance(key, str) for key in given):
-        raise DataError(f"{path}: not a file of weights: it must hold tensors by name")
+        raise DataError(f"{source}: not a file of weights: it must hold tensors by name")
     if strange := [key for key, value in given.items() if not isinstance(value, Tensor)]:
-        raise DataError(f"{path}: not a file of weights: {_some(strange)} hold no tensors")
+        raise DataError(f"{source}: not a file of weights: {some(strange)} hold no tensors")
     named = {_bare(key): value for key, value in given.items() if key != "n_averaged"}  # AveragedModel's own counter
     for outer in OUTER:
         if all(key.startswith(outer) for key in named):
@@ -175,7 +174,3 @@ def _adapted(weight: Tensor, shape: torch.Size) -> Tensor | None:
     if wanted == 1:
         return weight.sum(1, keepdim=True)
     return weight[:, torch.arange(wanted) % given] * (given / wanted)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SOME]) + (f" and {len(names) - SOME:,} more" if len(names) > SOME else "")
