@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
 from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from cnnkit.core.console import PatientConsole, progress_bar
 from cnnkit.core.errors import DataError
-from cnnkit.core.files import atomic_write, make_folder, sha256
+from cnnkit.core.files import atomic_write, lock, make_folder, no_follow, sha256, sweep
 
 __all__ = ["fetch"]
 
@@ -31,10 +30,13 @@ def fetch(urls: Sequence[str], path: Path, digest: str) -> Path:
     call; of several processes one downloads and the others wait. A mirror is tried again if it breaks off or answers
     5xx. Raises DataError with each mirror's reason if none works.
     """
+    if _is_right(path, digest):
+        return path
     make_folder(path.parent)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if path.exists() and sha256(path).startswith(digest):
+    with lock(path.with_name(f".{path.name}.lock")):
+        if _is_right(path, digest):
             return path
+        sweep(path)
         failures = []
         for url in urls:
             try:
@@ -44,6 +46,10 @@ def fetch(urls: Sequence[str], path: Path, digest: str) -> Path:
                 continue
             return path
     raise DataError("; ".join(failures))
+
+
+def _is_right(path: Path, digest: str) -> bool:
+    return path.exists() and sha256(path).startswith(digest)
 
 
 def _fetch(url: str, path: Path, digest: str) -> None:
@@ -105,7 +111,8 @@ def _continue(url: str, partial: Path) -> None:
         if error.code == 416:  # nothing lies behind what we have
             return
         raise
-    with response, partial.open("ab" if response.status == 206 else "wb") as file:
+    mode = "ab" if response.status == 206 else "wb"
+    with response, open(partial, mode, opener=no_follow) as file:
         expected = response.headers.get("Content-Length")
         received = 0
         with progress_bar(PatientConsole(stderr=True), DownloadColumn(), TransferSpeedColumn()) as progress:

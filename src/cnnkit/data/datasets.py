@@ -9,7 +9,8 @@ import torch
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
-from cnnkit.core.files import cache_dir
+from cnnkit.core.kept import cached_file
+from cnnkit.core.places import cache_dir
 from cnnkit.data.idx import read_idx
 from cnnkit.data.imageset import Dataset, ImageSet
 
@@ -110,10 +111,9 @@ def _locate(name: str, source: Source, data_dir: Path | None) -> list[Path]:
     if data_dir is not None or not source.mirrors:
         places = ", ".join(map(str, looked))
         raise DataError(f"{name}: no complete set of IDX files ({', '.join(FILES)}, plain or .gz) in {places}{partial}")
-    target = cache_dir() / name
     try:
         return [
-            fetch([f"{mirror}{file}.gz" for mirror in source.mirrors], target / file, digest)
+            fetch([f"{mirror}{file}.gz" for mirror in source.mirrors], cached_file(name, file), digest)
             for file, digest in zip(FILES, source.sha256, strict=True)
         ]
     except DataError as error:

@@ -15,6 +15,7 @@ from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.parallel import ahead, processors
+from cnnkit.core.places import expanded
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
 from cnnkit.core.text import printable
@@ -154,7 +155,7 @@ def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: tor
     neither folder, or `net` is missing, of another kind, or given for a network of the zoo; CnnkitError if files are
     corrupt or do not belong together.
     """
-    folder, bundle = read_bundle(Path(path).expanduser())
+    folder, bundle = read_bundle(expanded(path))
     where = pick_device(device) if isinstance(device, str) else device
     if is_foreign(bundle.net):
         if net is None:

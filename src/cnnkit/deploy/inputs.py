@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.places import expanded
 from cnnkit.core.shape import by
 from cnnkit.data.files import read_file
 from cnnkit.data.images import decode_image
@@ -49,7 +50,7 @@ def _flat(images: Any, channels: int) -> Iterator[Any]:
     if isinstance(images, str | Path):
         if not str(images):
             raise UsageError("the path of an image is empty")
-        path = Path(images).expanduser()
+        path = expanded(images)
         if path.is_dir():
             tree = walk(path)
             unread = [name for names in unread_images(tree).values() for name in names]  # whose reading says why

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.places import expanded
 from cnnkit.experiment.recipes import recipe
 from cnnkit.experiment.run_folder import read_toml
 from cnnkit.train.config import TrainConfig, explain
@@ -80,7 +81,7 @@ class RunConfig(TrainConfig):
         """Make the saved settings mean the same from every folder; "true" is no place."""
         if not isinstance(weights, str | os.PathLike):
             return TRUE if weights is True else weights or None
-        return TRUE if str(weights).lower() == TRUE else str(Path(weights).expanduser().absolute())
+        return TRUE if str(weights).lower() == TRUE else str(expanded(weights).absolute())
 
     @model_validator(mode="after")
     def _one_start(self) -> "RunConfig":
@@ -132,11 +133,11 @@ def _with_those_of_weights(given: dict[str, Any]) -> dict[str, Any]:
     if str(place).lower() == TRUE:
         return {name: value for name, value in given.items() if name != "weights"} | {"pretrained": True}
     given = {"pretrained": False} | given  # whatever the recipe says
-    if not isinstance(place, str | os.PathLike) or not Path(place).expanduser().is_dir():
+    if not isinstance(place, str | os.PathLike) or not expanded(place).is_dir():
         return given
     from cnnkit.deploy import read_bundle
 
-    _, bundle = read_bundle(Path(place).expanduser())
+    _, bundle = read_bundle(expanded(place))
     if given.get("net", bundle.net) != bundle.net:
         return given  # which is told when the weights are read
     height, width = bundle.image_size

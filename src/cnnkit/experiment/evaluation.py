@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.places import expanded
 from cnnkit.core.text import html
 from cnnkit.data import Batches, Reading
 from cnnkit.data.reading import BadImage
@@ -146,7 +147,7 @@ def evaluate(
     """
     if isinstance(model, Classifier) and net is not None:
         raise UsageError("a Classifier has its network: leave out net")
-    path = None if isinstance(model, Classifier) else Path(model).expanduser()
+    path = None if isinstance(model, Classifier) else expanded(model)
     classifier = model if isinstance(model, Classifier) else load(model, net, device)
     bundle = classifier.bundle
     record = read_record(classifier.folder) if classifier.folder else None

@@ -10,6 +10,7 @@ from torch import nn
 
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.modules import unwrapped
+from cnnkit.core.places import expanded
 from cnnkit.data import place
 from cnnkit.experiment.build import Given
 from cnnkit.experiment.config import RunConfig
@@ -70,8 +71,8 @@ def fit(
         said["net"] = net
     folder = launch(
         {name: value for name, value in settings.items() if value is not None} | said,
-        output=Path(output).expanduser(),
-        resume=None if resume is None or resume is False else Path(LATEST if resume is True else resume).expanduser(),
+        output=expanded(output),
+        resume=None if resume is None or resume is False else expanded(LATEST if resume is True else resume),
         given=given,
         callbacks=callbacks,
         progress=progress,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.places import expanded
 from cnnkit.core.text import html, printable
 from cnnkit.data import is_handed_in
 from cnnkit.data.reading import BadImage
@@ -28,7 +29,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str], given: Given = NOTHING):
-        self.folder = RunFolder.open(Path(path).expanduser().absolute())
+        self.folder = RunFolder.open(expanded(path).absolute())
         self._given = given
 
     def __fspath__(self) -> str:

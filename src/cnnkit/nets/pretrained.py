@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.fetch import fetch
-from cnnkit.core.files import cache_dir, sha256
+from cnnkit.core.files import sha256
+from cnnkit.core.kept import cached_file
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 
 __all__ = [
@@ -86,7 +87,7 @@ def download_weights(name: str) -> Path:
     put in their place is another.
     """
     weights = published_weights(name)
-    path = cache_dir() / "weights" / weights.file
+    path = cached_file("weights", weights.file)
     there = path.is_file() and sha256(path)
     try:
         return fetch([SERVER + weights.file], path, weights.sha256)

@@ -7,13 +7,14 @@ normalisation's statistics stay in float32.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.files import read_bytes
 from cnnkit.ops.layout import FORMATS, MemoryFormat, lay_out
 from cnnkit.ops.max_pool import compile_pooling
 from cnnkit.ops.tuned import Algorithms, tune
@@ -21,6 +22,7 @@ from cnnkit.train.config import TrainConfig
 
 __all__ = ["Plan", "lanes_plan", "plain_plan", "read_plan", "threads", "use_plan"]
 
+MOST_THREADS = 4096
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,7 +34,7 @@ class Plan(BaseModel):
     engine: Literal["torch", "lanes"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     memory_format: MemoryFormat = "channels_last"
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     compiled: bool = False
     graph: bool = False
     pooling: Literal["torch", "compiled"] = "torch"
@@ -80,7 +82,7 @@ def use_plan(net: nn.Module, plan: Plan) -> None:
 def read_plan(path: Path) -> Plan:
     """Return the plan in a JSON file, such as a run's plan.json; raises UsageError if it is none."""
     try:
-        return Plan.model_validate_json(path.read_bytes())
+        return Plan.model_validate_json(read_bytes(path))
     except OSError as error:
         raise UsageError(f"plan {path}: cannot be read ({error.strerror}); it takes auto, off or a file") from error
     except ValidationError as error:
