@@ -95,10 +95,14 @@ def _found_or_made(code: _Code) -> ctypes.CDLL:
             folder, f"code in {folder} is not trusted, as others can write {at}: chmod go-w it, if it is yours"
         )
     try:
+        try:
+            return _made(code, folder)
+        except (OSError, CannotWrite) as error:
+            reason = str(error if isinstance(error, CannotWrite) else cannot_write(folder, error))
+        folder = private(folder, reason)
         return _made(code, folder)
-    except (OSError, CannotWrite) as error:
-        reason = str(error if isinstance(error, CannotWrite) else cannot_write(folder, error))
-    return _made(code, private(folder, reason))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def _found(code: _Code, folder: Path) -> ctypes.CDLL | None:
@@ -142,7 +146,7 @@ def _opened(code: _Code, path: Path, content: bytes) -> ctypes.CDLL:
 
 
 def _in_memory(name: str, content: bytes) -> str:
-    """Return the path of a file in memory. It stays open: the loader knows a library by its path, which has its number."""
+    """Return the path of a file in memory; it stays open, for the loader knows a library by this path."""
     number = os.memfd_create(name)
     with open(number, "wb", closefd=False) as file:
         file.write(content)

@@ -223,7 +223,7 @@ def cannot_write(path: Path, error: OSError | NotImplementedError, verb: str = "
     """Return the error that says what cannot be written, why, and what to do."""
     code: int = getattr(error, "errno", None) or 0
     reason = str(getattr(error, "strerror", None) or error)
-    kept = "the earlier one is kept; " if code in FULL and path.exists() else ""
+    kept = "the earlier one is kept; " if code in FULL and path.is_file() else ""
     remedy = REMEDIES.get(code)
     if in_cache(path):
         remedy = " or ".join(filter(None, [remedy, "set $CNNKIT_CACHE to another folder"]))
