@@ -13,6 +13,7 @@ from PIL import Image
 from cnnkit.core.kept import to_record
 from cnnkit.data import cache as cache_module
 from cnnkit.data import store as store_module
+from cnnkit.data.images import THUMB
 from cnnkit.data.reading import Reading
 from cnnkit.data.store import Opened, open_images
 
@@ -76,7 +77,7 @@ def overwrite(path: Path, start: int, content: bytes) -> None:
         file.write(content)
 
 
-ROW, THUMB = SIZE[0] * SIZE[1] * 3, 16 * 16 * 3
+ROW, SMALL = SIZE[0] * SIZE[1] * 3, THUMB * THUMB * 3
 FILES: dict[str, tuple[Callable[[Path], object], int]] = {
     "pixels cut": (lambda at: os.truncate(at / "pixels.u8", 2 * ROW + 5), 6),
     "pixels empty": (lambda at: (at / "pixels.u8").write_bytes(b""), 6),
@@ -87,7 +88,7 @@ FILES: dict[str, tuple[Callable[[Path], object], int]] = {
     "one bit": (lambda at: overwrite(at / "pixels.u8", 5, bytes([(at / "pixels.u8").read_bytes()[5] ^ 4])), 1),
     "rows swapped": (lambda at: overwrite(at / "pixels.u8", 0, swapped((at / "pixels.u8").read_bytes())), 2),
     "thumbnails cut": (lambda at: os.truncate(at / "thumbs.u8", 100), 6),
-    "a thumbnail changed": (lambda at: overwrite(at / "thumbs.u8", THUMB, b"abcdefgh" * 8), 1),
+    "a thumbnail changed": (lambda at: overwrite(at / "thumbs.u8", SMALL, b"abcdefgh" * 8), 1),
     "both": (lambda at: [overwrite(at / name, 0, b"12345678") for name in ("pixels.u8", "thumbs.u8")], 1),
 }
 

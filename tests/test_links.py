@@ -1,6 +1,8 @@
 """Links and the names of temporary files: what is written lands where it was meant to."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,13 @@ def test_a_link_in_the_place_of_a_file_goes_and_one_that_the_user_names_is_follo
     assert target.read_text().startswith("<svg")
     (tmp_path / "full.svg").symlink_to("/dev/full")
     one_line(cli("draw", "lenet", "--output", "full.svg"), 1, "full.svg", "No space left on device")
+    done = subprocess.run([sys.executable, "-m", "cnnkit", "draw", "lenet", "--output", "out.svg"], capture_output=True)
+    (tmp_path / "piped.svg").symlink_to("/dev/stdout")
+    piped = subprocess.run(
+        [sys.executable, "-m", "cnnkit", "draw", "lenet", "--output", "piped.svg"], capture_output=True
+    )
+    assert done.returncode == piped.returncode == 0
+    assert piped.stdout.startswith((tmp_path / "out.svg").read_bytes())
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "kept").touch()

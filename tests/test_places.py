@@ -52,6 +52,7 @@ def open_house(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         temporary.chmod(0o1777)
         monkeypatch.setenv("TMPDIR", str(temporary))
         monkeypatch.setenv("CNNKIT_CACHE", str(house / "cache"))
+        monkeypatch.chdir(house)
         yield house
         assert not list(temporary.glob("cnnkit-*")), "a private folder goes with its process"
 
@@ -116,6 +117,20 @@ def test_without_a_home_folder(home: list[str], open_house: Path) -> None:
     result = cnnkit("evaluate", "~/runs/none", before=(*NAMELESS, temporary, *home, *who))
     assert result.code == 2
     assert result.err.count("\n") == 1
+
+
+@root_alone
+def test_a_home_that_is_closed_is_as_none(open_house: Path) -> None:
+    (open_house / "home/.cache/cnnkit").mkdir(parents=True)
+    (open_house / "home").chmod(0o700)
+    code = "from cnnkit.core.kept import cached_file; print(cached_file('weights', 'x'))"
+    for home in (
+        {"CNNKIT_CACHE": "", "HOME": f"{open_house}/home"},
+        {"CNNKIT_CACHE": f"{open_house}/home/.cache/cnnkit"},
+    ):
+        result = use(*NOBODY, code=code, **home)
+        assert result.out.startswith(f"{open_house}/temporary/cnnkit-"), result
+        assert "Permission denied; set $CNNKIT_CACHE" in result.err
 
 
 def test_the_home_of_nobody_is_a_name_as_any_other(cli: Cli) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "CannotWrite",
     "atomic_write",
     "cannot_write",
+    "is_file",
     "lock",
     "make_folder",
     "no_follow",
@@ -66,6 +67,11 @@ def open_file(path: Path | str) -> BufferedReader:
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
         raise OSError(code, os.strerror(code) if code == errno.EISDIR else "a pipe or a device, not a file", str(path))
     return os.fdopen(file, "rb")
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file, as far as the user may look."""
+    return os.path.isfile(path)  # noqa: PTH113  a Path raises where the user may not
 
 
 def no_follow(path: Path | str, flags: int) -> int:
@@ -164,9 +170,8 @@ def write_output(path: Path, content: Content) -> None:
 
     Raises CannotWrite.
     """
-    real = Path(os.path.realpath(path))
-    if os.path.isfile(real) or not os.path.exists(real):  # noqa: PTH110, PTH113  a Path raises where it may not look
-        atomic_write(real, content)
+    if is_file(path) or not os.path.exists(path):  # noqa: PTH110  a Path raises where it may not look
+        atomic_write(Path(os.path.realpath(path)), content)
         return
     try:  # /dev/stdout, a pipe
         with path.open("wb") as file:
@@ -223,7 +228,7 @@ def cannot_write(path: Path, error: OSError | NotImplementedError, verb: str = "
     """Return the error that says what cannot be written, why, and what to do."""
     code: int = getattr(error, "errno", None) or 0
     reason = str(getattr(error, "strerror", None) or error)
-    kept = "the earlier one is kept; " if code in FULL and path.is_file() else ""
+    kept = "the earlier one is kept; " if code in FULL and is_file(path) else ""
     remedy = REMEDIES.get(code)
     if in_cache(path):
         remedy = " or ".join(filter(None, [remedy, "set $CNNKIT_CACHE to another folder"]))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from cnnkit.core.files import CannotWrite, cannot_write, make_folder, read_bytes
+from cnnkit.core.files import CannotWrite, cannot_write, is_file, make_folder, read_bytes
 from cnnkit.core.places import cache_dir, is_private, private_folder
 
 __all__ = ["cache_folder", "cached_file", "private", "read_record", "to_record"]
@@ -46,7 +46,7 @@ def cache_folder(*parts: str, mode: int = MODE) -> Path:
 def cached_file(*parts: str) -> Path:
     """Return the path of a file in the cache: of the one that is there, or of one that can be written."""
     path = cache_dir().joinpath(*parts)
-    return path if path.is_file() else cache_folder(*parts[:-1]) / parts[-1]
+    return path if is_file(path) else cache_folder(*parts[:-1]) / parts[-1]
 
 
 @functools.cache  # one line for each

@@ -57,7 +57,7 @@ def private_folder() -> Path:
     lock = FileLock(Path(folder.name) / LOCK)
     lock.acquire()
     _HELD.extend((folder, lock))
-    return Path(folder.name)
+    return Path(os.path.realpath(folder.name))
 
 
 def exposed(folder: Path, root: Path) -> Path | None:

@@ -19,7 +19,7 @@ from filelock import Timeout
 from pydantic import BaseModel, Field, StrictBool, StrictInt, TypeAdapter, model_validator
 
 from cnnkit.core.errors import CnnkitError
-from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, sweep
+from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, read_bytes, sweep
 from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.data.files import Stamp, stamp
 from cnnkit.data.images import THUMB
@@ -127,6 +127,7 @@ class PixelCache:
                     log.warning("waiting for another process that decodes %s", self.root)
                 held.enter_context(lock(path))
             sweep(self.index)
+            sweep(self.place / FOLDER)
             self._read()
             yield
 
@@ -141,13 +142,15 @@ class PixelCache:
     ) -> dict[str, Entry]:
         """Return what is known of the files but for rows that are not what was written; a line in the log tells them.
 
-        The thumbnails of the `wanted` files are checked and, if they have the size `canvas`, their pixels.
+        The thumbnails of the `wanted` files are checked and, if they have the size `canvas`, their pixels; of a large file
+        all pixels, but only if it has been touched since.
         """
         used = [files[path] for path in wanted]
         thumbs = self.thumbs.corrupt({entry.thumb for entry in used} - {-1}, workers)
-        rows = {entry.row for entry in used} - {-1} if canvas == self.canvas else set()
-        untouched = len(rows) * self.pixels.bytes > ALWAYS_CHECKED and self._checked == self._pixels_stamp()
-        pixels = set() if untouched else self.pixels.corrupt(rows, workers)
+        large = self.pixels.count * self.pixels.bytes > ALWAYS_CHECKED
+        untouched = large and self._checked == self._pixels_stamp()
+        rows = {entry.row for entry in (files.values() if large else used)} - {-1}
+        pixels = set() if untouched or canvas != self.canvas else self.pixels.corrupt(rows, workers)
         if wrong := sum(entry.row in pixels or entry.thumb in thumbs for entry in used):
             log.warning("%s: %s of %s images are corrupt there and are decoded again", self.place, wrong, len(used))
             for path, entry in files.items():
@@ -263,6 +266,6 @@ class PixelCache:
         """Remove the caches of folders that are not there any more, and note which folder this one is of."""
         for note in self.place.parent.glob(f"*/{FOLDER}"):
             with suppress(OSError):
-                if not os.path.exists(note.read_bytes()):  # noqa: PTH110  bytes
+                if not os.path.exists(read_bytes(note)):  # noqa: PTH110  bytes
                     shutil.rmtree(note.parent, ignore_errors=True)
         atomic_write(self.place / FOLDER, os.fsencode(self.root))

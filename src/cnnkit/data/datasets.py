@@ -9,6 +9,7 @@ import torch
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
+from cnnkit.core.files import is_file
 from cnnkit.core.kept import cached_file
 from cnnkit.core.places import cache_dir
 from cnnkit.data.idx import read_idx
@@ -137,7 +138,7 @@ def _folders(name: str, data_dir: Path | None) -> Iterator[Path]:
 
 def _plain_or_gz(path: Path) -> Path | None:
     candidates = (path, path.with_name(path.name + ".gz"))
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    return next((candidate for candidate in candidates if is_file(candidate)), None)
 
 
 def _read(images_path: Path, labels_path: Path, num_classes: int) -> ImageSet:

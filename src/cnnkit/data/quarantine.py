@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, make_folder, open_file, write_through
+from cnnkit.core.files import atomic_write, make_folder, open_file, read_bytes, write_through
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.doctor import Diagnosis
 from cnnkit.data.walk import JOURNAL
@@ -73,7 +73,7 @@ def quarantine(diagnosis: Diagnosis, target: Path) -> tuple[dict[str, str], dict
 
 def _read(journal: Path) -> list[dict[str, str]]:
     try:
-        entries = from_json(journal.read_bytes())
+        entries = from_json(read_bytes(journal))
         if isinstance(entries, list) and all(isinstance(entry["what"], str) for entry in entries):
             return entries
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from torch import nn
 from cnnkit import __version__
 from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, lock, make_folder, sweep
+from cnnkit.core.files import atomic_write, is_file, lock, make_folder, sweep
 from cnnkit.core.kept import cache_folder
 from cnnkit.core.places import cache_dir
 from cnnkit.data.batches import Batches
@@ -90,7 +90,7 @@ def choose_plan(
 
 def _kept(file: Path, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan | None:
     """Return the plan in the cache; None if there is none, or with a line in the log one that is corrupt or no use."""
-    if not file.exists():
+    if not is_file(file):
         return None
     try:
         return _fitting(file, net, config, against, no_graph)
