@@ -72,7 +72,7 @@ def main() -> NoReturn:
         _drop_output()
     except OSError as error:
         _drop_output()
-        _leave(f"cannot go on: {error}", 1)
+        _leave(f"cannot go on: {error.filename}: {error.strerror}" if error.filename else f"cannot go on: {error}", 1)
     except Exception as error:  # of ours
         from cnnkit.cli.unexpected import describe, wants_traceback
 

@@ -32,12 +32,12 @@ def draw(
     from cnnkit.cli.anatomy import look_into
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError
-    from cnnkit.core.files import atomic_write
+    from cnnkit.core.files import write_output
     from cnnkit.core.shape import by
 
     name, whole, _ = look_into(net, input_size, num_classes)
     target = output or Path(f"{Path(name).resolve().name}.svg")
     if target.suffix.lower() != ".svg":
         raise UsageError(f"{target}: the diagram is SVG; give --output a name that ends in .svg")
-    atomic_write(target, picture(whole, name))
+    write_output(target, picture(whole, name))
     console.say(f"{target}: {len(whole.stages)} stages, input {by(*whole.input)}")

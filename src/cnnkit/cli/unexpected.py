@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from cnnkit.core.files import cache_dir
+from cnnkit.core.places import cache_dir
 from cnnkit.core.text import encode, without_passwords
 
 __all__ = ["describe", "wants_traceback"]

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
 from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from cnnkit.core.console import PatientConsole, progress_bar
-from cnnkit.core.errors import CnnkitError, DataError
-from cnnkit.core.files import atomic_write, make_folder, read_bytes, sha256
+from cnnkit.core.errors import DataError
+from cnnkit.core.files import atomic_write, cannot_write, lock, make_folder, no_follow, read_bytes, sha256, sweep
 from cnnkit.core.http import Attempts, Broken, open_url
 from cnnkit.core.text import printable
 
@@ -46,7 +45,8 @@ def fetch(urls: Sequence[str], path: Path, digest: str = "", most: int = MOST_BY
         if path.exists() and wanted.is_kept() and not wanted.wrong(sha256(path)):
             return path
         make_folder(path.parent)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with lock(path.with_name(f".{path.name}.lock")):
+            sweep(path)
             return _fetched(urls, wanted)
 
 
@@ -220,7 +220,7 @@ class _Part:
             if needed > free:
                 raise OSError(errno.ENOSPC, f"{needed:,} bytes more are needed, and the disk has {free:,} left")
             bar = progress_bar(PatientConsole(stderr=True), DownloadColumn(), TransferSpeedColumn())
-            with self.path.open("ab" if size else "wb") as file, bar:
+            with open(self.path, "ab" if size else "wb", opener=no_follow) as file, bar:
                 task = bar.add_task(self.url, total=self.length, completed=size)
                 while block := answer.read(BLOCK):
                     size += len(block)
@@ -237,8 +237,5 @@ def _writing(path: Path) -> Iterator[None]:
     """Say what to do about a file that cannot be written."""
     try:
         yield
-    except (OSError, NotImplementedError) as error:  # of the file, its part or its lock
-        reason = getattr(error, "strerror", None) or str(error)
-        full = getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room" if full else "make its folder writable"
-        raise CnnkitError(f"cannot write {path}: {reason}; {remedy}, or name another one with CNNKIT_CACHE") from error
+    except (OSError, NotImplementedError) as error:  # of the file or its part
+        raise cannot_write(path, error) from error

@@ -1,46 +1,61 @@
-"""Files that are whole or not there: atomic writes, the cache folder, checksums."""
+"""Files that are whole or not there: read with a limit, written atomically, locked; checksums."""
 
 import ctypes
 import errno
 import hashlib
 import os
+import re
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.places import in_cache
 
 __all__ = [
+    "CannotWrite",
     "atomic_write",
-    "cache_dir",
-    "expanded",
+    "cannot_write",
+    "is_file",
+    "lock",
     "make_folder",
+    "no_follow",
     "open_file",
     "read_bytes",
+    "remove",
     "replace_folder",
     "sha256",
+    "sweep",
     "utf8_path",
+    "write_output",
     "write_through",
 ]
 
 Content = bytes | str | Callable[[BinaryIO], object]
 MOST_BYTES = 1 << 28  # of a file that is read whole: settings, tables, descriptions
+RANDOM = 8  # bytes in a temporary name, which nobody can foresee
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REMEDIES = {
+    **dict.fromkeys(FULL, "make room"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
+}
 
 
-def cache_dir() -> Path:
-    """Return the folder for downloads: `$CNNKIT_CACHE`, else `cnnkit` in the user's cache folder."""
-    if own := os.environ.get("CNNKIT_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnkit"
+class CannotWrite(CnnkitError):
+    """A file or a folder cannot be written, made or locked; `reason` says why."""
 
-
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path with the home folder for its "~", or as it is where nobody has such a home."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises RuntimeError
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
 
 
 def open_file(path: Path | str) -> BufferedReader:
@@ -52,6 +67,16 @@ def open_file(path: Path | str) -> BufferedReader:
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
         raise OSError(code, os.strerror(code) if code == errno.EISDIR else "a pipe or a device, not a file", str(path))
     return os.fdopen(file, "rb")
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file, as far as the user may look."""
+    return os.path.isfile(path)  # noqa: PTH113  a Path raises where the user may not
+
+
+def no_follow(path: Path | str, flags: int) -> int:
+    """Open a file, but not through a link; an opener for `open`, which raises OSError."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def read_bytes(path: Path | str, most: int = MOST_BYTES) -> bytes:
@@ -81,65 +106,144 @@ def utf8_path(path: Path) -> Iterator[Path]:
         yield path
 
 
-def make_folder(path: Path) -> Path:
-    """Create the folder and its parents; raises CnnkitError if that cannot be done."""
+def make_folder(path: Path, mode: int = 0o777) -> Path:
+    """Create the folder and its parents, each with `mode` less the umask; raises CannotWrite if that cannot be done."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        missing = list(takewhile(lambda folder: not os.path.lexists(folder), (path, *path.parents)))
+        for folder in reversed(missing or [path]):
+            folder.mkdir(mode, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     return path
 
 
-def write_through(path: Path, content: Content) -> None:
-    """Write `content` to `path` and onto the disk (fsync); raises OSError."""
-    with path.open("wb") as file:
-        if callable(content):
-            content(file)
-        else:
-            file.write(content.encode() if isinstance(content, str) else content)
+@contextmanager
+def lock(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock file, which is made if it is missing, or wait for it, at most `timeout` seconds if not negative.
+
+    Raises filelock's Timeout, and CannotWrite if it cannot be made or locked.
+    """
+    held = FileLock(path)
+    try:
+        held.acquire(timeout)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        raise cannot_write(path, error, "lock") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def write_through(path: Path, content: Content, mode: int = 0o666) -> None:
+    """Write `content` to `path`, a new file with `mode` less the umask, and onto the disk (fsync).
+
+    Raises OSError, also if there is such a file, or a link.
+    """
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        _fill(file, content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def atomic_write(path: Path, content: Content) -> None:
+def atomic_write(path: Path, content: Content, mode: int = 0o666) -> None:
     """Write `content` (bytes, text, or a function that writes to a file) to `path`, whole or not at all.
 
     The bytes go to a neighbour, reach the disk (fsync) and take the name in one step, so that a crash or a
-    full disk leaves the earlier file as it was. Raises CnnkitError if the file cannot be written.
+    full disk leaves the earlier file as it was. A link of that name goes; what it leads to stays as it is. Raises
+    CannotWrite if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path, "tmp")
     try:
-        write_through(temporary, content)
+        write_through(temporary, content, mode)
         temporary.replace(path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         if not isinstance(error, CnnkitError) and (cause := _os_error(error)):
-            raise _cannot_write(path, cause) from error
+            raise cannot_write(path, cause) from error
         raise
+
+
+def write_output(path: Path, content: Content) -> None:
+    """Write a file that the user has named, as `atomic_write` does; through a link, and into what is no file.
+
+    Raises CannotWrite.
+    """
+    if is_file(path) or not os.path.exists(path):  # noqa: PTH110  a Path raises where it may not look
+        atomic_write(Path(os.path.realpath(path)), content)
+        return
+    try:  # /dev/stdout, a pipe
+        with path.open("wb") as file:
+            _fill(file, content)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Put a folder that `fill` writes (with `write_through`) in the place of `path`.
 
-    If `fill` fails, the old one stays. Raises CnnkitError if the folder cannot be written.
+    If `fill` fails, the old one stays. A link of that name goes; what it leads to stays as it is. Raises CannotWrite if
+    the folder cannot be written.
     """
-    new, old = (path.with_name(f".{path.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
+    new, old = _temporary(path, "new"), _temporary(path, "old")
+    make_folder(path.parent)
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
+        new.mkdir()
         fill(new)
-        if not path.exists():
+        if not os.path.lexists(path):
             new.rename(path)
         elif not _exchange(new, path):
             path.rename(old)
             new.rename(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):
+            if os.path.lexists(old) and not os.path.lexists(path):
+                old.rename(path)
+        remove(new)
+        remove(old)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes left that were killed while they wrote `path`; for who alone may write it now."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * RANDOM}}}\.(tmp|new|old)")
+    with suppress(OSError):
+        for other in list(path.parent.iterdir()):
+            if left.fullmatch(other.name):
+                remove(other)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with what is in it, as far as it is there and can be."""
+    with suppress(OSError):
+        if stat.S_ISDIR(path.lstat().st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def cannot_write(path: Path, error: OSError | NotImplementedError, verb: str = "write") -> CannotWrite:
+    """Return the error that says what cannot be written, why, and what to do."""
+    code: int = getattr(error, "errno", None) or 0
+    reason = str(getattr(error, "strerror", None) or error)
+    kept = "the earlier one is kept; " if code in FULL and is_file(path) else ""
+    remedy = REMEDIES.get(code)
+    if in_cache(path):
+        remedy = " or ".join(filter(None, [remedy, "set $CNNKIT_CACHE to another folder"]))
+    return CannotWrite(f"cannot {verb} {path}: {reason}; {kept}{remedy or 'choose another folder'}", reason)
+
+
+def _fill(file: BinaryIO, content: Content) -> None:
+    if callable(content):
+        content(file)
+    else:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def _temporary(path: Path, tag: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(RANDOM)}.{tag}")
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -157,10 +261,3 @@ def _os_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _cannot_write(path: Path, error: OSError) -> CnnkitError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    kept = "the earlier one is kept; " if full and path.exists() else ""
-    remedy = "make room" if full else "choose another folder"
-    return CnnkitError(f"cannot write {path}: {error.strerror or error}; {kept}{remedy}")

@@ -1,7 +1,9 @@
 """A data set that comes as one archive: unpacked once, into the cache, and nothing outside of it."""
 
 import gzip
+import logging
 import lzma
+import os
 import shutil
 import tarfile
 import zipfile
@@ -10,15 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
-from filelock import FileLock
+from pydantic import TypeAdapter
 
 from cnnkit.core.errors import CnnkitError, DataError
-from cnnkit.core.files import cache_dir, make_folder, replace_folder, sha256
+from cnnkit.core.files import atomic_write, lock, make_folder, replace_folder, sha256, sweep
+from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.progress import Counter
 
 __all__ = ["ARCHIVES", "is_archive", "unpacked"]
+
+log = logging.getLogger(__name__)
 
 ZIP, TAR = (".zip",), (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVES = (*ZIP, *TAR)
@@ -35,6 +40,7 @@ CORRUPT = (
 )
 MOST_FILES = 10_000_000
 BLOCK = 1 << 20
+_LISTED = TypeAdapter(dict[Literal["sizes"], dict[str, int]])
 
 
 class _Member(NamedTuple):
@@ -59,17 +65,29 @@ def unpacked(path: Path, progress: bool = True) -> Path:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such archive")
-    place = make_folder(cache_dir() / "unpacked") / sha256(path)[:32] / _stem(path)
-    with FileLock(place.parent.with_name(f".{place.parent.name}.lock")):
-        if not place.is_dir():
-            try:
-                make_folder(place.parent)
-                replace_folder(place, lambda folder: _unpack(path, folder, progress))
-            except BaseException:
-                with suppress(OSError):
-                    place.parent.rmdir()
-                raise
+    place = cache_folder("unpacked") / sha256(path)[:32] / _stem(path)
+    listed = place.with_name(f".{place.name}.json")
+    with lock(place.parent.with_name(f".{place.parent.name}.lock")):
+        if place.is_dir():
+            if read_record(listed, _LISTED) == {"sizes": _sizes(place)}:
+                return place
+            log.warning("%s is not what was unpacked: it is unpacked again", place)
+        try:
+            make_folder(place.parent)
+            sweep(place)
+            replace_folder(place, lambda folder: _unpack(path, folder, progress))
+            atomic_write(listed, to_record({"sizes": _sizes(place)}))
+        except BaseException:
+            with suppress(OSError):
+                place.parent.rmdir()
+            raise
     return place
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of each file below a folder, by its path in it."""
+    paths = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)  # noqa: PTH118  a Path takes longer
+    return {os.path.relpath(path, folder): os.lstat(path).st_size for path in paths}
 
 
 def _unpack(path: Path, folder: Path, progress: bool) -> None:

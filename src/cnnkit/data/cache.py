@@ -5,22 +5,23 @@ from there. Another size of image starts a new file of pixels; thumbnails follow
 """
 
 import hashlib
-import json
 import logging
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
+from pydantic import BaseModel, Field, StrictBool, StrictInt, TypeAdapter, model_validator
 
 from cnnkit.core.errors import CnnkitError
-from cnnkit.core.files import atomic_write, cache_dir, make_folder
-from cnnkit.data.files import Stamp
+from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, read_bytes, sweep
+from cnnkit.core.kept import cache_folder, read_record, to_record
+from cnnkit.data.files import Stamp, stamp
 from cnnkit.data.images import THUMB
 from cnnkit.data.rows import Rows
 
@@ -31,22 +32,27 @@ Canvas = tuple[int, int, int]  # H, W, C of each stored image
 log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 30
-INDEX, PIXELS, THUMBS, FOLDER, VERSION = "index.json", "pixels.u8", "thumbs.u8", "folder.txt", 2
+INDEX, PIXELS, THUMBS, FOLDER, VERSION = "index.json", "pixels.u8", "thumbs.u8", "folder.txt", 3
+ALWAYS_CHECKED = 1 << 32  # bytes of pixels; more are checked where their file has been touched since
+
+LARGEST_SIDE = 2**31 - 1
+Size = Annotated[StrictInt, Field(ge=0, le=LARGEST_SIDE)]
+Number = Annotated[StrictInt, Field(ge=-1)]  # of a row, if it is not negative
 
 
 class Entry(NamedTuple):
     """What is known of an image file."""
 
-    size: int = -1  # this and the next three are its stamp
-    modified: int = -1
-    changed: int = -1
-    inode: int = -1
-    height: int = 0
-    width: int = 0
-    grey: bool = False
+    size: StrictInt = -1  # this and the next three are its stamp
+    modified: StrictInt = -1
+    changed: StrictInt = -1
+    inode: StrictInt = -1
+    height: Size = 0
+    width: Size = 0
+    grey: StrictBool = False
     digest: str = ""  # of its content, once it has been decoded
-    thumb: int = -1  # the row of its thumbnail, if there is one
-    row: int = -1  # the row of its pixels, if they are kept
+    thumb: Number = -1  # the row of its thumbnail, if there is one
+    row: Number = -1  # the row of its pixels, if they are kept
     problem: str = ""  # why it cannot be decoded; believed as long as the content is the same
 
     def stamped(self, stamp: Stamp) -> "Entry":
@@ -73,38 +79,84 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
+class _Index(BaseModel):
+    """What the index says: of each file by its path, and the checksum of each row."""
+
+    version: Literal[3]
+    canvas: tuple[Size, Size, Literal[0, 1, 3]]
+    rows: StrictInt
+    thumbs: StrictInt
+    row_sums: list[StrictInt]
+    thumb_sums: list[StrictInt]
+    row_stamp: tuple[StrictInt, StrictInt, StrictInt, StrictInt] | None
+    files: dict[str, Entry]
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.rows != len(self.row_sums) or self.thumbs != len(self.thumb_sums):
+            raise ValueError("rows and checksums are not equally many")
+        if any(entry.row >= self.rows or entry.thumb >= self.thumbs for entry in self.files.values()):
+            raise ValueError("a row is not there")
+        return self
+
+
+_INDEX = TypeAdapter(_Index)
+
+
 class PixelCache:
     """The decoded images of the folder `root`, or those that a `table` in it lists; to be used while it is `locked`."""
 
     def __init__(self, root: Path, table: str = ""):
         self.root = root.resolve()
         key = digest(os.fsencode(self.root / table))[:16]
-        self.place = make_folder(cache_dir() / "images" / f"{self.root.name}-{key}")
+        self.place = cache_folder("images", f"{self.root.name}-{key}")
         self.index = self.place / INDEX
         self.files: dict[str, Entry] = {}
         self.pixels, self.thumbs = self._rows()
+        self._checked: Stamp | None = None  # the stamp of the file of pixels when all rows were known to be right
 
     @contextmanager
     def locked(self, progress: bool) -> Iterator[None]:
-        """Keep other processes out, wait for one that is in, and read the index."""
-        lock = FileLock(self.place.with_name(f".{self.place.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if progress:
-                log.warning("waiting for another process that decodes %s", self.root)
-            lock.acquire()
-        try:
+        """Keep other processes out, wait for one that is in, and read the index; raises CannotWrite."""
+        path = self.place.with_name(f".{self.place.name}.lock")
+        with ExitStack() as held:
+            try:
+                held.enter_context(lock(path, timeout=0))
+            except Timeout:
+                if progress:
+                    log.warning("waiting for another process that decodes %s", self.root)
+                held.enter_context(lock(path))
+            sweep(self.index)
+            sweep(self.place / FOLDER)
             self._read()
             yield
-        finally:
-            lock.release()
 
     @property
     def canvas(self) -> Canvas:
         """H, W, C of the images that are kept."""
         height, width, channels = self.pixels.shape
         return height, width, channels
+
+    def sound(
+        self, files: dict[str, Entry], wanted: Iterable[str], canvas: Canvas | None, workers: int
+    ) -> dict[str, Entry]:
+        """Return what is known of the files but for rows that are not what was written; a line in the log tells them.
+
+        The thumbnails of the `wanted` files are checked and, if they have the size `canvas`, their pixels; of a large file
+        all pixels, but only if it has been touched since.
+        """
+        used = [files[path] for path in wanted]
+        thumbs = self.thumbs.corrupt({entry.thumb for entry in used} - {-1}, workers)
+        large = self.pixels.count * self.pixels.bytes > ALWAYS_CHECKED
+        untouched = large and self._checked == self._pixels_stamp()
+        rows = {entry.row for entry in (files.values() if large else used)} - {-1}
+        pixels = set() if untouched or canvas != self.canvas else self.pixels.corrupt(rows, workers)
+        if wrong := sum(entry.row in pixels or entry.thumb in thumbs for entry in used):
+            log.warning("%s: %s of %s images are corrupt there and are decoded again", self.place, wrong, len(used))
+            for path, entry in files.items():
+                row, thumb = (-1 if one in bad else one for one, bad in ((entry.row, pixels), (entry.thumb, thumbs)))
+                files[path] = entry._replace(row=row, thumb=thumb)
+        return files
 
     def begin(self, canvas: Canvas, files: dict[str, Entry]) -> None:
         """Take what is known of the files, by path.
@@ -120,12 +172,18 @@ class PixelCache:
             files = {path: entry._replace(thumb=-1) for path, entry in files.items()}
         self.changed = (canvas, files) != (self.pixels.shape, self.files)
         self.files = files
-        self.pixels, self.thumbs = self._rows(canvas, self.pixels.count * pixels, self.thumbs.count * thumbs)
+        self.pixels, self.thumbs = self._rows(
+            canvas, self.pixels.sums if pixels else (), self.thumbs.sums if thumbs else ()
+        )
+        self.changed |= self._checked != self._pixels_stamp()
         if self.index.exists() and not (pixels and thumbs):
             self.save()  # first: no index may speak of rows that are not there
-        for rows in (self.pixels, self.thumbs):
-            if not rows.count:
-                rows.drop()
+        try:
+            for rows in (self.pixels, self.thumbs):
+                if not rows.count:
+                    rows.drop()
+        except OSError as error:
+            raise cannot_write(rows.path, error) from error
 
     def add(self, decoded: Iterable[Sequence[Decoded]]) -> None:
         """Write what files have been decoded to, as it comes.
@@ -139,9 +197,9 @@ class PixelCache:
                     self._append(decoded)
                 finally:
                     self._commit()
-        except (OSError, CnnkitError) as error:
+        except (OSError, CannotWrite) as error:
             self._drop()
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = error.reason if isinstance(error, CannotWrite) else error.strerror
             raise CnnkitError(f"cannot write into {self.place}: {reason}; make room, or set $CNNKIT_CACHE") from error
 
     def save(self) -> None:
@@ -166,39 +224,48 @@ class PixelCache:
         self._write_index()
 
     def _write_index(self) -> None:
+        self._checked = self._pixels_stamp()
         content = {
             "version": VERSION,
             "canvas": self.pixels.shape,
             "rows": self.pixels.count,
             "thumbs": self.thumbs.count,
+            "row_sums": self.pixels.sums,
+            "thumb_sums": self.thumbs.sums,
+            "row_stamp": self._checked,
             "files": self.files,
         }
-        atomic_write(self.index, json.dumps(content))
+        atomic_write(self.index, to_record(content))
         self.changed = False
 
     def _read(self) -> None:
-        self.files, (self.pixels, self.thumbs) = {}, self._rows()
-        with suppress(OSError, ValueError, KeyError, TypeError):  # none, corrupt, or of another version
-            content = json.loads(self.index.read_bytes())
-            if content["version"] == VERSION:
-                files = {path: Entry(*values) for path, values in content["files"].items()}
-                rows = self._rows(tuple(content["canvas"]), content["rows"], content["thumbs"])
-                self.files, (self.pixels, self.thumbs) = files, rows
+        self.files, (self.pixels, self.thumbs), self._checked = {}, self._rows(), None
+        if index := read_record(self.index, _INDEX):
+            self.files, self._checked = index.files, index.row_stamp
+            self.pixels, self.thumbs = self._rows(index.canvas, index.row_sums, index.thumb_sums)
 
-    def _rows(self, canvas: tuple[int, ...] = (0, 0, 0), pixels: int = 0, thumbs: int = 0) -> tuple[Rows, Rows]:
-        """Return the files of pixels and of thumbnails, which have so many rows."""
+    def _rows(
+        self, canvas: tuple[int, ...] = (0, 0, 0), pixels: Sequence[int] = (), thumbs: Sequence[int] = ()
+    ) -> tuple[Rows, Rows]:
+        """Return the files of pixels and of thumbnails, whose rows have these checksums."""
         return Rows(self.place / PIXELS, canvas, pixels), Rows(self.place / THUMBS, (THUMB * THUMB * 3,), thumbs)
 
+    def _pixels_stamp(self) -> Stamp | None:
+        with suppress(OSError):
+            return stamp(self.pixels.path.stat())
+        return None
+
     def _drop(self) -> None:
-        self.index.unlink(missing_ok=True)  # first: no index may speak of rows that are not there
-        self.pixels.drop()
-        self.thumbs.drop()
+        with suppress(OSError):
+            self.index.unlink(missing_ok=True)  # first: no index may speak of rows that are not there
+            self.pixels.drop()
+            self.thumbs.drop()
         self.files = {}
 
     def _forget_lost_folders(self) -> None:
         """Remove the caches of folders that are not there any more, and note which folder this one is of."""
         for note in self.place.parent.glob(f"*/{FOLDER}"):
             with suppress(OSError):
-                if not os.path.exists(note.read_bytes()):  # noqa: PTH110  bytes
+                if not os.path.exists(read_bytes(note)):  # noqa: PTH110  bytes
                     shutil.rmtree(note.parent, ignore_errors=True)
         atomic_write(self.place / FOLDER, os.fsencode(self.root))

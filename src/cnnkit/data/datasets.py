@@ -10,7 +10,9 @@ import torch
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
-from cnnkit.core.files import cache_dir
+from cnnkit.core.files import is_file
+from cnnkit.core.kept import cached_file
+from cnnkit.core.places import cache_dir
 from cnnkit.data.idx import read_idx
 from cnnkit.data.imageset import Dataset, ImageSet
 
@@ -143,7 +145,7 @@ def _locate(name: str, source: Source, data_dir: Path | None) -> list[Path]:
 def _download(name: str, source: Source) -> list[Path]:
     """Return the paths of the four files in the cache; those that are not there, or not right, are fetched."""
     return [
-        fetch([f"{mirror}{file}.gz" for mirror in source.mirrors], cache_dir() / name / file, digest, size)
+        fetch([f"{mirror}{file}.gz" for mirror in source.mirrors], cached_file(name, file), digest, size)
         for file, digest, size in zip(FILES, source.sha256, BYTES, strict=True)
     ]
 
@@ -161,7 +163,7 @@ def _folders(name: str, data_dir: Path | None) -> Iterator[Path]:
 
 def _plain_or_gz(path: Path) -> Path | None:
     candidates = (path, path.with_name(path.name + ".gz"))
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    return next((candidate for candidate in candidates if is_file(candidate)), None)
 
 
 def _read(images_path: Path, labels_path: Path, num_classes: int) -> ImageSet:

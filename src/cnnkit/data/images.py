@@ -11,7 +11,8 @@ import torch
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.files import write_output
 from cnnkit.data.files import read_file
 from cnnkit.data.formats import open_image, suffix_format
 from cnnkit.data.orientation import orientation_of, upright
@@ -75,10 +76,8 @@ def write_image(path: Path, image: Tensor) -> None:
     form = suffix_format(str(path))
     if form is None or not (form.opener and form.written):
         raise UsageError(f"{path}: no image format that is written has this suffix; use .png")
-    try:
-        Image.fromarray(np.ascontiguousarray(array)).save(path, form.written)
-    except OSError as error:
-        raise CnnkitError(f"{path}: cannot be written ({error.strerror or error})") from error
+    picture, written = Image.fromarray(np.ascontiguousarray(array)), form.written
+    write_output(path, lambda file: picture.save(file, written))
 
 
 def _told(function: Callable[P, R]) -> Callable[P, R]:

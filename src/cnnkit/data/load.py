@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cnnkit.core.errors import DataError, UsageError, unknown
+from cnnkit.core.places import expanded
 from cnnkit.data.archive import is_archive, unpacked
 from cnnkit.data.arrays import is_arrays, load_arrays
 from cnnkit.data.datasets import DATASETS, load_named
@@ -41,7 +42,7 @@ def _is_path(data: Any) -> bool:
 
 def _load_folder(data: Any, options: Reading) -> Dataset:
     """Open a folder of classes or splits, or of images that a CSV file in it lists."""
-    root = Path(data).expanduser()
+    root = expanded(data)
     tree = walk(root)
     if table := listing_in(tree):
         dataset = load_table(table, options)
@@ -65,11 +66,11 @@ FORMATS = (
     Format(lambda data: isinstance(data, str) and data in DATASETS, lambda data, o: load_named(data, o.data_dir)),
     Format(lambda data: _is_path(data) and is_shards(str(data)), _load_shards, is_path=True),
     Format(lambda data: _is_path(data) and str(data).lower().endswith(".csv"), load_table, is_path=True),
-    Format(is_archive, lambda data, o: _load_folder(unpacked(Path(data).expanduser(), o.progress), o), is_path=True),
+    Format(is_archive, lambda data, o: _load_folder(unpacked(expanded(data), o.progress), o), is_path=True),
     Format(is_table, load_table, name="list"),
     Format(is_arrays, load_arrays, name="arrays"),
     Format(
-        lambda data: _is_path(data) and (Path(data).expanduser().is_dir() or Path(data).name != str(data)),
+        lambda data: _is_path(data) and (expanded(data).is_dir() or Path(data).name != str(data)),
         _load_folder,
         is_path=True,
     ),
@@ -149,13 +150,13 @@ def is_handed_in(data: Any) -> bool:
 def place(data: Any) -> str:
     """Return what says where the data are in a way that means the same from every folder."""
     if isinstance(data, Path):  # never a name
-        return str(data) if "://" in str(data) else str(data.expanduser().absolute())
+        return str(data) if "://" in str(data) else str(expanded(data).absolute())
     if isinstance(data, str) and not data:
         return data
     if isinstance(data, str):
         row = next((row for row in FORMATS if row.matches(data)), None)
         absolute = row is not None and row.is_path and "://" not in str(data) and not is_handed_in(data)
-        return str(Path(data).expanduser().absolute()) if absolute else str(data)
+        return str(expanded(data).absolute()) if absolute else str(data)
     return f"{HANDED_IN}{_words(data)}"
 
 

@@ -87,7 +87,7 @@ def pack_folder(
                     packing.write(new / f"{name}-{number:05}.tar", name, part)
             write_index(new, packing.index(dataset.classes, new))
 
-        replace_folder(output, fill)
+        replace_folder(Path(os.path.realpath(output)), fill)
     return packing.index(dataset.classes, output)
 
 

@@ -3,10 +3,11 @@
 import errno
 import os
 import shutil
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, make_folder
+from cnnkit.core.files import atomic_write, make_folder, open_file, read_bytes, write_through
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.doctor import Diagnosis
 from cnnkit.data.walk import JOURNAL
@@ -42,12 +43,16 @@ def quarantine(diagnosis: Diagnosis, target: Path) -> tuple[dict[str, str], dict
     if not present:
         return {}, {}
     journal = make_folder(target) / JOURNAL
+    _require_no_links(target, [JOURNAL])
     earlier = _read(journal)
     taken = {JOURNAL} | {entry["what"] for entry in earlier}
     places: dict[str, str] = {}
     for path in present:
         places[path] = _free(target, path, taken)
         taken.add(places[path])
+    _require_no_links(
+        target, {str(folder) for place in places.values() for folder in PurePosixPath(place).parents[:-1]}
+    )
 
     def write(paths: list[str]) -> None:
         root = diagnosis.root.resolve()
@@ -68,7 +73,7 @@ def quarantine(diagnosis: Diagnosis, target: Path) -> tuple[dict[str, str], dict
 
 def _read(journal: Path) -> list[dict[str, str]]:
     try:
-        entries = from_json(journal.read_bytes())
+        entries = from_json(read_bytes(journal))
         if isinstance(entries, list) and all(isinstance(entry["what"], str) for entry in entries):
             return entries
     except FileNotFoundError:
@@ -102,11 +107,22 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    try:
-        shutil.copy2(source, target, follow_symlinks=False)
-        if not target.is_symlink():
-            with target.open("rb") as file:
-                os.fsync(file.fileno())
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+        return
+    with open_file(source) as file:
+        try:
+            write_through(target, lambda copy: shutil.copyfileobj(file, copy))
+            shutil.copystat(source, target)
+        except FileExistsError:
+            raise
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
+def _require_no_links(target: Path, below: Iterable[str]) -> None:
+    """Raise UsageError if any of these paths below `target` is a link, which may lead out of it."""
+    for path in sorted(below):
+        if (target / path).is_symlink():
+            raise UsageError(f"{target / path} is a link, which may lead out of {target}: choose another folder")

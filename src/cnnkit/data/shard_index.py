@@ -12,8 +12,10 @@ import numpy as np
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
-from cnnkit.core.files import atomic_write, cache_dir, sha256
+from cnnkit.core.files import atomic_write, sha256
 from cnnkit.core.http import checked_url, is_url
+from cnnkit.core.kept import cached_file
+from cnnkit.core.places import expanded
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.remote import exists, read_all
 from cnnkit.data.splits import SPLITS, split_of
@@ -75,7 +77,7 @@ def is_shards(spec: str) -> bool:
     """Say whether a data set is given as shards: by URL, names of tar files, shards.json, or a folder."""
     if is_url(spec) or spec.endswith((".tar", INDEX)):
         return True
-    folder = Path(spec).expanduser()
+    folder = expanded(spec)
     return folder.is_dir() and ((folder / INDEX).is_file() or next(folder.glob("*.tar"), None) is not None)
 
 
@@ -86,7 +88,7 @@ def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
     """
     if is_url(spec):
         _require_url(spec)
-    place = spec if is_url(spec) else str(Path(spec).expanduser().absolute())
+    place = spec if is_url(spec) else str(expanded(spec).absolute())
     if not is_url(spec) and Path(place).is_dir():
         if (Path(place) / INDEX).is_file():
             return _read_index(f"{place}/{INDEX}")
@@ -172,7 +174,7 @@ def _samples(place: str, digest: str, count: int) -> np.ndarray:
     if is_url(place):
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"{digest!r} is no SHA-256")
-        path = fetch([place], cache_dir() / "shards" / f"{digest}.npy", digest, NPY + count * SAMPLE.itemsize)
+        path = fetch([place], cached_file("shards", f"{digest}.npy"), digest, NPY + count * SAMPLE.itemsize)
     elif sha256(path) != digest:
         raise DataError(f"{SAMPLES} beside it is of other shards, or damaged")
     samples: np.ndarray = np.load(path, mmap_mode="r")

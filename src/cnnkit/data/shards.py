@@ -8,6 +8,7 @@ import torch
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.http import is_url
 from cnnkit.core.parallel import processors
+from cnnkit.core.places import expanded
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.reading import BadImage
 from cnnkit.data.shard_images import ShardImages
@@ -97,5 +98,5 @@ def _require_classes(spec: str, index: ShardIndex, train: ImageSet) -> None:
 
 def _name(spec: str) -> str:
     """Return the name of the shards' folder."""
-    place = Path(spec) if is_url(spec) else Path(spec).expanduser().absolute()
+    place = Path(spec) if is_url(spec) else expanded(spec).absolute()
     return place.parent.name if place.suffix in (".tar", ".json") else place.name

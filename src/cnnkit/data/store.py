@@ -93,12 +93,14 @@ def open_images(root: Path, paths: Sequence[str], options: Reading, table: str =
         files = dict(_looked_at(root, paths, _Known(cache.files), workers, progress, options.only is not None))
         wanted = [path for path in paths if options.only is None or files[path].digest in options.only]
         canvas = _canvas(root, [files[path] for path in wanted], image_size, channels)
+        fits = len(wanted) * math.prod(canvas) <= budget
+        files = cache.sound(files, wanted, canvas if fits else None, workers)
         if statistics.median(entry.size for entry in files.values()) <= TINY:
             workers = 1
         sound = [path for path in wanted if not files[path].problem]
         lacking = sum(files[path].row < 0 for path in sound) if canvas == cache.canvas else len(sound)
         free = shutil.disk_usage(cache.place).free
-        keep = len(wanted) * math.prod(canvas) <= budget and lacking * math.prod(canvas) <= free // 2
+        keep = fits and lacking * math.prod(canvas) <= free // 2
         cache.begin(canvas if keep else cache.canvas, files)
         if missing := [path for path in sound if cache.files[path].lacks(keep)]:
             with closing(_decoded(root, missing, cache.files, canvas if keep else None, workers, progress)) as decoded:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cnnkit.core.errors import DataError, unknown
 from cnnkit.core.files import atomic_write
+from cnnkit.core.places import expanded
 from cnnkit.core.text import decode, encode, to_csv
 from cnnkit.data.folder import ImageFolder, Split, open_folder
 from cnnkit.data.imageset import Dataset
@@ -76,7 +77,7 @@ def load_table(data: Any, options: Reading) -> Dataset:
     """
     finder = None
     if isinstance(data, str | Path):
-        file = Path(data).expanduser()
+        file = expanded(data)
         root, name, rows = file.parent, file.name, list(_read(file))
         finder = _Finder(root)
     else:

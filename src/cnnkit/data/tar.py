@@ -6,18 +6,20 @@ KEY is a member's path up to the first dot of its name. What is found is kept in
 import hashlib
 import io
 import json
+import logging
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import IO
+from typing import IO, Annotated, Literal
 
-from filelock import FileLock
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, TypeAdapter, field_validator
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.files import atomic_write, cache_dir, make_folder
+from cnnkit.core.files import CannotWrite, atomic_write, lock, sweep
 from cnnkit.core.http import is_url
+from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
 from cnnkit.data.files import LARGEST
@@ -27,11 +29,16 @@ from cnnkit.data.remote import open_bytes, version_of
 
 __all__ = ["HEADER", "Contents", "member_name", "read_tar", "read_tars"]
 
-VERSION = 2
+log = logging.getLogger(__name__)
+
+VERSION = 3
 BUFFER = 1 << 16  # bytes
 HEADER = 512  # bytes before the content of a member
 LABELS = (".cls", ".json")
 WORDS = ("class", "label")  # in the JSON; the first one counts
+
+
+Count = Annotated[StrictInt, Field(ge=0)]
 
 
 @dataclass
@@ -42,13 +49,13 @@ class Contents:
     `problems`, by name and with the reason; `damage` says why the file cannot be read, or not to its end.
     """
 
-    bytes: int | None = None
-    version: list[int | str] | None = None  # what tells it from another file of its name (`version_of`)
-    offsets: list[int] = field(default_factory=list)  # of the pictures' bytes
-    sizes: list[int] = field(default_factory=list)
-    labels: list[int | str] = field(default_factory=list)
-    size: tuple[int, int] | None = None
-    grey: bool = True
+    bytes: Count | None = None
+    version: list[StrictInt | StrictStr] | None = None  # what tells it from another file of its name (`version_of`)
+    offsets: list[Count] = field(default_factory=list)  # of the pictures' bytes
+    sizes: list[Count] = field(default_factory=list)
+    labels: list[Count | StrictStr] = field(default_factory=list)
+    size: tuple[Count, Count] | None = None
+    grey: StrictBool = True
     problems: list[tuple[str, str]] = field(default_factory=list)
     damage: str = ""
 
@@ -62,6 +69,26 @@ class Contents:
         self.labels.append(label)
 
 
+class _Kept(BaseModel):
+    """What the cache keeps of a tar file."""
+
+    format: Literal[3]
+    contents: Contents
+
+    @field_validator("contents")
+    @classmethod
+    def _agrees(cls, found: Contents) -> Contents:
+        if not len(found.offsets) == len(found.sizes) == len(found.labels):
+            raise ValueError("offsets, sizes and labels are not equally many")
+        ends = (offset + size for offset, size in zip(found.offsets, found.sizes, strict=True))
+        if max(found.sizes, default=0) > LARGEST or (found.bytes is not None and max(ends, default=0) > found.bytes):
+            raise ValueError("a picture lies beyond the end of the file")
+        return found
+
+
+_KEPT = TypeAdapter(_Kept)
+
+
 @dataclass
 class _Sample:
     key: str
@@ -72,20 +99,24 @@ class _Sample:
 
 def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Contents]:
     """Return what is in each tar file, by path or URL; of several processes one reads and the others wait for it."""
-    cache = make_folder(cache_dir() / "shards")
+    cache = cache_folder("shards")
 
     def read(place: str) -> Contents:
         path = cache / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.json"
-        with suppress(OSError, ValueError, TypeError, KeyError):  # none, damaged, or of another version
-            known = json.loads(path.read_bytes())
-            if known.pop("format") == VERSION and version_of(place) in (None, known["version"]):
-                return Contents(**known)
+        with suppress(OSError):  # no such shard
+            known = read_record(path, _KEPT)
+            if known and version_of(place) in (None, known.contents.version):
+                return known.contents
         contents = read_tar(place)
         if not contents.damage and version_of(place) == contents.version:  # else it has changed meanwhile
-            atomic_write(path, json.dumps({"format": VERSION, **asdict(contents)}))
+            sweep(path)
+            try:
+                atomic_write(path, to_record({"format": VERSION, "contents": asdict(contents)}))
+            except CannotWrite as error:
+                log.warning("%s; %s is read anew each time until then", error, place)
         return contents
 
-    with FileLock(cache / ".lock"), Counter("reading through the shards", len(places), progress) as counter:
+    with lock(cache / ".lock"), Counter("reading through the shards", len(places), progress) as counter:
         result = []
         for contents in ahead(read, places, workers, 2 * workers):
             result.append(contents)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.core.files import expanded
 from cnnkit.core.finite import require_finite
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.parallel import ahead, processors
+from cnnkit.core.places import expanded
 from cnnkit.core.progress import Counter
 from cnnkit.core.schema import MOST_THREADS
 from cnnkit.core.shape import count

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.files import expanded
+from cnnkit.core.places import expanded
 from cnnkit.core.shape import by
 from cnnkit.data.files import read_file
 from cnnkit.data.images import decode_image

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cnnkit.core.console import aligned
 from cnnkit.core.errors import UsageError
-from cnnkit.core.files import atomic_write, expanded
+from cnnkit.core.files import write_output
+from cnnkit.core.places import expanded
 from cnnkit.core.text import encode, printable, to_csv
 
 __all__ = ["Predictions"]
@@ -78,11 +79,7 @@ class Predictions(Sequence[list[dict[str, Any]]]):
         text = to_csv(rows)
         if path is None:
             return text
-        path, content = expanded(path), encode(text)
-        if path.exists() and not path.is_file():  # such as /dev/stdout
-            path.write_bytes(content)
-        else:
-            atomic_write(path.resolve(), content)
+        write_output(expanded(path), encode(text))
         return None
 
     def __repr__(self) -> str:

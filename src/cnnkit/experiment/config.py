@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.files import expanded
 from cnnkit.core.http import is_url
+from cnnkit.core.places import expanded
 from cnnkit.core.schema import MOST_COUNT, MOST_PIXELS, MOST_THREADS, Argument
 from cnnkit.core.text import from_json
 from cnnkit.experiment.recipes import recipe

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.core.files import expanded
 from cnnkit.core.finite import require_finite
+from cnnkit.core.places import expanded
 from cnnkit.core.text import html
 from cnnkit.data import Batches, ImageSet, Reading
 from cnnkit.data.reading import BadImage

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from cnnkit.core.errors import UsageError, unknown
-from cnnkit.core.files import expanded
 from cnnkit.core.modules import unwrapped
+from cnnkit.core.places import expanded
 from cnnkit.data import place
 from cnnkit.experiment.build import Given
 from cnnkit.experiment.config import RunConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError
-from cnnkit.core.files import expanded
+from cnnkit.core.places import expanded
 from cnnkit.core.text import html, printable
 from cnnkit.data import is_handed_in
 from cnnkit.data.reading import BadImage

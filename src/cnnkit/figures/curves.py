@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from cnnkit.core.console import PatientConsole
 from cnnkit.core.errors import UsageError
 from cnnkit.core.extras import require
-from cnnkit.core.files import atomic_write
+from cnnkit.core.files import write_output
 from cnnkit.core.text import printable
 
 __all__ = ["Panel", "Plot", "Series", "text_plot"]
@@ -103,7 +103,7 @@ class Plot:
         kind = path.suffix.lower().removeprefix(".")
         if kind not in UNDATED:
             raise UsageError(f"{path}: curves are drawn as .png, .svg or .pdf; give a name that ends so")
-        atomic_write(path, lambda file: self._write(file, kind))
+        write_output(path, lambda file: self._write(file, kind))
 
     def _write(self, file: BinaryIO, kind: str) -> None:
         with require("matplotlib", "report").rc_context(STYLE), warnings.catch_warnings():

@@ -1,16 +1,14 @@
 """A network trained, measured and asked in lanes: one image in each lane of a register, from pixels to update."""
 
 import ctypes
-import functools
 import math
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cnnkit.core.compiler import build, texts
+from cnnkit.core.compiler import load, texts
 from cnnkit.core.errors import UsageError
 from cnnkit.core.modules import unwrapped
 from cnnkit.lanes.chain import Size, read_chain
@@ -21,6 +19,7 @@ __all__ = ["Engine"]
 KINDS: dict[type[torch.optim.Optimizer], int] = {torch.optim.SGD: 1, torch.optim.Adam: 2, torch.optim.AdamW: 3}
 ADAM = ("exp_avg", "exp_avg_sq")
 SHARED = ("momentum", "nesterov", "betas", "eps")  # options of an optimiser that all of its groups have in common
+SYMBOLS = ("lanes", "start", "stop", "train", "measure", "predict")
 UNKNOWN = ("dampening", "maximize", "amsgrad")
 
 
@@ -82,7 +81,7 @@ class Engine:
         channels = torch.ones(image[0])
         self._scale, self._shift = channels * scale, channels * shift
         source = {**texts("cnnkit.lanes"), "net.cpp": write_source(layers, image)}
-        self._library = _open(build("the network for lanes", source, flags))
+        self._library = _typed(load("the network for lanes", source, SYMBOLS, flags))
         self.lanes = int(self._library.lanes())
         self._team = self._library.start(self.threads)
         weakref.finalize(self, self._library.stop, self._team)
@@ -261,10 +260,8 @@ def _addresses(tensors: Sequence[object]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(tensors))(*map(_address, tensors))
 
 
-@functools.cache
-def _open(path: Path) -> ctypes.CDLL:
-    """Return a library, loaded once for a process."""
-    library = ctypes.CDLL(str(path))
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Return the library, whose functions know what they take and return."""
     library.start.restype = ctypes.c_void_p
     library.start.argtypes = [ctypes.c_int]
     library.stop.argtypes = [ctypes.c_void_p]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.fetch import fetch, forget
-from cnnkit.core.files import cache_dir
+from cnnkit.core.kept import cached_file
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 
 __all__ = [
@@ -101,7 +101,7 @@ def download_weights(name: str) -> Path:
     put in their place is another.
     """
     weights = published_weights(name)
-    path = cache_dir() / "weights" / weights.file
+    path = cached_file("weights", weights.file)
     try:
         return fetch([SERVER + weights.file], path, weights.sha256)
     except DataError as error:
@@ -115,7 +115,7 @@ def fetch_weights(url: str) -> tuple[Path, dict[str, Tensor]]:
     than the first one, or holds no weights; then nothing is kept.
     """
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rpartition("/")[2], flags=re.ASCII).lstrip(".")[-100:]
-    path = cache_dir() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16] / (name or "weights")
+    path = cached_file("weights", hashlib.sha256(url.encode()).hexdigest()[:16], name or "weights")
     fetch([url], path)
     try:
         return path, read_weights_file(path, url)

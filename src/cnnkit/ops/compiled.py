@@ -5,17 +5,22 @@ import functools
 
 from torch import Tensor
 
-from cnnkit.core.compiler import build, texts
+from cnnkit.core.compiler import load, texts
 from cnnkit.core.errors import CnnkitError
 
 __all__ = ["address", "library"]
+
+SYMBOLS = (
+    *(f"pool_{way}_{bits}" for way in ("forward", "backward") for bits in (16, 32)),
+    *(f"winograd_{kind}" for kind in ("input", "gradient", "output")),
+)
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled code, or None where it cannot be compiled."""
     try:  # with torch's own OpenMP, whose threads would wait beside others
-        return ctypes.CDLL(str(build("layers", texts("cnnkit.ops"), ("-fopenmp",))))
+        return load("layers", texts("cnnkit.ops"), SYMBOLS, ("-fopenmp",))
     except (CnnkitError, OSError):
         return None
 

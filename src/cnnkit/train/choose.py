@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from torch import nn
 from cnnkit import __version__
 from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, cache_dir, make_folder
+from cnnkit.core.files import atomic_write, is_file, lock, make_folder, sweep
+from cnnkit.core.kept import cache_folder
+from cnnkit.core.places import cache_dir
 from cnnkit.core.processor import processor
 from cnnkit.core.text import to_json
 from cnnkit.data.batches import Batches
@@ -31,6 +32,7 @@ __all__ = ["choose_plan"]
 
 log = logging.getLogger(__name__)
 
+PLANS = "plans"
 WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
 LANES_WORTH = 5e10  # the same for lanes, whose networks take long for their few operations
 
@@ -54,7 +56,7 @@ def choose_plan(
     device = next(net.parameters()).device
     no_graph = uncapturable(device, config, train.world if train else 1)
     if config.plan not in ("auto", "off"):
-        return _fitting(read_plan(Path(config.plan)), net, config, against, no_graph)
+        return _fitting(Path(config.plan), net, config, against, no_graph)
     if config.engine == "lanes":
         if against:
             raise UsageError(f"engine lanes: {against}")
@@ -69,11 +71,9 @@ def choose_plan(
         return plan
     net = copy.deepcopy(net).train()
     freeze(net, config.freeze)
-    file = cache_dir() / "plans" / f"{_key(net, image, batch, config, [lanes, no_graph is None, work >= WORTH])}.json"
-    if file.exists():
-        with suppress(UsageError):  # a damaged one is made anew
-            return read_plan(file)
-        file.unlink(missing_ok=True)
+    name = f"{_key(net, image, batch, config, [lanes, no_graph is None, work >= WORTH])}.json"
+    if kept := _kept(cache_dir() / PLANS / name, net, config, against, no_graph):
+        return kept
     log.info("trying what is fastest on this machine")
     contest = Contest(net, torch.rand(batch, *image, device=device))
     if lanes:
@@ -81,23 +81,39 @@ def choose_plan(
         plan = contest.engine(plan)
     if plan.engine == "torch" and work >= WORTH:
         plan = contest.choose(plan, config, no_graph is None, math.inf if images is None else images / batch)
-    with suppress(CnnkitError, OSError):  # without a cache folder the plan is this run's alone
+    with suppress(CnnkitError):  # without a cache the plan is this run's alone
+        file = cache_folder(PLANS) / name
         _keep_first(file, plan)
-        return read_plan(file)
+        return _kept(file, net, config, against, no_graph) or plan
     return plan
 
 
-def _fitting(plan: Plan, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan:
+def _kept(file: Path, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan | None:
+    """Return the plan in the cache; None if there is none, or with a line in the log one that is corrupt or no use."""
+    if not is_file(file):
+        return None
+    try:
+        return _fitting(file, net, config, against, no_graph)
+    except UsageError as error:
+        log.warning("%s: the plan is chosen anew", error)
+    with suppress(OSError):
+        file.unlink()
+    return None
+
+
+def _fitting(file: Path, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan:
+    """Return the plan in a file; raises UsageError if it is none, or if this training cannot follow it."""
+    plan = read_plan(file)
     if plan.graph and no_graph:
-        raise UsageError(f"plan {config.plan} computes by a CUDA graph, which this training cannot: {no_graph}")
+        raise UsageError(f"plan {file} computes by a CUDA graph, which this training cannot: {no_graph}")
     if plan.engine == "lanes" and against:
-        raise UsageError(f"plan {config.plan} computes in lanes, which this training cannot: {against}")
+        raise UsageError(f"plan {file} computes in lanes, which this training cannot: {against}")
     if config.engine not in ("auto", plan.engine):
-        raise UsageError(f"plan {config.plan} is for {plan.engine}, not {config.engine}: leave out one")
+        raise UsageError(f"plan {file} is for {plan.engine}, not {config.engine}: leave out one")
     if wrong := sorted(plan.convolutions.keys() - {name for name, _ in net.named_modules()}):
-        raise UsageError(f"plan {config.plan} is another network's: this one has no {', '.join(wrong)}")
+        raise UsageError(f"plan {file} is another network's: this one has no {', '.join(wrong)}")
     if config.precision not in ("auto", plan.precision):
-        raise UsageError(f"plan {config.plan} computes in {plan.precision}, not {config.precision}: leave out one")
+        raise UsageError(f"plan {file} computes in {plan.precision}, not {config.precision}: leave out one")
     return plan
 
 
@@ -119,11 +135,8 @@ def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainC
 
 def _keep_first(file: Path, plan: Plan) -> None:
     """Write the plan; of several processes that chose one at the same time, the first one's stays."""
-    mine = make_folder(file.parent) / f"{file.stem}.{os.getpid()}"
-    atomic_write(mine, to_json(plan.model_dump(mode="json")))
-    try:
-        os.link(mine, file)
-    except OSError:  # it is there already, or this file system has no links
+    folder = make_folder(file.parent)
+    with lock(folder.with_name(f".{folder.name}.lock")):
+        sweep(file)
         if not file.exists():
-            mine.replace(file)
-    mine.unlink(missing_ok=True)
+            atomic_write(file, to_json(plan.model_dump(mode="json")))
