@@ -427,7 +427,7 @@ def test_foreign_shards_are_read_through_once(tmp_path: Path, monkeypatch: pytes
 
 BAD = {
     "no label": ({"x.png": picture(1)}, "x.png", "no .cls"),
-    "no picture": ({"x.cls": b"1"}, "x", "no picture beside"),
+    "no picture": ({"x.cls": b"1"}, "x", "no image beside"),
     "empty label": ({"x.png": picture(1), "x.cls": b" "}, "x.png", "label is ''"),
     "negative": ({"x.png": picture(1), "x.cls": b"-1"}, "x.png", "label is '-1'"),
     "no text": ({"x.png": picture(1), "x.cls": b"\xff"}, "x.png", "label cannot be read"),

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cnnkit.core.limits import MAX_PIXELS
+
 __all__ = ["show"]
 
 CLASSES = 20  # on one sheet
@@ -19,6 +21,7 @@ def show(
     image_size: int | None = None,
     count: int = 16,
     seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
     data_dir: Path | None = None,
     output: Path | None = None,
 ) -> None:
@@ -39,6 +42,8 @@ def show(
         Pictures in a row, or changes of one; the more, the smaller.
     seed
         Another seed chooses other pictures and other changes.
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     data_dir
         Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download.
     output
@@ -58,7 +63,7 @@ def show(
     pixels = shape.count(PIXELS if image_size is None else image_size, "image_size")
     names = parse(augment or ())
     Augment(names, (pixels, pixels))  # a wrong name is told before pictures are read
-    dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
+    dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip", max_pixels=max_pixels)
     for remark in dataset.remarks:
         complain(remark)
     train, classes = dataset.train, dataset.classes

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from cnnkit.core.limits import MAX_PIXELS
+
 __all__ = ["filter"]
 
 
@@ -13,6 +15,7 @@ def filter(
     output: Path | None = None,
     stride: int = 1,
     padding: Literal["valid", "same"] | int = "valid",
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Slide a kernel over a picture, each channel on its own, and write the feature map as a picture.
 
@@ -31,6 +34,8 @@ def filter(
         Pixels that the window moves.
     padding
         valid, same, or zeros on each side.
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     """
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError
@@ -43,7 +48,7 @@ def filter(
     target = output or Path(f"{image.stem}-{label}.png")
     if target.exists() and image.exists() and target.samefile(image):
         raise UsageError(f"{target} is the picture itself; give another --output")
-    picture = read_image(image)
+    picture = read_image(image, max_pixels=max_pixels)
     result = filter_image(picture, weights, stride, padding)
     write_image(target, result)
     console.say(f"{target}: {by(*picture.shape)} to {by(*result.shape)}")

@@ -29,9 +29,11 @@ __all__ = [
     "shell",
     "to_csv",
     "to_json",
+    "whole_number",
 ]
 
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+DIGITS = 18  # of a number, at most: what has more is a name
 MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
 
 
@@ -105,6 +107,11 @@ def from_toml(content: bytes) -> dict[str, Any]:
     """Return the tables of a TOML file, with names as the file system has them; raises ValueError if it is none."""
     with _shallow():
         return tomllib.loads(decode(content))
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that digits alone write; None for other words and for more digits than 64 bits hold."""
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else None
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> str:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.limits import MAX_PIXELS, MOST_PIXELS
 from cnnkit.experiment.recipes import recipe
 from cnnkit.experiment.run_folder import read_toml
 from cnnkit.train.config import TrainConfig, explain
@@ -52,6 +53,8 @@ class RunConfig(TrainConfig):
     """Leave out classes with fewer images to train on."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about an image that cannot be read: stop before training, or leave it out and say so."""
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=MOST_PIXELS)
+    """The most pixels that an image may be decoded to; a larger one cannot be read."""
     workers: int | None = Field(None, ge=1)
     """Threads that decode images; without it, one for each processor."""
     tensorboard: bool = False
