@@ -126,7 +126,7 @@ def test_each_bad_file_is_named_with_its_ill() -> None:
     }
     assert diagnosis.harms
     assert all(finding.harms and finding.culprits == finding.paths for finding in diagnosis.findings)
-    assert details(diagnosis, "unreadable") == ["No such file or directory", "not a regular file"]
+    assert details(diagnosis, "unreadable") == ["no such file", "not a regular file"]
     assert diagnosis.statistics["pictures"] == 12
 
 

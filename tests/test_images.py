@@ -100,7 +100,7 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
 
 def test_an_absurdly_large_image_is_refused(tmp_path: Path) -> None:
     Image.new("1", (8000, 7000)).save(tmp_path / "bomb.png")
-    with pytest.raises(DataError, match=r"refused: 8,000 x 7,000 pixels .*50,000,000.* --max-pixels 56000000"):
+    with pytest.raises(DataError, match=r"refused: 8,000 x 7,000 pixels .* --max-pixels 56000000"):
         read_image(tmp_path / "bomb.png")
     assert read_image(tmp_path / "bomb.png", size=(8, 8), max_pixels=56_000_000).shape == (1, 8, 8)
 

@@ -878,7 +878,10 @@ def test_what_cannot_be_packed(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="out is there and not empty"):
         pack_folder(folder, tmp_path / "out", progress=False)
     assert sorted((tmp_path / "out").iterdir()) == before
-    for options, words in [({"megabytes": 0}, "no room"), ({"images_per_shard": 0}, "no room")]:
+    for options, words in [
+        ({"megabytes": 0}, "megabytes must be"),
+        ({"images_per_shard": 0}, "images_per_shard must be"),
+    ]:
         with pytest.raises(UsageError, match=words):
             pack_folder(folder, tmp_path / "new", progress=False, **options)
     with pytest.raises(UsageError, match="lies within"):

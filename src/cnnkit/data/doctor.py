@@ -13,14 +13,14 @@ import numpy as np
 from PIL import _imaging
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import MAX_PIXELS, MOST_PIXELS, MOST_WORKERS
+from cnnkit.core.limits import MAX_PIXELS, MOST_WORKERS
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
 from cnnkit.data.examine import PICTURE, Trouble, examine
 from cnnkit.data.findings import KINDS, Finding
 from cnnkit.data.folder import ImageFolder, Split, as_folder
-from cnnkit.data.formats import unread
+from cnnkit.data.formats import allow_pixels, unread
 from cnnkit.data.judge import few, imbalance, repeated, statistics, wrong_suffixes
 from cnnkit.data.layout import arrange
 from cnnkit.data.splits import SPLITS, split_of
@@ -53,7 +53,7 @@ def diagnose(root: Path, workers: int | None = None, progress: bool = True, max_
     is on standard error. Raises DataError if there is no such folder, UsageError for impossible numbers.
     """
     workers = count(processors() if workers is None else workers, "workers", MOST_WORKERS)
-    count(max_pixels, "max_pixels", MOST_PIXELS)
+    allow_pixels(max_pixels)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     tree = walk(root)

@@ -24,8 +24,9 @@ from PIL.ImageFile import ImageFile
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import open_file
-from cnnkit.core.limits import MAX_PIXELS
-from cnnkit.data.openers import HAS_HEIF, Jpeg, open_avif, open_gif, open_heic, open_jpeg, open_png
+from cnnkit.core.limits import MAX_PIXELS, MOST_PIXELS
+from cnnkit.core.shape import count
+from cnnkit.data.openers import HAS_HEIF, Jpeg, open_avif, open_gif, open_heic, open_jpeg, open_png, open_tiff
 
 __all__ = [
     "FORMATS",
@@ -33,10 +34,12 @@ __all__ = [
     "Format",
     "TooManyPixelsError",
     "Unread",
+    "allow_pixels",
     "format_of",
     "open_image",
     "require_pixels",
     "suffix_format",
+    "too_many_pixels",
     "unread",
 ]
 
@@ -104,7 +107,7 @@ FORMATS = (
         "TIFF",
         _begins(rb"II[*+]\x00|MM\x00[*+]|MM\*\x00|II\x00\*"),
         (".tif", ".tiff"),
-        _plugin(TiffImagePlugin.TiffImageFile),
+        open_tiff,
         "TIFF",
     ),
     Format("PPM", _begins(rb"P[1-6]\s"), (".ppm", ".pgm", ".pbm", ".pnm"), _plugin(PpmImagePlugin.PpmImageFile), "PPM"),
@@ -168,21 +171,28 @@ def open_image(file: IO[bytes], pixels: bool = True) -> ImageFile:
     return form.opener(file, pixels)
 
 
+def allow_pixels(max_pixels: int) -> None:
+    """Raise Pillow's own limit to `max_pixels`, if that is above it; raises UsageError for an impossible number."""
+    count(max_pixels, "max_pixels", MOST_PIXELS)
+    if Image.MAX_IMAGE_PIXELS and max_pixels > max(MAX_PIXELS, Image.MAX_IMAGE_PIXELS):
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
 def require_pixels(picture: Image.Image, max_pixels: int) -> None:
     """Raise TooManyPixelsError for an image that would take the memory of more than `max_pixels`.
 
     What counts is what the decoder holds: of a JPEG the pixels that it is decoded to, or all of those in the file if
-    they come in several passes, such as a progressive one's; of a TIFF a tile that is larger than the image. Pillow's
-    own limit is raised with the user's.
+    they come in several passes, such as a progressive one's; of a TIFF a tile that is larger than the image.
     """
-    if Image.MAX_IMAGE_PIXELS and max_pixels > max(MAX_PIXELS, Image.MAX_IMAGE_PIXELS):
-        Image.MAX_IMAGE_PIXELS = max_pixels
     width, height = max(picture.size, _buffer(picture), key=math.prod)
     if width * height > max_pixels:
-        raise TooManyPixelsError(
-            f"refused: {width:,} x {height:,} pixels take more memory than max_pixels allows ({max_pixels:,}); "
-            f"if the image is sound: --max-pixels {width * height}"
-        )
+        raise too_many_pixels(width * height, f"{width:,} x {height:,}")
+
+
+def too_many_pixels(pixels: int, size: str) -> TooManyPixelsError:
+    """Return the error for an image of a `size` that no one has allowed."""
+    remedy = f"if the image is sound: --max-pixels {pixels}" if pixels <= MOST_PIXELS else "no limit allows so many"
+    return TooManyPixelsError(f"refused: {size} pixels take more memory than max_pixels allows; {remedy}")
 
 
 def _buffer(picture: Image.Image) -> tuple[int, int]:

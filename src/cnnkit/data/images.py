@@ -1,5 +1,6 @@
 """Images from files, whatever their mode, as uint8 arrays and tensors."""
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from io import BytesIO
@@ -12,11 +13,10 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.core.limits import MAX_PIXELS, MOST_PIXELS
-from cnnkit.core.shape import count
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.data.eight_bits import eight_bits, is_grey
 from cnnkit.data.files import read_file
-from cnnkit.data.formats import open_image, require_pixels, suffix_format
+from cnnkit.data.formats import allow_pixels, open_image, require_pixels, suffix_format, too_many_pixels
 from cnnkit.data.orientation import orientation_of, upright
 from cnnkit.data.png import plain_png, small_png
 
@@ -60,7 +60,7 @@ def read_image(
     is fitted into it as by `resize_with_pad`; a large JPEG is decoded small. Raises DataError for a file that is
     missing, corrupt, no image, or has more than `max_pixels` as decoded.
     """
-    count(max_pixels, "max_pixels", MOST_PIXELS)
+    allow_pixels(max_pixels)
     if channels not in (None, 1, 3):
         raise UsageError(f"channels must be 1 or 3, not {channels}")
     try:
@@ -164,7 +164,8 @@ def reason_of(error: Exception) -> DataError:
     if isinstance(error, MemoryError):
         return DataError("refused: it does not fit into memory")
     if isinstance(error, Image.DecompressionBombError):
-        return DataError(f"refused: {error}")
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        return too_many_pixels(pixels, f"{pixels:,}")
     return DataError(f"the image is corrupt or cut short ({error})")
 
 

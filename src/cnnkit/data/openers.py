@@ -7,16 +7,18 @@ from importlib.util import find_spec
 from io import BytesIO
 from typing import IO
 
-from PIL import AvifImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
+from PIL import AvifImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from cnnkit.core.errors import DataError
 from cnnkit.data.png import bare_png
 
-__all__ = ["HAS_HEIF", "Jpeg", "open_avif", "open_gif", "open_heic", "open_jpeg", "open_png"]
+__all__ = ["HAS_HEIF", "Jpeg", "open_avif", "open_gif", "open_heic", "open_jpeg", "open_png", "open_tiff"]
 
 HAS_HEIF = find_spec("pillow_heif") is not None
 START_OF_SCAN, FILL, FRAMES_AND_TABLES = 0xDA, 0xFF, range(0xC0, 0xE0)  # markers of a JPEG
+LONGEST_TAG = 1 << 22  # bytes of a TIFF's list of numbers; what is longer is passed over
+BYTES = (1, 2, 6, 7)  # types of its values that stay bytes
 GIF_START, GIF_IMAGE, GIF_EXTENSION = "<6xHHB2x", b",", b"!"
 AVIF_EXIF = re.compile(rb"(infe.{8}(?:.{2})?)Exif", re.DOTALL)  # where the block is announced
 ADOBE, ADOBE_LENGTH = 0xEE, 14  # says how colours are stored
@@ -40,10 +42,10 @@ def open_jpeg(file: IO[bytes], pixels: bool) -> ImageFile:
 
 
 def open_gif(file: IO[bytes], pixels: bool) -> ImageFile:
-    """Open a GIF; raises DataError for one that Pillow would take memory for, or warn of, while it is opened."""
+    """Open a GIF; raises DecompressionBombError before Pillow takes memory for it, which it does while it opens it."""
     width, height = _gif_canvas(file)
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        raise DataError(f"refused: {width:,} x {height:,} pixels; if the image is sound: --max-pixels {width * height}")
+        raise Image.DecompressionBombError(f"{width * height} pixels")
     file.seek(0)
     return GifImagePlugin.GifImageFile(file)
 
@@ -55,6 +57,11 @@ def open_avif(file: IO[bytes], pixels: bool) -> ImageFile:
     except Exception:  # perhaps the decoder stumbles over that
         file.seek(0)
         return AvifImagePlugin.AvifImageFile(BytesIO(AVIF_EXIF.sub(rb"\1none", file.read(), count=1)))
+
+
+def open_tiff(file: IO[bytes], pixels: bool) -> ImageFile:
+    """Open the first page of a TIFF."""
+    return _Tiff(file)
 
 
 def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
@@ -88,6 +95,16 @@ class Jpeg(JpegImagePlugin.JpegImageFile):
 
     def _read_dpi_from_exif(self) -> None:
         """Do nothing: reading all of the EXIF block takes long, and a corrupt one brings warnings."""
+
+
+class _Tiff(TiffImagePlugin.TiffImageFile):
+    def _setup(self) -> None:
+        """Read what the tags say, but for long lists, of which Python would make far longer ones."""
+        found = self.tag_v2._tagdata
+        for tag in [tag for tag, data in found.items() if len(data) > LONGEST_TAG]:
+            if self.tag_v2.tagtype[tag] not in BYTES:
+                del found[tag]
+        super()._setup()  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def _bare_jpeg(file: IO[bytes]) -> IO[bytes]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS, MOST_PIXELS, MOST_WORKERS
+from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS, MOST_WORKERS
 from cnnkit.core.shape import count
+from cnnkit.data.formats import allow_pixels
 
 __all__ = ["BUDGET", "BadImage", "Reading"]
 
@@ -42,7 +43,7 @@ class Reading:
     """The most pixels that an image may be decoded to (`require_pixels`)."""
 
     def __post_init__(self) -> None:
-        count(self.max_pixels, "max_pixels", MOST_PIXELS)
+        allow_pixels(self.max_pixels)
         if self.workers is not None:
             count(self.workers, "workers", MOST_WORKERS)
         if self.image_size is not None:

@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.limits import MAX_PIXELS, MOST_PIXELS
-from cnnkit.core.shape import by, count
+from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.shape import by
 from cnnkit.data.files import read_file
+from cnnkit.data.formats import allow_pixels
 from cnnkit.data.images import decode_image
 from cnnkit.data.pixels import CHANNELS, to_pixels
 from cnnkit.data.walk import unread_images, walk
@@ -42,7 +43,7 @@ def each_image(images: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Iter
     the network takes. Reading an image of more than `max_pixels` raises DataError. Raises UsageError for what is
     none of these and for an impossible `max_pixels`, DataError for a folder without images.
     """
-    count(max_pixels, "max_pixels", MOST_PIXELS)
+    allow_pixels(max_pixels)
     for number, found in enumerate(_flat(images, channels)):
         if isinstance(found, _File):
             yield Input(found.name, partial(found.read, max_pixels))
