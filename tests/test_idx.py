@@ -66,7 +66,7 @@ GOOD = idx(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
         (b"\0\0\x08" + bytes([65]) + b"\0\0\0\1" * 65 + b"!", "no array has the dimensions"),
         (struct.pack(">HBB4I", 0, 8, 4, 0, *[2**32 - 1] * 3), "no array has the dimensions"),
         (gzip.compress(GOOD, mtime=0)[:-4], "gzip data is corrupt or cut short"),
-        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 20, "gzip data is corrupt"),
+        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 20, "not an IDX file: it starts with 00 07 ff ff"),
         (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "gzip data is corrupt"),
     ],
 )

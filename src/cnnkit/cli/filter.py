@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS
 
 __all__ = ["filter"]
+
+MOST_PADDING = 1000  # pixels on each side
 
 
 def filter(
@@ -39,10 +41,13 @@ def filter(
     """
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError
-    from cnnkit.core.shape import by
+    from cnnkit.core.shape import by, count
     from cnnkit.data import read_image, write_image
     from cnnkit.ops import filter_image, parse_kernel
 
+    count(stride, "stride", MOST_CANVAS)
+    if not isinstance(padding, str) and not 0 <= padding <= MOST_PADDING:
+        raise UsageError(f"padding must be valid, same, or 0 to {MOST_PADDING:,}, not {padding}")
     weights = parse_kernel(kernel)
     label = "kernel" if "[" in kernel else kernel
     target = output or Path(f"{image.stem}-{label}.png")

@@ -22,7 +22,7 @@ from filelock import FileLock
 from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.files import cache_dir, make_folder, open_file, replace_folder, sha256
 from cnnkit.core.progress import Counter
-from cnnkit.data.members import Metered, members
+from cnnkit.data.members import Metered, members, open_tar
 
 __all__ = ["ARCHIVES", "is_archive", "unpacked"]
 
@@ -194,7 +194,7 @@ def _members(path: Path, account: _Account) -> Iterator[tuple[_Member, int]]:
         if path.name.lower().endswith(ZIP):
             yield from _in_zip(Metered(file, MOST_DIRECTORY), account)
             return
-        with _inflated(file) as content, tarfile.open(fileobj=(metered := Metered(content)), mode="r:") as archive:
+        with _inflated(file) as content, open_tar(metered := Metered(content)) as archive:
             for info in members(archive, metered):
                 member = _Member(info.name, info.size, partial(archive.extractfile, info) if info.isreg() else None)
                 if not info.isdir():

@@ -5,9 +5,10 @@ import os
 import struct
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
-__all__ = ["Metered", "members"]
+__all__ = ["Metered", "members", "open_tar"]
 
 UNTOLD = 1 << 62  # bytes, which no file has
 MOST_HEADERS = 1 << 20  # bytes before the content of a member: its header, a long name, attributes
@@ -45,6 +46,12 @@ class Metered(io.RawIOBase):
         self.left = UNTOLD
 
 
+def open_tar(file: Metered) -> tarfile.TarFile:
+    """Open a tar file that is not compressed; raises tarfile.TarError and ValueError as `members` does."""
+    with _plain_errors():
+        return tarfile.open(fileobj=file, mode="r:")
+
+
 def members(tar: tarfile.TarFile, file: Metered) -> Iterator[tarfile.TarInfo]:
     """Yield the members of a tar file, and forget them; `file` is what it is read from.
 
@@ -52,10 +59,8 @@ def members(tar: tarfile.TarFile, file: Metered) -> Iterator[tarfile.TarInfo]:
     """
     while True:
         file.left = MOST_HEADERS
-        try:
+        with _plain_errors():
             member = tar.next()
-        except (ArithmeticError, LookupError, RecursionError, struct.error) as error:
-            raise ValueError(f"at byte {tar.offset:,}: {error}") from error
         if member is None:
             return
         if member.size < 0 or tar.offset <= member.offset:
@@ -65,3 +70,12 @@ def members(tar: tarfile.TarFile, file: Metered) -> Iterator[tarfile.TarInfo]:
         tar.members.clear()  # type: ignore[attr-defined]  # a gap in typeshed
         file.trust()
         yield member
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise ValueError for what else tarfile raises for corrupt headers."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, RecursionError, struct.error) as error:
+        raise ValueError(f"a corrupt header: {error}") from error

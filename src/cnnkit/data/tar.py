@@ -23,7 +23,7 @@ from cnnkit.core.text import from_json, whole_number
 from cnnkit.data.files import LARGEST
 from cnnkit.data.formats import SUFFIXES
 from cnnkit.data.images import Header, read_header
-from cnnkit.data.members import Metered, members
+from cnnkit.data.members import Metered, members, open_tar
 from cnnkit.data.remote import is_url, open_bytes, version_of
 
 __all__ = ["HEADER", "Contents", "member_name", "read_tar", "read_tars"]
@@ -103,7 +103,7 @@ def read_tar(place: str) -> Contents:
         with open_bytes(place) as raw, io.BufferedReader(raw, BUFFER) as file:
             try:
                 metered = Metered(file)
-                with tarfile.open(fileobj=metered, mode="r:") as tar:
+                with open_tar(metered) as tar:
                     for sample in _samples(tar, metered, is_url(place)):
                         _add(contents, sample)
                     contents.damage = _wrong_end(file, tar.offset)
