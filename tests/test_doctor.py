@@ -111,11 +111,10 @@ def test_a_sound_folder_has_no_findings() -> None:
     assert diagnosis.statistics["classes"] == {"cat": {"train": 3, "test": 3}, "dog": {"train": 3, "test": 3}}
 
 
-def test_each_bad_file_is_named_with_its_ill(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_bad_file_is_named_with_its_ill() -> None:
     root = folders()
     spoil(root)
-    save(root / "train/cat/bomb.png", Image.new("1", (300, 300)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80_000)
+    save(root / "train/cat/bomb.png", Image.new("1", (8000, 7000)))
     diagnosis = look(root)
     assert found(root) == {
         "empty-file": [("train/cat/empty.jpg",)],
@@ -127,7 +126,7 @@ def test_each_bad_file_is_named_with_its_ill(monkeypatch: pytest.MonkeyPatch) ->
     }
     assert diagnosis.harms
     assert all(finding.harms and finding.culprits == finding.paths for finding in diagnosis.findings)
-    assert details(diagnosis, "unreadable") == ["No such file or directory", "not a regular file"]
+    assert details(diagnosis, "unreadable") == ["no such file", "not a regular file"]
     assert diagnosis.statistics["pictures"] == 12
 
 

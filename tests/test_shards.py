@@ -429,7 +429,7 @@ def test_foreign_shards_are_read_through_once(tmp_path: Path, monkeypatch: pytes
 
 BAD = {
     "no label": ({"x.png": picture(1)}, "x.png", "no .cls"),
-    "no picture": ({"x.cls": b"1"}, "x", "no picture beside"),
+    "no picture": ({"x.cls": b"1"}, "x", "no image beside"),
     "empty label": ({"x.png": picture(1), "x.cls": b" "}, "x.png", "label is ''"),
     "negative": ({"x.png": picture(1), "x.cls": b"-1"}, "x.png", "label is '-1'"),
     "no text": ({"x.png": picture(1), "x.cls": b"\xff"}, "x.png", "label cannot be read"),
@@ -950,7 +950,10 @@ def test_what_cannot_be_packed(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="out is there and not empty"):
         pack_folder(folder, tmp_path / "out", progress=False)
     assert sorted((tmp_path / "out").iterdir()) == before
-    for options, words in [({"megabytes": 0}, "no room"), ({"images_per_shard": 0}, "no room")]:
+    for options, words in [
+        ({"megabytes": 0}, "megabytes must be"),
+        ({"images_per_shard": 0}, "images_per_shard must be"),
+    ]:
         with pytest.raises(UsageError, match=words):
             pack_folder(folder, tmp_path / "new", progress=False, **options)
     with pytest.raises(UsageError, match="lies within"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.text import shell
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def check(
     json: bool = False,
     quarantine: Path | None = None,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Look for what is wrong in a folder of pictures; the exit code is 3 if a training would be harmed.
 
@@ -43,6 +45,8 @@ def check(
         in several splits, the copies that are trained on go.
     workers
         Threads that decode; without it, one for each processor.
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     """
     from cnnkit.cli.console import console, print_json
     from cnnkit.data.doctor import diagnose
@@ -51,7 +55,7 @@ def check(
 
     if quarantine:
         check_quarantine(path, quarantine)
-    diagnosis = diagnose(path, workers)
+    diagnosis = diagnose(path, workers, max_pixels=max_pixels)
     moved, failed = move(diagnosis, quarantine) if quarantine else ({}, {})
     left = [each for each in diagnosis.findings if each.harms and not set(each.culprits or ".") <= moved.keys()]
     verdict = _verdict(diagnosis, left, can_move=not quarantine)

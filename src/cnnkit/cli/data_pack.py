@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from cnnkit.core.limits import MAX_PIXELS
+
 __all__ = ["pack"]
 
 
@@ -16,6 +18,7 @@ def pack(
     seed: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Pack a folder of pictures into tar shards (WebDataset's format), for disks and servers that dislike many files.
 
@@ -40,6 +43,8 @@ def pack(
         What to do about a picture that cannot be read: stop, or leave it out and say so.
     workers
         Threads that look at pictures; without it, one for each processor.
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     """
     from cnnkit.cli.console import complain, page, table
     from cnnkit.core.text import shell
@@ -54,6 +59,7 @@ def pack(
         seed=seed,
         on_bad_image=on_bad_image,
         workers=workers,
+        max_pixels=max_pixels,
     )
     for path, reason in index.problems:
         complain(f"left out: {path}: {reason}")

@@ -5,9 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cnnkit.core.errors import UsageError
+from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS
+
 __all__ = ["show"]
 
-CLASSES = 20  # on one sheet
+CLASSES, MOST = 20, 1000  # on one sheet; in a row
 WIDTH, FRAME, GAP = 1440, 6, 16  # pixels: of a row of tiles, of what lies around each, and between the two kinds
 PIXELS = 224  # of pictures that have several sizes: what most networks take
 
@@ -19,6 +22,7 @@ def show(
     image_size: int | None = None,
     count: int = 16,
     seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
     data_dir: Path | None = None,
     output: Path | None = None,
 ) -> None:
@@ -39,6 +43,8 @@ def show(
         Pictures in a row, or changes of one; the more, the smaller.
     seed
         Another seed chooses other pictures and other changes.
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     data_dir
         Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download.
     output
@@ -54,11 +60,17 @@ def show(
     from cnnkit.data.augment import Augment, parse
     from cnnkit.figures import contact_sheet, stack_sheets
 
-    shape.count(count, "count")
-    pixels = shape.count(PIXELS if image_size is None else image_size, "image_size")
+    shape.count(count, "count", MOST)
+    pixels = shape.count(PIXELS if image_size is None else image_size, "image_size", MOST_CANVAS)
+    if image_size and count * pixels**2 > MAX_PIXELS:
+        raise UsageError(
+            f"{count} images of {shape.by(pixels, pixels)} pixels are too many for a row: take fewer --count"
+        )
+    if not 0 <= seed < 2**31:
+        raise UsageError(f"seed must be 0 to 2147483647, not {seed}")
     names = parse(augment or ())
     Augment(names, (pixels, pixels))  # a wrong name is told before pictures are read
-    dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip")
+    dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip", max_pixels=max_pixels)
     for remark in dataset.remarks:
         complain(remark)
     train, classes = dataset.train, dataset.classes

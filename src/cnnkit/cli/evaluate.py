@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from cnnkit.core.limits import MAX_PIXELS
+
 __all__ = ["evaluate"]
 
 
@@ -13,6 +15,7 @@ def evaluate(
     data_dir: Path | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     device: str = "auto",
     json: bool = False,
 ) -> None:
@@ -33,6 +36,8 @@ def evaluate(
         What to do about an image that cannot be read: stop, or leave it out and say so.
     workers
         Threads that decode images; without it, one for each processor.
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     device
         cpu, cuda, cuda:1, mps, or auto.
     json
@@ -41,7 +46,15 @@ def evaluate(
     from cnnkit.cli.console import complain, page, print_json
     from cnnkit.experiment import evaluate as measure
 
-    found = measure(run, data, data_dir=data_dir, on_bad_image=on_bad_image, workers=workers, device=device)
+    found = measure(
+        run,
+        data,
+        data_dir=data_dir,
+        on_bad_image=on_bad_image,
+        workers=workers,
+        max_pixels=max_pixels,
+        device=device,
+    )
     for path, reason in found.skipped:
         complain(f"left out: {path}: {reason}")
     if json:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cnnkit.core.limits import MAX_PIXELS
+
 __all__ = ["features"]
 
 
@@ -16,6 +18,7 @@ def features(
     layer: Annotated[list[str] | None, Parameter(negative=())] = None,
     channels: int = 16,
     pretrained: bool = False,
+    max_pixels: int = MAX_PIXELS,
     output: Path | None = None,
     device: str = "auto",
 ) -> None:
@@ -35,6 +38,8 @@ def features(
         The most maps to show of each, evenly spread.
     pretrained
         Take torchvision's ImageNet weights (networks named .tv).
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     output
         The file to write; without it, the picture's name with -features behind it, in the current folder.
     device
@@ -59,7 +64,7 @@ def features(
         raise UsageError(f"{target} is the picture itself; give another --output")
     where = pick_device(device)
     source = open_net(net, where, pretrained)
-    batch = read_image(image, source.in_channels)[None].to(where)
+    batch = read_image(image, source.in_channels, max_pixels=max_pixels)[None].to(where)
     maps = feature_maps(source.net, source.preprocess(batch), layer)
     seen = (replace(source.preprocess, mean=(0.0,), std=(1.0,))(batch) * 255).round().byte()
     sheets = {f"{image.name}  {by(*seen.shape[1:])}": contact_sheet(seen if len(seen[0]) == 3 else seen[0], tile=128)}

@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
+from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS
+
 __all__ = ["filter"]
+
+MOST_PADDING = 1000  # pixels on each side
 
 
 def filter(
@@ -13,6 +17,7 @@ def filter(
     output: Path | None = None,
     stride: int = 1,
     padding: Literal["valid", "same"] | int = "valid",
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Slide a kernel over a picture, each channel on its own, and write the feature map as a picture.
 
@@ -31,19 +36,24 @@ def filter(
         Pixels that the window moves.
     padding
         valid, same, or zeros on each side.
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     """
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError
-    from cnnkit.core.shape import by
+    from cnnkit.core.shape import by, count
     from cnnkit.data import read_image, write_image
     from cnnkit.ops import filter_image, parse_kernel
 
+    count(stride, "stride", MOST_CANVAS)
+    if not isinstance(padding, str) and not 0 <= padding <= MOST_PADDING:
+        raise UsageError(f"padding must be valid, same, or 0 to {MOST_PADDING:,}, not {padding}")
     weights = parse_kernel(kernel)
     label = "kernel" if "[" in kernel else kernel
     target = output or Path(f"{image.stem}-{label}.png")
     if target.exists() and image.exists() and target.samefile(image):
         raise UsageError(f"{target} is the picture itself; give another --output")
-    picture = read_image(image)
+    picture = read_image(image, max_pixels=max_pixels)
     result = filter_image(picture, weights, stride, padding)
     write_image(target, result)
     console.say(f"{target}: {by(*picture.shape)} to {by(*result.shape)}")

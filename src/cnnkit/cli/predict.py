@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.limits import MAX_PIXELS
 
 __all__ = ["predict"]
 
@@ -19,6 +20,7 @@ def predict(
     output: Path | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     device: str = "auto",
     json: bool = False,
 ) -> None:
@@ -41,6 +43,8 @@ def predict(
         Images at a time; without it, 32.
     workers
         Threads that decode images; without it, one for each processor.
+    max_pixels
+        The most pixels that an image may be decoded to; a larger one cannot be read.
     device
         cpu, cuda, cuda:1, mps, or auto.
     json
@@ -57,7 +61,7 @@ def predict(
     model = load(run, device=device)
     if not (paths := _paths(images)):
         raise UsageError("there is no path on standard input")
-    found = model.predict(paths, batch_size=batch_size, workers=workers)
+    found = model.predict(paths, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
     for name, reason in found.errors.items():
         complain(f"{name}: {reason}")
     answers = zip(found.names, found.to_list(top), strict=True)

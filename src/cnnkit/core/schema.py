@@ -1,21 +1,13 @@
-"""What saved files and settings may hold: numbers within sensible ranges, and one line about what does not fit.
-
-The upper ends are far beyond any use; they keep a wrong number from taking all memory, or time without end.
-"""
+"""What saved files and settings may hold: numbers within sensible ranges, and one line about what does not fit."""
 
 import reprlib
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from cnnkit.core.limits import MOST_CANVAS, MOST_COUNT
+
 __all__ = [
-    "MOST_CHANNELS",
-    "MOST_CLASSES",
-    "MOST_COUNT",
-    "MOST_EPOCHS",
-    "MOST_IMAGES",
-    "MOST_PIXELS",
-    "MOST_THREADS",
     "Argument",
     "Count",
     "Figure",
@@ -30,9 +22,6 @@ __all__ = [
     "reason_of",
 ]
 
-MOST_CHANNELS, MOST_PIXELS, MOST_CLASSES = 2**16, 2**14, 10**6
-MOST_EPOCHS, MOST_IMAGES, MOST_THREADS = 10**6, 2**31 - 1, 1024  # images of a batch, and steps
-MOST_COUNT = 2**53  # what a float holds exactly
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
 
@@ -40,7 +29,7 @@ Word = Annotated[str, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, ge=-1e300, le=1e300)]  # a finite one
 Count = Annotated[int, Field(strict=True, ge=0, le=MOST_COUNT)]
 Figure = Annotated[bool, Field(strict=True)] | Count | Annotated[float, Field(strict=True)] | None
-Pixels = Annotated[int, Field(strict=True, ge=1, le=MOST_PIXELS)]
+Pixels = Annotated[int, Field(strict=True, ge=1, le=MOST_CANVAS)]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Mean = Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
 Std = Annotated[float, Field(strict=True, ge=1e-12, le=1e9)]

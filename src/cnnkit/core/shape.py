@@ -23,12 +23,12 @@ def pair(value: int | Sequence[int], name: str, minimum: int = 1) -> tuple[int, 
     return values[0], values[1]
 
 
-def count(value: int, name: str, most: int | None = None) -> int:
+def count(value: int, name: str, most: int = 2**31 - 1) -> int:
     """Return `value`; raises UsageError, naming the argument, unless it is an int from 1 to `most`."""
     if not _is_int(value) or value < 1:
         raise UsageError(f"{name} must be an int >= 1, not {value!r}")
-    if most is not None and value > most:
-        raise UsageError(f"{name} must be at most {most:,}, not {value:,}")
+    if value > most:
+        raise UsageError(f"{name} must be at most {most:,}, not {value}")
     return value
 
 

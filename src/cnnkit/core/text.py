@@ -30,11 +30,13 @@ __all__ = [
     "shell",
     "to_csv",
     "to_json",
+    "whole_number",
     "without_passwords",
 ]
 
 PASSWORD = re.compile(r"(://[^:@/\s]*):[^/?#\s]*@")  # of a URL
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+DIGITS = 18  # of a number, at most: what has more is a name
 MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
 
 
@@ -124,6 +126,11 @@ def from_toml(content: bytes) -> dict[str, Any]:
         tables = tomllib.loads(decode(content))
         _require_digits(tables)
         return tables
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that digits alone write; None for other words and for more digits than 64 bits hold."""
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else None
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> str:

@@ -1,25 +1,30 @@
 """A data set that comes as one archive: unpacked once, into the cache, and nothing outside of it."""
 
+import bz2
+import errno
 import gzip
 import logging
 import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal, NamedTuple
+from typing import IO, BinaryIO, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import TypeAdapter
 
 from cnnkit.core.errors import CnnkitError, DataError
-from cnnkit.core.files import atomic_write, lock, make_folder, replace_folder, sha256, sweep
+from cnnkit.core.files import atomic_write, lock, make_folder, open_file, replace_folder, sha256, sweep
 from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.progress import Counter
+from cnnkit.data.members import Metered, members, open_tar
 
 __all__ = ["ARCHIVES", "is_archive", "unpacked"]
 
@@ -27,28 +32,40 @@ log = logging.getLogger(__name__)
 
 ZIP, TAR = (".zip",), (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVES = (*ZIP, *TAR)
-# what the readers raise for corrupt bytes; NotImplementedError is zipfile's for a compression that it does not know
+# what the readers raise for corrupt bytes; NotImplementedError is zipfile's for a compression that it does not know,
+# RuntimeError for what is encrypted, OSError what bz2 says
 CORRUPT = (
     tarfile.TarError,
     zipfile.BadZipFile,
-    gzip.BadGzipFile,
     zlib.error,
     lzma.LZMAError,
+    struct.error,
     EOFError,
-    NotImplementedError,
+    MemoryError,
+    OSError,
+    RuntimeError,
     ValueError,
+    ArithmeticError,
 )
-MOST_FILES = 10_000_000
+# what a disk says of a name that it cannot give, or has given already
+NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+MOST_FILES, MOST_EMPTY, DEEPEST = 2_000_000, 10_000, 100  # files, those without content, folders within each other
+MOST_DIRECTORY = 1 << 27  # bytes of the list of files of a zip
+MOST_WINDOW = 1 << 28  # bytes that unpacking an xz may take
+RATIO, FREELY = 1032, 1 << 30  # what is unpacked to its archive: deflate's most; bytes that are never too many
+DISK_BLOCK = 4096  # bytes that a file takes at least
 BLOCK = 1 << 20
 _LISTED = TypeAdapter(dict[Literal["sizes"], dict[str, int]])
 
+T = TypeVar("T")
+
 
 class _Member(NamedTuple):
-    """A file in an archive."""
+    """A file in an archive; without `open`, what is no file but takes as many bytes of it."""
 
     name: str
     size: int
-    open: Callable[[], IO[bytes] | None]
+    open: Callable[[], IO[bytes] | None] | None
 
 
 def is_archive(data: object) -> bool:
@@ -59,8 +76,9 @@ def is_archive(data: object) -> bool:
 def unpacked(path: Path, progress: bool = True) -> Path:
     """Return the folder in the cache that holds what is in an archive, unpacked if it is not there yet.
 
-    Only files are taken, no links or devices; their content decides which folder it is. Raises DataError for an archive
-    that is missing, corrupt or encrypted, or that names a file outside of its folder; CnnkitError if the disk has no
+    Only files are taken, no links or devices; archives among them stay as they are. The archive's content decides which
+    folder it is. Raises DataError for an archive that is missing, corrupt or encrypted, that unpacks to far more than
+    images do, or that names a file outside of its folder, twice, or as no disk takes it; CnnkitError if the disk has no
     room.
     """
     if not path.is_file():
@@ -90,65 +108,145 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {os.path.relpath(path, folder): os.lstat(path).st_size for path in paths}
 
 
+@dataclass
+class _Account:
+    """What unpacking an archive takes, checked before each file is written."""
+
+    path: Path
+    packed: int  # bytes of the archive
+    free: int  # of the disk
+    files: int = 0
+    empty: int = 0
+    others: int = 0  # that are no files
+    archives: int = 0
+    unpacked: int = 0
+    on_disk: int = 0
+
+    def add(self, member: _Member) -> None:
+        """Count a member; raises DataError for an archive that is made to harm, CnnkitError if the disk has no room."""
+        self.unpacked += member.size
+        if member.open:
+            self.files += 1
+            self.empty += not member.size
+            self.archives += is_archive(member.name)
+            self.on_disk += -(-member.size // DISK_BLOCK) * DISK_BLOCK or DISK_BLOCK
+        else:
+            self.others += 1
+        if self.unpacked > max(FREELY, RATIO * self.packed):
+            raise DataError(
+                f"{self.path}: refused: it unpacks to more than {RATIO:,} times its {self.packed:,} bytes, which "
+                "images do not"
+            )
+        if self.files > MOST_FILES or self.empty > MOST_EMPTY:
+            what = f"{MOST_EMPTY:,} empty files" if self.empty > MOST_EMPTY else f"{MOST_FILES:,} files"
+            raise DataError(f"{self.path}: refused: it has more than {what}; unpack it yourself if it is sound")
+        if self.on_disk > self.free // 2:
+            raise CnnkitError(
+                f"{self.path}: unpacked it takes more than half of the free disk ({self.free:,} bytes): make room, or "
+                "set $CNNKIT_CACHE"
+            )
+
+    def tell(self) -> None:
+        """Say what is not unpacked."""
+        if self.others:
+            log.warning("%s: %s links or devices are left out", self.path, f"{self.others:,}")
+        if self.archives:
+            log.warning("%s: %s archives in it are not unpacked", self.path, f"{self.archives:,}")
+
+
 def _unpack(path: Path, folder: Path, progress: bool) -> None:
-    free = shutil.disk_usage(folder).free
-    written, names = 0, set()
+    size = path.stat().st_size
+    account = _Account(path, size, shutil.disk_usage(folder).free)
+    with Counter(f"unpacking {path}", size, progress) as counter:
+        for member, position in _sound(path, _members(path, account)):
+            counter.advance(position - counter.done)
+            _copy(path, member, folder)
+    account.tell()
+
+
+def _sound(path: Path, items: Iterator[T]) -> Iterator[T]:
+    """Yield what is read from an archive; raises DataError for whatever its readers raise."""
     try:
-        with Counter(f"unpacking {path}", path.stat().st_size, progress) as counter:
-            for member, position in _members(path):
-                counter.advance(position - counter.done)
-                inner = _safe(path, member.name)
-                if inner in names:  # a later one would take the place of an earlier one
-                    raise DataError(f"{path}: it has two files of the name {member.name}")
-                names.add(inner)
-                written += member.size
-                if written > free // 2 or len(names) > MOST_FILES:
-                    raise CnnkitError(
-                        f"{path}: unpacked it takes more than half of the free disk ({free:,} bytes): make room, or "
-                        "set $CNNKIT_CACHE"
-                    )
-                _copy(member, folder / inner)
+        yield from items
     except CORRUPT as error:
-        raise DataError(f"{path}: the archive is corrupt or of an unknown kind ({error})") from error
-    except RuntimeError as error:  # of zipfile, for what is encrypted
-        raise DataError(f"{path}: the archive cannot be read ({error})") from error
+        reason = "it does not fit into memory" if isinstance(error, MemoryError) else error
+        raise DataError(f"{path}: the archive is corrupt or of an unknown kind ({reason})") from error
 
 
-def _copy(member: _Member, target: Path) -> None:
-    """Write a file, and no more of it than its archive said."""
-    source = member.open()
-    if source is None:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _copy(path: Path, member: _Member, folder: Path) -> None:
+    """Write a file; raises DataError for a name that the disk does not take, or has taken already."""
+    target = folder / _safe(path, member.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            for block in _sound(path, _blocks(member)):
+                file.write(block)
+    except OSError as error:
+        if error.errno == errno.EEXIST and target.is_file():  # on some disks, also one that differs in case alone
+            raise DataError(f"{path}: it has two files of the name {member.name}") from error
+        if error.errno in NAMES:
+            raise DataError(f"{path}: no file can have the name {member.name!r} ({error.strerror})") from error
+        raise
+
+
+def _blocks(member: _Member) -> Iterator[bytes]:
+    """Yield the content of a file, as many bytes as its archive said."""
     left = member.size
-    with source, target.open("wb") as file:
-        while block := source.read(BLOCK):
-            left -= len(block)
-            if left < 0:
-                raise ValueError(f"{member.name} is longer than it says")
-            file.write(block)
+    source = member.open and member.open()
+    if source:
+        with source:
+            while block := source.read(BLOCK):
+                left -= len(block)
+                if left < 0:
+                    break
+                yield block
+    if left:
+        raise ValueError(f"{member.name} is {'longer' if left < 0 else 'shorter'} than it says")
 
 
-def _members(path: Path) -> Iterator[tuple[_Member, int]]:
-    """Yield the files of an archive, and how far into it they are, in bytes."""
-    if path.name.lower().endswith(ZIP):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if not info.is_dir() and (info.external_attr >> 16) & 0o170000 in (0, 0o100000):
-                    yield (
-                        _Member(info.filename, info.file_size, partial(archive.open, info)),
-                        info.header_offset,
-                    )
-    else:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as archive:
-            for member in archive:
-                if member.isreg():
-                    yield (
-                        _Member(member.name, member.size, partial(archive.extractfile, member)),
-                        file.tell(),
-                    )
-            while archive.fileobj and archive.fileobj.read(BLOCK):
+def _members(path: Path, account: _Account) -> Iterator[tuple[_Member, int]]:
+    """Yield the files of an archive, and how far into it they are, in bytes, once they are accounted for."""
+    with open_file(path) as file:
+        if path.name.lower().endswith(ZIP):
+            yield from _in_zip(Metered(file, MOST_DIRECTORY), account)
+            return
+        with _inflated(file) as content, open_tar(metered := Metered(content)) as archive:
+            for info in members(archive, metered):
+                member = _Member(info.name, info.size, partial(archive.extractfile, info) if info.isreg() else None)
+                if not info.isdir():
+                    account.add(member)
+                if member.open:
+                    yield member, file.tell()
+            while content.read(BLOCK):
                 pass  # corrupt bytes may look like an end: the checksum lies behind them all
+
+
+def _in_zip(file: Metered, account: _Account) -> Iterator[tuple[_Member, int]]:
+    with zipfile.ZipFile(cast(IO[bytes], file)) as archive:
+        file.trust()
+        found = []
+        for info in archive.infolist():
+            is_file = (info.external_attr >> 16) & 0o170000 in (0, 0o100000)
+            member = _Member(info.filename, info.file_size, partial(archive.open, info) if is_file else None)
+            if not info.is_dir():
+                account.add(member)
+            if is_file and not info.is_dir():
+                found.append((member, info.header_offset))
+        yield from found
+
+
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """Return what is compressed in a file, by its first bytes; itself, if it is not."""
+    start = file.read(DISK_BLOCK)
+    file.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if start.startswith(b"BZh"):
+        return cast(BinaryIO, bz2.BZ2File(file))
+    if start.startswith(b"\xfd7zXZ\0"):
+        lzma.LZMADecompressor(memlimit=MOST_WINDOW).decompress(start, 1)
+        return cast(BinaryIO, lzma.LZMAFile(file))
+    return file
 
 
 def _safe(path: Path, name: str) -> PurePosixPath:
@@ -156,6 +254,8 @@ def _safe(path: Path, name: str) -> PurePosixPath:
     inner = PurePosixPath(name.replace("\\", "/"))
     if inner.is_absolute() or ".." in inner.parts or (inner.parts and ":" in inner.parts[0]) or "\0" in name:
         raise DataError(f"{path}: refused: it names a file outside of its own folder, {name!r}")
+    if not 0 < len(inner.parts) <= DEEPEST:
+        raise DataError(f"{path}: refused: it names a file in {len(inner.parts):,} folders, {name[:DEEPEST]!r}")
     return inner
 
 

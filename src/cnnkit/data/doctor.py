@@ -13,13 +13,14 @@ import numpy as np
 from PIL import _imaging
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.limits import MAX_PIXELS, MOST_WORKERS
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
 from cnnkit.data.examine import PICTURE, Trouble, examine
 from cnnkit.data.findings import KINDS, Finding
 from cnnkit.data.folder import ImageFolder, Split, as_folder
-from cnnkit.data.formats import unread
+from cnnkit.data.formats import allow_pixels, unread
 from cnnkit.data.judge import few, imbalance, repeated, statistics, wrong_suffixes
 from cnnkit.data.layout import arrange
 from cnnkit.data.splits import SPLITS, split_of
@@ -45,13 +46,14 @@ class Diagnosis:
         return any(finding.harms for finding in self.findings)
 
 
-def diagnose(root: Path, workers: int | None = None, progress: bool = True) -> Diagnosis:
+def diagnose(root: Path, workers: int | None = None, progress: bool = True, max_pixels: int = MAX_PIXELS) -> Diagnosis:
     """Decode each picture below `root` once, in `workers` threads (None: one for each processor), and judge them all.
 
-    No file in the folder raises an error. `progress` tells how far it is on standard error. Raises DataError if there
-    is no such folder, UsageError for workers below 1.
+    No file in the folder raises an error; an image of more than `max_pixels` is a finding. `progress` tells how far it
+    is on standard error. Raises DataError if there is no such folder, UsageError for impossible numbers.
     """
-    workers = count(processors() if workers is None else workers, "workers")
+    workers = count(processors() if workers is None else workers, "workers", MOST_WORKERS)
+    allow_pixels(max_pixels)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     tree = walk(root)
@@ -64,7 +66,7 @@ def diagnose(root: Path, workers: int | None = None, progress: bool = True) -> D
         folder = _guess(tree)
     seen = {path for split in folder.splits.values() for path in split.paths}
     with _silence():
-        facts, bad = _look_at_all(folder, workers, progress)
+        facts, bad = _look_at_all(folder, workers, progress, max_pixels)
         findings += _passed_over(tree, seen)
     findings += bad
     folder = _without(folder, {path for finding in bad for path in finding.paths})
@@ -125,14 +127,16 @@ def _guess(tree: Tree) -> ImageFolder:
     return ImageFolder(tree.root, tuple(classes), splits)
 
 
-def _look_at_all(folder: ImageFolder, workers: int, progress: bool) -> tuple[np.ndarray, list[Finding]]:
+def _look_at_all(
+    folder: ImageFolder, workers: int, progress: bool, max_pixels: int
+) -> tuple[np.ndarray, list[Finding]]:
     """Return a row of PICTURE for each picture that can be read, in their order, and what is wrong with the others."""
     paths = [path for split in folder.splits.values() for path in split.paths]
     names = iter(paths)
     facts, bad = [np.empty(0, PICTURE)], []
 
     def look(chunk: Sequence[str]) -> list[np.ndarray | Trouble]:
-        return [examine(f"{folder.root}/{path}") for path in chunk]
+        return [examine(f"{folder.root}/{path}", max_pixels) for path in chunk]
 
     with Counter(f"looking at {folder.root}", len(paths), progress) as counter:
         for found in ahead(look, chunks(paths, CHUNK), workers, 4 * workers):

@@ -1,15 +1,14 @@
 """One file of a folder of pictures: what it holds, or what is wrong with it."""
 
 import hashlib
-import os
-import stat
 from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.files import LARGEST, read_file
+from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.data.files import read_file
 from cnnkit.data.formats import format_of, open_image
 from cnnkit.data.images import THUMB, decode_with_thumb
 from cnnkit.data.orientation import stored_orientation
@@ -37,6 +36,7 @@ REASONS = {  # words of the errors that decoding raises, and the kind of trouble
     "not enough": "truncated",
     "end of file": "truncated",
     "no such file": "unreadable",
+    "not a regular file": "unreadable",
     "cannot be read": "unreadable",
     "": "damaged",
 }
@@ -49,26 +49,19 @@ class Trouble(NamedTuple):
     reason: str
 
 
-def examine(path: str) -> np.ndarray | Trouble:
+def examine(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray | Trouble:
     """Decode the file as training would, and return one row of PICTURE, or what is wrong; nothing is raised."""
     try:
-        found = os.stat(path)  # noqa: PTH116  a Path for each of a million files takes longer
-        if not stat.S_ISREG(found.st_mode):
-            return Trouble("unreadable", "not a regular file")  # a named pipe would never end
-        if not found.st_size:
-            return Trouble("empty-file", "")
-        if found.st_size > LARGEST:
-            return Trouble("too-large", f"{found.st_size:,} bytes")
         content = read_file(path)
-        return _picture(content, *decode_with_thumb(content, 3))
-    except OSError as error:
-        return Trouble("unreadable", error.strerror or str(error))
+        if not content:
+            return Trouble("empty-file", "")
+        return _picture(content, *decode_with_thumb(content, 3, max_pixels=max_pixels))
     except DataError as error:
         reason = " ".join(str(error).split())
         return Trouble(next(kind for words, kind in REASONS.items() if words in reason), reason)
     except MemoryError:
         return Trouble("too-large", "it does not fit into memory")
-    except Exception as error:  # a damaged file can bring forth anything
+    except Exception as error:  # a corrupt file can bring forth anything
         return Trouble("damaged", " ".join(str(error).split()))
 
 

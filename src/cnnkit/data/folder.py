@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.data.duplicates import alike
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.layout import arrange
@@ -130,6 +131,7 @@ def load_folder(
     budget: int = BUDGET,
     test_fraction: float = 0.1,
     progress: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Open the images below `root` as sets of images, all of one size.
 
@@ -138,7 +140,7 @@ def load_folder(
     `image_size` (H, W) they keep it, else they are fitted into `image_size`, with padding. They are grey if all images
     are, else in colour, unless `channels` says 1 or 3. Of a flat folder, or one with train/ alone, `test_fraction` of
     each class, always the same, is the test set. `on_bad_image="skip"` leaves out what cannot be read. `progress` tells
-    how far it is on standard error.
+    how far it is on standard error. An image that would be decoded to more than `max_pixels` is refused.
 
     Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for images that cannot be
     read, UsageError for sizes that differ without an `image_size`.
@@ -151,6 +153,7 @@ def load_folder(
         budget=budget,
         test_fraction=test_fraction,
         progress=progress,
+        max_pixels=max_pixels,
     )
     return open_folder(scan_folder(root), options)
 

@@ -4,6 +4,7 @@ Image files are opened by `open_image` alone: Pillow's own `Image.open` tries wh
 other programs (PostScript), and warns of large images, which is not for threads.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from typing import IO, NamedTuple
 
 from PIL import (
     BmpImagePlugin,
-    GifImagePlugin,
     Image,
     Jpeg2KImagePlugin,
     PpmImagePlugin,
@@ -23,9 +23,25 @@ from PIL import (
 from PIL.ImageFile import ImageFile
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.openers import HAS_HEIF, open_avif, open_heic, open_jpeg, open_png
+from cnnkit.core.files import open_file
+from cnnkit.core.limits import MAX_PIXELS, MOST_PIXELS
+from cnnkit.core.shape import count
+from cnnkit.data.openers import HAS_HEIF, Jpeg, open_avif, open_gif, open_heic, open_jpeg, open_png, open_tiff
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Unread", "format_of", "open_image", "suffix_format", "unread"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "Format",
+    "TooManyPixelsError",
+    "Unread",
+    "allow_pixels",
+    "format_of",
+    "open_image",
+    "require_pixels",
+    "suffix_format",
+    "too_many_pixels",
+    "unread",
+]
 
 Opener = Callable[[IO[bytes], bool], ImageFile]
 
@@ -42,6 +58,10 @@ class Format(NamedTuple):
     opener: Opener | None = None
     written: str = ""  # its name in Pillow, if images can be written in it
     remedy: str = "convert to JPEG or PNG"
+
+
+class TooManyPixelsError(DataError):
+    """An image has more pixels than may be decoded: whoever raises the limit can read it."""
 
 
 class Unread(NamedTuple):
@@ -67,6 +87,7 @@ def _if_built(feature: str, opener: Opener) -> Opener | None:
 OTHER_PILLOW = "install Pillow from PyPI: pip install --force-reinstall pillow"
 RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".pef", ".srw")
 START = 64  # bytes that tell the format
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
 BRANDS = rb".{4}ftyp(?:.{4})*?"  # of a file in boxes: AVIF, HEIC and their like
 FORMATS = (
     Format("JPEG", _begins(rb"\xff\xd8\xff"), (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), open_jpeg, "JPEG"),
@@ -80,13 +101,13 @@ FORMATS = (
         OTHER_PILLOW,
     ),
     Format("BMP", _begins(rb"BM"), (".bmp",), _plugin(BmpImagePlugin.BmpImageFile), "BMP"),
-    Format("GIF", _begins(rb"GIF8[79]a"), (".gif",), _plugin(GifImagePlugin.GifImageFile), "GIF"),
+    Format("GIF", _begins(rb"GIF8[79]a"), (".gif",), open_gif, "GIF"),
     Format("RAW", _begins(rb"II\*\x00.{4}CR|FUJIFILMCCD-RAW|IIR[OS]|IIU\x00|" + BRANDS + rb"crx "), RAW),
     Format(
         "TIFF",
         _begins(rb"II[*+]\x00|MM\x00[*+]|MM\*\x00|II\x00\*"),
         (".tif", ".tiff"),
-        _plugin(TiffImagePlugin.TiffImageFile),
+        open_tiff,
         "TIFF",
     ),
     Format("PPM", _begins(rb"P[1-6]\s"), (".ppm", ".pgm", ".pbm", ".pnm"), _plugin(PpmImagePlugin.PpmImageFile), "PPM"),
@@ -112,6 +133,10 @@ FORMATS = (
     Format("JPEG XL", _begins(rb"\xff\x0a|\x00\x00\x00\x0cJXL "), (".jxl",)),
     Format("OpenEXR", _begins(rb"\x76\x2f\x31\x01"), (".exr",)),
     Format("ICO", _begins(rb"\x00\x00\x01\x00[^\x00]"), (".ico",)),
+    Format("CUR", _begins(rb"\x00\x00\x02\x00[^\x00].{4}\x00"), (".cur",)),
+    Format("ICNS", _begins(rb"icns"), (".icns",)),
+    Format("WMF", _begins(rb"\xd7\xcd\xc6\x9a\x00\x00|\x01\x00\x00\x00.{36} EMF"), (".wmf", ".emf")),
+    Format("FITS", _begins(rb"SIMPLE  ="), (".fits",)),
     Format("XCF", _begins(rb"gimp xcf"), (".xcf",)),
     Format("DICOM", _begins(rb"(?!)"), (".dcm",)),
     Format("TGA", _begins(rb"(?!)"), (".tga",)),
@@ -133,8 +158,8 @@ def suffix_format(path: str) -> Format | None:
 def open_image(file: IO[bytes], pixels: bool = True) -> ImageFile:
     """Open an image of FORMATS; what precedes its pixels is read, which is enough for its header (not `pixels`).
 
-    Raises DataError with the reason alone for other files and for more pixels than Pillow thinks sane, and whatever
-    Pillow does for a corrupt one.
+    Whoever decodes it asks `require_pixels` before. Raises DataError with the reason alone for other files, and
+    whatever Pillow does for a corrupt one.
     """
     file.seek(0)
     form = format_of(file.read(START))
@@ -143,10 +168,40 @@ def open_image(file: IO[bytes], pixels: bool = True) -> ImageFile:
     if form.opener is None:
         raise DataError(f"{form.name} images are not read: {form.remedy}")
     file.seek(0)
-    picture = form.opener(file, pixels)
-    if Image.MAX_IMAGE_PIXELS and picture.height * picture.width > Image.MAX_IMAGE_PIXELS:
-        raise DataError(f"refused: {picture.width:,} x {picture.height:,} pixels may be a decompression bomb")
-    return picture
+    return form.opener(file, pixels)
+
+
+def allow_pixels(max_pixels: int) -> None:
+    """Raise Pillow's own limit to `max_pixels`, if that is above it; raises UsageError for an impossible number."""
+    count(max_pixels, "max_pixels", MOST_PIXELS)
+    if Image.MAX_IMAGE_PIXELS and max_pixels > max(MAX_PIXELS, Image.MAX_IMAGE_PIXELS):
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def require_pixels(picture: Image.Image, max_pixels: int) -> None:
+    """Raise TooManyPixelsError for an image that would take the memory of more than `max_pixels`.
+
+    What counts is what the decoder holds: of a JPEG the pixels that it is decoded to, or all of those in the file if
+    they come in several passes, such as a progressive one's; of a TIFF a tile that is larger than the image.
+    """
+    width, height = max(picture.size, _buffer(picture), key=math.prod)
+    if width * height > max_pixels:
+        raise too_many_pixels(width * height, f"{width:,} x {height:,}")
+
+
+def too_many_pixels(pixels: int, size: str) -> TooManyPixelsError:
+    """Return the error for an image of a `size` that no one has allowed."""
+    remedy = f"if the image is sound: --max-pixels {pixels}" if pixels <= MOST_PIXELS else "no limit allows so many"
+    return TooManyPixelsError(f"refused: {size} pixels take more memory than max_pixels allows; {remedy}")
+
+
+def _buffer(picture: Image.Image) -> tuple[int, int]:
+    """Return width and height of what the decoder of a file holds besides the image itself."""
+    if isinstance(picture, Jpeg):
+        return picture.buffer
+    tags = picture.tag_v2 if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
+    width, height = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else (0, 0)
 
 
 def unread(path: str) -> Unread | None:
@@ -156,9 +211,7 @@ def unread(path: str) -> Unread | None:
     """
     by_name = suffix_format(path)
     try:
-        if not Path(path).is_file():  # a named pipe would never end
-            return None
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             start = file.read(START)
     except OSError:
         return None

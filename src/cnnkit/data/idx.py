@@ -5,6 +5,7 @@ values, big-endian (LeCun, Cortes, Burges: the MNIST database).
 """
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -13,50 +14,69 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.files import open_file
 from cnnkit.core.shape import by
 
-__all__ = ["parse_idx", "read_idx", "read_payload"]
+__all__ = ["parse_idx", "read_idx"]
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+GZIP = b"\x1f\x8b"
+RATIO = 1032  # of what deflate inflates to, at most, to its own bytes
+MOST_BYTES = 1 << 31  # of the values: four times the largest set of this format
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Return the array in the file, in the machine's byte order; raises DataError that names a bad file."""
-    return parse_idx(read_payload(path), str(path))
+    """Return the array in the file, in the machine's byte order.
 
-
-def read_payload(path: Path) -> bytes:
-    """Return the file's bytes, decompressed if they are gzip; raises DataError if they cannot be read."""
+    No more is inflated than the header announces, and no memory taken for more than the file can hold. Raises DataError
+    that names a bad file.
+    """
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        with open_file(path) as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            zipped = file.read(len(GZIP)) == GZIP
+            file.seek(0)
+            with gzip.GzipFile(fileobj=file) if zipped else file as payload:
+                return _array(payload, size * RATIO if zipped else size, str(path))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: the gzip data is damaged or cut short ({error}); fetch the file again") from error
+        raise DataError(f"{path}: the gzip data is corrupt or cut short ({error}); fetch the file again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def parse_idx(payload: bytes, name: str) -> np.ndarray:
     """Return the array that an IDX payload holds; `name` is what the DataError for a malformed one says."""
-    if len(payload) < 4 or payload[:2] != b"\0\0":
-        raise DataError(f"{name}: not an IDX file: it starts with {payload[:4].hex(' ') or 'nothing'}, not 00 00")
-    code, rank = payload[2], payload[3]
+    return _array(io.BytesIO(payload), len(payload), name)
+
+
+def _array(file: io.BufferedIOBase, most: int, name: str) -> np.ndarray:
+    """Return the array in an open file of at most so many bytes."""
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0":
+        raise DataError(f"{name}: not an IDX file: it starts with {start.hex(' ') or 'nothing'}, not 00 00")
+    code, rank = start[2], start[3]
     if code not in TYPES:
         known = ", ".join(f"{code:02x}" for code in TYPES)
         raise DataError(f"{name}: IDX type code {code:02x} is unknown; known: {known}")
-    if rank == 0 or len(payload) < 4 + 4 * rank:
+    if rank == 0 or len(header := file.read(4 * rank)) < 4 * rank:
         raise DataError(f"{name}: the IDX header is cut short or has no dimensions (it announces {rank})")
-    shape = struct.unpack_from(f">{rank}I", payload, 4)
+    shape = struct.unpack(f">{rank}I", header)
     dtype = np.dtype(TYPES[code])
     expected = math.prod(shape) * dtype.itemsize
-    present = len(payload) - 4 - 4 * rank
-    if present != expected:
-        problem = "is cut short" if present < expected else "has bytes left over"
-        raise DataError(
-            f"{name}: the IDX payload {problem}: {by(*shape)} values take {expected:,} bytes, there are {present:,}"
-        )
-    values = np.frombuffer(payload, dtype, offset=4 + 4 * rank)
+    told = f"{by(*shape[:4])}{' x ...' if rank > 4 else ''} values take {expected:,} bytes"
+    if expected > MOST_BYTES:
+        raise DataError(f"{name}: refused: {told}, more than {MOST_BYTES:,}")
+    content = bytearray(min(expected, most))
+    view, present = memoryview(content), 0
+    while present < len(content) and (count := file.readinto(view[present:])):
+        present += count
+    if present < expected:
+        raise DataError(f"{name}: the IDX payload is cut short: {told}, there are {present:,}")
+    if file.read(1):
+        raise DataError(f"{name}: the IDX payload has bytes left over: {told}, there are more")
     try:
-        return values.astype(dtype.newbyteorder("=")).reshape(shape)
+        values = np.frombuffer(content, dtype)
+        return values.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
     except ValueError as error:
         raise DataError(f"{name}: no array has the dimensions in the IDX header ({error})") from error

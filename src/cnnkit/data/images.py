@@ -1,5 +1,6 @@
 """Images from files, whatever their mode, as uint8 arrays and tensors."""
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from io import BytesIO
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.files import write_output
+from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.data.eight_bits import eight_bits, is_grey
 from cnnkit.data.files import read_file
-from cnnkit.data.formats import open_image, suffix_format
+from cnnkit.data.formats import allow_pixels, open_image, require_pixels, suffix_format, too_many_pixels
 from cnnkit.data.orientation import orientation_of, upright
 from cnnkit.data.png import plain_png, small_png
 
@@ -23,7 +26,6 @@ __all__ = [
     "Header",
     "decode_image",
     "decode_with_thumb",
-    "eight_bits",
     "exceeds",
     "fitted",
     "fitted_size",
@@ -34,7 +36,6 @@ __all__ = [
     "write_image",
 ]
 
-GREY = ("1", "L", "LA", "La", "I", "F")  # and the modes of 16 bits, I;16 and its like
 THUMB = 12  # pixels in height and width of a thumbnail
 DRAFT_GAP = 2  # a JPEG is decoded to at least so many times the size it is then resized to
 
@@ -43,25 +44,28 @@ R = TypeVar("R")
 
 
 class Header(NamedTuple):
-    """What a picture is when upright: its size in pixels, and whether it is grey."""
+    """What an image is when upright: its size in pixels, and whether it is grey."""
 
     height: int
     width: int
     grey: bool
 
 
-def read_image(path: Path, channels: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
-    """Return the picture as uint8, C x H x W, upright (EXIF orientation applied).
+def read_image(
+    path: Path, channels: int | None = None, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """Return the image as uint8, C x H x W, upright (EXIF orientation applied).
 
     C is 1 (grey) or 3 (RGB); None keeps what the file has. Palettes are looked up, transparency is laid over
-    white, 16-bit grey is scaled to 8 bits, CMYK converted; the first frame counts. With `size` (H, W), the picture
+    white, 16-bit grey is scaled to 8 bits, CMYK converted; the first frame counts. With `size` (H, W), the image
     is fitted into it as by `resize_with_pad`; a large JPEG is decoded small. Raises DataError for a file that is
-    missing, damaged, no picture or absurdly large.
+    missing, corrupt, no image, or has more than `max_pixels` as decoded.
     """
+    allow_pixels(max_pixels)
     if channels not in (None, 1, 3):
         raise UsageError(f"channels must be 1 or 3, not {channels}")
     try:
-        array = decode_image(read_file(path), channels, size)
+        array = decode_image(read_file(path), channels, size, max_pixels=max_pixels)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     return torch.from_numpy(array.copy()).permute(2, 0, 1)
@@ -104,37 +108,46 @@ def read_header(file: IO[bytes]) -> Header:
     height, width = picture.height, picture.width
     if orientation_of(picture) > 4:
         height, width = width, height
-    return Header(height, width, picture.mode in GREY or picture.mode.startswith("I;"))
+    return Header(height, width, is_grey(picture))
 
 
 @_told
 def decode_image(
-    content: bytes, channels: int | None = None, size: tuple[int, int] | None = None, enlarge: bool = True
+    content: bytes,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
+    enlarge: bool = True,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Return what `read_image` does, for the bytes of a file and as H x W x C; the array may be read-only.
 
     Without `enlarge`, an image that fits into `size` as it is stays so. Raises DataError with the reason alone.
     """
-    return _pixels(_frame(content, size).upright(size), channels, size, enlarge)
+    return _pixels(_frame(content, size, max_pixels).upright(size), channels, size, enlarge)
 
 
 @_told
 def decode_with_thumb(
-    content: bytes, channels: int | None = None, size: tuple[int, int] | None = None
+    content: bytes,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what `decode_image` and `thumbnail` do; but for some JPEGs the file is decoded once for both."""
-    frame = _frame(content, size)
-    thumb = _thumb(frame) if frame.suits_thumb else thumbnail(content)
+    frame = _frame(content, size, max_pixels)
+    thumb = _thumb(frame) if frame.suits_thumb else thumbnail(content, max_pixels)
     return _pixels(frame.upright(size), channels, size), thumb
 
 
 @_told
-def thumbnail(content: bytes) -> np.ndarray:
+def thumbnail(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return the image in the bytes of a file as THUMB x THUMB RGB values, flat and uint8, aspect ratio not kept.
 
     They follow from the bytes alone. A JPEG is decoded small. Raises DataError with the reason alone.
     """
-    return _thumb(_frame(content, (THUMB, THUMB), stretch=True))
+    return _thumb(_frame(content, (THUMB, THUMB), max_pixels, stretch=True))
 
 
 def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -144,11 +157,14 @@ def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
 
 
 def reason_of(error: Exception) -> DataError:
-    """Return what to say of anything that Pillow raises: a damaged file can bring forth any error."""
+    """Return what to say of anything that Pillow raises: a corrupt file can bring forth any error."""
     if isinstance(error, UnidentifiedImageError | SyntaxError):
         return DataError("not an image that can be read")
+    if isinstance(error, MemoryError):
+        return DataError("refused: it does not fit into memory")
     if isinstance(error, Image.DecompressionBombError):
-        return DataError(f"refused: {error}")
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        return too_many_pixels(pixels, f"{pixels:,}")
     return DataError(f"the image is corrupt or cut short ({error})")
 
 
@@ -175,18 +191,20 @@ class _Frame(NamedTuple):
         return upright(picture, self.orientation)
 
 
-def _frame(content: bytes, size: tuple[int, int] | None, stretch: bool = False) -> _Frame:
+def _frame(content: bytes, size: tuple[int, int] | None, max_pixels: int, stretch: bool = False) -> _Frame:
     """Decode a file; a JPEG to not much more than `size` (H, W) takes, with its aspect ratio kept or not."""
     if plain := small_png(content):
         return _Frame(plain)
     file = open_image(BytesIO(content))
     orientation = orientation_of(file)
     if not isinstance(file, JpegImagePlugin.JpegImageFile):
+        require_pixels(file, max_pixels)
         return _Frame(eight_bits(file), orientation)
     whole, box = file.size, None
     if size is not None:
         inner = size if stretch else _inner(whole, orientation, size)
         box = file.draft(None, (DRAFT_GAP * inner[0], DRAFT_GAP * inner[1]))
+    require_pixels(file, max_pixels)
     return _Frame(eight_bits(file), orientation, whole, box[1] if box and file.size != whole else None)
 
 
@@ -224,25 +242,6 @@ def _thumb(frame: _Frame) -> np.ndarray:
     small = upright(small, frame.orientation)
     values = np.frombuffer(small.tobytes(), np.uint8)
     return values if small.mode == "RGB" else values.repeat(3)
-
-
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """Return an image as L or RGB, opaque, with 16-bit and float values brought to 0-255."""
-    if picture.mode in ("L", "RGB") and "transparency" not in picture.info:
-        return picture
-    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        values = np.asarray(picture).astype(np.int64)
-        scale = 1 if picture.mode == "I" and values.max() <= 255 else 257  # 32 bits may hold any range
-        return Image.fromarray((values.clip(0, 255 * scale) // scale).astype(np.uint8))
-    if picture.mode == "F":
-        values = np.nan_to_num(np.asarray(picture))
-        return Image.fromarray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        grey = picture.mode in GREY
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        return picture.convert("L" if grey else "RGB")
-    return picture.convert("L") if picture.mode in GREY else picture.convert("RGB")
 
 
 def exceeds(picture: Image.Image, size: tuple[int, int]) -> bool:

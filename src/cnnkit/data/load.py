@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cnnkit.core.errors import DataError, UsageError, unknown
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.data.archive import is_archive, unpacked
 from cnnkit.data.arrays import is_arrays, load_arrays
@@ -58,6 +59,7 @@ def _load_shards(data: Any, options: Reading) -> Dataset:
         on_bad_image=options.on_bad_image,
         workers=options.workers,
         progress=options.progress,
+        max_pixels=options.max_pixels,
     )
 
 
@@ -90,6 +92,7 @@ def load_dataset(
     test_fraction: float = 0.1,
     min_images: int = 0,
     progress: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Open a data set: a name of DATASETS, a folder or an archive of images, tar shards, a CSV file, or Python's own.
 
@@ -101,7 +104,16 @@ def load_dataset(
     other.
     """
     options = Reading(
-        data_dir, image_size, channels, on_bad_image, workers, budget, test_fraction, progress, min_images
+        data_dir,
+        image_size,
+        channels,
+        on_bad_image,
+        workers,
+        budget,
+        test_fraction,
+        progress,
+        min_images,
+        max_pixels=max_pixels,
     )
     return open_dataset(data, options)
 

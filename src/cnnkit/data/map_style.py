@@ -45,6 +45,7 @@ class PythonImages(Storage):
     fit: bool
     labels: list[Any]
     rows: Tensor
+    max_pixels: int
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -70,7 +71,7 @@ class PythonImages(Storage):
         if label != self.labels[number]:
             raise DataError(f"item {number} of the data set had the label {self.labels[number]!r} and has {label!r}")
         try:
-            pixels = to_pixels(given, channels, (height, width) if self.fit else None)
+            pixels = to_pixels(given, channels, (height, width) if self.fit else None, max_pixels=self.max_pixels)
         except DataError as error:
             raise DataError(f"item {number} of the data set: {error}") from error
         if self.fit and pixels.shape[:2] != (height, width) and channels in (1, 3):
@@ -101,7 +102,9 @@ def load_map_style(data: Any, options: Reading) -> Dataset:
     classes = list(map(str, classes)) if isinstance(classes, list | tuple) else None
     names, numbers = number_labels(labels, total, classes)
     canvas, seen = _canvas(data, total, options)
-    storage = PythonImages(data, canvas, options.image_size is not None, labels, torch.arange(total))
+    storage = PythonImages(
+        data, canvas, options.image_size is not None, labels, torch.arange(total), options.max_pixels
+    )
     digest = hashlib.sha256(repr((names, numbers.tolist(), seen)).encode()).hexdigest()
     name = type(data).__name__.lower()
     return split_test(Dataset(name, names, ImageSet(storage, numbers), None, sha256=digest), options)
@@ -139,7 +142,7 @@ def _canvas(data: Any, total: int, options: Reading) -> tuple[tuple[int, int, in
     seen = []
     for number in sorted({number * (total - 1) // (GLANCE - 1) for number in range(GLANCE)}):
         try:
-            seen.append([to_pixels(_item(data, number)[0]) for _ in range(2)])
+            seen.append([to_pixels(_item(data, number)[0], max_pixels=options.max_pixels) for _ in range(2)])
         except DataError as error:
             raise DataError(
                 str(error) if "item" in str(error) else f"item {number} of the data set: {error}"

@@ -1,21 +1,25 @@
 """What opens an image file of a format, so that only its image counts: metadata may be corrupt or huge."""
 
+import os
 import re
 import struct
 from importlib.util import find_spec
 from io import BytesIO
 from typing import IO
 
-from PIL import AvifImagePlugin, JpegImagePlugin, PngImagePlugin
+from PIL import AvifImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from cnnkit.core.errors import DataError
 from cnnkit.data.png import bare_png
 
-__all__ = ["HAS_HEIF", "open_avif", "open_heic", "open_jpeg", "open_png"]
+__all__ = ["HAS_HEIF", "Jpeg", "open_avif", "open_gif", "open_heic", "open_jpeg", "open_png", "open_tiff"]
 
 HAS_HEIF = find_spec("pillow_heif") is not None
 START_OF_SCAN, FILL, FRAMES_AND_TABLES = 0xDA, 0xFF, range(0xC0, 0xE0)  # markers of a JPEG
+LONGEST_TAG = 1 << 22  # bytes of a TIFF's list of numbers; what is longer is passed over
+BYTES = (1, 2, 6, 7)  # types of its values that stay bytes
+GIF_START, GIF_IMAGE, GIF_EXTENSION = "<6xHHB2x", b",", b"!"
 AVIF_EXIF = re.compile(rb"(infe.{8}(?:.{2})?)Exif", re.DOTALL)  # where the block is announced
 ADOBE, ADOBE_LENGTH = 0xEE, 14  # says how colours are stored
 EXIF = 0xE1, b"Exif\0\0"
@@ -32,9 +36,18 @@ def open_png(file: IO[bytes], pixels: bool) -> ImageFile:
 def open_jpeg(file: IO[bytes], pixels: bool) -> ImageFile:
     """Open a JPEG, or the first image of an MPO."""
     try:
-        return _Jpeg(file)
+        return Jpeg(file)
     except Exception:  # perhaps Pillow stumbles over a segment that says nothing of the image
-        return _Jpeg(_bare_jpeg(file))
+        return Jpeg(_bare_jpeg(file))
+
+
+def open_gif(file: IO[bytes], pixels: bool) -> ImageFile:
+    """Open a GIF; raises DecompressionBombError before Pillow takes memory for it, which it does while it opens it."""
+    width, height = _gif_canvas(file)
+    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError(f"{width * height} pixels")
+    file.seek(0)
+    return GifImagePlugin.GifImageFile(file)
 
 
 def open_avif(file: IO[bytes], pixels: bool) -> ImageFile:
@@ -44,6 +57,11 @@ def open_avif(file: IO[bytes], pixels: bool) -> ImageFile:
     except Exception:  # perhaps the decoder stumbles over that
         file.seek(0)
         return AvifImagePlugin.AvifImageFile(BytesIO(AVIF_EXIF.sub(rb"\1none", file.read(), count=1)))
+
+
+def open_tiff(file: IO[bytes], pixels: bool) -> ImageFile:
+    """Open the first page of a TIFF."""
+    return _Tiff(file)
 
 
 def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
@@ -60,9 +78,33 @@ def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
     return heic
 
 
-class _Jpeg(JpegImagePlugin.JpegImageFile):
+class Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG; `buffer` is the width and height of what is held until its last pass, if it has more than one."""
+
+    buffer: tuple[int, int] = (0, 0)
+
+    def _open(self) -> None:
+        super()._open()
+        assert self.fp
+        end, length = self.fp.tell(), 6 + 2 * self.layers  # of the segment before the pixels, if it is about all layers
+        self.fp.seek(max(0, end - length - 2))
+        whole = self.fp.read(5) == struct.pack(">BBHB", FILL, START_OF_SCAN, length, self.layers)
+        self.fp.seek(end)
+        if not whole or self.info.get("progressive"):
+            self.buffer = self.size
+
     def _read_dpi_from_exif(self) -> None:
         """Do nothing: reading all of the EXIF block takes long, and a corrupt one brings warnings."""
+
+
+class _Tiff(TiffImagePlugin.TiffImageFile):
+    def _setup(self) -> None:
+        """Read what the tags say, but for long lists, of which Python would make far longer ones."""
+        found = self.tag_v2._tagdata
+        for tag in [tag for tag, data in found.items() if len(data) > LONGEST_TAG]:
+            if self.tag_v2.tagtype[tag] not in BYTES:
+                del found[tag]
+        super()._setup()  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def _bare_jpeg(file: IO[bytes]) -> IO[bytes]:
@@ -83,3 +125,19 @@ def _bare_jpeg(file: IO[bytes]) -> IO[bytes]:
             parts.append(segment)
         start += 2 + length
     return BytesIO(b"".join([*parts, content[start:]]))
+
+
+def _gif_canvas(file: IO[bytes]) -> tuple[int, int]:
+    """Return width and height of what a GIF's first image is drawn on, which grows with it."""
+    width, height, flags = struct.unpack(GIF_START, file.read(struct.calcsize(GIF_START)))
+    if flags & 0x80:  # a palette
+        file.seek(3 << (flags & 7) + 1, os.SEEK_CUR)
+    while (block := file.read(1)) not in (b"", GIF_IMAGE):
+        if block == GIF_EXTENSION:
+            file.seek(1, os.SEEK_CUR)
+            while length := ord(file.read(1) or b"\0"):
+                file.seek(length, os.SEEK_CUR)
+    if len(place := file.read(8)) < 8:
+        return width, height
+    left, top, own_width, own_height = struct.unpack("<4H", place)
+    return max(width, left + own_width), max(height, top + own_height)

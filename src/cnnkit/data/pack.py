@@ -13,8 +13,10 @@ import numpy as np
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import replace_folder, write_through
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
+from cnnkit.core.shape import count
 from cnnkit.data.files import read_file
 from cnnkit.data.folder import Split, open_folder, scan_folder
 from cnnkit.data.images import Header, read_header
@@ -27,6 +29,7 @@ __all__ = ["pack_folder"]
 log = logging.getLogger(__name__)
 
 OVERHEAD = 7 * HEADER // 2  # bytes of a shard for each picture: two headers, a label, padding
+MOST_MEGABYTES = 10**6  # of a shard
 GLANCE = (64, 64)  # pixels; a JPEG is read to its end for them, but not decoded in full
 
 
@@ -48,6 +51,7 @@ def pack_folder(
     on_bad_image: BadImage = "error",
     workers: int | None = None,
     progress: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> ShardIndex:
     """Write the images below `root` into shards of about `megabytes`, at most `images_per_shard`, and their index.
 
@@ -56,11 +60,12 @@ def pack_folder(
     each shard is read back, and `output` appears when all is done. `on_bad_image="skip"` leaves out what cannot be
     read; it is among the index's `problems`.
 
-    Raises UsageError for an `output` that is not empty, DataError for a folder that cannot be trained on or an image
-    that cannot be read, CnnkitError if the disk does not take the shards.
+    Raises UsageError for impossible sizes and an `output` that is not empty, DataError for a folder that cannot be
+    trained on or an image that cannot be read, CnnkitError if the disk does not take the shards.
     """
-    if megabytes < 1 or (images_per_shard is not None and images_per_shard < 1):
-        raise UsageError(f"a shard of {megabytes} megabytes and {images_per_shard} images has no room: give it more")
+    count(megabytes, "megabytes", MOST_MEGABYTES)
+    if images_per_shard is not None:
+        count(images_per_shard, "images_per_shard")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is there and not empty: name a new folder")
     if output.resolve().is_relative_to(root.resolve()):
@@ -72,6 +77,7 @@ def pack_folder(
         budget=0,
         test_fraction=test_fraction,
         progress=progress,
+        max_pixels=max_pixels,
     )
     dataset = open_folder(scan_folder(root), options)
     for remark in dataset.remarks:

@@ -7,8 +7,11 @@ import torch
 from PIL import Image
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.shape import by
-from cnnkit.data.images import eight_bits, exceeds, fitted, reason_of
+from cnnkit.data.eight_bits import eight_bits
+from cnnkit.data.formats import require_pixels
+from cnnkit.data.images import exceeds, fitted, reason_of
 from cnnkit.data.orientation import upright
 
 __all__ = ["to_array", "to_bytes", "to_pixels"]
@@ -16,17 +19,21 @@ __all__ = ["to_array", "to_bytes", "to_pixels"]
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency: what is told from a height or a width
 
 
-def to_pixels(image: Any, channels: int | None = None, shrink: tuple[int, int] | None = None) -> np.ndarray:
+def to_pixels(
+    image: Any, channels: int | None = None, shrink: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Return an image as uint8 H x W x C.
 
     A PIL image is turned upright and treated as one from a file. An array is H x W or H x W x C, a tensor H x W or
     C x H x W; floats are 0 to 1. C becomes `channels` (1 or 3) if that is asked for; transparency is laid over white.
-    What is larger than `shrink` (H, W) is fitted into it, as in training. Raises DataError with the reason alone.
+    What is larger than `shrink` (H, W) is fitted into it, as in training. Raises DataError with the reason alone,
+    also for a PIL image of more than `max_pixels`.
     """
     if isinstance(image, Image.Image):
         try:
             if not image.width * image.height:
                 raise DataError("it has no pixels")
+            require_pixels(image, max_pixels)
             picture = eight_bits(upright(image))
             picture.load()
         except DataError:

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from cnnkit.core.errors import UsageError
+from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS, MOST_WORKERS
+from cnnkit.core.shape import count
+from cnnkit.data.formats import allow_pixels
 
 __all__ = ["BUDGET", "BadImage", "Reading"]
 
@@ -15,7 +18,10 @@ BUDGET = 32 * 10**9  # bytes on the disk, for a folder
 
 @dataclass(frozen=True)
 class Reading:
-    """Options of `load_dataset`; each format takes those that mean something to it."""
+    """Options of `load_dataset`; each format takes those that mean something to it.
+
+    Raises UsageError for numbers that no machine has memory for.
+    """
 
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
@@ -33,6 +39,15 @@ class Reading:
     """Digests of images that are not set aside for testing."""
     only: Set[str] | None = None
     """Digests of the only images that are opened."""
+    max_pixels: int = MAX_PIXELS
+    """The most pixels that an image may be decoded to (`require_pixels`)."""
+
+    def __post_init__(self) -> None:
+        allow_pixels(self.max_pixels)
+        if self.workers is not None:
+            count(self.workers, "workers", MOST_WORKERS)
+        if self.image_size is not None:
+            count(max(self.image_size), "image_size", MOST_CANVAS)
 
     def require_channels(self) -> None:
         """Raise UsageError for images that are neither grey nor in colour."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import DataError
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.parallel import ahead, chunks
 from cnnkit.data.images import decode_image
 from cnnkit.data.remote import ByteFile, open_bytes, read_range
@@ -53,8 +54,8 @@ class _Piece(NamedTuple):
 class ShardImages(Storage):
     """Pictures of `index` as uint8 images, fitted into `canvas` (H, W, C), decoded by `workers` threads.
 
-    With `skip`, a picture that cannot be read is left out and kept in `skipped` with the reason; else it raises
-    DataError. `rows` are those of the index that this is about.
+    With `skip`, an image that cannot be read, or has more than `max_pixels`, is left out and kept in `skipped` with the
+    reason; else it raises DataError. `rows` are those of the index that this is about.
     """
 
     index: ShardIndex
@@ -62,6 +63,7 @@ class ShardImages(Storage):
     canvas: tuple[int, int, int]
     workers: int
     skip: bool
+    max_pixels: int = MAX_PIXELS
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -178,7 +180,9 @@ class ShardImages(Storage):
             try:
                 if isinstance(content, str):
                     raise DataError(content)
-                piece.images[number] = decode_image(content[HEADER:], channels, (height, width))
+                piece.images[number] = decode_image(
+                    content[HEADER:], channels, (height, width), max_pixels=self.max_pixels
+                )
             except DataError as error:
                 piece.kept[number] = False
                 self._complain(int(piece.rows[number]), content, str(error))

@@ -7,6 +7,7 @@ import torch
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.http import is_url
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.parallel import processors
 from cnnkit.core.places import expanded
 from cnnkit.data.imageset import Dataset, ImageSet
@@ -27,6 +28,7 @@ def load_shards(
     on_bad_image: BadImage = "error",
     workers: int | None = None,
     progress: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Open tar shards as sets of images, all of one size, that are read when they are asked for.
 
@@ -47,7 +49,7 @@ def load_shards(
     sets = {}
     for split in ("train", "validation", "test"):
         rows = index.rows(split, without=lost)
-        images = ShardImages(index, torch.from_numpy(rows), canvas, workers, on_bad_image == "skip")
+        images = ShardImages(index, torch.from_numpy(rows), canvas, workers, on_bad_image == "skip", max_pixels)
         sets[split] = ImageSet(images, torch.from_numpy(index.samples["label"][rows]).long())
     _require_classes(spec, index, sets["train"])
     validation, test = (sets[name] if len(sets[name]) else None for name in ("validation", "test"))

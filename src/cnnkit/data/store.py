@@ -21,6 +21,7 @@ from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.data.cache import Canvas, Decoded, Entry, PixelCache, digest
 from cnnkit.data.files import LARGEST, await_tick, read_with_stamp, stamp
+from cnnkit.data.formats import TooManyPixelsError
 from cnnkit.data.images import decode_image, decode_with_thumb, read_header, thumbnail
 from cnnkit.data.reading import Reading
 from cnnkit.data.storage import ALL, Rows, Storage
@@ -103,12 +104,15 @@ def open_images(root: Path, paths: Sequence[str], options: Reading, table: str =
         keep = fits and lacking * math.prod(canvas) <= free // 2
         cache.begin(canvas if keep else cache.canvas, files)
         if missing := [path for path in sound if cache.files[path].lacks(keep)]:
-            with closing(_decoded(root, missing, cache.files, canvas if keep else None, workers, progress)) as decoded:
+            decoded = _decoded(root, missing, cache.files, canvas if keep else None, workers, options)
+            with closing(decoded):
                 cache.add(decoded)
         cache.save()
         good = {path: entry for path in wanted if not (entry := cache.files[path]).problem}
         problems = {path: entry.problem for path in wanted if (entry := cache.files[path]).problem}
-        images: Mapped | Streamed = Streamed(root, tuple(good), canvas, workers, skip, torch.arange(len(good)))
+        images: Mapped | Streamed = Streamed(
+            root, tuple(good), canvas, workers, skip, torch.arange(len(good)), options.max_pixels
+        )
         if keep and good:
             pixels = torch.from_numpy(cache.pixels.read())
             images = Mapped(pixels, torch.tensor([entry.row for entry in good.values()]))
@@ -188,31 +192,33 @@ def _look(place: str, path: str, known: _Known, digested: bool) -> Entry:
 
 
 def _decoded(
-    root: Path, paths: Sequence[str], files: dict[str, Entry], canvas: Canvas | None, workers: int, progress: bool
+    root: Path, paths: Sequence[str], files: dict[str, Entry], canvas: Canvas | None, workers: int, options: Reading
 ) -> Generator[list[Decoded], None, None]:
     """Yield what some files are decoded to; without a canvas, thumbnails alone."""
 
     def decode(chunk: Sequence[str]) -> list[Decoded]:
-        return [_decode(os.path.join(root, path), path, files[path], canvas) for path in chunk]  # noqa: PTH118  a Path takes longer
+        return [_decode(root, path, files[path], canvas, options.max_pixels) for path in chunk]
 
     at_a_time = max(1, min(CHUNK, CHUNK_BYTES // math.prod(canvas or (1,))))
-    with Counter(f"decoding {root}", len(paths), progress) as counter:
+    with Counter(f"decoding {root}", len(paths), options.progress) as counter:
         for found in ahead(decode, chunks(paths, at_a_time), workers, 2 * workers):
             yield found
             counter.advance(len(found))
 
 
-def _decode(place: str, path: str, entry: Entry, canvas: Canvas | None) -> Decoded:
+def _decode(root: Path, path: str, entry: Entry, canvas: Canvas | None, max_pixels: int) -> Decoded:
     pixels = thumb = None
     try:
-        content, entry = _settled(place, entry)
+        content, entry = _settled(os.path.join(root, path), entry)  # noqa: PTH118  a Path takes longer
         entry = entry._replace(digest=digest(content))
         if canvas is None:
-            thumb = thumbnail(content)
+            thumb = thumbnail(content, max_pixels)
         elif entry.thumb < 0:
-            pixels, thumb = decode_with_thumb(content, canvas[2], canvas[:2])
+            pixels, thumb = decode_with_thumb(content, canvas[2], canvas[:2], max_pixels=max_pixels)
         else:
-            pixels = decode_image(content, canvas[2], canvas[:2])
+            pixels = decode_image(content, canvas[2], canvas[:2], max_pixels=max_pixels)
+    except TooManyPixelsError as error:  # without a digest the content is not known: another limit may allow it
+        entry = entry._replace(problem=str(error), digest="")
     except DataError as error:
         entry = entry._replace(problem=str(error))
     return Decoded(path, entry, pixels, thumb)

@@ -4,7 +4,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.parallel import ahead, chunks
 from cnnkit.data.files import read_file
 from cnnkit.data.images import decode_image
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 class Streamed(Storage):
     """Image files below `root`, fitted into `canvas` (H, W, C), decoded by `workers` threads.
 
-    With `skip`, an image that cannot be read is left out and kept in `skipped` with the reason; else it raises
-    DataError. `rows` are those of `paths` that this is about.
+    With `skip`, an image that cannot be read, or has more than `max_pixels`, is left out and kept in `skipped` with the
+    reason; else it raises DataError. `rows` are those of `paths` that this is about.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Streamed(Storage):
     workers: int
     skip: bool
     rows: Tensor
+    max_pixels: int = MAX_PIXELS
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -48,7 +50,7 @@ class Streamed(Storage):
 
     def subset(self, rows: Tensor) -> "Streamed":
         """Return these rows as images of their own."""
-        return Streamed(self.root, self.paths, self.canvas, self.workers, self.skip, self.rows[rows], self.skipped)
+        return replace(self, rows=self.rows[rows])
 
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Return the images of these rows that can be read, and which they are, counted from 0.
@@ -75,7 +77,8 @@ class Streamed(Storage):
     def _decode(self, path: str) -> np.ndarray | None:
         height, width, channels = self.canvas
         try:
-            return decode_image(read_file(os.path.join(self.root, path)), channels, (height, width))  # noqa: PTH118  a Path takes longer
+            content = read_file(os.path.join(self.root, path))  # noqa: PTH118  a Path takes longer
+            return decode_image(content, channels, (height, width), max_pixels=self.max_pixels)
         except DataError as error:
             if not self.skip:
                 remedy = "leave such images out with --on-bad-image skip"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnkit.core.errors import DataError, unknown
-from cnnkit.core.files import atomic_write
+from cnnkit.core.files import atomic_write, open_file, read_bytes
 from cnnkit.core.places import expanded
-from cnnkit.core.text import decode, encode, to_csv
+from cnnkit.core.text import decode, encode, to_csv, whole_number
 from cnnkit.data.folder import ImageFolder, Split, open_folder
 from cnnkit.data.imageset import Dataset
 from cnnkit.data.layout import class_name
@@ -41,6 +41,7 @@ COLUMNS = {  # what is told, and what the field calls it; the first name that is
     "split": ("split", "subset"),
 }
 DELIMITERS = ",;\t"
+LONGEST_HEADER = 1 << 16  # bytes of the first line
 HANDED_IN = "list"  # the name of what is not in a file
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def write_table(path: Path, data: Any) -> None:
 
 def _read(path: Path) -> Iterator[_Row]:
     try:
-        file = io.StringIO(decode(path.read_bytes().removeprefix(codecs.BOM_UTF8)), newline="")
+        file = io.StringIO(decode(read_bytes(path).removeprefix(codecs.BOM_UTF8)), newline="")
         header = file.readline()
         delimiter = max(DELIMITERS, key=header.count)
         file.seek(0)
@@ -135,8 +136,8 @@ def _read(path: Path) -> Iterator[_Row]:
 def _header(path: Path) -> list[str]:
     """Return the names of the columns of what may be a CSV file; none, if it cannot be read."""
     try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            line = file.readline()
+        with open_file(path) as file:
+            line = decode(file.readline(LONGEST_HEADER).removeprefix(codecs.BOM_UTF8))
         return next(csv.reader([line], delimiter=max(DELIMITERS, key=line.count)), [])
     except (OSError, csv.Error):
         return []
@@ -249,4 +250,5 @@ def _absolute(path: str) -> str:
 
 def _by_number(label: str) -> tuple[int, int, str]:
     """Sort labels that are numbers by their size, and before words."""
-    return (0, int(label), label) if label.isdecimal() else (1, 0, label)
+    number = whole_number(label)
+    return (1, 0, label) if number is None else (0, number, label)

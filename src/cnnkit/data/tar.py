@@ -5,7 +5,6 @@ KEY is a member's path up to the first dot of its name. What is found is kept in
 
 import hashlib
 import io
-import json
 import logging
 import os
 import tarfile
@@ -22,9 +21,11 @@ from cnnkit.core.http import is_url
 from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
+from cnnkit.core.text import from_json, whole_number
 from cnnkit.data.files import LARGEST
 from cnnkit.data.formats import SUFFIXES
 from cnnkit.data.images import Header, read_header
+from cnnkit.data.members import Metered, members, open_tar
 from cnnkit.data.remote import open_bytes, version_of
 
 __all__ = ["HEADER", "Contents", "member_name", "read_tar", "read_tars"]
@@ -35,6 +36,7 @@ VERSION = 3
 BUFFER = 1 << 16  # bytes
 HEADER = 512  # bytes before the content of a member
 LABELS = (".cls", ".json")
+LONGEST_LABEL = 1 << 20  # bytes
 WORDS = ("class", "label")  # in the JSON; the first one counts
 
 
@@ -94,7 +96,7 @@ class _Sample:
     key: str
     picture: tarfile.TarInfo | None = None
     header: Header | DataError | None = None
-    labels: dict[str, bytes] = field(default_factory=dict)
+    labels: dict[str, bytes | DataError] = field(default_factory=dict)
 
 
 def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Contents]:
@@ -131,14 +133,15 @@ def read_tar(place: str) -> Contents:
         contents.version = version_of(place)
         with open_bytes(place) as raw, io.BufferedReader(raw, BUFFER) as file:
             try:
-                with tarfile.open(fileobj=file, mode="r:") as tar:
-                    for sample in _samples(tar, is_url(place)):
+                metered = Metered(file)
+                with open_tar(metered) as tar:
+                    for sample in _samples(tar, metered, is_url(place)):
                         _add(contents, sample)
                     contents.damage = _wrong_end(file, tar.offset)
             finally:
                 contents.bytes = raw.length
     except (tarfile.TarError, ValueError, OSError) as error:
-        contents.damage = f"no tar file, or a compressed or damaged one ({error})"
+        contents.damage = f"no tar file, or a compressed or corrupt one ({error})"
     except DataError as error:
         contents.damage = str(error)
     return contents
@@ -152,10 +155,10 @@ def member_name(header: bytes) -> str:
     return f"{prefix}/{name}" if prefix else name
 
 
-def _samples(tar: tarfile.TarFile, remote: bool) -> Iterator[_Sample]:
+def _samples(tar: tarfile.TarFile, metered: Metered, remote: bool) -> Iterator[_Sample]:
     """Yield what belongs together; each member is read where it lies, for on a server nothing goes backwards."""
     sample = _Sample("")
-    for member in tar:
+    for member in members(tar, metered):
         folder, slash, name = member.name.rpartition("/")
         stem, dot, suffix = name.partition(".")
         key, kind = f"{folder}{slash}{stem}", (dot + suffix).lower()
@@ -167,17 +170,20 @@ def _samples(tar: tarfile.TarFile, remote: bool) -> Iterator[_Sample]:
             yield sample
             sample = _Sample(key)
         if kind in LABELS:
-            sample.labels[kind] = file.read()
+            sample.labels[kind] = _too_large("its label", member, LONGEST_LABEL) or file.read()
         elif not sample.picture:
             sample.picture = member
-            sample.header = _header(io.BytesIO(file.read()) if remote else file, member.size)
+            sample.header = _too_large("it", member, LARGEST) or _header(io.BytesIO(file.read()) if remote else file)
     yield sample
 
 
-def _header(file: IO[bytes], size: int) -> Header | DataError:
+def _too_large(what: str, member: tarfile.TarInfo, most: int) -> DataError | None:
+    """Return why a member is not read, if it has more than `most` bytes."""
+    return DataError(f"refused: {what} has {member.size:,} bytes, more than {most:,}") if member.size > most else None
+
+
+def _header(file: IO[bytes]) -> Header | DataError:
     try:
-        if size > LARGEST:
-            raise DataError(f"refused: it has {size:,} bytes")
         return read_header(file)
     except DataError as error:
         return error
@@ -186,7 +192,7 @@ def _header(file: IO[bytes], size: int) -> Header | DataError:
 def _add(contents: Contents, sample: _Sample) -> None:
     if sample.picture is None or sample.header is None:
         if ".cls" in sample.labels:
-            contents.problems.append((sample.key, "there is no picture beside its label"))
+            contents.problems.append((sample.key, "there is no image beside its label"))
         return
     try:
         if isinstance(sample.header, DataError):
@@ -196,11 +202,14 @@ def _add(contents: Contents, sample: _Sample) -> None:
         contents.problems.append((sample.picture.name, str(error)))
 
 
-def _label(labels: dict[str, bytes]) -> int | str:
+def _label(labels: dict[str, bytes | DataError]) -> int | str:
+    content = labels.get(".cls", labels.get(".json", b"{}"))
+    if isinstance(content, DataError):
+        raise content
     try:
         if ".cls" in labels:
-            return _number_or_name(labels[".cls"].decode())
-        content = json.loads(labels.get(".json", b"{}"))
+            return _number_or_name(content.decode())
+        content = from_json(content)
     except ValueError as error:
         raise DataError(f"its label cannot be read ({error})") from error
     for word in WORDS:
@@ -213,7 +222,8 @@ def _number_or_name(text: str) -> int | str:
     text = text.strip()
     if not text or text.startswith("-"):
         raise DataError(f"its label is {text!r}")
-    return int(text) if text.isdecimal() else text
+    number = whole_number(text)
+    return text if number is None else number
 
 
 def _wrong_end(file: IO[bytes], offset: int) -> str:

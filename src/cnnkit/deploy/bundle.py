@@ -13,20 +13,9 @@ from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, read_bytes, replace_folder, sha256, write_through
 from cnnkit.core.finite import not_finite
+from cnnkit.core.limits import MOST_CHANNELS, MOST_CLASSES
 from cnnkit.core.modules import unwrapped
-from cnnkit.core.schema import (
-    MOST_CHANNELS,
-    MOST_CLASSES,
-    Argument,
-    Figure,
-    Mean,
-    Pixels,
-    Share,
-    Std,
-    Word,
-    brief,
-    first_error,
-)
+from cnnkit.core.schema import Argument, Figure, Mean, Pixels, Share, Std, Word, brief, first_error
 from cnnkit.core.tensors import read_safetensors
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.preprocess import Preprocess

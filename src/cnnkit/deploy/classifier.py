@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.finite import require_finite
+from cnnkit.core.limits import MAX_PIXELS, MOST_BATCH, MOST_WORKERS
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.places import expanded
 from cnnkit.core.progress import Counter
-from cnnkit.core.schema import MOST_THREADS
 from cnnkit.core.shape import count
 from cnnkit.core.text import printable
 from cnnkit.data.preprocess import Preprocess
@@ -31,7 +31,6 @@ from cnnkit.nets.foreign import is_foreign, require_same
 __all__ = ["Classifier", "load"]
 
 BATCH = 32  # images: enough for a CPU, and few enough that decoding the next ones keeps up
-MOST_BATCH = 2**16  # images, which are all in memory
 DEPTH = 2  # batches that are decoded ahead
 
 
@@ -66,30 +65,36 @@ class Classifier:
         return next(self.net.parameters(), torch.empty(0)).device
 
     def predict(
-        self, images: Any, *, batch_size: int | None = None, workers: int | None = None, progress: bool = True
+        self,
+        images: Any,
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        progress: bool = True,
+        max_pixels: int = MAX_PIXELS,
     ) -> Predictions:
         """Return the probabilities of the classes for each image.
 
         `images` is a path, a folder (with all below it), a PIL image, an array (H x W or H x W x C), a tensor (C x H x
         W), each uint8 or float from 0 to 1, a batch of these, or a list of any of them. Files are decoded ahead by
         `workers` threads (None: one for each processor) and shrunk as they are in training; one that cannot be read is
-        in `errors` and ends nothing. `progress` tells on standard error how far it is. Raises UsageError for what is
-        no image, DataError for an array of other values or channels and for a folder without images, CnnkitError if
-        the network answers NaN or Inf.
+        in `errors` and ends nothing, nor does one that would be decoded to more than `max_pixels`. `progress` tells on
+        standard error how far it is. Raises UsageError for what is no image, DataError for an array of other values or
+        channels and for a folder without images, CnnkitError if the network answers NaN or Inf.
         """
-        inputs = list(each_image(images, self.bundle.in_channels))
         size = count(BATCH if batch_size is None else batch_size, "batch_size", MOST_BATCH)
-        threads = count(processors() if workers is None else workers, "workers", MOST_THREADS)
+        threads = count(processors() if workers is None else workers, "workers", MOST_WORKERS)
+        inputs = list(each_image(images, self.bundle.in_channels, max_pixels))
         with Counter("predicting", len(inputs), progress and len(inputs) > size) as counter:
             return joined(self.classes, self._answers(inputs, size, threads, counter))
 
-    def batch(self, images: Any) -> Tensor:
+    def batch(self, images: Any, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         """Return images, those that `predict` takes, as the net's input: float32, N x C x H x W, on its device.
 
-        Raises DataError for one that cannot be read.
+        Raises DataError for one that cannot be read, or would be decoded to more than `max_pixels`.
         """
         pixels = []
-        for one in each_image(images, self.bundle.in_channels):
+        for one in each_image(images, self.bundle.in_channels, max_pixels):
             found = self._read(one)
             if isinstance(found, str):
                 raise DataError(f"{one.name}: {found}")

@@ -1,19 +1,21 @@
 """Whatever holds images, a path, a folder, PIL images, arrays or tensors, as one image after the other."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.core.shape import by
 from cnnkit.data.files import read_file
+from cnnkit.data.formats import allow_pixels
 from cnnkit.data.images import decode_image
 from cnnkit.data.pixels import CHANNELS, to_pixels
 from cnnkit.data.walk import unread_images, walk
@@ -35,15 +37,27 @@ class Input:
     file: bool = True
 
 
-def each_image(images: Any, channels: int) -> Iterator[Input]:
+def each_image(images: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Iterator[Input]:
     """Yield the images in a path, a folder (with all below it), a PIL image, an array, a tensor, or a list of these.
 
     An array is H x W, H x W x C, or a batch of these with N before; a tensor has C before H. `channels` are those that
-    the network takes. Raises UsageError for what is none of these, DataError for a folder without images.
+    the network takes. Reading an image of more than `max_pixels` raises DataError. Raises UsageError for what is
+    none of these and for an impossible `max_pixels`, DataError for a folder without images.
     """
+    allow_pixels(max_pixels)
     for number, found in enumerate(_flat(images, channels)):
-        name, is_file = f"image {number}", isinstance(found, Image.Image)
-        yield found if isinstance(found, Input) else Input(name, _pixels(found), is_file)
+        if isinstance(found, _File):
+            yield Input(found.name, partial(found.read, max_pixels))
+        else:
+            yield Input(f"image {number}", partial(_pixels, found, max_pixels), isinstance(found, Image.Image))
+
+
+class _File(NamedTuple):
+    name: str
+    path: str | Path
+
+    def read(self, max_pixels: int, channels: int, shrink: Size | None) -> np.ndarray:
+        return decode_image(read_file(self.path), channels, shrink, enlarge=False, max_pixels=max_pixels)
 
 
 def _flat(images: Any, channels: int) -> Iterator[Any]:
@@ -57,9 +71,9 @@ def _flat(images: Any, channels: int) -> Iterator[Any]:
             files = [f"{path}/{name}" for name in (*tree.images, *unread)]
             if not files:
                 raise DataError(f"{images}: there is no image in this folder")
-            yield from (Input(file, _file(file)) for file in files)
+            yield from (_File(file, file) for file in files)
         else:
-            yield Input(str(images), _file(path))
+            yield _File(str(images), path)
     elif isinstance(images, Image.Image):
         yield images
     elif hasattr(images, "shape") and hasattr(images, "ndim") and getattr(images.dtype, "kind", "-") not in "OUT":
@@ -89,14 +103,5 @@ def _is_batch(images: Any, channels: int) -> bool:
     return True
 
 
-def _file(path: str | os.PathLike[str]) -> Callable[[int, Size | None], np.ndarray]:
-    def read(channels: int, shrink: Size | None) -> np.ndarray:
-        if Path(path).exists() and not Path(path).is_file():
-            raise DataError("not a regular file")  # a named pipe would never end
-        return decode_image(read_file(os.fspath(path)), channels, shrink, enlarge=False)
-
-    return read
-
-
-def _pixels(image: Any) -> Callable[[int, Size | None], np.ndarray]:
-    return lambda channels, shrink: to_pixels(image, channels, shrink)
+def _pixels(image: Any, max_pixels: int, channels: int, shrink: Size | None) -> np.ndarray:
+    return to_pixels(image, channels, shrink, max_pixels=max_pixels)

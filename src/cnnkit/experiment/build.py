@@ -217,6 +217,7 @@ def _read(
         data_dir=config.data_dir,
         image_size=size,
         on_bad_image=config.on_bad_image,
+        max_pixels=config.max_pixels,
         workers=config.workers,
         test_fraction=config.test,
         min_images=config.min_images,

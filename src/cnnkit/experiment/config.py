@@ -9,8 +9,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.http import is_url
+from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS, MOST_COUNT, MOST_PIXELS, MOST_WORKERS
 from cnnkit.core.places import expanded
-from cnnkit.core.schema import MOST_COUNT, MOST_PIXELS, MOST_THREADS, Argument
+from cnnkit.core.schema import Argument
 from cnnkit.core.text import from_json
 from cnnkit.experiment.recipes import recipe
 from cnnkit.experiment.run_folder import read_toml
@@ -39,7 +40,7 @@ class RunConfig(TrainConfig):
     """Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download."""
     recipe: str = "default"
     """The row of settings to start from, of those that `cnnkit recipes` prints."""
-    image_size: int | None = Field(None, ge=1, le=MOST_PIXELS)
+    image_size: int | None = Field(None, ge=1, le=MOST_CANVAS)
     """Pixels in height and width that the network sees; without it, its own size."""
     weights: str | None = None
     """Weights to start from, with the pixels that they are used to: a run folder, a bundle, a file of tensors (.pth,
@@ -55,7 +56,9 @@ class RunConfig(TrainConfig):
     """Leave out classes with fewer images to train on."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about an image that cannot be read: stop before training, or leave it out and say so."""
-    workers: int | None = Field(None, ge=1, le=MOST_THREADS)
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=MOST_PIXELS)
+    """The most pixels that an image may be decoded to; a larger one cannot be read."""
+    workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     """Threads that decode images; without it, one for each processor."""
     tensorboard: bool = False
     """Write the run's tensorboard/ too, for TensorBoard to show."""

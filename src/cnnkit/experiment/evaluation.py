@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.finite import require_finite
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.core.text import html
 from cnnkit.data import Batches, ImageSet, Reading
@@ -137,6 +138,7 @@ def evaluate(
     workers: int | None = None,
     device: torch.device | str = "auto",
     progress: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
     """Measure a classifier, a run folder or a bundle on the test images of the data that it was trained on.
 
@@ -162,6 +164,7 @@ def evaluate(
         test_fraction=0.0,  # what is tested is not drawn here
         trainable=False,
         progress=progress,
+        max_pixels=max_pixels,
     )
     found = own_images(bundle, record, options) if data is None else other_images(bundle, record, data, options)
     images = found.images

@@ -11,7 +11,8 @@ from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, unknown
 from cnnkit.core.extras import require
 from cnnkit.core.files import read_bytes
-from cnnkit.core.schema import MOST_COUNT, MOST_EPOCHS, Number, brief, first_error
+from cnnkit.core.limits import MOST_COUNT, MOST_EPOCHS
+from cnnkit.core.schema import Number, brief, first_error
 from cnnkit.core.text import from_json
 from cnnkit.figures.curves import Panel, Plot, Series
 from cnnkit.figures.html import html_table

@@ -115,7 +115,8 @@ def _begin(config: RunConfig, output: Path, world: World, given: Given, training
 
 def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
     """Raise UsageError for settings that a run cannot change any more."""
-    free, saved = {*FREE, *DATA, "workers", "tensorboard"}, folder.settings()  # what data hold is compared
+    free = {*FREE, *DATA, "max_pixels", "workers", "tensorboard"}  # what data hold is compared
+    saved = folder.settings()
     try:
         asked = RunConfig(**settings)
     except ValidationError as error:

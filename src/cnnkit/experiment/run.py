@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.core.text import html, printable
 from cnnkit.data import is_handed_in
@@ -63,6 +64,7 @@ class Run:
         data_dir: Path | str | None = None,
         on_bad_image: BadImage = "error",
         workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
         progress: bool = True,
     ) -> Evaluation:
         """Measure the best weights on the run's own test images, or on `data`, as `cnnkit.evaluate` does.
@@ -73,7 +75,13 @@ class Run:
         if own and is_handed_in(bundle.test_data or bundle.data):
             data = self._given.test_data if bundle.test_data else self._given.data
         found = evaluate(
-            self.model, data, data_dir=data_dir, on_bad_image=on_bad_image, workers=workers, progress=progress
+            self.model,
+            data,
+            data_dir=data_dir,
+            on_bad_image=on_bad_image,
+            workers=workers,
+            max_pixels=max_pixels,
+            progress=progress,
         )
         if own:
             self.folder.write_json("test.json", found.to_dict())

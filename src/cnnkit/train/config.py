@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError, unknown
-from cnnkit.core.schema import MOST_COUNT, MOST_EPOCHS, MOST_IMAGES, brief, reason_of
+from cnnkit.core.limits import MOST_COUNT, MOST_EPOCHS, MOST_IMAGES
+from cnnkit.core.schema import brief, reason_of
 
 __all__ = ["MOST_RATE", "TrainConfig", "explain"]
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import read_bytes
-from cnnkit.core.schema import MOST_THREADS, first_error
+from cnnkit.core.limits import MOST_WORKERS
+from cnnkit.core.schema import first_error
 from cnnkit.core.text import from_json
 from cnnkit.ops.layout import FORMATS, MemoryFormat, lay_out
 from cnnkit.ops.max_pool import compile_pooling
@@ -35,7 +36,7 @@ class Plan(BaseModel):
     engine: Literal["torch", "lanes"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     memory_format: MemoryFormat = "channels_last"
-    threads: Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)] | None = None
+    threads: Annotated[int, Field(strict=True, ge=1, le=MOST_WORKERS)] | None = None
     compiled: Annotated[bool, Field(strict=True)] = False
     graph: Annotated[bool, Field(strict=True)] = False
     pooling: Literal["torch", "compiled"] = "torch"

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from torch import Tensor
 
 from cnnkit.core.finite import not_finite
-from cnnkit.core.schema import MOST_EPOCHS, Count, Number, Word, brief, first_error
+from cnnkit.core.limits import MOST_EPOCHS
+from cnnkit.core.schema import Count, Number, Word, brief, first_error
 from cnnkit.core.tensors import some
 from cnnkit.train.step import Stepper
 from cnnkit.train.sums import EpochSums

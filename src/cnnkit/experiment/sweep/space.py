@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cnnkit.core.errors import UsageError, unknown
-from cnnkit.core.schema import MOST_COUNT
+from cnnkit.core.limits import MOST_COUNT
 from cnnkit.train.config import explain
 
 if TYPE_CHECKING:

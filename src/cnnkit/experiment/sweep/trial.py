@@ -23,7 +23,16 @@ from cnnkit.train import ALONE, Callback, EpochRecord, StepRecord
 __all__ = ["ELSEWHERE", "Worker"]
 
 # settings that may be others on another machine
-ELSEWHERE = {"data_dir", "device", "workers", "tensorboard", "checkpoint_steps", "checkpoint_minutes", "keep"}
+ELSEWHERE = {
+    "data_dir",
+    "device",
+    "max_pixels",
+    "workers",
+    "tensorboard",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep",
+}
 
 
 @dataclass(frozen=True)
