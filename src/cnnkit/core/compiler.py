@@ -28,7 +28,7 @@ from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, rem
 from cnnkit.core.kept import cache_folder, private
 from cnnkit.core.places import cache_dir, exposed
 
-__all__ = ["NO_COMPILER", "find_compiler", "load", "texts"]
+__all__ = ["NO_COMPILER", "compiler_version", "find_compiler", "load", "texts"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,12 @@ def find_compiler() -> str | None:
     """Return the C++ compiler: what the variable CXX says, or the first that there is."""
     wanted = os.environ.get("CXX")
     return shutil.which(wanted) if wanted else next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def compiler_version() -> str:
+    """Return the line in which the C++ compiler says what it is; "" if there is none."""
+    compiler = find_compiler()
+    return _version(compiler).partition("\n")[0] if compiler else ""
 
 
 def texts(package: str) -> dict[str, str]:

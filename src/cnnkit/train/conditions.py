@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cnnkit import __version__
+from cnnkit.core.compiler import compiler_version
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.processor import processor, processor_name
 from cnnkit.train.checkpoint import digest
@@ -43,7 +44,10 @@ def conditions(device: torch.device, processes: int, plan: Plan | None = None) -
         "processes": processes,
         "threads": threads,
     }
-    return facts if plan is None else facts | {"plan": plan.model_dump(mode="json")}
+    if plan is None:
+        return facts
+    compiled = plan.engine == "lanes" or plan.pooling == "compiled"
+    return facts | {"plan": plan.model_dump(mode="json"), "compiler": compiler_version() if compiled else ""}
 
 
 def differences(then: Mapping[str, Any], now: Conditions) -> list[str]:
