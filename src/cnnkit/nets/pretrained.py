@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.fetch import fetch, forget
 from cnnkit.core.files import cache_dir
+from cnnkit.core.text import encode
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 
 __all__ = [
@@ -114,8 +114,9 @@ def fetch_weights(url: str) -> tuple[Path, dict[str, Tensor]]:
     What comes first is trusted: its SHA-256 is kept beside it. Raises DataError if it cannot be had, is another file
     than the first one, or holds no weights; then nothing is kept.
     """
-    name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rpartition("/")[2], flags=re.ASCII).lstrip(".")[-100:]
-    path = cache_dir() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16] / (name or "weights")
+    last = re.split(r"[?#]", url)[0].rpartition("/")[2]
+    name = re.sub(r"[^\w.-]", "_", last, flags=re.ASCII).lstrip(".")[-100:] or "weights"
+    path = cache_dir() / "weights" / hashlib.sha256(encode(url)).hexdigest()[:16] / name
     fetch([url], path)
     try:
         return path, read_weights_file(path, url)
