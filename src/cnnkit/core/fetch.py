@@ -19,7 +19,7 @@ from cnnkit.core.console import PatientConsole, progress_bar
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import atomic_write, cannot_write, lock, make_folder, no_follow, read_bytes, sha256, sweep
 from cnnkit.core.http import Attempts, Broken, open_url
-from cnnkit.core.text import printable
+from cnnkit.core.text import encode, printable
 
 __all__ = ["MOST_BYTES", "fetch", "forget"]
 
@@ -137,7 +137,7 @@ class _Wanted:
 def _fetch(url: str, wanted: _Wanted) -> str:
     """Bring the file through a part file that is gone once it has served or proved wrong; return its digest."""
     path = wanted.path
-    partial = path.with_name(f"{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
+    partial = path.with_name(f"{path.name}.{hashlib.sha256(encode(url)).hexdigest()[:8]}.part")
     packed = url.endswith(".gz")
     if not (wanted.digest or wanted.pinned):
         partial.unlink(missing_ok=True)  # nobody could say whether it is of the same file

@@ -82,11 +82,11 @@ def read_torch(path: Path, most: int = MOST_BYTES) -> Any:
     """
     with open_file(path) as file:
         size = _size(file, most)
+        _check_pickles(file, size)
+        file.seek(0)
         try:
-            _check_pickles(file, size)
-            file.seek(0)
             found = torch.load(file, map_location="cpu", weights_only=True)
-        except (ValueError, OSError):
+        except OSError:
             raise
         except pickle.UnpicklingError as error:
             raise ValueError("corrupt, or not written by torch.save") from error

@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.fetch import fetch, forget
 from cnnkit.core.kept import cached_file
+from cnnkit.core.text import encode
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 
 __all__ = [
@@ -50,9 +50,12 @@ SHA256 = (  # of the published files, as far as they are known
     "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
     "1378be20a8e875cf1568b8a71654e704449655e34711a959a38b04fb34905cef",
     "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a",
     "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    "8d451a50bad6b9a83f477126c443716882a17af26e94d338154b058fb2dfd359",
     "a639ec97d7c33b07ae66f0b5fb7d0192f95a3b11b7576c66c0126c2a727c4395",
     "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
+    "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6",
     "cd907fc2a0de2292b2ba2b27d2216bc672d84632d1cf20058d01c0c03b5e020e",
     "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
     "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
@@ -114,8 +117,9 @@ def fetch_weights(url: str) -> tuple[Path, dict[str, Tensor]]:
     What comes first is trusted: its SHA-256 is kept beside it. Raises DataError if it cannot be had, is another file
     than the first one, or holds no weights; then nothing is kept.
     """
-    name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rpartition("/")[2], flags=re.ASCII).lstrip(".")[-100:]
-    path = cached_file("weights", hashlib.sha256(url.encode()).hexdigest()[:16], name or "weights")
+    last = re.split(r"[?#]", url)[0].rpartition("/")[2]
+    name = re.sub(r"[^\w.-]", "_", last, flags=re.ASCII).lstrip(".")[-100:] or "weights"
+    path = cached_file("weights", hashlib.sha256(encode(url)).hexdigest()[:16], name)
     fetch([url], path)
     try:
         return path, read_weights_file(path, url)
