@@ -33,6 +33,7 @@ __all__ = [
 MOST_CHANNELS, MOST_PIXELS, MOST_CLASSES = 2**16, 2**14, 10**6
 MOST_EPOCHS, MOST_IMAGES, MOST_THREADS = 10**6, 2**31 - 1, 1024  # images of a batch, and steps
 MOST_COUNT = 2**53  # what a float holds exactly
+UNSHOWN = ("missing", "extra_forbidden", "value_error", "too_long", "too_short")  # errors that say enough
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
 
@@ -58,7 +59,7 @@ def first_error(error: ValidationError) -> str:
     row = error.errors(include_url=False)[0]
     place = ".".join(map(str, row["loc"]))
     reason = reason_of(row)
-    given = "" if row["type"] in ("missing", "extra_forbidden", "value_error") else f", not {brief(row['input'])}"
+    given = "" if row["type"] in UNSHOWN else f", not {brief(row['input'])}"
     return f"{place}: {reason}{given}".removeprefix(": ")
 
 

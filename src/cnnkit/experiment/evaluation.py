@@ -14,6 +14,8 @@ from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import expanded
 from cnnkit.core.finite import require_finite
+from cnnkit.core.schema import MOST_THREADS
+from cnnkit.core.shape import count
 from cnnkit.core.text import html
 from cnnkit.data import Batches, ImageSet, Reading
 from cnnkit.data.reading import BadImage
@@ -158,7 +160,7 @@ def evaluate(
         image_size=bundle.image_size,
         channels=bundle.in_channels,
         on_bad_image=on_bad_image,
-        workers=workers,
+        workers=workers and count(workers, "workers", MOST_THREADS),
         test_fraction=0.0,  # what is tested is not drawn here
         trainable=False,
         progress=progress,
