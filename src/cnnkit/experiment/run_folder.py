@@ -18,6 +18,7 @@ from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder, read_bytes
 from cnnkit.core.schema import brief
 from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
+from cnnkit.experiment.record import SPLIT
 
 __all__ = ["ENVIRONMENT", "RunFolder", "read_toml"]
 
@@ -49,7 +50,7 @@ class RunFolder:
                 yield cls(draft), path
                 draft.rename(path)
             except CnnkitError as error:  # it names the draft, which is about to go
-                raise CnnkitError(str(error).replace(str(draft), str(path))) from error
+                raise CnnkitError(str(error).replace(str(draft), str(path))) from error.__cause__
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
@@ -87,14 +88,14 @@ class RunFolder:
         return any(self.path.glob(f"{self.checkpoint.stem}*{self.checkpoint.suffix}"))
 
     @property
-    def has_finished_epochs(self) -> bool:
-        """Whether it has rows of metrics."""
-        return (self.path / METRICS).exists()
-
-    @property
     def has_begun(self) -> bool:
         """Whether it has been trained; a run that was stopped before its first checkpoint has not."""
-        return self.has_finished_epochs or self.has_checkpoint
+        return self.has_checkpoint or (self.path / METRICS).exists()
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it has a checkpoint to go on from, or all that it needs to begin."""
+        return self.has_checkpoint or (not self.has_begun and (self.path / SPLIT).exists())
 
     @contextmanager
     def locked(self, wanted: bool = True) -> Iterator[None]:

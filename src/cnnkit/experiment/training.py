@@ -147,7 +147,7 @@ def train_job(
 
 def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None:
     """Let a run go on from its newest checkpoint, or begin if it has none yet, and tell whether that is exact."""
-    if folder.has_finished_epochs and not folder.has_checkpoint:
+    if not folder.can_go_on:
         raise CnnkitError(f"{folder.path} has no checkpoint to go on from; its best weights: --weights {folder.best}")
     wrong, others = trainer.resume({} if folder.has_checkpoint else folder.read_json(ENVIRONMENT), job.changed)
     for problem in wrong:

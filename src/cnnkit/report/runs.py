@@ -67,7 +67,7 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
         facts["test_accuracy"] = _test_accuracy(path)
         over = facts["epochs"] >= asked or _out_of_patience(facts, settings.get("patience"))
         state = "done" if over else "running" if _is_locked(path) else "stopped"
-        if state == "stopped" and folder.has_finished_epochs and not folder.has_checkpoint:
+        if state == "stopped" and not folder.can_go_on:
             raise DataError("no checkpoint: it cannot be resumed")
     except (CnnkitError, OSError) as error:
         problem, state = str(error).removeprefix(printable(f"{path}{os.sep}")), "damaged"
