@@ -91,6 +91,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "image of three sides": ({"image_size": [28, 28, 28]}, "image_size"),
     "no class": ({"classes": []}, "classes"),
     "classes twice": ({"classes": ["cat", "cat"]}, "'cat' is there twice"),
+    "ten million classes": (
+        {"classes": [str(number) for number in range(10**7)]},
+        "classes: Tuple should have at most",
+    ),
     "classes as numbers": ({"classes": [1, 2]}, "classes"),
     "classes in a word": ({"classes": "cat"}, "classes"),
     "format 2": ({"format": 2}, "format 2"),

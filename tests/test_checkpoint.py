@@ -109,7 +109,8 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "optimizer before its first step": (at(*KEPT, 0, "step", value=torch.tensor(-5.0)), "holds what no step comes to"),
     "optimizer in words": (at("stepper", "optimizer", value="adam"), "stepper.optimizer"),
     "other groups": (at("stepper", "optimizer", "param_groups", value=[]), "other groups of weights"),
-    "groups of words": (at("stepper", "optimizer", "param_groups", value=[{"params": "x"}]), "other groups of weights"),
+    "groups of words": (at("stepper", "optimizer", "param_groups", value=[{"params": "x"}]), "param_groups.0.params"),
+    "groups of tensors": (at("stepper", "optimizer", "param_groups", value=[{"params": torch.zeros(2)}]), "params"),
     "an average too many": (at("stepper", "average", value={"steps": 1, "net": {}}), "moving average"),
     "skipped in words": (at("stepper", "skipped", value=["x"]), "stepper.skipped"),
     "skipped to come": (at("stepper", "skipped", value=[99]), "of an epoch, which has 5"),
@@ -218,3 +219,17 @@ def test_what_a_run_wrote_itself_is_taken_up(
     again = trainer(tmp_path, **settings)
     assert again.resume() == ([], [])
     assert everything(again) == everything(run)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [{"scale": -1.0}, {"scale": 0.0}, {"growth_interval": 2.5}, {"_growth_tracker": 2**40}, {"backoff_factor": 0}],
+)
+def test_a_loss_scale_is_checked(tmp_path: Path, scale: dict[str, Any]) -> None:
+    run = trainer(tmp_path, precision="fp16", epochs=1)
+    run.run()
+    assert trainer(tmp_path, precision="fp16", epochs=1).resume() == ([], [])
+    for path in tmp_path.glob("*.ckpt"):
+        rewritten(path, at("stepper", "scaler", value=lambda old: old | scale))
+    with pytest.raises(CnnkitError, match="of its loss scale is"):
+        trainer(tmp_path, precision="fp16", epochs=1).resume()

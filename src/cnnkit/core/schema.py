@@ -22,6 +22,7 @@ __all__ = [
     "reason_of",
 ]
 
+UNSHOWN = ("missing", "extra_forbidden", "value_error", "too_long", "too_short")  # errors that say enough
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
 
@@ -47,7 +48,7 @@ def first_error(error: ValidationError) -> str:
     row = error.errors(include_url=False)[0]
     place = ".".join(map(str, row["loc"]))
     reason = reason_of(row)
-    given = "" if row["type"] in ("missing", "extra_forbidden", "value_error") else f", not {brief(row['input'])}"
+    given = "" if row["type"] in UNSHOWN else f", not {brief(row['input'])}"
     return f"{place}: {reason}{given}".removeprefix(": ")
 
 

@@ -1,5 +1,6 @@
 """A trained net in a folder: `model.safetensors` and a `config.json` that says everything else. No pickle."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,9 +60,8 @@ class Bundle(BaseModel):
     @field_validator("classes")
     @classmethod
     def _different(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        seen: set[str] = set()
-        if twice := next((name for name in classes if name in seen or seen.add(name)), None):  # type: ignore[func-returns-value]
-            raise ValueError(f"{twice!r} is there twice")
+        if twice := [name for name, times in Counter(classes).items() if times > 1]:
+            raise ValueError(f"{brief(twice[0])} is there twice")
         return classes
 
     @model_validator(mode="after")

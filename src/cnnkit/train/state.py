@@ -27,9 +27,13 @@ class _Plain(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class _Group(BaseModel):
+    params: list[Count]  # all else follows from the settings
+
+
 class _Optimizer(_Plain):
     state: dict[Count, dict[Word, Any]]
-    param_groups: list[dict[Word, Any]]
+    param_groups: list[_Group]
 
 
 class _Average(_Plain):
@@ -40,7 +44,7 @@ class _Average(_Plain):
 class _Stepper(_Plain):
     net: Tensors
     optimizer: _Optimizer
-    scaler: dict[Word, Number]
+    scaler: dict[Word, Count | Number]
     average: _Average | None
     skipped: list[Count]
     num_skipped: Count
@@ -97,9 +101,18 @@ def require_fit(state: Mapping[str, Any], stepper: Stepper, steps: int | None, s
         raise ValueError("only one of the two has a moving average of the weights")
     if told.average:
         _require_weights(told.average.net, own["average"]["net"])
-    if own["scaler"] and told.scaler.keys() != own["scaler"].keys():
-        raise ValueError(f"its loss scale has {some(sorted(told.scaler)) or 'nothing'}")
+    if own["scaler"]:
+        _require_scale(told.scaler, own["scaler"])
     _require_optimizer(told.optimizer, stepper.optimizer)
+
+
+def _require_scale(found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    if found.keys() != own.keys():
+        raise ValueError(f"its loss scale has {some(sorted(found)) or 'nothing'}")
+    for name, value in found.items():
+        least = 0 if name == "_growth_tracker" else 1e-30
+        if type(value) is not type(own[name]) or not least <= value < 2**31 + (name == "scale") * 1e38:
+            raise ValueError(f"{name} of its loss scale is {brief(value)}")
 
 
 def _require_weights(found: Tensors, own: Mapping[str, Any]) -> None:
@@ -129,7 +142,7 @@ def _require_tensor(name: str, value: Any, shape: torch.Size, dtype: torch.dtype
 def _require_optimizer(found: _Optimizer, own: torch.optim.Optimizer) -> None:
     """Raise ValueError unless the optimiser's state is one that it could have come to itself."""
     groups = own.state_dict()["param_groups"]
-    if [group.get("params") for group in found.param_groups] != [group["params"] for group in groups]:
+    if [group.params for group in found.param_groups] != [group["params"] for group in groups]:
         raise ValueError("its optimizer has other groups of weights")
     weights = [weight for group in own.param_groups for weight in group["params"]]
     kept = _kept(own)
