@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.finite import require_finite
-from cnnkit.core.limits import MAX_PIXELS, MOST_WORKERS
+from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.places import expanded
-from cnnkit.core.shape import count
 from cnnkit.core.text import html
 from cnnkit.data import Batches, ImageSet, Reading
 from cnnkit.data.reading import BadImage
@@ -161,7 +160,7 @@ def evaluate(
         image_size=bundle.image_size,
         channels=bundle.in_channels,
         on_bad_image=on_bad_image,
-        workers=workers and count(workers, "workers", MOST_WORKERS),
+        workers=workers,
         test_fraction=0.0,  # what is tested is not drawn here
         trainable=False,
         progress=progress,
