@@ -118,7 +118,7 @@ def test_writing_to_the_wrong_place(tmp_path: Path) -> None:
     image = torch.zeros(1, 2, 2, dtype=torch.uint8)
     with pytest.raises(UsageError, match=r"x\.abc: no image format"):
         write_image(tmp_path / "x.abc", image)
-    with pytest.raises(CnnkitError, match="cannot be written"):
+    with pytest.raises(CnnkitError, match=r"cannot write .*x\.png: No such file"):
         write_image(tmp_path / "nowhere" / "x.png", image)
     with pytest.raises(UsageError, match="no image format"):
         write_image(tmp_path / "x.psd", image)

@@ -1,5 +1,6 @@
 """Places on this machine: the user's home, the cache, and the private folder that stands in for it."""
 
+import atexit
 import functools
 import logging
 import os
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 PREFIX, LOCK = "cnnkit-", ".lock"
 LEFT_SECONDS = 60  # a private folder as old as this has been locked by its process, if that is alive
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_HELD: list[object] = []  # the private folder and its lock, as long as the process
+_HELD: list[FileLock] = []  # the lock of the private folder, as long as the process
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -53,11 +54,12 @@ def private_folder() -> Path:
     What killed processes have left behind is removed.
     """
     _sweep(Path(tempfile.gettempdir()))
-    folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
-    lock = FileLock(Path(folder.name) / LOCK)
+    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix=PREFIX)))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    lock = FileLock(folder / LOCK)
     lock.acquire()
-    _HELD.extend((folder, lock))
-    return Path(os.path.realpath(folder.name))
+    _HELD.append(lock)
+    return folder
 
 
 def exposed(folder: Path, root: Path) -> Path | None:

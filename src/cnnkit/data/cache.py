@@ -142,8 +142,8 @@ class PixelCache:
     ) -> dict[str, Entry]:
         """Return what is known of the files but for rows that are not what was written; a line in the log tells them.
 
-        The thumbnails of the `wanted` files are checked and, if they have the size `canvas`, their pixels; of a large file
-        all pixels, but only if it has been touched since.
+        The thumbnails of the `wanted` files are checked and, if they have the size `canvas`, their pixels; a large file
+        of pixels is checked as a whole, but only if it has been touched since.
         """
         used = [files[path] for path in wanted]
         thumbs = self.thumbs.corrupt({entry.thumb for entry in used} - {-1}, workers)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, make_folder, open_file, read_bytes, write_through
+from cnnkit.core.files import atomic_write, make_folder, read_bytes
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.doctor import Diagnosis
 from cnnkit.data.walk import JOURNAL
@@ -107,18 +107,14 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.is_symlink():
-        target.symlink_to(source.readlink())
-        return
-    with open_file(source) as file:
-        try:
-            write_through(target, lambda copy: shutil.copyfileobj(file, copy))
-            shutil.copystat(source, target)
-        except FileExistsError:
-            raise
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+    try:
+        shutil.copy2(source, target, follow_symlinks=False)
+        if not target.is_symlink():
+            with target.open("rb") as file:
+                os.fsync(file.fileno())
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _require_no_links(target: Path, below: Iterable[str]) -> None:
