@@ -171,7 +171,7 @@ def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Datas
     paths = [path for split in folder.splits.values() for path in split.paths]
     labels = torch.tensor([label for split in folder.splits.values() for label in split.labels], dtype=torch.int64)
     opened = open_images(root, paths, options, table)
-    if opened.problems and options.on_bad_image == "error":
+    if opened.problems and (options.on_bad_image == "error" or not opened.paths):
         raise _unreadable(root / table, len(paths), opened.problems)
     there = set(opened.paths)
     good = torch.tensor([path in there for path in paths], dtype=torch.bool)
