@@ -137,5 +137,5 @@ def test_weights_of_another_net(tmp_path: Path) -> None:
     save_bundle(tmp_path / "best", create("lenet"), bundle())
     config = tmp_path / "best" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"net": "lenet_bn"}))
-    with pytest.raises(CnnkitError, match="the weights are not those of lenet_bn"):
+    with pytest.raises(CnnkitError, match="not the weights of lenet_bn"):
         load(tmp_path)

@@ -420,7 +420,7 @@ def test_of_many_filters_the_first_are_shown(cli: Cli, monkeypatch: pytest.Monke
         (["features", "lenet", "small.png", "--channels", "0"], 2, ["channels must be an int >= 1, not 0"]),
         (["features", "lenet", "small.png", "--device", "gpu"], 2, ["device 'gpu' cannot be used"]),
         (["filters", "lenet", "--layer", "head"], 2, ["there is no convolution in head"]),
-        (["filters", "lenet", "--output", "no/x.png"], 1, ["no/x.png: cannot be written"]),
+        (["filters", "lenet", "--output", "no/x.png"], 1, ["no/x.png: No such file or directory"]),
     ],
 )
 def test_bad_input_is_one_clear_line(cli: Cli, arguments: list[str], code: int, words: list[str]) -> None:
