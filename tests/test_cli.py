@@ -265,7 +265,11 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["anatomy", "lenet", "--input", "1x15x28"], 2, ["at least 16 x 16, not 15 x 28"]),
         (["filter", "nowhere.png", "--kernel", "blur"], 3, ["nowhere.png: no such file"]),
         (["filter", "nowhere.png", "--kernel", "blur", "--output", "small.png"], 3, ["nowhere.png: no such file"]),
-        (["filter", "small.png", "--kernel", "[[1]]", "--output", "no/x.png"], 1, ["no/x.png: No such file or directory"]),
+        (
+            ["filter", "small.png", "--kernel", "[[1]]", "--output", "no/x.png"],
+            1,
+            ["no/x.png: No such file or directory"],
+        ),
         (["filter", "file", "--kernel", "blur"], 3, ["file: not an image"]),
         (["filter", "small.png", "--kernel", "blurr"], 2, ["unknown kernel 'blurr'", "did you mean 'blur'"]),
         (["filter", "small.png", "--kernel", "edge"], 2, ["window of 3 x 3 is larger", "2 x 2"]),

@@ -336,7 +336,7 @@ def test_a_name_that_only_torchvision_has_means_its_network() -> None:
         (lambda: cnnkit.nets.resnet(depth=20), "unknown depth 20; .*known: 101, 152, 18, 34, 50"),
         (lambda: create("densenet", pool="median"), "unknown transition pooling 'median'"),
         (lambda: create("resnet18", decay=2), "decay must be between 0 and 1, not 2"),
-        (lambda: create("alexnet", dropout=1.5), "alexnet cannot be built with .*1.5.*dropout probability"),
+        (lambda: create("alexnet", dropout=1.5), "alexnet with .*1.5.* cannot be built: dropout probability"),
         (lambda: create("lenet", num_classes=0), "num_classes must be .* not 0"),
         (lambda: create("lenet", in_channels=-1), "in_channels must be .* not -1"),
         (lambda: create("lenet", image_size=(28, 28, 3)), "image_size must be"),

@@ -238,7 +238,7 @@ def test_statistics_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
     run.trainer.net[1].register_forward_pre_hook(
         lambda module, args: None if module.training else (args[0] * float("inf"),)
     )
-    with pytest.raises(CnnkitError, match=r"the 1\.running_mean is nan in epoch 1 after step 13"):
+    with pytest.raises(CnnkitError, match=r"the weights hold NaN: 1\.running_mean, in epoch 1 after step 13"):
         run.run()
     assert run.best == {}
     assert load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 1

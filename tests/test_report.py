@@ -367,7 +367,7 @@ DAMAGE = {
     "rows a folder": (lambda run: ((run / "metrics.jsonl").unlink(), (run / "metrics.jsonl").mkdir()), "metrics.jsonl"),
     "test torn": (write("test.json", '{"accuracy": 0.'), "test.json"),
     "test without accuracy": (write("test.json", "{}"), "accuracy is None"),
-    "test a list": (write("test.json", "[]"), "accuracy is None"),
+    "test a list": (write("test.json", "[]"), "test.json"),
     "begun and no more": (only("config.toml"), "no checkpoint"),
     "checkpoint alone": (only("last.ckpt"), "config.toml"),
 }

@@ -387,13 +387,13 @@ def test_a_batch_that_fits_follows_the_free_memory(monkeypatch: pytest.MonkeyPat
     net = create("lenet").train()
     sizes = []
     for free in (2**24, 2**26, 2**40):
-        monkeypatch.setattr(memory, "_free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
         sizes.append(fitting_batch(net, (1, 28, 28), 54_000, config()))
     assert sizes[0] < sizes[1] < sizes[2] == 1024
     assert all(size & (size - 1) == 0 for size in sizes)
     assert fitting_batch(net, (1, 28, 28), 1300, config()) == 64, "an epoch has twenty steps"
     assert fitting_batch(net, (1, 28, 28), 70, config()) == 16
-    monkeypatch.setattr(memory, "_free_bytes", lambda device: 10**6)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**6)
     with pytest.raises(UsageError, match="not even two images"):
         fitting_batch(net, (1, 28, 28), 54_000, config())
     assert net.training

@@ -150,7 +150,9 @@ def test_what_all_trials_would_share_ends_it_at_once(
 
 
 def test_it_needs_a_network_and_trials(cli: Cli) -> None:
-    one_line(cli("sweep", "-c", write(LR), "--trials", 0), 2, "--trials must be at least 1, not 0")
+    one_line(
+        cli("sweep", "-c", write(LR), "--trials", 0), 2, "--trials must be at least 1 and at most 1,000,000, not 0"
+    )
     one_line(cli("sweep", "-c", write(LR, "epochs = 1"), "--trials", 1), 2, "which network?", "cnnkit sweep NET")
     assert search(cli, "lenet", "--trials", 1)[0]["state"] == "complete"
 

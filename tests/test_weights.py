@@ -200,12 +200,16 @@ def test_a_file_in_the_place_of_a_download_is_told_apart(
     right = place.with_name(f"resnet18-{digest}.pth")
     place.rename(right)
     monkeypatch.setitem(WEIGHTS, "resnet18.tv", replace(WEIGHTS["resnet18.tv"], file=right.name))
-    assert "the head is new, for 10 classes" in start(cli, "resnet18.tv", "--weights", "True", "--image-size", 32)
-    Path("run.toml").write_text("weights = true\nepochs = 1\nimage_size = 32\nbatch_size = 64\n")
+    assert "the head is new, for 10 classes" in start(
+        cli, "resnet18.tv", "--weights", "True", "--image-size", 32, "--validation", 0.9
+    )
+    Path("run.toml").write_text("weights = true\nepochs = 1\nimage_size = 32\nbatch_size = 64\nvalidation = 0.9\n")
     assert cli("train", "resnet18.tv", "--config", "run.toml").code == 0
     bundle = cnnkit.load("runs/resnet18.tv-digits-1").bundle
     assert bundle.mean == WEIGHTS["resnet18.tv"].mean
-    out = start(cli, "resnet18.tv", "--weights", right, "--image-size", 32)  # the published file, by its name
+    out = start(
+        cli, "resnet18.tv", "--weights", right, "--image-size", 32, "--validation", 0.9
+    )  # the published file, by its name
     assert "the head is new" in out
     assert cnnkit.load("runs/resnet18.tv-digits-3").bundle.mean == WEIGHTS["resnet18.tv"].mean
 

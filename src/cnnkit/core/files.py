@@ -228,7 +228,7 @@ def cannot_write(path: Path, error: OSError | NotImplementedError, verb: str = "
     """Return the error that says what cannot be written, why, and what to do."""
     code: int = getattr(error, "errno", None) or 0
     reason = str(getattr(error, "strerror", None) or error)
-    kept = "the earlier one is kept; " if code in FULL and is_file(path) else ""
+    kept = "the earlier one is kept; " if code in FULL and os.path.lexists(path) else ""
     remedy = REMEDIES.get(code)
     if in_cache(path):
         remedy = " or ".join(filter(None, [remedy, "set $CNNKIT_CACHE to another folder"]))

@@ -16,9 +16,10 @@ def free_bytes(device: torch.device) -> int:
     if (meminfo := Path("/proc/meminfo")).exists():  # counts what caches would give back
         rows = dict(line.split(":") for line in meminfo.read_text().splitlines())
         free = [1024 * int(rows["MemAvailable"].split()[0])]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")  # of a container
-    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdecimal():
-        free.append(int(most) - int(used.read_text()))
+    limit, used, parts = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current", "stat"))  # a container's
+    if limit.exists() and used.exists() and parts.exists() and (most := limit.read_text().strip()).isdecimal():
+        cached = dict(line.split() for line in parts.read_text().splitlines()).get("inactive_file", 0)
+        free.append(int(most) - int(used.read_text()) + int(cached))
     return min(free)
 
 
