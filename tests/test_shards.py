@@ -582,6 +582,9 @@ def test_ways_to_name_shards(shards: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert is_shards("https://host/x-{0..9}.tar")
     assert not is_shards("digits")
     assert not is_shards("photos")
+    for spec in ("x-{0..1000000000000}.tar", f"x-{{0..{'9' * 5000}}}.tar", "{0..9999}{0..9999}.tar", "{a}" * 20_000):
+        with pytest.raises(DataError, match="braces"):
+            expand(spec)
     assert sorted(expand("a{b{1..2},c}-{8..9}.tar")) == [f"a{x}-{n}.tar" for x in ("b1", "b2", "c") for n in (8, 9)]
 
 

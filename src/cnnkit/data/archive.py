@@ -226,6 +226,8 @@ def _in_zip(file: Metered, account: _Account) -> Iterator[tuple[_Member, int]]:
         file.trust()
         found = []
         for info in archive.infolist():
+            if info.compress_type == zipfile.ZIP_LZMA:  # its window may take gigabytes, and nothing limits it
+                raise NotImplementedError("LZMA within a zip is not read; pack it as .tar.xz")
             is_file = (info.external_attr >> 16) & 0o170000 in (0, 0o100000)
             member = _Member(info.filename, info.file_size, partial(archive.open, info) if is_file else None)
             if not info.is_dir():
