@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cnnkit.core.compiler import find_compiler
+from cnnkit.core.kept import read_record
 from cnnkit.nets import create
 from cnnkit.ops import race
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune
@@ -43,7 +44,7 @@ def test_a_plan_is_chosen_once_and_found_again(
     chosen = choose_plan(net, IMAGE, 4, MANY, config)
     assert chosen.precision in (["fp32", "bf16"] if precision == "auto" else [precision])
     [file] = (tmp_path / "cache/plans").iterdir()
-    assert read_plan(file) == chosen
+    assert read_record(file, choose.PLAN) == chosen
     monkeypatch.setattr(choose, "Contest", None)
     assert choose_plan(net, IMAGE, 4, MANY, config) == chosen
     with pytest.raises(TypeError):  # other batches are another question
@@ -195,7 +196,7 @@ def test_of_two_that_choose_at_once_the_first_ones_counts(tmp_path: Path) -> Non
         writer.join()
     for later in plans[1:]:
         choose._keep_first(file, later)
-    assert read_plan(file) == plans[0]
+    assert read_record(file, choose.PLAN) == plans[0]
     assert [path.name for path in file.parent.iterdir()] == ["one.json"]
 
 

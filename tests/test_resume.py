@@ -28,7 +28,8 @@ from test_division import image, photos, record
 
 RUN = Path("runs/lenet-digits-1")
 PHOTOS = Path("runs/lenet-photos-1")
-SHORT = ["--epochs", 2, "--batch-size", 8, "--plan", "off", "--device", "cpu"]
+STEADY = ("--schedule", "constant")
+SHORT = ["--epochs", 2, "--batch-size", 8, "--plan", "off", "--device", "cpu", *STEADY]
 EXACT = "exact: the same images, settings, versions, processor and threads"
 
 
@@ -134,7 +135,7 @@ def test_no_room_for_the_folder_leaves_none(cli: Cli, monkeypatch: pytest.Monkey
     )
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
     assert done.returncode == 1, done
-    assert "cannot write runs/lenet-digits-1/config.toml: File too large" in done.stderr
+    assert "cannot make a run folder in runs: File too large; make room" in done.stderr
     assert list(Path("runs").iterdir()) == []
 
 
@@ -154,6 +155,23 @@ def test_a_draft_of_a_killed_process_takes_no_number_for_long() -> None:
     assert sorted(path.name for path in Path("runs").iterdir()) == [".run-2.new", "run-1", "run-3"]
 
 
+def test_drafts_and_corrupt_neighbours_are_no_runs(cli: Cli) -> None:
+    assert cli("train", "lenet", "--epochs", 1, *STEADY).code == 0
+    shutil.copytree(RUN, "runs/.lenet-digits-2.new")
+    corrupt = Path("runs/other-1")
+    corrupt.mkdir()
+    (corrupt / "environment.json").write_text("{")
+    (RUN / "environment.json").write_text(json.dumps({"job": "mine"}))
+    assert [run.path for run in RunFolder.of_job(Path("runs"), "mine")] == [RUN]
+    assert "lenet-digits-1/best" in cli("train", "--resume", "--epochs", 2).out
+
+
+def test_a_schedule_that_is_stretched_is_not_exact(cli: Cli) -> None:
+    assert cli("train", "lenet", "--epochs", 1).code == 0
+    result = cli("train", "--resume", "--epochs", 2)
+    assert "not exact: epochs 2 instead of 1" in result.out, result
+
+
 def test_lost_checkpoints_are_no_beginning(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     for checkpoint in RUN.glob("*.ckpt"):
@@ -167,11 +185,11 @@ def test_lost_checkpoints_are_no_beginning(cli: Cli) -> None:
 
 
 def test_what_the_bits_depend_on_is_compared(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli("train", "lenet", "--epochs", 1).code == 0
+    assert cli("train", "lenet", "--epochs", 1, *STEADY).code == 0
     epochs = iter(range(2, 20))
 
-    def resumed() -> str:
-        result = cli("train", "--resume", RUN, "--epochs", next(epochs))
+    def resumed(*flags: object) -> str:
+        result = cli("train", "--resume", RUN, "--epochs", next(epochs), *flags)
         assert result.code == 0, result
         [line] = [line for line in result.out.splitlines() if line.startswith("resumed")]
         assert line in (RUN / "log.txt").read_text()
@@ -181,6 +199,7 @@ def test_what_the_bits_depend_on_is_compared(cli: Cli, monkeypatch: pytest.Monke
     torch.set_num_threads(2)
     assert resumed() == "resumed at epoch 3, step 0, not exact: threads 2 instead of 1"
     assert EXACT in resumed()
+    assert resumed("--accumulate", 2).endswith("not exact: accumulate 2 instead of 1")
     monkeypatch.setenv(FORCED[0], "default")
     assert resumed().endswith("not exact: other instructions or caches of the processor")
     plan = json.loads((RUN / "plan.json").read_text())
@@ -244,6 +263,43 @@ def test_changed_images_are_refused_unless_allowed(
     assert EXACT in again.out, again
 
 
+def test_several_changes_are_told_together(cli: Cli) -> None:
+    photos()
+    assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
+    gone, moved = list(record()["train"])[:2]
+    delete(Path("photos", gone))
+    other_class(Path("photos", moved))
+    refused = cli("train", "--resume", PHOTOS, "--epochs", 3)
+    one_line(refused, 3, f"gone or replaced (1): {gone}", f"of another class now (1): dog/moved-{Path(moved).name}")
+
+
+def test_changed_images_are_not_forgotten_before_they_are_trained_on(cli: Cli) -> None:
+    """The process is killed when it has written down the new images, and before it has saved what they made of it."""
+    photos()
+    assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
+    Path("photos", next(iter(record()["train"]))).unlink()
+    before = (PHOTOS / "last.ckpt").read_bytes(), (PHOTOS / "last.1.ckpt").read_bytes()
+    assert cli("train", "--resume", PHOTOS, "--epochs", 3, "--allow-changed-data").code == 0
+    for name, content in zip(("last.ckpt", "last.1.ckpt"), before, strict=True):
+        (PHOTOS / name).write_bytes(content)
+    assert "not exact: the images have changed" in cli("train", "--resume", PHOTOS, "--epochs", 3).out
+
+
+def test_other_validation_arrays_are_a_change(capsys: pytest.CaptureFixture[str]) -> None:
+    photos()
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (20, 12, 12, 3), np.uint8), np.array(["cat", "dog"] * 10)
+    given: dict[str, Any] = {"device": "cpu", "schedule": "constant", "batch_size": 8}
+    run = cnnkit.fit("lenet", "photos", validation_data=(images, labels), epochs=1, **given)
+    with pytest.raises(DataError, match="handed in from Python is not what the run was split from"):
+        cnnkit.fit(resume=run.path, validation_data=(images[::-1], labels), epochs=2)
+    capsys.readouterr()
+    cnnkit.fit(resume=run.path, validation_data=(images[::-1], labels), epochs=2, allow_changed_data=True)
+    assert "not exact: the images have changed" in capsys.readouterr().out
+    cnnkit.fit(resume=run.path, validation_data=(images[::-1], labels), epochs=3)
+    assert EXACT in capsys.readouterr().out
+
+
 def test_the_epoch_under_way_begins_anew_on_other_images(cli: Cli) -> None:
     photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT, "--max-time", 1e-9).code == 0
@@ -285,7 +341,7 @@ def test_idx_files_are_compared_by_content(what: str, cli: Cli) -> None:
     }
     test = {name.replace("train", "t10k"): values[:20] for name, values in train.items()}
     folder = write_set(Path("idx"), **train, **test)
-    assert cli("train", "lenet", "--data", "mnist", "--data-dir", folder, "--epochs", 1).code == 0
+    assert cli("train", "lenet", "--data", "mnist", "--data-dir", folder, "--epochs", 1, *STEADY).code == 0
     run = Path("runs/lenet-mnist-1")
     assert EXACT in cli("train", "--resume", run, "--epochs", 2).out
     write_set(folder, **test, **(train | {what: train[what][::-1]}))
@@ -298,7 +354,7 @@ def test_idx_files_are_compared_by_content(what: str, cli: Cli) -> None:
 def test_arrays_are_compared_and_may_be_others(capsys: pytest.CaptureFixture[str]) -> None:
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 3
-    given: dict[str, Any] = {"epochs": 1, "device": "cpu"}
+    given: dict[str, Any] = {"epochs": 1, "device": "cpu", "schedule": "constant"}
     run = cnnkit.fit("lenet", (images, labels), **given)
     with pytest.raises(DataError, match="allow-changed-data"):
         cnnkit.fit("lenet", (images[::-1], labels), resume=run.path, epochs=2)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from cnnkit.core.errors import CnnkitError
+from cnnkit.core.files import make_folder
 from cnnkit.core.places import cache_dir
 from cnnkit.core.text import encode, without_passwords
 
@@ -38,14 +40,14 @@ def describe(error: Exception) -> str:
     cut = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
     told = f"unexpected error: {name}{f': {cut}' if cut else ''}; this is a bug in cnnkit"
     for place in PLACES:
-        with suppress(OSError, RuntimeError):  # no home, no room, no rights: the next one
+        with suppress(OSError, CnnkitError):  # no home, no room, no rights: the next one
             return f"{told}; the full report is in {_write(place(), error)}"
     return f"{told}; its report cannot be written: CNNKIT_DEBUG=1 prints it"
 
 
 def _write(folder: Path, error: Exception) -> str:
     """Write the report into a file of its own in the folder; raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, 0o755)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     lines = [
         f"cnnkit stopped on {now} by an error that it did not expect.",

@@ -92,7 +92,7 @@ def load(what: str, source: Mapping[str, str], symbols: tuple[str, ...], flags: 
 def _found_or_made(code: _Code) -> ctypes.CDLL:
     cache = cache_dir()
     kept = Path(os.path.realpath(cache / FOLDER))
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # what is corrupt is told when it is compiled anew
         if not exposed(kept, Path(os.path.realpath(cache))) and (library := _found(code, kept)):
             return library
     folder = Path(os.path.realpath(cache_folder(FOLDER, mode=0o700)))
@@ -112,18 +112,14 @@ def _found_or_made(code: _Code) -> ctypes.CDLL:
 
 
 def _found(code: _Code, folder: Path) -> ctypes.CDLL | None:
-    """Return the library that is kept in a folder; None, with a line in the log, if it is not what was kept."""
+    """Return the library that is kept in a folder, if there is one; raises OSError and ValueError for a corrupt one."""
     path, beside = code.in_folder(folder)
     if not os.path.lexists(path):
         return None
-    try:
-        content = _read(path)
-        if _read(beside).decode() != hashlib.sha256(content).hexdigest():
-            raise ValueError("its SHA-256 is another")
-        return _opened(code, path, content)
-    except (OSError, ValueError) as error:
-        log.warning("%s is corrupt (%s): it is compiled anew", path, getattr(error, "strerror", None) or error)
-        return None
+    content = _read(path)
+    if _read(beside).decode() != hashlib.sha256(content).hexdigest():
+        raise ValueError("its SHA-256 is another")
+    return _opened(code, path, content)
 
 
 def _read(path: Path) -> bytes:
@@ -131,7 +127,7 @@ def _read(path: Path) -> bytes:
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with open(number, "rb") as file:  # noqa: PTH123  it is open
         found = os.fstat(number)
-        owners = (0, os.geteuid()) if hasattr(os, "geteuid") else (found.st_uid,)
+        owners = (0, os.geteuid()) if os.name == "posix" else (found.st_uid,)
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners or found.st_mode & 0o022:
             raise OSError(errno.EPERM, "others can write it", str(path))
         return file.read()
@@ -168,8 +164,12 @@ def _made(code: _Code, folder: Path) -> ctypes.CDLL:
         )
     _sweep(folder)
     with lock(folder / f".{code.name}.lock"):
-        if library := _found(code, folder):  # another process has made it meanwhile
-            return library
+        try:
+            if library := _found(code, folder):  # another process has made it meanwhile
+                return library
+        except (OSError, ValueError) as error:
+            path, reason = code.in_folder(folder)[0], getattr(error, "strerror", None) or error
+            log.warning("%s is corrupt (%s): it is compiled anew", path, reason)
         with tempfile.TemporaryDirectory(
             dir=folder, prefix=f".{code.name}.", suffix=".new", ignore_cleanup_errors=True
         ) as place:

@@ -4,6 +4,7 @@ import errno
 import gzip
 import hashlib
 import logging
+import os
 import re
 import shutil
 import zlib
@@ -228,6 +229,8 @@ class _Part:
                         raise self.refused("sent more")
                     file.write(block)
                     bar.advance(task, len(block))
+                file.flush()
+                os.fsync(file.fileno())
             if size < (self.length or 0):
                 raise Broken("the server sent less than it had said")
 

@@ -207,11 +207,16 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes left that were killed while they wrote `path`; for who alone may write it now."""
-    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * RANDOM}}}\.(tmp|new|old)")
+    """Remove what processes left that were killed while they wrote `path`; for who alone may write it now.
+
+    Where one had just moved the earlier `path` away, that takes its place again.
+    """
+    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.(tmp|new|old)")
     with suppress(OSError):
         for other in list(path.parent.iterdir()):
-            if left.fullmatch(other.name):
+            if found := left.fullmatch(other.name):
+                if found[1] == "old" and not os.path.lexists(path):
+                    other.rename(path)
                 remove(other)
 
 

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
 from cnnkit.core.errors import DataError, UsageError
 
-__all__ = ["LEAST_BYTES", "PAUSES", "Answer", "Attempts", "Broken", "checked_url", "is_url", "open_url", "patience"]
+__all__ = ["LEAST_BYTES", "PAUSES", "Answer", "Attempts", "Broken", "checked_url", "open_url", "patience"]
 
 # A modem of 1,200 baud brings twice as much: large files over slow lines take their time, there is no deadline for a
 # whole file, and only what hardly comes at all counts as broken. All attempts together take some 65 seconds.
@@ -31,11 +31,6 @@ MOST_REDIRECTS = 5
 BUSY = (408, 429)  # answers below 500 that are worth another attempt
 PART = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/(?:([0-9]{1,18})|\*)")
 WORDS = 200  # letters of what a server says, in an error
-
-
-def is_url(place: str) -> bool:
-    """Say whether a place is a URL, of any scheme."""
-    return re.match(r"[a-z][a-z0-9+.-]*://", place, re.IGNORECASE) is not None
 
 
 def patience() -> float:

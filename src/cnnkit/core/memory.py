@@ -1,19 +1,20 @@
 """How much memory is left, and how its end shows."""
 
-import os
 from pathlib import Path
 
 import torch
 
 __all__ = ["free_bytes", "is_about_memory"]
 
+UNKNOWN = 2**63 - 1  # bytes, where the system does not say
+
 
 def free_bytes(device: torch.device) -> int:
     """Return how many bytes of memory a device has left; of the CPU, what a container may take."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
-    if (meminfo := Path("/proc/meminfo")).exists():  # counts what caches would give back
+    free = [UNKNOWN]
+    if (meminfo := Path("/proc/meminfo")).exists():  # Linux; counts what caches would give back
         rows = dict(line.split(":") for line in meminfo.read_text().splitlines())
         free = [1024 * int(rows["MemAvailable"].split()[0])]
     limit, used, parts = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current", "stat"))  # a container's

@@ -68,7 +68,7 @@ def exposed(folder: Path, root: Path) -> Path | None:
     Both are real paths, without links. Each folder must belong to the user or the system, and be closed to writing by
     a group or by others; above `root`, one that is sticky, as /tmp is, may be open. Raises OSError for a missing one.
     """
-    if not hasattr(os, "geteuid"):  # rights of another kind
+    if os.name != "posix":  # rights of another kind
         return None
     for one in (folder, *folder.parents):
         found = one.lstat()
@@ -99,7 +99,7 @@ def _sweep(parent: Path) -> None:
     for left in parent.glob(f"{PREFIX}*/{LOCK}"):
         with suppress(OSError, Timeout):
             found = left.parent.lstat()
-            mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            mine = stat.S_ISDIR(found.st_mode) and (os.name != "posix" or found.st_uid == os.geteuid())
             if mine and time.time() - found.st_mtime > LEFT_SECONDS:
                 with FileLock(left, timeout=0):
                     shutil.rmtree(left.parent, ignore_errors=True)

@@ -6,7 +6,18 @@ from pathlib import Path
 
 __all__ = ["FORCED", "processor", "processor_name"]
 
-VARYING = ("processor", "cpu MHz", "apicid", "initial apicid", "core id", "bogomips", "physical id", "siblings")
+VARYING = (
+    "processor",
+    "cpu MHz",
+    "apicid",
+    "initial apicid",
+    "core id",
+    "bogomips",
+    "physical id",
+    "siblings",
+    "microcode",
+    "bugs",
+)
 # variables that keep libraries from some of its instructions, or choose their ways of computing
 FORCED = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 

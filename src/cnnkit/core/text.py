@@ -25,6 +25,7 @@ __all__ = [
     "from_json",
     "from_toml",
     "html",
+    "is_url",
     "markdown",
     "printable",
     "shell",
@@ -69,6 +70,11 @@ def html(text: object) -> str:
 def markdown(text: object) -> str:
     """Return text for Markdown, where no sign in it means more than itself."""
     return MARKDOWN.sub(r"\\\g<0>", printable(text))
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is a URL, of any scheme, and not the path of a file."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
 
 
 def shell(text: object) -> str:

@@ -18,7 +18,6 @@ import numpy as np
 from filelock import Timeout
 from pydantic import BaseModel, Field, StrictBool, StrictInt, TypeAdapter, model_validator
 
-from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, read_bytes, sweep
 from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.data.files import Stamp, stamp
@@ -197,10 +196,12 @@ class PixelCache:
                     self._append(decoded)
                 finally:
                     self._commit()
-        except (OSError, CannotWrite) as error:
+        except CannotWrite:
             self._drop()
-            reason = error.reason if isinstance(error, CannotWrite) else error.strerror
-            raise CnnkitError(f"cannot write into {self.place}: {reason}; make room, or set $CNNKIT_CACHE") from error
+            raise
+        except OSError as error:
+            self._drop()
+            raise cannot_write(self.place, error) from error
 
     def save(self) -> None:
         """Keep what `begin` was told; raises CnnkitError."""

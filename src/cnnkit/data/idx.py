@@ -67,8 +67,8 @@ def _array(file: io.BufferedIOBase, most: int, name: str) -> np.ndarray:
     told = f"{by(*shape[:4])}{' x ...' if rank > 4 else ''} values take {expected:,} bytes"
     if expected > MOST_BYTES:
         raise DataError(f"{name}: refused: {told}, more than {MOST_BYTES:,}")
-    content = bytearray(min(expected, most))
-    view, present = memoryview(content), 0
+    content = np.empty(min(expected, most), np.uint8)  # takes memory as it is filled
+    view, present = memoryview(content.data), 0
     while present < len(content) and (count := file.readinto(view[present:])):
         present += count
     if present < expected:
@@ -76,7 +76,7 @@ def _array(file: io.BufferedIOBase, most: int, name: str) -> np.ndarray:
     if file.read(1):
         raise DataError(f"{name}: the IDX payload has bytes left over: {told}, there are more")
     try:
-        values = np.frombuffer(content, dtype)
+        values = content.view(dtype)
         return values.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
     except ValueError as error:
         raise DataError(f"{name}: no array has the dimensions in the IDX header ({error})") from error

@@ -7,7 +7,8 @@ from typing import Any
 
 from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.files import MOST_BYTES, open_file
-from cnnkit.core.http import Answer, Attempts, Broken, is_url, open_url
+from cnnkit.core.http import Answer, Attempts, Broken, open_url
+from cnnkit.core.text import is_url
 from cnnkit.data.files import await_tick, stamp
 
 __all__ = [

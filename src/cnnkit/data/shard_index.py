@@ -13,10 +13,10 @@ import numpy as np
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import atomic_write, sha256
-from cnnkit.core.http import checked_url, is_url
+from cnnkit.core.http import checked_url
 from cnnkit.core.kept import cached_file
 from cnnkit.core.places import expanded
-from cnnkit.core.text import from_json, to_json
+from cnnkit.core.text import from_json, is_url, to_json
 from cnnkit.data.remote import exists, read_all
 from cnnkit.data.splits import SPLITS, split_of
 from cnnkit.data.tar import read_tars

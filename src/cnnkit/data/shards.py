@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.http import is_url
 from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.parallel import processors
 from cnnkit.core.places import expanded
+from cnnkit.core.text import is_url
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.reading import BadImage
 from cnnkit.data.shard_images import ShardImages

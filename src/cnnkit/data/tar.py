@@ -17,11 +17,10 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, TypeAda
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import CannotWrite, atomic_write, lock, sweep
-from cnnkit.core.http import is_url
 from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
-from cnnkit.core.text import from_json, whole_number
+from cnnkit.core.text import from_json, is_url, whole_number
 from cnnkit.data.files import LARGEST
 from cnnkit.data.formats import SUFFIXES
 from cnnkit.data.images import Header, read_header

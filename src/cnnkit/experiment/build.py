@@ -85,8 +85,6 @@ class Job:
     bundle: Bundle
     stem: str
     """What its run folder is called after."""
-    changed: bool = False
-    """Whether the images of a run that goes on are others than before."""
 
     def with_places(self, places: dict[str, str], in_bundle: dict[str, str]) -> "Job":
         """Return the job with its data found elsewhere from now on."""
@@ -117,7 +115,7 @@ def prepare(
         Augment(config.augment, size or (1, 1))  # a wrong name is told before the data are read
     device = pick_device(config.device, world.local_rank)
     config = config.model_copy(update=places(config))
-    start = None if earlier and earlier.has_begun else open_start(config)
+    start = None if earlier and world.share(earlier.has_begun) else open_start(config)
     told = read_start(earlier) if earlier else {}
     record = own_record(earlier.path) if earlier else None
     before = start.before if start else NEVER
@@ -174,7 +172,6 @@ def prepare(
         (*dataset.remarks, *division.remarks, *weak),
         bundle,
         f"{type(given.net).__name__.lower() if given.net else config.net}-{Path(dataset.name).name}",
-        changed=record is not None and division.record != record,
     )
 
 

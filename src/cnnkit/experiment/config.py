@@ -8,11 +8,10 @@ from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.http import is_url
 from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS, MOST_COUNT, MOST_PIXELS, MOST_WORKERS
 from cnnkit.core.places import expanded
 from cnnkit.core.schema import Argument
-from cnnkit.core.text import from_json
+from cnnkit.core.text import from_json, is_url
 from cnnkit.experiment.recipes import recipe
 from cnnkit.experiment.run_folder import read_toml
 from cnnkit.train.config import TrainConfig, explain

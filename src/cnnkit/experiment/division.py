@@ -95,12 +95,15 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
     listed = {part: _listed(record, part, pool) for part in PARTS}
     found = {part: _found(pools[part], listed[part]) for part in PARTS}  # what has no names is listed nowhere
     gone = found["train"][1] + found["validation"][1]
-    others = [] if gone else _of_other_classes(record, pools, found)
+    others = _of_other_classes(record, pools, found)
     changes = [
         f"images that the run trains on or chooses by are {what} ({len(names):,}): {_some(names)}"
         for what, names in (("gone or replaced", gone), ("of another class now", others))
         if names
     ]
+    handed = _handed_in(dataset)
+    if record.get("data_sha256", handed) != handed:
+        changes.append("what was handed in from Python is not what the run was split from")
     if changes and not allow_changed:
         raise DataError(f"{config.data}: {'; '.join(changes)}; {PUT_BACK}")
     if gone:
@@ -109,12 +112,9 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
     training, validation, test = (
         pools[part].subset(found[part][0]) if pools[part].names else pools[part] for part in PARTS
     )
-    now = {"train_sha256": training.digest(), "data_sha256": _handed_in(dataset)}
-    if not allow_changed and any(record.get(name, value) != value for name, value in now.items()):
-        raise _other_data(config)
     remarks = (*changes, *about_missing(found["test"][1]))
     if changes:
-        record = _amended(record, training, validation)
+        record = _amended(record, training, validation, handed)
     return Division(training, validation, test if len(test) else None, record, remarks)
 
 
@@ -195,20 +195,22 @@ def _labels(parts: Mapping[str, ImageSet | None]) -> dict[str, list[int]]:
 
 def _of_other_classes(record: Record, pools: Mapping[str, ImageSet], found: Mapping[str, Found]) -> list[str]:
     """Return the names of the images whose class is not what the record says, if it says any."""
-    return [
-        pools[part].names[row]
-        for part, labels in record.get("labels", {}).items()
-        for row, label in zip(found[part][0].tolist(), labels, strict=True)
-        if pools[part].labels[row] != label
-    ]
+    names: list[str] = []
+    for part, labels in record.get("labels", {}).items():
+        rows, gone = found[part]
+        there = [label for name, label in zip(record[part], labels, strict=True) if name not in set(gone)]
+        pairs = zip(rows.tolist(), there, strict=True)
+        names += [pools[part].names[row] for row, label in pairs if pools[part].labels[row] != label]
+    return names
 
 
-def _amended(record: Record, training: ImageSet, validation: ImageSet) -> Record:
+def _amended(record: Record, training: ImageSet, validation: ImageSet, handed_in: list[str]) -> Record:
     """Return the record of a run that goes on with other images; what it has seen stays trained on and chosen by."""
     before = content_before(record)
     parts: dict[str, ImageSet | None] = {"train": training, "validation": validation}
     new: Record = {name: _content(part) for name, part in parts.items()} | {"labels": _labels(parts)}
     new |= {f"{name}_before": sorted(digests) for name, digests in before._asdict().items() if digests}
+    new |= {"data_sha256": handed_in} if handed_in else {}
     told: Record = json.loads(json.dumps(record | new))
     return told
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cnnkit.core.errors import UsageError
+from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.data import is_handed_in, keep, place
 from cnnkit.deploy import amend_bundle
 from cnnkit.experiment.build import DATA, NOTHING, START, Given, Job, places, prepare
@@ -81,7 +81,8 @@ def begin_folder(job: Job, parent: Path, given: Given = NOTHING, world: World = 
         draft.write_json(SPLIT, job.record)
         if job.start:
             draft.write_json(START, job.start)
-        draft.write_environment(first_conditions(job.net, job.training.device, world.size), world.job)
+        here = (job.config, job.bundle.split_sha256, job.training.device, world.size)
+        draft.write_environment(first_conditions(job.net, *here), world.job)
     return RunFolder(path), job
 
 
@@ -138,10 +139,10 @@ def _go_on(
     allow_changed_data: bool,
     training: dict[str, Any],
 ) -> RunFolder:
+    if not world.share(folder.can_go_on):
+        raise CnnkitError(f"{folder.path} has no checkpoint to go on from; its best weights: --weights {folder.best}")
     config = resolve(folder.settings() | settings)
     job = prepare(config, world, given, folder, training["progress"], allow_changed_data)
-    if job.changed and world.is_main:
-        folder.write_json(SPLIT, job.record)
     if settings and world.is_main:
         folder.write_settings(job.config.model_dump(mode="json"))
         if folder.best.exists():

@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, make_folder, read_bytes
+from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, make_folder, read_bytes, sweep
 from cnnkit.core.schema import brief
 from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
 from cnnkit.experiment.record import SPLIT
@@ -23,6 +24,8 @@ from cnnkit.experiment.record import SPLIT
 __all__ = ["ENVIRONMENT", "RunFolder", "read_toml"]
 
 ENVIRONMENT, METRICS = "environment.json", "metrics.jsonl"
+CHECKPOINTS = r"last(\.(new|[0-9]+))?\.ckpt"
+SEEN = "[!.]*"  # runs; those with a dot are drafts
 LEFT_SECONDS = 3600  # a draft as old as this has nobody who fills it
 BEFORE = {"norm_statistics": "moving"}  # settings that earlier versions did not write down, and what they did
 
@@ -49,13 +52,12 @@ class RunFolder:
             try:
                 yield cls(draft), path
                 draft.rename(path)
-            except CnnkitError as error:  # it names the draft, which is about to go
-                raise CnnkitError(str(error).replace(str(draft), str(path))) from error.__cause__
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-        except OSError as error:
+        except (OSError, CannotWrite) as error:
+            reason = error.reason if isinstance(error, CannotWrite) else error.strerror
             raise CnnkitError(
-                f"cannot make a run folder in {parent}: {error.strerror}; choose another with --output"
+                f"cannot make a run folder in {parent}: {reason}; make room, or choose another with --output"
             ) from error
 
     @classmethod
@@ -69,7 +71,7 @@ class RunFolder:
     @classmethod
     def latest(cls, parent: Path) -> "RunFolder":
         """Return the run in `parent` that was trained last, or begun; raises UsageError if there is none."""
-        runs = [cls(path.parent) for path in parent.glob("*/config.toml")]
+        runs = [cls(path.parent) for path in parent.glob(f"{SEEN}/config.toml")]
         if not runs:
             raise UsageError(f"{parent} has no run to resume; name one, or its folder with --output")
         return max(runs, key=lambda run: max(_changed(run.checkpoint), _changed(run.path / ENVIRONMENT)))
@@ -77,15 +79,16 @@ class RunFolder:
     @classmethod
     def of_job(cls, parent: Path, job: str) -> "Iterator[RunFolder]":
         """Yield the runs in `parent` that earlier starts of this job have begun, the newest first."""
-        for path in sorted(parent.glob(f"*/{ENVIRONMENT}"), key=_changed, reverse=True):
+        for path in sorted(parent.glob(f"{SEEN}/{ENVIRONMENT}"), key=_changed, reverse=True):
             run = cls(path.parent)
-            if run.read_json(path.name).get("job") == job:
-                yield run
+            with suppress(CnnkitError):  # one that is corrupt is not found
+                if run.read_json(path.name).get("job") == job:
+                    yield run
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is one, whole or not."""
-        return any(self.path.glob(f"{self.checkpoint.stem}*{self.checkpoint.suffix}"))
+        return any(re.fullmatch(CHECKPOINTS, path.name) for path in self.path.glob("*.ckpt"))
 
     @property
     def has_begun(self) -> bool:
@@ -104,7 +107,7 @@ class RunFolder:
             yield
             return
         try:
-            with FileLock(self.path / ".lock", timeout=1):  # one that only looks holds it for an instant
+            with lock(self.path / ".lock", timeout=1):  # one that only looks holds it for an instant
                 self._sweep()
                 yield
         except Timeout as error:
@@ -112,10 +115,9 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what a killed process was writing."""
-        for file in self.path.glob(f".{self.checkpoint.stem}.*.tmp"):
-            file.unlink()
-        for folder in self.path.glob(f".{self.best.name}.*.new"):
-            shutil.rmtree(folder)
+        names = {left.name[1:].rsplit(".", 2)[0] for left in self.path.glob(".*.*")}
+        for name in names:
+            sweep(self.path / name)
 
     def settings(self) -> dict[str, Any]:
         """Return config.toml, and what was so before it was a setting; raises UsageError if it is damaged."""
@@ -174,7 +176,7 @@ class RunFolder:
             with (self.path / name).open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
         except OSError as error:
-            raise CnnkitError(f"cannot write {self.path / name}: {error.strerror}; make room") from error
+            raise cannot_write(self.path / name, error) from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.http import is_url
 from cnnkit.core.limits import MOST_CHANNELS
 from cnnkit.core.schema import Mean, Std, Word, first_error
-from cnnkit.core.text import without_passwords
+from cnnkit.core.text import is_url, without_passwords
 from cnnkit.data import Preprocess
 from cnnkit.deploy import published_preprocess, read_bundle, read_weights
 from cnnkit.experiment.config import RunConfig

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from cnnkit.core.errors import CnnkitError, Interrupted
-from cnnkit.core.text import printable, shell
+from cnnkit.core.errors import Interrupted
+from cnnkit.core.text import printable, shell, to_json
 from cnnkit.deploy import save_bundle
 from cnnkit.experiment.build import Job
 from cnnkit.experiment.progress import Display, make_display
@@ -100,7 +100,7 @@ def train_job(
         metrics = {"epoch": record.epoch, "val_loss": record.val_loss, "val_accuracy": record.val_accuracy}
         save_bundle(folder.best, net, job.bundle.model_copy(update={"metrics": metrics}), {SPLIT: split})
 
-    split = (folder.path / SPLIT).read_bytes()
+    split = f"{to_json(job.record)}\n".encode()
     place = face.quote(str(folder.path))
     again = f"go on with: {face.go_on.format(place)}"
     display = make_display(progress and world.is_main)
@@ -118,7 +118,8 @@ def train_job(
             save_best=save_best,
             world=world,
             num_classes=len(job.bundle.classes),
-            plan=read_plan(folder.plan) if resume and folder.plan.exists() else None,
+            plan=world.share(read_plan(folder.plan) if world.is_main and resume and folder.plan.exists() else None),
+            images=job.bundle.split_sha256,
         )
         if world.is_main:
             folder.write_json(folder.plan.name, trainer.plan.model_dump(mode="json"))
@@ -147,19 +148,17 @@ def train_job(
 
 def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None:
     """Let a run go on from its newest checkpoint, or begin if it has none yet, and tell whether that is exact."""
-    if not folder.can_go_on:
-        raise CnnkitError(f"{folder.path} has no checkpoint to go on from; its best weights: --weights {folder.best}")
-    wrong, others = trainer.resume({} if folder.has_checkpoint else folder.read_json(ENVIRONMENT), job.changed)
+    begun = world.share(None if folder.has_checkpoint or not world.is_main else folder.read_json(ENVIRONMENT))
+    wrong, others = trainer.resume(begun)
     for problem in wrong:
         log.warning("passed over: %s", problem)
-    if job.changed:
-        others = ["the images have changed", *others]
     place = f"resumed at epoch {trainer.epoch}, step {trainer.step}"
     if others:
         log.warning("%s, not exact: %s", place, "; ".join(others))
     else:
         log.info("%s, exact: the same images, settings, versions, processor and threads", place)
     if world.is_main:
+        folder.write_json(SPLIT, job.record)
         folder.drop_metrics_from(trainer.epoch)
 
 

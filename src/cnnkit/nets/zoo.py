@@ -245,7 +245,7 @@ def create(
 
 def _require_room(net: nn.Module, told: str) -> None:
     """Raise UsageError if the memory that is left cannot hold the weights of a network."""
-    needed, free = sum(value.nbytes for value in net.state_dict().values()), free_bytes(torch.device("cpu"))
+    needed, free = sum(value.nbytes for value in net.state_dict().values()), free_bytes(torch.get_default_device())
     if needed > free:
         raise UsageError(
             f"{told} cannot be built: its weights take {needed / GIB:,.1f} GiB, and {free / GIB:,.1f} GiB of memory "

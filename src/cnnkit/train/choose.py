@@ -9,16 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from cnnkit import __version__
 from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, is_file, lock, make_folder, sweep
-from cnnkit.core.kept import cache_folder
+from cnnkit.core.files import atomic_write, lock, make_folder, sweep
+from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.places import cache_dir
 from cnnkit.core.processor import processor
-from cnnkit.core.text import to_json
 from cnnkit.data.batches import Batches
 from cnnkit.train.captured import uncapturable
 from cnnkit.train.config import TrainConfig
@@ -32,7 +32,7 @@ __all__ = ["choose_plan"]
 
 log = logging.getLogger(__name__)
 
-PLANS = "plans"
+PLANS, PLAN = "plans", TypeAdapter(Plan)
 WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
 LANES_WORTH = 5e10  # the same for lanes, whose networks take long for their few operations
 
@@ -56,7 +56,7 @@ def choose_plan(
     device = next(net.parameters()).device
     no_graph = uncapturable(device, config, train.world if train else 1)
     if config.plan not in ("auto", "off"):
-        return _fitting(Path(config.plan), net, config, against, no_graph)
+        return _fitting(read_plan(Path(config.plan)), config.plan, net, config, against, no_graph)
     if config.engine == "lanes":
         if against:
             raise UsageError(f"engine lanes: {against}")
@@ -89,11 +89,10 @@ def choose_plan(
 
 
 def _kept(file: Path, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan | None:
-    """Return the plan in the cache; None if there is none, or with a line in the log one that is corrupt or no use."""
-    if not is_file(file):
-        return None
+    """Return the plan in the cache; None if there is none or, with a line in the log, if it is of no use."""
     try:
-        return _fitting(file, net, config, against, no_graph)
+        if plan := read_record(file, PLAN):
+            return _fitting(plan, str(file), net, config, against, no_graph)
     except UsageError as error:
         log.warning("%s: the plan is chosen anew", error)
     with suppress(OSError):
@@ -101,9 +100,10 @@ def _kept(file: Path, net: nn.Module, config: TrainConfig, against: str | None, 
     return None
 
 
-def _fitting(file: Path, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan:
-    """Return the plan in a file; raises UsageError if it is none, or if this training cannot follow it."""
-    plan = read_plan(file)
+def _fitting(
+    plan: Plan, file: str, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None
+) -> Plan:
+    """Return the plan out of a file; raises UsageError if this training cannot follow it."""
     if plan.graph and no_graph:
         raise UsageError(f"plan {file} computes by a CUDA graph, which this training cannot: {no_graph}")
     if plan.engine == "lanes" and against:
@@ -138,5 +138,5 @@ def _keep_first(file: Path, plan: Plan) -> None:
     folder = make_folder(file.parent)
     with lock(folder.with_name(f".{folder.name}.lock")):
         sweep(file)
-        if not file.exists():
-            atomic_write(file, to_json(plan.model_dump(mode="json")))
+        if read_record(file, PLAN) is None:
+            atomic_write(file, to_record(plan.model_dump(mode="json")))

@@ -1,4 +1,4 @@
-"""What the bits of a training depend on, besides its settings and data: compared when a run is resumed."""
+"""What the bits of a training depend on, besides fixed settings: compared when a run is resumed."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,28 +13,40 @@ from cnnkit.core.compiler import compiler_version
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.processor import processor, processor_name
 from cnnkit.train.checkpoint import digest
+from cnnkit.train.config import TrainConfig
 from cnnkit.train.plan import Plan
 
 __all__ = ["Conditions", "conditions", "differences", "first_conditions"]
 
 Conditions = dict[str, Any]
+STEADY = ("constant", "step")  # schedules that do not depend on when a training ends
 # what is too long to be told, and what is said of it
 OTHER = {
+    "images": "the images have changed",
     "plan": "another plan",
     "instructions": "other instructions or caches of the processor",
     "initial_weights": "other initial weights",
 }
 
 
-def first_conditions(net: nn.Module, device: torch.device, processes: int) -> Conditions:
+def first_conditions(
+    net: nn.Module, config: TrainConfig, images: str, device: torch.device, processes: int
+) -> Conditions:
     """Return what the bits depend on at the first step, where `net` has its initial weights."""
-    return conditions(device, processes) | {"initial_weights": digest(dict(unwrapped(net).state_dict()))}
+    weights = digest(dict(unwrapped(net).state_dict()))
+    return conditions(config, images, device, processes) | {"initial_weights": weights}
 
 
-def conditions(device: torch.device, processes: int, plan: Plan | None = None) -> Conditions:
-    """Return what the bits depend on here, with the plan once there is one."""
+def conditions(
+    config: TrainConfig, images: str, device: torch.device, processes: int, plan: Plan | None = None
+) -> Conditions:
+    """Return what the bits depend on here: `images` is a digest of the images, the plan is known once there is one.
+
+    Of the settings those count that a resumed run may change.
+    """
     threads = (plan and plan.torch_threads) or torch.get_num_threads()
     facts: Conditions = {
+        "images": images,
         "cnnkit": __version__,
         "torch": str(torch.__version__),  # a class of its own
         "Pillow": PIL.__version__,
@@ -43,6 +55,8 @@ def conditions(device: torch.device, processes: int, plan: Plan | None = None) -
         "instructions": hashlib.sha256(processor().encode()).hexdigest()[:8],
         "processes": processes,
         "threads": threads,
+        "accumulate": config.accumulate,
+        "epochs": None if config.schedule in STEADY else config.epochs,
     }
     if plan is None:
         return facts

@@ -25,7 +25,7 @@ from cnnkit.train.metrics import evaluate
 from cnnkit.train.objective import balanced_weights
 from cnnkit.train.plan import Plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
-from cnnkit.train.state import Resumed, require_fit
+from cnnkit.train.state import Resumed, has_other_images, require_fit
 from cnnkit.train.step import Step
 from cnnkit.train.sums import EpochSums
 
@@ -42,6 +42,7 @@ class Trainer:
     image is set aside). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as
     the settings say. In a `world` of several processes each has a Trainer with its part of the batches; the main one
     alone has `callbacks` and writes. `plan` says how steps are computed; without one it is chosen as the settings say.
+    `images` is a digest of what is trained on and chosen by: a run that is resumed compares it.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class Trainer:
         world: World = ALONE,
         num_classes: int | None = None,
         plan: Plan | None = None,
+        images: str = "",
     ):
         net = unwrapped(net)
-        self.train, self.validation, self.config, self.world = train, validation, config, world
+        self.train, self.validation, self.config, self.world, self.images = train, validation, config, world, images
         self.checkpoint, self.callbacks, self.save_best = checkpoint, Callbacks(callbacks), save_best
         weights = None
         if config.class_weights == "balanced":
@@ -85,26 +87,26 @@ class Trainer:
         images = self.config.epochs * self.train.num_images // self.world.size
         return choose_plan(net, image_size(self.train), max(batch, 2), images, self.config, self.train)
 
-    def resume(self, begun: Mapping[str, Any] | None = None, changed: bool = False) -> Resumed:
+    def resume(self, begun: Mapping[str, Any] | None = None) -> Resumed:
         """Take up the newest whole checkpoint: under the same conditions, on a CPU, the run goes on to the bit.
 
-        Without any checkpoint, it starts at the first step; `begun` are the conditions that its folder was made under.
-        If the images have `changed`, the epoch under way begins anew. Raises CnnkitError, with nothing taken up, if all
-        checkpoints are corrupt or another net's.
+        Without any it begins; `begun` are the conditions that its folder was made under. If the images have changed,
+        the epoch begins anew. Raises CnnkitError if all checkpoints are corrupt or another net's.
         """
-        size = self.world.size
+        here = (self.config, self.images, self.stepper.device, self.world.size)
         if not self.world.share(any(earlier(self.checkpoint))):
-            return Resumed([], differences(begun or {}, first_conditions(self.net, self.stepper.device, size)))
-        told = (self.stepper, None if changed else len(self.train), self._settings())
-        state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, *told))
+            return Resumed([], differences(begun or {}, first_conditions(self.net, *here)))
+        own = (self.stepper, len(self.train), self._settings(), self.images)
+        state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, *own))
         self.stepper.load(state["stepper"])
         self.epoch, self.total_seconds = state["epoch"], state["total_seconds"]
-        if not changed:
+        if has_other_images(state, self.images):
+            self._clear_sums()
+        else:
             self.step = state["step"]
             self.sums.load(state)
         self.best, self.best_epoch = state["best"] and tuple(state["best"]), state["best_epoch"]
-        now = conditions(self.stepper.device, size, self.plan)
-        return Resumed(wrong, differences(state.get("conditions", {}), now))
+        return Resumed(wrong, differences(state.get("conditions", {}), conditions(*here, self.plan)))
 
     def run(self) -> str:
         """Train to the last epoch, until patience or time is up or a callback ends it, and return which it was.
@@ -228,7 +230,6 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         images = self.train.num_images
-        self._require_finite_weights()
         best_net = self.stepper.best_net
         self.stepper.measure_statistics(self.train, self.epoch)
         self.world.copy_buffers(best_net)
@@ -275,7 +276,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "config": self._settings(),
-            "conditions": conditions(self.stepper.device, self.world.size, self.plan),
+            "conditions": conditions(self.config, self.images, self.stepper.device, self.world.size, self.plan),
             "stepper": self.stepper.state(),
             "epoch": self.epoch,
             "step": self.step,

@@ -14,7 +14,7 @@ from cnnkit.core.tensors import some
 from cnnkit.train.step import Stepper
 from cnnkit.train.sums import EpochSums
 
-__all__ = ["FREE", "Resumed", "require_fit"]
+__all__ = ["FREE", "Resumed", "has_other_images", "require_fit"]
 
 # settings that may be others when a run goes on
 FREE = {"epochs", "patience", "max_time", "device", "accumulate", "checkpoint_steps", "checkpoint_minutes", "keep"}
@@ -72,11 +72,20 @@ class Resumed(NamedTuple):
     differences: list[str]
 
 
-def require_fit(state: Mapping[str, Any], stepper: Stepper, steps: int | None, settings: Mapping[str, Any]) -> None:
+def has_other_images(state: Mapping[str, Any], images: str) -> bool:
+    """Return whether a state is of a training on other images than those with this digest."""
+    told = state.get("conditions")
+    return isinstance(told, Mapping) and told.get("images", images) != images
+
+
+def require_fit(
+    state: Mapping[str, Any], stepper: Stepper, steps: int, settings: Mapping[str, Any], images: str
+) -> None:
     """Raise ValueError, which says what is wrong, unless a stepper can take up a state, in epochs of so many steps.
 
-    Without `steps`, the epoch under way is not taken up. Its settings must be the training's, but for the FREE ones.
-    Afterwards nothing of it can fail: types, ranges, names, shapes and the tensors' own types are the stepper's.
+    If it is of other `images`, by their digest, the epoch under way is not taken up, and may have other steps. Its
+    settings must be the training's, but for the FREE ones. Afterwards nothing of it can fail: types, ranges, names,
+    shapes and the tensors' own types are the stepper's.
     """
     try:
         plain = _State.model_validate(state)
@@ -86,8 +95,9 @@ def require_fit(state: Mapping[str, Any], stepper: Stepper, steps: int | None, s
         if name not in settings or (name not in FREE and value != settings[name]):
             raise ValueError(f"its {name} is {brief(value)}, here {brief(settings.get(name))}")
     own, told = stepper.state(), plain.stepper
-    steps = len(plain.losses) if steps is None and isinstance(plain.losses, Tensor) else steps or 0
-    if plain.step >= max(steps, 1) or any(step >= steps for step in told.skipped):
+    if has_other_images(state, images) and isinstance(plain.losses, Tensor) and plain.losses.ndim:
+        steps = len(plain.losses)
+    if plain.step >= max(steps, 1) or any(step >= plain.step for step in told.skipped):
         raise ValueError(f"it is at step {plain.step:,} of an epoch, which has {steps:,} here")
     if plain.best_epoch >= plain.epoch or (plain.best is not None and not plain.best_epoch):
         raise ValueError(f"its best epoch is {plain.best_epoch:,}, and it is in epoch {plain.epoch:,}")
