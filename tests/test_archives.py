@@ -173,6 +173,7 @@ def test_sizes_of_64_bits_are_read_and_believed_to_be_too_much() -> None:
     refused("lies.zip", "refused: it unpacks to more than")
 
 
+@pytest.mark.slow
 def test_empty_members_by_the_hundred_thousand_are_refused() -> None:
     name, count = b"a/%06d", 100_000
     entries = [(name % number, number) for number in range(count)]
@@ -188,6 +189,7 @@ def test_empty_members_by_the_hundred_thousand_are_refused() -> None:
     refused("x.tar.gz", "refused: it has more than 10,000 empty files")
 
 
+@pytest.mark.slow
 def test_a_directory_of_gigabytes_is_not_read() -> None:
     with Path("wide.zip").open("wb") as file:
         file.truncate(3 << 30)

@@ -476,7 +476,7 @@ def test_a_full_disk_is_told_and_given_back(room: int) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
-        with pytest.raises(CnnkitError, match=r"cannot write into .*photos-.*: .*make room, or set \$CNNKIT_CACHE"):
+        with pytest.raises(CnnkitError, match=r"cannot write .*photos-.*: .*make room or set \$CNNKIT_CACHE"):
             load(root)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

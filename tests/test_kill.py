@@ -72,7 +72,7 @@ def outcome(run: Path) -> tuple[dict[str, bytes], list[dict[str, float]]]:
 @pytest.mark.parametrize(
     ("processes", "kills", "settings"),
     [
-        (1, 3, SETTINGS),
+        (1, 1, SETTINGS),
         pytest.param(1, 10, SETTINGS, marks=pytest.mark.slow),
         pytest.param(2, 10, SETTINGS, marks=pytest.mark.slow),
         pytest.param(1, 5, LANES, marks=pytest.mark.slow),

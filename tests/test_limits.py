@@ -21,6 +21,7 @@ from conftest import Cli, one_line
 from measured import RUN, measured, small
 
 GIB = 1 << 30
+SLOW = pytest.mark.slow
 IDX = "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 
 
@@ -124,18 +125,27 @@ LONG_NAME = header("././@LongLink", 1, tarfile.GNUTYPE_LONGNAME) + bytes(512)
     ("first", "size", "reason"),
     [
         (header("a.cls", 6 * GIB), 6 * GIB, None),
-        (header("a.json", 6 * GIB), 6 * GIB, None),
-        (header("a.png", 6 * GIB), 6 * GIB, "beside it is no .cls|has 6,442,450,944 bytes"),
+        pytest.param(header("a.json", 6 * GIB), 6 * GIB, None, marks=SLOW),
+        pytest.param(
+            header("a.png", 6 * GIB), 6 * GIB, "beside it is no .cls|has 6,442,450,944 bytes", marks=pytest.mark.slow
+        ),
         (header("././@PaxHeader", 3 * GIB, tarfile.XHDTYPE), 3 * GIB, "a header of more than"),
-        (header("././@PaxHeader", 3 * GIB, tarfile.XGLTYPE), 3 * GIB, "a header of more than"),
+        pytest.param(
+            header("././@PaxHeader", 3 * GIB, tarfile.XGLTYPE), 3 * GIB, "a header of more than", marks=pytest.mark.slow
+        ),
         (header("././@LongLink", 3 * GIB, tarfile.GNUTYPE_LONGNAME), 3 * GIB, "a header of more than"),
-        (header("././@LongLink", 3 * GIB, tarfile.GNUTYPE_LONGLINK), 3 * GIB, "a header of more than"),
+        pytest.param(
+            header("././@LongLink", 3 * GIB, tarfile.GNUTYPE_LONGLINK),
+            3 * GIB,
+            "a header of more than",
+            marks=pytest.mark.slow,
+        ),
         (
             (header("././@LongLink", 1, tarfile.GNUTYPE_LONGNAME) + bytes(512)) * 3000,
             0,
             "a corrupt header|a header of more than",
         ),
-        (header("a.bin", 8 * GIB), 8 * GIB, None),
+        pytest.param(header("a.bin", 8 * GIB), 8 * GIB, None, marks=SLOW),
     ],
 )
 def test_what_a_tar_says_of_its_sizes_takes_no_memory(first: bytes, size: int, reason: str | None) -> None:
@@ -195,6 +205,7 @@ def test_sparse_members_are_passed_over() -> None:
     assert read_tar("x-0.tar").labels == [1, 0]
 
 
+@pytest.mark.slow
 def test_the_members_of_a_tar_are_forgotten() -> None:
     with Path("x-0.tar").open("wb") as file:
         file.write(b"".join(header(f"{number}.txt", 0) for number in range(200_000)) + bytes(1024))
@@ -233,6 +244,7 @@ def test_verbs_that_take_one_image_refuse_what_is_no_file(name: str) -> None:
     small(3, ("not a regular file",), "filter", name, "--kernel", "blur")
 
 
+@pytest.mark.slow
 def test_data_that_are_no_file_are_told() -> None:
     os.mkfifo("list.csv")
     Path("zero.csv").symlink_to("/dev/zero")

@@ -65,7 +65,7 @@ def test_a_setting_has_an_upper_end(cli: Cli, name: str) -> None:
         (["train", "lenet_bn", "--model-kwargs.decay", DEEP], "model_kwargs.decay"),
         (["train", "lenet_bn", "--model-kwargs.decay", "NaN"], "model_kwargs.decay"),
         (["train", "lenet_bn", "--model-kwargs.decay", "9" * 4_000], "model_kwargs.decay"),
-        (["train", "alexnet", "--image-size", 16_384], "GiB of memory are free"),
+        (["train", "alexnet", "--image-size", 8_192], "GiB of memory are free"),
         (["bench", "lenet", "--batch-size", 10**12], "batch_size"),
         (["lr-find", "lenet", "--high", 1e300], "--high"),
         (["lr-find", "lenet", "--steps", 10**12], "--steps"),

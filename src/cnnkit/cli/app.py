@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from itertools import pairwise
 from typing import NoReturn
@@ -59,6 +60,8 @@ def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: no name ends a verb
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is told in its own line
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if logging.lastResort:  # prints what is logged while no run keeps a log
         logging.lastResort.setFormatter(_OneLine())
     try:

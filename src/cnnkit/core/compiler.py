@@ -182,6 +182,8 @@ def _made(code: _Code, folder: Path) -> ctypes.CDLL:
                     f"{code.command[0]} makes no good library of {code.what} ({error}); use torch"
                 ) from error
             path, beside = code.in_folder(folder)
+            for folder_there in filter(Path.is_dir, (path, beside)):
+                remove(folder_there)
             try:
                 atomic_write(beside, hashlib.sha256(content).hexdigest(), 0o600)
                 atomic_write(path, content, 0o600)

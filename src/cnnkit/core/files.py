@@ -22,6 +22,7 @@ from cnnkit.core.places import in_cache
 
 __all__ = [
     "CannotWrite",
+    "append",
     "atomic_write",
     "cannot_write",
     "is_file",
@@ -117,6 +118,15 @@ def make_folder(path: Path, mode: int = 0o777) -> Path:
     return path
 
 
+def append(path: Path, content: bytes) -> None:
+    """Write behind the end of a file, which is made if it is missing; raises OSError, also for a link or a pipe."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(no_follow(path, flags), "ab") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+        file.write(content)
+
+
 @contextmanager
 def lock(path: Path, timeout: float = -1) -> Iterator[None]:
     """Hold a lock file, which is made if it is missing, or wait for it, at most `timeout` seconds if not negative.
@@ -161,7 +171,7 @@ def atomic_write(path: Path, content: Content, mode: int = 0o666) -> None:
     except BaseException as error:
         remove(temporary)
         if not isinstance(error, CnnkitError) and (cause := _os_error(error)):
-            raise cannot_write(path, cause) from error
+            raise cannot_write(path, cause, replaced=True) from error
         raise
 
 
@@ -197,7 +207,7 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
             path.rename(old)
             new.rename(path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, replaced=True) from error
     finally:
         with suppress(OSError):
             if os.path.lexists(old) and not os.path.lexists(path):
@@ -229,11 +239,13 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def cannot_write(path: Path, error: OSError | NotImplementedError, verb: str = "write") -> CannotWrite:
-    """Return the error that says what cannot be written, why, and what to do."""
+def cannot_write(
+    path: Path, error: OSError | NotImplementedError, verb: str = "write", replaced: bool = False
+) -> CannotWrite:
+    """Return the error that says what cannot be written, or `replaced`, why, and what to do."""
     code: int = getattr(error, "errno", None) or 0
     reason = str(getattr(error, "strerror", None) or error)
-    kept = "the earlier one is kept; " if code in FULL and os.path.lexists(path) else ""
+    kept = "the earlier one is kept; " if replaced and code in FULL and os.path.lexists(path) else ""
     remedy = REMEDIES.get(code)
     if in_cache(path):
         remedy = " or ".join(filter(None, [remedy, "set $CNNKIT_CACHE to another folder"]))

@@ -18,7 +18,7 @@ __all__ = [
 
 MAX_PIXELS = 50_000_000  # of an image as it is decoded, unless the user allows more
 MOST_PIXELS = 2**31 - 1  # that the user can allow
-MOST_CANVAS = 2**14  # pixels in height and width that images are resized to
+MOST_CANVAS = 2**13  # pixels in height and width that images are resized to
 MOST_CHANNELS = 2**16
 MOST_CLASSES = 10**6
 MOST_EPOCHS = 10**6

@@ -19,7 +19,7 @@ from torch import Tensor
 from cnnkit.core.files import open_file
 from cnnkit.core.text import from_json
 
-__all__ = ["MOST_BYTES", "TYPES", "read_safetensors", "read_torch", "safetensors_header", "some"]
+__all__ = ["MOST_BYTES", "TYPES", "is_safetensors", "read_safetensors", "read_torch", "safetensors_header", "some"]
 
 MOST_BYTES = 1 << 32  # of a file
 MOST_HEADER = 1 << 24  # bytes that describe tensors: some 100,000 of them
@@ -108,6 +108,16 @@ def read_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = 
         if shapes is not None:
             _require_shapes({name: shape for name, (_, shape) in header.items()}, shapes)
         return {name: _tensor(file, TYPES[kind], shape) for name, (kind, shape) in header.items()}
+
+
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file is one of safetensors, by its first bytes or, if they say nothing, by its suffix.
+
+    Raises OSError.
+    """
+    with open_file(path) as file:
+        start = file.read(9)
+    return start[8:] == b"{" or (path.suffix.lower() == ".safetensors" and not start.startswith((b"PK", b"\x80")))
 
 
 def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -246,7 +256,7 @@ def _check_pickle(file: IO[bytes]) -> None:
         if name in SPECIAL:
             raise ValueError(f"it has {SPECIAL[name]}; save net.state_dict() of a plain network instead")
         if not _is_plain(name):
-            which = f" (it asks for {_short(name.replace(' ', '.'))})" if name else ""
+            which = f" (it asks for {_short(name.replace(' ', '.'))})" if name else ", or is pickled in protocol 4 or 5"
             raise ValueError(f"not opened, because it could run code{which}; save net.state_dict() instead")
 
 

@@ -4,6 +4,7 @@ A name may hold anything: control characters that recolour a terminal, markup, b
 program it is what `os.fsdecode` gives, a string in which a byte that cannot be decoded is a lone surrogate.
 """
 
+import codecs
 import csv
 import json
 import math
@@ -129,7 +130,7 @@ def from_json(content: bytes | str) -> Any:
 def from_toml(content: bytes) -> dict[str, Any]:
     """Return the tables of a TOML file, with names as the file system has them; raises ValueError if it is none."""
     with _plain():
-        tables = tomllib.loads(decode(content))
+        tables = tomllib.loads(decode(content.removeprefix(codecs.BOM_UTF8)))
         _require_digits(tables)
         return tables
 

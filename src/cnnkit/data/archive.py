@@ -55,6 +55,7 @@ MOST_WINDOW = 1 << 28  # bytes that unpacking an xz may take
 RATIO, FREELY = 1032, 1 << 30  # what is unpacked to its archive: deflate's most; bytes that are never too many
 DISK_BLOCK = 4096  # bytes that a file takes at least
 BLOCK = 1 << 20
+ENCRYPTED = 1  # a bit of a zip's member
 _LISTED = TypeAdapter(dict[Literal["sizes"], dict[str, int]])
 
 T = TypeVar("T")
@@ -226,6 +227,8 @@ def _in_zip(file: Metered, account: _Account) -> Iterator[tuple[_Member, int]]:
         file.trust()
         found = []
         for info in archive.infolist():
+            if info.flag_bits & ENCRYPTED:
+                raise RuntimeError(f"{info.filename} is encrypted; unpack it yourself")
             if info.compress_type == zipfile.ZIP_LZMA:  # its window may take gigabytes, and nothing limits it
                 raise NotImplementedError("LZMA within a zip is not read; pack it as .tar.xz")
             is_file = (info.external_attr >> 16) & 0o170000 in (0, 0o100000)

@@ -54,8 +54,6 @@ def diagnose(root: Path, workers: int | None = None, progress: bool = True, max_
     """
     workers = count(processors() if workers is None else workers, "workers", MOST_WORKERS)
     allow_pixels(max_pixels)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
     tree = walk(root)
     findings: list[Finding] = []
     try:

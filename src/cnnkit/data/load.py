@@ -68,7 +68,7 @@ FORMATS = (
     Format(lambda data: isinstance(data, str) and data in DATASETS, lambda data, o: load_named(data, o.data_dir)),
     Format(lambda data: _is_path(data) and is_shards(str(data)), _load_shards, is_path=True),
     Format(lambda data: _is_path(data) and str(data).lower().endswith(".csv"), load_table, is_path=True),
-    Format(is_archive, lambda data, o: _load_folder(unpacked(expanded(data), o.progress), o), is_path=True),
+    Format(is_archive, lambda data, o: _load_archive(expanded(data), o), is_path=True),
     Format(is_table, load_table, name="list"),
     Format(is_arrays, load_arrays, name="arrays"),
     Format(
@@ -178,6 +178,14 @@ def keep(data: Any, path: Path) -> bool:
         return False
     write_table(path, data)
     return True
+
+
+def _load_archive(path: Path, options: Reading) -> Dataset:
+    folder = unpacked(path, options.progress)
+    try:
+        return _load_folder(folder, options)
+    except DataError as error:  # nobody knows the folder in the cache
+        raise DataError(str(error).replace(str(folder), str(path))) from error
 
 
 def _words(data: Any) -> str:

@@ -1,7 +1,5 @@
 """All that a training needs but a place: the network, the data and the settings, put together."""
 
-import hashlib
-import json
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +28,7 @@ from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.counts import about_classes
 from cnnkit.experiment.division import divide, divided_as
 from cnnkit.experiment.network import build_network
-from cnnkit.experiment.record import NEVER, Record, known_content, own_record
+from cnnkit.experiment.record import NEVER, Record, digest_of, known_content, own_record
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.start import START, Start, open_start, read_start
 from cnnkit.nets import entry
@@ -153,7 +151,7 @@ def prepare(
         test_fraction=0.0 if config.test_data else config.test,  # then nothing was set aside
         test_data=config.test_data,
         data_sha256=dataset.sha256,
-        split_sha256=hashlib.sha256(json.dumps(division.record).encode()).hexdigest(),
+        split_sha256=digest_of(division.record),
         metrics={},
         versions=Bundle.current_versions(),
     )

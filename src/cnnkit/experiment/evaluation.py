@@ -1,5 +1,6 @@
 """What a trained network is worth on images that it has not seen."""
 
+import logging
 import math
 import os
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.files import CannotWrite
 from cnnkit.core.finite import require_finite
 from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.places import expanded
@@ -20,14 +22,16 @@ from cnnkit.data import Batches, ImageSet, Reading
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import looking_batch
-from cnnkit.experiment.record import read_record
+from cnnkit.experiment.record import digest_of, read_record
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.tested import other_images, own_images
 from cnnkit.figures.html import html_table
 from cnnkit.train import Metrics
 from cnnkit.train import evaluate as measure
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "keep_figures"]
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("class", "precision", "recall", "F1", "images")
 
@@ -155,6 +159,8 @@ def evaluate(
     classifier = model if isinstance(model, Classifier) else load(model, net, device)
     bundle = classifier.bundle
     record = read_record(classifier.folder) if classifier.folder else None
+    if record and "labels" in record and digest_of(record) != bundle.split_sha256:
+        raise CnnkitError(f"{classifier.folder}: its split.json is not the one that the network was trained by")
     options = Reading(
         data_dir=Path(data_dir) if data_dir else None,
         image_size=bundle.image_size,
@@ -178,7 +184,7 @@ def evaluate(
         raise CnnkitError(f"the loss on {found.name} is {metrics.loss}: the network's answers are too large")
     report = Evaluation(bundle.net, found.name, bundle.classes, metrics, found.skipped, found.remarks)
     if path and data is None and (path / "config.toml").is_file():
-        RunFolder.open(path).write_json("test.json", report.to_dict())
+        keep_figures(RunFolder.open(path), report)
     return report
 
 
@@ -194,6 +200,14 @@ class _Watched:
         require_finite(self.net, x, logits, self.images.names[rows.start : rows.stop] or [f"image {r}" for r in rows])
         self.seen = rows.stop
         return logits
+
+
+def keep_figures(folder: RunFolder, report: Evaluation) -> None:
+    """Write what a run is worth into its folder; where that cannot be, say so in the log."""
+    try:
+        folder.write_json("test.json", report.to_dict())
+    except CannotWrite as error:
+        log.warning("%s; the figures are not kept", error)
 
 
 def _figure(value: float | None) -> str:

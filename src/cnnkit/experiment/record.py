@@ -1,5 +1,7 @@
 """What split.json says: which images a run trains on, chooses by and is tested on, by their names and contents."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +19,7 @@ __all__ = [
     "Before",
     "Record",
     "content_before",
+    "digest_of",
     "has_digests",
     "known_content",
     "own_record",
@@ -48,6 +51,8 @@ class _Kept(BaseModel):
         if not isinstance(self.validation, wanted) or not isinstance(self.test, wanted):
             raise ValueError("train, validation and test must all have digests, or none")
         parts = {"train": self.train or {}, "validation": self.validation}
+        if isinstance(self.test, dict) and not {*(self.train or {}).values()}.isdisjoint(self.test.values()):
+            raise ValueError("some images are trained on and tested by")
         if any(len(labels) != len(parts[part]) for part, labels in self.labels.items()):
             raise ValueError("labels must have a label for each image")
         return self
@@ -66,6 +71,11 @@ class Before(NamedTuple):
 
 
 NEVER: Before = Before()
+
+
+def digest_of(record: Record) -> str:
+    """Return the SHA-256 that a bundle keeps of its split."""
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def has_digests(record: Record) -> bool:

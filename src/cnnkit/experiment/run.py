@@ -15,7 +15,7 @@ from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import NOTHING, Given
 from cnnkit.experiment.config import RunConfig, resolve
-from cnnkit.experiment.evaluation import Evaluation, evaluate
+from cnnkit.experiment.evaluation import Evaluation, evaluate, keep_figures
 from cnnkit.experiment.history import History, read_metrics
 from cnnkit.experiment.run_folder import RunFolder
 
@@ -84,7 +84,7 @@ class Run:
             progress=progress,
         )
         if own:
-            self.folder.write_json("test.json", found.to_dict())
+            keep_figures(self.folder, found)
         return found
 
     def __repr__(self) -> str:

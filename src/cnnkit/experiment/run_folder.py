@@ -16,7 +16,7 @@ import tomli_w
 from filelock import Timeout
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, make_folder, read_bytes, sweep
+from cnnkit.core.files import CannotWrite, append, atomic_write, cannot_write, lock, make_folder, read_bytes, sweep
 from cnnkit.core.schema import brief
 from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
 from cnnkit.experiment.record import SPLIT
@@ -58,7 +58,7 @@ class RunFolder:
             reason = error.reason if isinstance(error, CannotWrite) else error.strerror
             raise CnnkitError(
                 f"cannot make a run folder in {parent}: {reason}; make room, or choose another with --output"
-            ) from error
+            ) from (error.__cause__ or error)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -173,8 +173,7 @@ class RunFolder:
 
     def _append(self, name: str, line: str) -> None:
         try:
-            with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+            append(self.path / name, f"{line}\n".encode())
         except OSError as error:
             raise cannot_write(self.path / name, error) from error
 

@@ -16,7 +16,7 @@ from cnnkit.experiment.record import Record, content_before, has_digests, known_
 
 __all__ = ["Tested", "other_images", "own_images"]
 
-DRAWN = "the bundle is of an earlier version: its test images are drawn from all that its data hold now"
+DRAWN = "there is no split.json: the test images are drawn anew, and may have been trained on"
 UNTOLD = "the network is of an earlier version, which kept no digests: it may have been trained on these images"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.tensors import read_safetensors, read_torch, some
+from cnnkit.core.tensors import is_safetensors, read_safetensors, read_torch, some
 
 __all__ = ["Classes", "Loaded", "give_weights", "read_weights_file"]
 
@@ -111,7 +111,7 @@ def read_weights_file(path: Path, source: str = "") -> dict[str, Tensor]:
     """
     source = source or str(path)
     try:
-        given: Any = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+        given: Any = read_safetensors(path) if is_safetensors(path) else read_torch(path)
     except FileNotFoundError as error:
         raise DataError(f"{source}: no such file of weights") from error
     except IsADirectoryError as error:

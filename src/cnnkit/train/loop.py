@@ -229,7 +229,7 @@ class Trainer:
         return self.sums.mean_loss(self.train.sizes[: self.step], self.stepper.skipped)
 
     def _finish_epoch(self) -> None:
-        images = self.train.num_images
+        self._require_finite_weights()
         best_net = self.stepper.best_net
         self.stepper.measure_statistics(self.train, self.epoch)
         self.world.copy_buffers(best_net)
@@ -242,12 +242,12 @@ class Trainer:
         record = EpochRecord(
             self.epoch,
             self._mean_loss(),
-            self.sums.correct.item() / images,
+            self.sums.correct.item() / self.train.num_images,
             metrics.loss if metrics else None,
             metrics.accuracy if metrics else None,
             self.lr,
             round(self.sums.seconds, 3),
-            round(images / self.sums.seconds, 1),
+            round(self.train.num_images / self.sums.seconds, 1),
             is_best,
         )
         if is_best:
