@@ -198,6 +198,20 @@ def test_a_directory_of_gigabytes_is_not_read() -> None:
     small(3, ("corrupt",), "train", "lenet", "--data", "wide.zip", most=600)
 
 
+def test_an_archive_without_images_is_named_and_not_the_cache() -> None:
+    as_zip([("notes.txt", b"no image")])
+    with pytest.raises(DataError, match=r"^x\.zip has no folder of images in it") as found:
+        load("x.zip")
+    assert "cache" not in str(found.value)
+
+
+def test_an_encrypted_member_is_named() -> None:
+    content = bytearray(Path(as_zip([("cat/a.png", png(1))])).read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    Path("x.zip").write_bytes(content)
+    refused("x.zip", "cat/a.png is encrypted; unpack it yourself")
+
+
 def test_what_is_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with tarfile.open("x.tar.xz", "w:xz") as archive:
         for name, content in [*GOOD, ("cat/inner.zip", b"PK"), ("more.tar.gz", b"")]:

@@ -330,3 +330,27 @@ def test_a_test_folder_that_was_trained_on_is_not_measured(cli: Cli) -> None:
     assert report(cli, "runs/lenet-photos-1")["images"] == 16
     with pytest.raises(DataError, match="trained on all"):
         cnnkit.evaluate("runs/lenet-photos-1", "photos/train", progress=False)
+
+
+# --- a split that is not the network's
+
+
+@pytest.mark.parametrize("place", ["runs/lenet-photos-1/best/split.json", "runs/lenet-photos-1/split.json"])
+def test_a_split_that_was_changed_is_refused(place: str, run: dict[str, Any], cli: Cli) -> None:
+    if "best" not in place:
+        Path("runs/lenet-photos-1/best/split.json").unlink()
+    split = json.loads(Path(place).read_text())
+    name, digest = next(iter(split["train"].items()))
+    Path(place).write_text(json.dumps(split | {"test": split["test"] | {name: digest}}))
+    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json", "some images are trained on and tested by")
+    del split["train"][name]
+    del split["labels"]["train"][0]
+    Path(place).write_text(json.dumps(split | {"test": split["test"] | {name: digest}}))
+    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json is not the one that the network was trained by")
+
+
+def test_figures_that_cannot_be_kept_are_shown(run: dict[str, Any], cli: Cli) -> None:
+    Path("runs/lenet-photos-1/test.json").unlink()
+    Path("runs/lenet-photos-1/test.json").mkdir()
+    result = cli("evaluate", "runs/lenet-photos-1", "--json")
+    assert (result.code, json.loads(result.out)["images"]) == (0, run["images"])

@@ -277,3 +277,17 @@ def test_no_image_starts_a_program(cli: Cli, tmp_path: Path, monkeypatch: pytest
         one_line(cli("features", "lenet", path), 3)
         one_line(cli("filter", path, "--kernel", "blur"), 3)
     assert not Path(tmp_path, "mark").exists()
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content.rfind(b"\xff\xda")
+    for scans, sound in ((300, True), (600, False)):
+        Path("x.jpg").write_bytes(content[:last] + content[last:-2] * scans + content[-2:])
+        if sound:
+            assert read_image(Path("x.jpg")).shape == (3, 64, 64)
+        else:
+            with pytest.raises(DataError, match=r"x\.jpg: refused: it comes in 6\d\d scans"):
+                read_image(Path("x.jpg"))

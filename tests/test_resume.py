@@ -172,6 +172,16 @@ def test_a_schedule_that_is_stretched_is_not_exact(cli: Cli) -> None:
     assert "not exact: epochs 2 instead of 1" in result.out, result
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_log_that_is_no_file_is_told(kind: str, cli: Cli) -> None:
+    assert cli("train", "lenet", "--epochs", 1).code == 0
+    (RUN / "log.txt").unlink()
+    Path("victim").write_text("mine")
+    (RUN / "log.txt").symlink_to(Path("victim").absolute()) if kind == "link" else os.mkfifo(RUN / "log.txt")
+    one_line(cli("train", "--resume", RUN, "--epochs", 2), 1, "cannot write runs/lenet-digits-1/log.txt: ")
+    assert Path("victim").read_text() == "mine"
+
+
 def test_lost_checkpoints_are_no_beginning(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     for checkpoint in RUN.glob("*.ckpt"):

@@ -26,7 +26,19 @@ import cnnkit
 from cnnkit.core.console import PatientConsole, aligned, as_text, progress_bar, table
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.progress import Counter
-from cnnkit.core.text import decode, encode, file_name, from_json, html, markdown, printable, shell, to_csv, to_json
+from cnnkit.core.text import (
+    decode,
+    encode,
+    file_name,
+    from_json,
+    from_toml,
+    html,
+    markdown,
+    printable,
+    shell,
+    to_csv,
+    to_json,
+)
 from cnnkit.deploy import Predictions
 from cnnkit.figures import Panel, Plot, Series, stack_sheets, text_plot
 from cnnkit.figures.html import html_table
@@ -438,3 +450,7 @@ def test_weights_of_any_path_load() -> None:
     assert cnnkit.load(run.path).net
     with pytest.raises(UsageError, match=r"no\\xe9"):
         cnnkit.load("no\udce9")
+
+
+def test_settings_may_begin_with_a_byte_order_mark() -> None:
+    assert from_toml(b"\xef\xbb\xbfepochs = 3\n") == {"epochs": 3}

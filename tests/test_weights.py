@@ -392,3 +392,11 @@ def test_half_precision_weights_and_counters_are_taken() -> None:
 def test_a_new_head_does_not_mind_what_the_old_one_held() -> None:
     net = create("lenet", num_classes=3)
     give_weights(net, changed(head_bias=torch.full((10,), torch.nan)), "w.pth", 3, new_head=True)
+
+
+def test_a_file_of_weights_is_known_by_its_bytes(tmp_path: Path) -> None:
+    state = create("lenet").state_dict()
+    save_file(state, tmp_path / "w.pth")
+    torch.save(state, tmp_path / "w.safetensors")
+    for name in ("w.pth", "w.safetensors"):
+        assert read_weights_file(tmp_path / name).keys() == state.keys()
