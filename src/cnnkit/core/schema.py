@@ -1,9 +1,9 @@
 """What saved files and settings may hold: numbers within sensible ranges, and one line about what does not fit."""
 
 import reprlib
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from cnnkit.core.limits import MOST_CANVAS, MOST_COUNT
 
@@ -20,9 +20,11 @@ __all__ = [
     "brief",
     "first_error",
     "reason_of",
+    "validated",
 ]
 
 UNSHOWN = ("missing", "extra_forbidden", "value_error", "too_long", "too_short")  # errors that say enough
+Model = TypeVar("Model", bound=BaseModel)
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
 
@@ -41,6 +43,14 @@ Argument = (
     | Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
     | Annotated[str, Field(strict=True, max_length=1_000)]
 )
+
+
+def validated(kind: type[Model], content: Any) -> Model:
+    """Return what a file holds as a model; raises ValueError, which says what is wrong first of all."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(first_error(error)) from error
 
 
 def first_error(error: ValidationError) -> str:

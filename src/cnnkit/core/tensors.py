@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.files import open_file
-from cnnkit.core.text import from_json
+from cnnkit.core.text import from_json, short, some
 
-__all__ = ["MOST_BYTES", "TYPES", "is_safetensors", "read_safetensors", "read_torch", "safetensors_header", "some"]
+__all__ = ["MOST_BYTES", "TYPES", "is_safetensors", "read_safetensors", "read_torch", "safetensors_header"]
 
 MOST_BYTES = 1 << 32  # of a file
 MOST_HEADER = 1 << 24  # bytes that describe tensors: some 100,000 of them
 MOST_VALUES, MOST_DEPTH = 1 << 22, 100  # of the containers in a file
 COPIES, SMALL = 4, 1 << 24  # how often tensors may share bytes; bytes that they may declare in any case
-SOME, LETTERS = 3, 100  # names in an error, and letters of each
 PICKLES = 5  # in the files that torch wrote before 1.6: a magic number, versions, the object, its storages
 TYPES = {
     "F64": torch.float64,
@@ -92,7 +91,7 @@ def read_torch(path: Path, most: int = MOST_BYTES) -> Any:
             raise ValueError("corrupt, or not written by torch.save") from error
         except Exception as error:  # torch's readers of corrupt bytes raise anything
             reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__  # and no advice
-            raise ValueError(f"corrupt, or not written by torch.save ({_short(reason)})") from error
+            raise ValueError(f"corrupt, or not written by torch.save ({short(reason)})") from error
     _check_values(found, COPIES * size + SMALL)
     return found
 
@@ -129,17 +128,6 @@ def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         return _header(file)
 
 
-def some(names: Sequence[str]) -> str:
-    """Return the first few of the names, and how many more there are."""
-    return ", ".join(map(_short, names[:SOME])) + (f" and {len(names) - SOME:,} more" if len(names) > SOME else "")
-
-
-def _short(value: object) -> str:
-    """Return what a file says of itself, no longer than it fits into a line."""
-    words = str(value)
-    return words if len(words) <= LETTERS else f"{words[:LETTERS]}..."
-
-
 def _size(file: BufferedReader, most: int) -> int:
     size = os.fstat(file.fileno()).st_size
     if size > most:
@@ -165,15 +153,15 @@ def _header(file: BufferedReader) -> dict[str, tuple[str, tuple[int, ...]]]:
         ]
         found.sort(key=lambda row: row[:2])
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"its header is corrupt ({_short(error)})") from error
+        raise ValueError(f"its header is corrupt ({short(error)})") from error
     at = 0
     for start, stop, name, kind, shape in found:
         if kind not in TYPES:
-            raise ValueError(f"{_short(name)} is of the type {_short(kind)}; known: {', '.join(TYPES)}")
+            raise ValueError(f"{short(name)} is of the type {short(kind)}; known: {', '.join(TYPES)}")
         whole = all(type(number) is int and number >= 0 for number in (start, stop, *shape))
         if not whole or start != at or stop - start != math.prod(shape) * TYPES[kind].itemsize:
-            where = f"{kind} {_short(shape)} at {_short(start)} to {_short(stop)}"
-            raise ValueError(f"its header is corrupt: {_short(name)} cannot be {where}")
+            where = f"{kind} {short(shape)} at {short(start)} to {short(stop)}"
+            raise ValueError(f"its header is corrupt: {short(name)} cannot be {where}")
         at = stop
     if at != size - 8 - length:
         raise ValueError(f"cut short, or corrupt: its tensors take {at:,} bytes, and it has {size - 8 - length:,}")
@@ -229,14 +217,14 @@ def _check_pickles(file: BufferedReader, size: int) -> None:
             _check_records(records, size)
             _check_pickle(BytesIO(archive.read(f"{root}/data.pkl")))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"cut short, or corrupt ({_short(error)})") from error
+        raise ValueError(f"cut short, or corrupt ({short(error)})") from error
     finally:
         sparing.detach()
 
 
 def _check_records(records: Sequence[zipfile.ZipInfo], size: int) -> None:
     if packed := [record.filename for record in records if record.compress_type != zipfile.ZIP_STORED]:
-        raise ValueError(f"not written by torch.save: {_short(packed[0])} in it is compressed")
+        raise ValueError(f"not written by torch.save: {short(packed[0])} in it is compressed")
     if (total := sum(record.file_size for record in records)) > size:
         raise ValueError(f"corrupt: its records declare {total:,} bytes, and the file has {size:,}")
     if len({record.filename.lower() for record in records}) < len(records):
@@ -251,12 +239,12 @@ def _check_pickle(file: IO[bytes]) -> None:
             if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST")
         ]
     except (ValueError, MemoryError, OverflowError) as error:
-        raise ValueError(f"corrupt, or not written by torch.save ({_short(error)})") from error
+        raise ValueError(f"corrupt, or not written by torch.save ({short(error)})") from error
     for name in asked:
         if name in SPECIAL:
             raise ValueError(f"it has {SPECIAL[name]}; save net.state_dict() of a plain network instead")
         if not _is_plain(name):
-            which = f" (it asks for {_short(name.replace(' ', '.'))})" if name else ", or is pickled in protocol 4 or 5"
+            which = f" (it asks for {short(name.replace(' ', '.'))})" if name else ", or is pickled in protocol 4 or 5"
             raise ValueError(f"not opened, because it could run code{which}; save net.state_dict() instead")
 
 

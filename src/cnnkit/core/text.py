@@ -30,6 +30,8 @@ __all__ = [
     "markdown",
     "printable",
     "shell",
+    "short",
+    "some",
     "to_csv",
     "to_json",
     "whole_number",
@@ -38,6 +40,7 @@ __all__ = [
 
 PASSWORD = re.compile(r"(://[^:@/\s]*):[^/?#\s]*@")  # of a URL
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+LETTERS = 200  # of a name in an error
 DIGITS = 18  # of a number, at most: what has more is a name
 MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
 
@@ -76,6 +79,21 @@ def markdown(text: object) -> str:
 def is_url(text: str) -> bool:
     """Return whether a text is a URL, of any scheme, and not the path of a file."""
     return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first few of the names, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(map(short, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def short(value: object) -> str:
+    """Return what a file says of itself, cut to LETTERS where it is longer."""
+    words = str(value)
+    return words if len(words) <= LETTERS else f"{words[:LETTERS]}..."
 
 
 def shell(text: object) -> str:

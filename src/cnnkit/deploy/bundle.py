@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from cnnkit.core.files import atomic_write, read_bytes, replace_folder, sha256, 
 from cnnkit.core.finite import not_finite
 from cnnkit.core.limits import MOST_CHANNELS, MOST_CLASSES
 from cnnkit.core.modules import unwrapped
-from cnnkit.core.schema import Argument, Figure, Mean, Pixels, Share, Std, Word, brief, first_error
+from cnnkit.core.schema import Argument, Figure, Mean, Pixels, Share, Std, Word, brief, validated
 from cnnkit.core.tensors import read_safetensors
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.preprocess import Preprocess
@@ -131,9 +131,7 @@ def read_bundle(path: Path) -> tuple[Path, Bundle]:
         content = from_json(read_bytes(place))
         if isinstance(content, dict) and content.get("format", 1) != 1:
             raise ValueError(f"it is of format {brief(content['format'])}; this version of cnnkit reads format 1")
-        return folder, Bundle.model_validate(content)
-    except ValidationError as error:
-        raise CnnkitError(f"{place}: the bundle's description is corrupt ({first_error(error)})") from error
+        return folder, validated(Bundle, content)
     except OSError as error:
         raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
     except ValueError as error:

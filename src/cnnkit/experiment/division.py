@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.text import some
 from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.record import NEVER, PARTS, SPLIT, Before, Record, content_before, has_digests
@@ -57,13 +58,13 @@ def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Divis
         why = "the weights were trained on all" if before.trained else "the classes are too small"
         remarks.append(f"no images are set aside to choose the best epoch by: {why}; name some with --validation-data")
     elif dataset.validation and (copies := unused(validation, {*before.trained, *training.digests})[1]):
-        remarks.append(f"{len(copies):,} validation images are trained on too: {_some(copies)}")
+        remarks.append(f"{len(copies):,} validation images are trained on too: {some(copies, NAMED)}")
     if test is None:
         remarks.append("the data have no images for testing: name some with --test-data, or measure by others later")
     elif test.digests:
         test, left_out = unused(test, {*before.used, *training.digests})
         if left_out:
-            remarks.append(f"{len(left_out):,} test images are left out, being trained on: {_some(left_out)}")
+            remarks.append(f"{len(left_out):,} test images are left out, being trained on: {some(left_out, NAMED)}")
     record: Record = {"split_seed": config.split_seed}
     if training.digests:
         parts = {"train": training, "validation": validation, "test": test}
@@ -97,7 +98,7 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
     gone = found["train"][1] + found["validation"][1]
     others = _of_other_classes(record, pools, found)
     changes = [
-        f"images that the run trains on or chooses by are {what} ({len(names):,}): {_some(names)}"
+        f"images that the run trains on or chooses by are {what} ({len(names):,}): {some(names, NAMED)}"
         for what, names in (("gone or replaced", gone), ("of another class now", others))
         if names
     ]
@@ -233,8 +234,4 @@ def _other_data(config: RunConfig) -> DataError:
 
 def about_missing(names: list[str]) -> list[str]:
     """Return a line that names the test images that are gone, if some are."""
-    return [f"{len(names):,} test images of the run are gone, and left out: {_some(names)}"] if names else []
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+    return [f"{len(names):,} test images of the run are gone, and left out: {some(names, NAMED)}"] if names else []

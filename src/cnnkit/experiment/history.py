@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, overload
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
 from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, unknown
 from cnnkit.core.extras import require
 from cnnkit.core.files import read_bytes
 from cnnkit.core.limits import MOST_COUNT, MOST_EPOCHS
-from cnnkit.core.schema import Number, brief, first_error
+from cnnkit.core.schema import Number, brief, validated
 from cnnkit.core.text import from_json
 from cnnkit.figures.curves import Panel, Plot, Series
 from cnnkit.figures.html import html_table
@@ -169,9 +169,7 @@ def read_metrics(path: Path) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(Epoch.model_validate(from_json(line)).model_dump())
-        except ValidationError as error:
-            raise DataError(f"{place}: line {number} is no row of metrics ({first_error(error)})") from error
+            rows.append(validated(Epoch, from_json(line)).model_dump())
         except ValueError as error:
             raise DataError(f"{place}: line {number} is no row of metrics ({error})") from error
     return rows

@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, model_validator
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import read_bytes
-from cnnkit.core.schema import Count, Word, first_error
+from cnnkit.core.schema import Count, Word, validated
 from cnnkit.core.text import from_json
 
 __all__ = [
@@ -106,13 +106,12 @@ def read_record(path: Path) -> Record | None:
         return None
     try:
         record: Record = from_json(read_bytes(place))
-        _Kept.model_validate(record)
+        validated(_Kept, record)
         return record
     except OSError as error:
         raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        reason = first_error(error) if isinstance(error, ValidationError) else str(error)
-        raise CnnkitError(f"{place}: corrupt ({reason})") from error
+        raise CnnkitError(f"{place}: corrupt ({error})") from error
 
 
 def own_record(path: Path) -> Record:

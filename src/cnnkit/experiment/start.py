@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.limits import MOST_CHANNELS
-from cnnkit.core.schema import Mean, Std, Word, first_error
+from cnnkit.core.schema import Mean, Std, Word, validated
 from cnnkit.core.text import is_url, without_passwords
 from cnnkit.data import Preprocess
 from cnnkit.deploy import published_preprocess, read_bundle, read_weights
@@ -24,12 +24,12 @@ from cnnkit.nets.pretrained import WEIGHTS, download_weights, fetch_weights, own
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 from cnnkit.nets.zoo import full_name
 
-__all__ = ["START", "Start", "Told", "open_start", "read_start"]
+__all__ = ["START", "Start", "StartRecord", "open_start", "read_start"]
 
 START = "start.json"
 
 
-class Told(BaseModel):
+class StartRecord(BaseModel):
     """What a run's start.json says of the weights that it started from."""
 
     in_channels: Annotated[int, Field(strict=True, ge=1, le=MOST_CHANNELS)]
@@ -39,7 +39,7 @@ class Told(BaseModel):
     loaded: Word
 
     @model_validator(mode="after")
-    def _by_channel(self) -> "Told":
+    def _by_channel(self) -> "StartRecord":
         if not {len(self.mean), len(self.std)} <= {1, self.in_channels}:
             raise ValueError(f"mean and std have other numbers of values than {self.in_channels} channels")
         return self
@@ -117,6 +117,6 @@ def read_start(folder: RunFolder) -> dict[str, Any]:
     if not place.exists():
         return {}
     try:
-        return Told.model_validate(folder.read_json(START)).model_dump()
-    except ValidationError as error:
-        raise CnnkitError(f"{place}: corrupt ({first_error(error)})") from error
+        return validated(StartRecord, folder.read_json(START)).model_dump()
+    except ValueError as error:
+        raise CnnkitError(f"{place}: corrupt ({error})") from error

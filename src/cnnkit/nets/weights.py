@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.tensors import is_safetensors, read_safetensors, read_torch, some
+from cnnkit.core.tensors import is_safetensors, read_safetensors, read_torch
+from cnnkit.core.text import some
 
 __all__ = ["Classes", "Loaded", "give_weights", "read_weights_file"]
 

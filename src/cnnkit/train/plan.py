@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import read_bytes
 from cnnkit.core.limits import MOST_WORKERS
-from cnnkit.core.schema import first_error
+from cnnkit.core.schema import validated
 from cnnkit.core.text import from_json
 from cnnkit.ops.layout import FORMATS, MemoryFormat, lay_out
 from cnnkit.ops.max_pool import compile_pooling
@@ -84,12 +84,11 @@ def use_plan(net: nn.Module, plan: Plan) -> None:
 def read_plan(path: Path) -> Plan:
     """Return the plan in a JSON file, such as a run's plan.json; raises UsageError if it is none."""
     try:
-        return Plan.model_validate(from_json(read_bytes(path)))
+        return validated(Plan, from_json(read_bytes(path)))
     except OSError as error:
         raise UsageError(f"plan {path}: cannot be read ({error.strerror}); it takes auto, off or a file") from error
     except ValueError as error:
-        reason = first_error(error) if isinstance(error, ValidationError) else str(error)
-        raise UsageError(f"plan {path}: not a plan ({reason}); --plan auto makes one") from error
+        raise UsageError(f"plan {path}: not a plan ({error}); --plan auto makes one") from error
 
 
 @contextmanager

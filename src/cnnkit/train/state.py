@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor
 
 from cnnkit.core.finite import not_finite
 from cnnkit.core.limits import MOST_EPOCHS
-from cnnkit.core.schema import Count, Number, Word, brief, first_error
-from cnnkit.core.tensors import some
+from cnnkit.core.schema import Count, Number, Word, brief, validated
+from cnnkit.core.text import some
 from cnnkit.train.step import Stepper
 from cnnkit.train.sums import EpochSums
 
@@ -87,10 +87,7 @@ def require_fit(
     settings must be the training's, but for the FREE ones. Afterwards nothing of it can fail: types, ranges, names,
     shapes and the tensors' own types are the stepper's.
     """
-    try:
-        plain = _State.model_validate(state)
-    except ValidationError as error:
-        raise ValueError(first_error(error)) from error
+    plain = validated(_State, state)
     for name, value in plain.config.items():
         if name not in settings or (name not in FREE and value != settings[name]):
             raise ValueError(f"its {name} is {brief(value)}, here {brief(settings.get(name))}")
