@@ -1,7 +1,6 @@
 """What split.json says: which images a run trains on, chooses by and is tested on, by their names and contents."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, model_validator
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import read_bytes
 from cnnkit.core.schema import Count, Word, validated
-from cnnkit.core.text import from_json
+from cnnkit.core.text import from_json, to_json
 
 __all__ = [
     "NEVER",
@@ -74,8 +73,8 @@ NEVER: Before = Before()
 
 
 def digest_of(record: Record) -> str:
-    """Return the SHA-256 that a bundle keeps of its split."""
-    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+    """Return the SHA-256 that a bundle keeps of its split, the same in each locale."""
+    return hashlib.sha256(to_json(record).encode()).hexdigest()
 
 
 def has_digests(record: Record) -> bool:
