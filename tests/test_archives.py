@@ -109,6 +109,7 @@ def test_a_name_that_the_disk_has_already_is_refused(monkeypatch: pytest.MonkeyP
     refused(as_zip([("cat/A.png", png(1)), ("cat/a.png", png(2))]), "two files of the name cat/a.png|can have the name")
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_before_they_are_unpacked() -> None:
     zeros = bytes(1 << 26)
     with zipfile.ZipFile("bomb.zip", "w") as archive:

@@ -74,6 +74,7 @@ def test_batch_normalisation_over_all_processes(cli: Cli) -> None:
     assert one.keys() == two.keys()
 
 
+@pytest.mark.slow
 def test_what_is_validated_is_what_is_saved() -> None:
     """Each process has moving statistics of its own, and those of one are kept; odd parts in half precision work."""
     done = run("train", "lenet_bn", "--epochs", 2, "--batch-size", 64)
@@ -119,6 +120,7 @@ def wait_for(path: Path, lines: int) -> None:
     assert path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find torchrun's workers")
 def test_a_killed_process_is_replaced_and_the_job_ends_the_same() -> None:
     arguments = ("train", "lenet", *SETTINGS, "--epochs", 30, "--checkpoint-steps", 3)

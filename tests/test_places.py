@@ -97,7 +97,9 @@ def test_folders_are_trained_on_without_a_cache(open_house: Path) -> None:
 
 
 @root_alone
-@pytest.mark.parametrize("home", [[], ["HOME=/"], ["HOME=/no/such/folder"], ["HOME="]])
+@pytest.mark.parametrize(
+    "home", [[], *(pytest.param([f"HOME={home}"], marks=pytest.mark.slow) for home in ("/", "/no/such/folder", ""))]
+)
 def test_without_a_home_folder(home: list[str], open_house: Path) -> None:
     root = photos(open_house / "photos")
     who = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")

@@ -480,7 +480,7 @@ def workers(count: int, *arguments: object) -> Iterator[list]:
             process.communicate()
 
 
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("storage", [STORAGES[0], pytest.param(STORAGES[1], marks=pytest.mark.slow)])
 def test_two_workers_at_once_share_one_study(cli: Cli, storage: str) -> None:
     write(LR)
     with workers(2, "--trials", 6, "--storage", storage) as both:
