@@ -154,7 +154,7 @@ def test_200_tars_here_and_on_a_server(server: str) -> None:
         Path(place).write_bytes(harmed(packed.getvalue(), draw))
         score.attack(partial(read, f"{server}/{place}" if number % 2 else place), number)
         Path(place).unlink()
-    print(score.what, dict(score.ends))
+    print(f"\ntars: 200 inputs, {dict(score.ends)}")
     assert score.ends.total() == 200
     assert score.ends["refused"] > 20
 
