@@ -14,7 +14,7 @@ from cnnkit.core.text import printable, to_json
 __all__ = ["complain", "console", "given_flags", "narrated", "page", "print_json", "table"]
 
 console = PatientConsole()
-page = PatientConsole(width=max(console.width, 120))  # a narrow terminal wraps it, but no number is cut
+page = PatientConsole(width=max(console.width, 120))  # a narrow terminal wraps tables, and cuts no figures
 
 
 def print_json(content: Any) -> None:

@@ -73,7 +73,7 @@ def _words(error: Exception) -> str:
 def _traceback(error: Exception) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:
+    except Exception:  # it asks the error for its words, which may fail; the report needs the lines all the same
         return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 

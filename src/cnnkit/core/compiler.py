@@ -228,7 +228,7 @@ def _target(compiler: str) -> str:
 
 
 def _run(command: list[str], **how: object) -> subprocess.CompletedProcess[str]:
-    try:
+    try:  # run has an overload for each set of arguments, and `how` fits none of them
         return subprocess.run(command, capture_output=True, text=True, errors="replace", **how)  # type: ignore[call-overload, no-any-return]
     except OSError as error:
         raise CnnkitError(

@@ -36,7 +36,7 @@ WORDS = 200  # letters of what a server says, in an error
 def patience() -> float:
     """Return the seconds in which LEAST_BYTES must come, and an answer begin: `$CNNKIT_HTTP_SECONDS`, else SECONDS.
 
-    Raises UsageError for a value that is no number of seconds.
+    Raises UsageError for a value that is not a positive number of seconds.
     """
     said = os.environ.get("CNNKIT_HTTP_SECONDS") or SECONDS
     try:
@@ -278,7 +278,7 @@ class _Response(http.client.HTTPResponse):
 class _Connection(http.client.HTTPConnection):
     def __init__(self, host: str, *, until: float, **options: Any):
         super().__init__(host, **options)
-        self.response_class = partial(_Response, until=until)  # type: ignore[assignment]
+        self.response_class = partial(_Response, until=until)  # type: ignore[assignment]  # its type is a class
 
 
 class _Secure(_Connection, http.client.HTTPSConnection):
