@@ -23,7 +23,7 @@ from PIL import Image
 from report import RESULTS, write
 from torch import Tensor, nn
 
-from cnnkit.data.augment import Augment
+from cnnkit.data.augment.batch import Augment
 
 BATCH, PADDING = 128, 4
 SHAPES = {"28 x 28 x 1": (28, 28, 1), "224 x 224 x 3": (224, 224, 3)}

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from cnnkit import create
 from cnnkit.train import TrainConfig
-from cnnkit.train.choose import choose_plan
-from cnnkit.train.operations import operations
-from cnnkit.train.plan import Plan
-from cnnkit.train.profile import peak
+from cnnkit.train.autotune.choose import choose_plan
+from cnnkit.train.autotune.flops import operations
+from cnnkit.train.autotune.plan import Plan
+from cnnkit.train.autotune.profile import peak
 from cnnkit.train.step import Step, Stepper
 
 SETTINGS = {"lr": 0.01, "momentum": 0.9}

@@ -51,9 +51,9 @@ def to_matrix_product(net: str, cores: int, images_per_second: float) -> float:
     import torch
 
     from cnnkit import create
-    from cnnkit.train.operations import operations
-    from cnnkit.train.plan import Plan
-    from cnnkit.train.profile import peak
+    from cnnkit.train.autotune.flops import operations
+    from cnnkit.train.autotune.plan import Plan
+    from cnnkit.train.autotune.profile import peak
 
     count = operations(create(net), (1, PIXELS, PIXELS))
     return images_per_second * count / peak(Plan(threads=cores), torch.device("cpu"))

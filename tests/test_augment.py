@@ -15,9 +15,10 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError
-from cnnkit.data import Batches, ImageSet, Preprocess, colour, load_dataset, read_image, write_image
-from cnnkit.data.augment import AUGMENT_HELP, AUGMENTATIONS, Augment, parse
-from cnnkit.data.policies import operations
+from cnnkit.data import Batches, ImageSet, Preprocess, load_dataset, read_image, write_image
+from cnnkit.data.augment import colour
+from cnnkit.data.augment.batch import AUGMENT_HELP, AUGMENTATIONS, Augment, parse
+from cnnkit.data.augment.policies import operations
 from conftest import Cli, one_line
 
 ENTRIES = [*AUGMENTATIONS, "crop:3", "rrc:0.5", "jitter:1", "erase:1", "rand:3:10"]
@@ -93,7 +94,7 @@ def test_pieces_for_the_cache_do_not_show(entry: str, monkeypatch: pytest.Monkey
     images, augment = pictures(20, 3), Augment([entry], SIZE)
     u = uniform(20, augment.numbers)
     whole = augment(images, u)
-    monkeypatch.setattr("cnnkit.data.augment.CACHED", 3 * images[0].numel())
+    monkeypatch.setattr("cnnkit.data.augment.batch.CACHED", 3 * images[0].numel())
     pieces: list[int] = []
     apart = augment._augmented
     monkeypatch.setattr(augment, "_augmented", lambda some, own: pieces.append(len(some)) or apart(some, own))

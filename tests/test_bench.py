@@ -8,9 +8,9 @@ import torch
 from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
 from cnnkit.train import TrainConfig
-from cnnkit.train.operations import operations
-from cnnkit.train.plan import Plan
-from cnnkit.train.profile import KINDS, REST, measure_steps, peak, profile_steps
+from cnnkit.train.autotune.flops import operations
+from cnnkit.train.autotune.plan import Plan
+from cnnkit.train.autotune.profile import KINDS, REST, measure_steps, peak, profile_steps
 from conftest import Cli, one_line
 
 

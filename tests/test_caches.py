@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from cnnkit.core.kept import to_record
-from cnnkit.data import cache as cache_module
-from cnnkit.data import store as store_module
-from cnnkit.data.images import THUMB
+from cnnkit.data.folder import cache as cache_module
+from cnnkit.data.folder import store as store_module
+from cnnkit.data.folder.store import Opened, open_images
+from cnnkit.data.images.decode import THUMB
 from cnnkit.data.reading import Reading
-from cnnkit.data.store import Opened, open_images
 
 SIZE = (9, 7)
 PATHS = [f"{number}.png" for number in range(6)]

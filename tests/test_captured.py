@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from cnnkit.nets import create
 from cnnkit.train import TrainConfig
-from cnnkit.train.captured import Captured, uncapturable
-from cnnkit.train.plan import Plan
+from cnnkit.train.autotune.cuda_graph import Captured, uncapturable
+from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.step import Step, Stepper
 
 WAITING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)

@@ -18,13 +18,13 @@ from PIL import Image
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.data import load_dataset, read_image
-from cnnkit.data import quarantine as quarantine_module
-from cnnkit.data.doctor import Diagnosis, diagnose
-from cnnkit.data.duplicates import NEIGHBOURS, PASSES, gather, near_pairs
-from cnnkit.data.examine import Trouble, examine
-from cnnkit.data.findings import KINDS
-from cnnkit.data.images import THUMB
-from cnnkit.data.quarantine import JOURNAL, quarantine
+from cnnkit.data.check import quarantine as quarantine_module
+from cnnkit.data.check.file import Trouble, examine
+from cnnkit.data.check.findings import KINDS
+from cnnkit.data.check.quarantine import JOURNAL, quarantine
+from cnnkit.data.check.run import Diagnosis, diagnose
+from cnnkit.data.images.decode import THUMB
+from cnnkit.data.images.duplicates import NEIGHBOURS, PASSES, gather, near_pairs
 from conftest import Cli, one_line
 
 DRAW = np.random.default_rng(0)
@@ -375,7 +375,7 @@ def test_nothing_that_decoding_raises_stops_it(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("two\nlines")
 
     path = str(save("x.png"))
-    monkeypatch.setattr("cnnkit.data.examine.open_image", surprise)
+    monkeypatch.setattr("cnnkit.data.check.file.open_image", surprise)
     assert examine(path) == ("damaged", "two lines")
 
 

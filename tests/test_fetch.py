@@ -20,7 +20,7 @@ import pytest
 from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.http import PAUSES
-from cnnkit.data.remote import RemoteFile, open_bytes
+from cnnkit.data.shards.remote import RemoteFile, open_bytes
 from webserver import Raw, answer, drip, raw_server
 
 ATTEMPTS = len(PAUSES) + 1

@@ -32,8 +32,8 @@ from cnnkit.data import (
     read_image,
     scan_folder,
 )
-from cnnkit.data import cache as cache_module
-from cnnkit.data import store as store_module
+from cnnkit.data.folder import cache as cache_module
+from cnnkit.data.folder import store as store_module
 
 SIZE = (8, 8)
 DECODERS = ("decode_image", "decode_with_thumb", "thumbnail")
@@ -443,7 +443,8 @@ def test_a_long_start_is_kept_now_and_then(monkeypatch: pytest.MonkeyPatch) -> N
 LOAD = """
 import sys, zlib
 from pathlib import Path
-from cnnkit.data import load_folder, store
+from cnnkit.data import load_folder
+from cnnkit.data.folder import store
 count, decode = 0, store.decode_with_thumb
 def counting(*arguments, **options):
     global count

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from cnnkit.data import Batches, ImageSet, Preprocess
-from cnnkit.data.augment import AUGMENTATIONS, Augment
+from cnnkit.data.augment.batch import AUGMENTATIONS, Augment
 from cnnkit.nets import create
 from cnnkit.train import TrainConfig
-from cnnkit.train.choose import choose_plan
-from cnnkit.train.plan import Plan, plain_plan
-from cnnkit.train.profile import profile_steps
+from cnnkit.train.autotune.choose import choose_plan
+from cnnkit.train.autotune.plan import Plan, plain_plan
+from cnnkit.train.autotune.profile import profile_steps
 from cnnkit.train.step import Step, Stepper
 from conftest import Cli
 

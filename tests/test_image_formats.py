@@ -17,9 +17,9 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from cnnkit.core.errors import DataError
 from cnnkit.data import load_folder, read_image
-from cnnkit.data.doctor import diagnose
-from cnnkit.data.formats import FORMATS, SUFFIXES, Unread, format_of, open_image, unread
-from cnnkit.data.images import decode_image, read_header, thumbnail, write_image
+from cnnkit.data.check.run import diagnose
+from cnnkit.data.images.decode import decode_image, read_header, thumbnail, write_image
+from cnnkit.data.images.formats import FORMATS, SUFFIXES, Unread, format_of, open_image, unread
 from cnnkit.deploy.inputs import each_image
 
 try:
@@ -119,8 +119,8 @@ sys.modules["pillow_heif"] = None
 from pathlib import Path
 from cnnkit.core.errors import DataError
 from cnnkit.data import load_folder, read_image, scan_folder
-from cnnkit.data.doctor import diagnose
-from cnnkit.data.formats import SUFFIXES, unread
+from cnnkit.data.check.run import diagnose
+from cnnkit.data.images.formats import SUFFIXES, unread
 from cnnkit.deploy.inputs import each_image
 print(unread("photos/b/2.heic"))
 print(scan_folder(Path("photos")).splits["train"].paths)
@@ -423,7 +423,7 @@ def test_a_png_is_its_pixels(name: str, where: int, mode: str) -> None:
 
 def test_no_text_is_inflated_and_memory_stays_small() -> None:
     code = (
-        "import io, resource, sys, zlib; from pathlib import Path; from cnnkit.data.images import decode_image\n"
+        "import io, resource, sys, zlib; from pathlib import Path; from cnnkit.data.images.decode import decode_image\n"
         "content = Path('x.png').read_bytes()\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for _ in range(20): decode_image(content)\n"

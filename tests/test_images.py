@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.data import read_image, resize_with_pad, write_image
-from cnnkit.data.images import decode_image, fitted_size, read_header
+from cnnkit.data.images.decode import decode_image, fitted_size, read_header
 
 RAMP = np.arange(0, 256, 17, dtype=np.uint8).reshape(4, 4)
 

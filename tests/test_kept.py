@@ -14,14 +14,14 @@ from PIL import Image
 from torch import nn
 
 from cnnkit.core.kept import to_record
-from cnnkit.data.archive import unpacked
-from cnnkit.data.pack import pack_folder
-from cnnkit.data.tar import Contents, read_tars
+from cnnkit.data.folder.archive import unpacked
+from cnnkit.data.shards.pack import pack_folder
+from cnnkit.data.shards.tar import Contents, read_tars
 from cnnkit.train import TrainConfig
-from cnnkit.train import choose as choose_module
-from cnnkit.train.choose import choose_plan
-from cnnkit.train.contest import Contest
-from cnnkit.train.plan import Plan
+from cnnkit.train.autotune import choose as choose_module
+from cnnkit.train.autotune.choose import choose_plan
+from cnnkit.train.autotune.plan import Plan
+from cnnkit.train.autotune.steps import Contest
 from test_caches import JUNK, rewrite
 from test_places import photos
 

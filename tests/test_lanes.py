@@ -387,7 +387,7 @@ def test_what_lanes_cannot_train_is_one_clear_line(cli: Cli, words: list[str], s
 
 def test_without_a_compiler_torch_computes_and_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr("cnnkit.train.choose.LANES_WORTH", 0)
+    monkeypatch.setattr("cnnkit.train.autotune.choose.LANES_WORTH", 0)
     done = cli("train", "lenet", "--epochs", 1)
     assert done.code == 0
     assert f"{NO_COMPILER}: torch computes" in done.out
@@ -398,7 +398,7 @@ def test_without_a_compiler_torch_computes_and_says_so(cli: Cli, monkeypatch: py
 
 
 def test_lanes_are_chosen_where_they_are_faster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnkit.train.choose.LANES_WORTH", 0)
+    monkeypatch.setattr("cnnkit.train.autotune.choose.LANES_WORTH", 0)
     asked = ("train", "lenet", "--epochs", 1, "--batch-size", 32)
     done = cli(*asked)
     assert "compiling the network for lanes" in done.out

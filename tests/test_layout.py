@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.data import Dataset, load_dataset, scan_folder
-from cnnkit.data.splits import split_of
+from cnnkit.data.split_names import split_of
 from conftest import Cli, one_line
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cnnkit.core.errors import DataError
 from cnnkit.data.idx import read_idx
-from cnnkit.data.tar import read_tar
+from cnnkit.data.shards.tar import read_tar
 from conftest import Cli, one_line
 from measured import RUN, measured, small
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
 from cnnkit.ops import CompiledMaxPool2d, SameMaxPool2d, compile_pooling, compiled
-from cnnkit.train.plan import Plan, use_plan
+from cnnkit.train.autotune.plan import Plan, use_plan
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 

@@ -11,12 +11,14 @@ from torch import nn
 from cnnkit.core.compiler import find_compiler
 from cnnkit.core.kept import read_record
 from cnnkit.nets import create
-from cnnkit.ops import race
+from cnnkit.ops import convolutions as race
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune
-from cnnkit.train import TrainConfig, choose, contest
-from cnnkit.train.choose import choose_plan
-from cnnkit.train.contest import Contest
-from cnnkit.train.plan import Plan, plain_plan, read_plan, threads, use_plan
+from cnnkit.train import TrainConfig
+from cnnkit.train.autotune import choose
+from cnnkit.train.autotune import steps as contest
+from cnnkit.train.autotune.choose import choose_plan
+from cnnkit.train.autotune.plan import Plan, plain_plan, read_plan, threads, use_plan
+from cnnkit.train.autotune.steps import Contest
 from conftest import Cli, one_line
 
 MANY = 10**12  # images: enough for a plan to be worth its trial

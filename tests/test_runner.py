@@ -13,7 +13,7 @@ from cnnkit.core.compiler import find_compiler
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.deploy import fold, prepare, to_onnx
 from cnnkit.nets import ZOO, create
-from cnnkit.ops import race
+from cnnkit.ops import convolutions as race
 
 LARGE = 30_000_000  # parameters
 

@@ -27,11 +27,13 @@ from torch import Tensor, nn
 
 from cnnkit.cli import data_pack
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.data import Batches, Dataset, Preprocess, load_folder, pack, remote, shard_images, tar
-from cnnkit.data.pack import pack_folder
-from cnnkit.data.shard_images import LANES, ShardImages
-from cnnkit.data.shard_index import SAMPLE, Shard, ShardIndex, expand, is_shards
-from cnnkit.data.shards import load_shards
+from cnnkit.data import Batches, Dataset, Preprocess, load_folder
+from cnnkit.data.shards import images as shard_images
+from cnnkit.data.shards import pack, remote, tar
+from cnnkit.data.shards.dataset import load_shards
+from cnnkit.data.shards.images import LANES, ShardImages
+from cnnkit.data.shards.index import SAMPLE, Shard, ShardIndex, expand, is_shards
+from cnnkit.data.shards.pack import pack_folder
 from cnnkit.train import TrainConfig, Trainer
 from conftest import Cli, one_line
 from webserver import drip, raw_server

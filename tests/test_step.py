@@ -13,7 +13,7 @@ import cnnkit
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.nets import create
 from cnnkit.train import Trainer
-from cnnkit.train.memory import explain_memory, fitting_batch
+from cnnkit.train.autotune.batch_size import explain_memory, fitting_batch
 from cnnkit.train.objective import Objective, Targets, balanced_weights
 from cnnkit.train.step import Step, Stepper
 from test_train import Quiet, config, stripes, trainer
@@ -198,7 +198,7 @@ def test_the_loss_scale_of_fp16_finds_its_way_without_skipping(tmp_path: Path) -
 
 
 def test_trying_what_fits_leaves_the_net_alone() -> None:
-    import cnnkit.train.memory as memory
+    import cnnkit.train.autotune.batch_size as memory
 
     net = create("lenet_bn").train()
     before = [value.clone() for value in net.state_dict().values()]
@@ -382,7 +382,7 @@ def test_out_of_memory_says_what_to_try() -> None:
 
 
 def test_a_batch_that_fits_follows_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    import cnnkit.train.memory as memory
+    import cnnkit.train.autotune.batch_size as memory
 
     net = create("lenet").train()
     sizes = []

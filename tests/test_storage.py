@@ -11,7 +11,7 @@ from PIL import Image
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.data import Batches, Dataset, ImageSet, Preprocess, Storage, load_dataset
-from cnnkit.data.pack import pack_folder
+from cnnkit.data.shards.pack import pack_folder
 
 NUMBER = 40  # images, 6 x 7, whose first pixel tells them apart
 

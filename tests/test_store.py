@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.data import store as store_module
-from cnnkit.data.examine import examine
+from cnnkit.data.check.file import examine
 from cnnkit.data.files import read_with_stamp
-from cnnkit.data.images import THUMB, thumbnail
+from cnnkit.data.folder import store as store_module
+from cnnkit.data.folder.store import Opened, open_images
+from cnnkit.data.images.decode import THUMB, thumbnail
 from cnnkit.data.reading import Reading
-from cnnkit.data.store import Opened, open_images
 
 SIZE = (40, 30)
 

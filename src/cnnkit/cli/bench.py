@@ -70,9 +70,9 @@ def bench(
 
 
 def _training(net: "nn.Module", image: Shape, config: RunConfig, profiled: bool) -> dict[str, Any]:
-    from cnnkit.train.choose import choose_plan
-    from cnnkit.train.plan import plain_plan
-    from cnnkit.train.profile import measure_steps, peak, profile_steps
+    from cnnkit.train.autotune.choose import choose_plan
+    from cnnkit.train.autotune.plan import plain_plan
+    from cnnkit.train.autotune.profile import measure_steps, peak, profile_steps
 
     assert isinstance(config.batch_size, int)
     device = next(net.parameters()).device

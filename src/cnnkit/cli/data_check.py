@@ -12,8 +12,8 @@ from cnnkit.core.text import shell
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cnnkit.data.doctor import Diagnosis
-    from cnnkit.data.findings import Finding
+    from cnnkit.data.check.findings import Finding
+    from cnnkit.data.check.run import Diagnosis
 
 __all__ = ["check"]
 
@@ -49,9 +49,9 @@ def check(
         The most pixels that an image may be decoded to; a larger one cannot be read.
     """
     from cnnkit.cli.console import console, print_json
-    from cnnkit.data.doctor import diagnose
-    from cnnkit.data.quarantine import check_quarantine
-    from cnnkit.data.quarantine import quarantine as move
+    from cnnkit.data.check.quarantine import check_quarantine
+    from cnnkit.data.check.quarantine import quarantine as move
+    from cnnkit.data.check.run import diagnose
 
     if quarantine:
         check_quarantine(path, quarantine)

@@ -48,7 +48,7 @@ def pack(
     """
     from cnnkit.cli.console import complain, page, table
     from cnnkit.core.text import shell
-    from cnnkit.data.pack import pack_folder
+    from cnnkit.data.shards.pack import pack_folder
 
     index = pack_folder(
         folder,

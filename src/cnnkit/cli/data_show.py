@@ -57,7 +57,7 @@ def show(
     from cnnkit.core import shape
     from cnnkit.core.text import shell
     from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
-    from cnnkit.data.augment import Augment, parse
+    from cnnkit.data.augment.batch import Augment, parse
     from cnnkit.figures import contact_sheet, stack_sheets
 
     shape.count(count, "count", MOST)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.shape import by
+from cnnkit.data.images.pixels import to_array, to_bytes
 from cnnkit.data.imageset import Dataset, ImageSet
-from cnnkit.data.pixels import to_array, to_bytes
 from cnnkit.data.reading import Reading
 
 __all__ = ["is_arrays", "load_arrays", "number_labels", "split_test"]

@@ -10,17 +10,17 @@ import torch
 from cnnkit.core.errors import DataError, UsageError, unknown
 from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.places import expanded
-from cnnkit.data.archive import is_archive, unpacked
 from cnnkit.data.arrays import is_arrays, load_arrays
 from cnnkit.data.datasets import DATASETS, load_named
-from cnnkit.data.folder import as_folder, open_folder
+from cnnkit.data.folder.archive import is_archive, unpacked
+from cnnkit.data.folder.dataset import as_folder, open_folder
+from cnnkit.data.folder.table import is_table, listing_in, load_table, write_table
+from cnnkit.data.folder.walk import walk
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.map_style import is_map_style, load_map_style
 from cnnkit.data.reading import BUDGET, BadImage, Reading
-from cnnkit.data.shard_index import is_shards
-from cnnkit.data.shards import load_shards
-from cnnkit.data.table import is_table, listing_in, load_table, write_table
-from cnnkit.data.walk import walk
+from cnnkit.data.shards.dataset import load_shards
+from cnnkit.data.shards.index import is_shards
 
 __all__ = ["is_handed_in", "keep", "load_dataset", "open_dataset", "place", "renumbered", "with_parts"]
 

@@ -14,9 +14,9 @@ from cnnkit.core.parallel import chunks
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import by
 from cnnkit.data.arrays import number_labels, split_test
-from cnnkit.data.images import fitted
+from cnnkit.data.images.decode import fitted
+from cnnkit.data.images.pixels import to_pixels
 from cnnkit.data.imageset import Dataset, ImageSet
-from cnnkit.data.pixels import to_pixels
 from cnnkit.data.reading import Reading
 from cnnkit.data.storage import ALL, Rows, Storage
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.resize import resize, resize_part
-from cnnkit.data.images import fitted_size
+from cnnkit.data.images.decode import fitted_size
 from cnnkit.data.storage import Storage, as_storage
 
 __all__ = ["Preprocess", "channel_statistics", "resize_and_crop", "resize_with_pad"]

@@ -8,7 +8,7 @@ from typing import Literal
 from cnnkit.core.errors import UsageError
 from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS, MOST_WORKERS
 from cnnkit.core.shape import count
-from cnnkit.data.formats import allow_pixels
+from cnnkit.data.images.formats import allow_pixels
 
 __all__ = ["BUDGET", "BadImage", "Reading"]
 

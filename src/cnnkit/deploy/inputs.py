@@ -15,10 +15,10 @@ from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.core.shape import by
 from cnnkit.data.files import read_file
-from cnnkit.data.formats import allow_pixels
-from cnnkit.data.images import decode_image
-from cnnkit.data.pixels import CHANNELS, to_pixels
-from cnnkit.data.walk import unread_images, walk
+from cnnkit.data.folder.walk import unread_images, walk
+from cnnkit.data.images.decode import decode_image
+from cnnkit.data.images.formats import allow_pixels
+from cnnkit.data.images.pixels import CHANNELS, to_pixels
 
 __all__ = ["Input", "each_image"]
 

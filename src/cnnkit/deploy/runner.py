@@ -24,8 +24,8 @@ from cnnkit.core.timing import mean_seconds, median_seconds
 from cnnkit.deploy.fold import fold
 from cnnkit.lanes import Engine as Lanes
 from cnnkit.lanes import obstacle
+from cnnkit.ops.convolutions import use_fastest_outputs
 from cnnkit.ops.layout import lay_out
-from cnnkit.ops.race import use_fastest_outputs
 
 __all__ = ["Runner", "prepare", "to_onnx"]
 

@@ -34,7 +34,7 @@ from cnnkit.experiment.start import START, Start, open_start, read_start
 from cnnkit.nets import entry
 from cnnkit.nets.foreign import foreign_name, is_foreign, require_same
 from cnnkit.train import ALONE, World, initialise
-from cnnkit.train.memory import fitting_batch
+from cnnkit.train.autotune.batch_size import fitting_batch
 
 __all__ = ["DATA", "NOTHING", "START", "Given", "Job", "looking_batch", "places", "prepare"]
 

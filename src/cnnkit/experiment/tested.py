@@ -9,7 +9,7 @@ import torch
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.data import Dataset, ImageSet, Reading, is_handed_in, open_dataset, stratified_split
-from cnnkit.data.layout import class_name
+from cnnkit.data.folder.layout import class_name
 from cnnkit.deploy import Bundle
 from cnnkit.experiment.division import about_missing, own_test, unused
 from cnnkit.experiment.record import Record, content_before, has_digests, known_content

@@ -16,7 +16,7 @@ from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
 from cnnkit.train import Callback, EpochRecord, Trainer, World
-from cnnkit.train.plan import read_plan
+from cnnkit.train.autotune.plan import read_plan
 from cnnkit.train.tensorboard import TensorBoard
 
 __all__ = ["PYTHON", "SHELL", "Face", "RunInterrupted", "train_job"]

@@ -12,9 +12,9 @@ from cnnkit import __version__
 from cnnkit.core.compiler import compiler_version
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.processor import processor, processor_name
+from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.checkpoint import digest
 from cnnkit.train.config import TrainConfig
-from cnnkit.train.plan import Plan
 
 __all__ = ["Conditions", "conditions", "differences", "first_conditions"]
 

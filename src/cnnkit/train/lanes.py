@@ -9,10 +9,10 @@ from torch.profiler import record_function
 
 from cnnkit.data.batches import Batches
 from cnnkit.lanes import Engine, obstacle
+from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World
 from cnnkit.train.norms import Moments, Norm
-from cnnkit.train.plan import Plan
 from cnnkit.train.step import Step, Stepper
 
 __all__ = ["LaneStepper", "hindrance", "image_size", "make_stepper"]

@@ -12,18 +12,18 @@ from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
 from cnnkit.core.finite import not_finite
 from cnnkit.core.modules import unwrapped
 from cnnkit.data.batches import Batches
+from cnnkit.train.autotune.batch_size import explain_memory
+from cnnkit.train.autotune.choose import choose_plan
+from cnnkit.train.autotune.plan import Plan, plain_plan, threads
 from cnnkit.train.callbacks import Callbacks, EpochRecord, StepRecord, TrainRecord
 from cnnkit.train.checkpoint import earlier, load_newest, save_checkpoint
-from cnnkit.train.choose import choose_plan
 from cnnkit.train.conditions import conditions, differences, first_conditions
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World
 from cnnkit.train.interrupt import stop_requested
 from cnnkit.train.lanes import image_size, make_stepper
-from cnnkit.train.memory import explain_memory
 from cnnkit.train.metrics import evaluate
 from cnnkit.train.objective import balanced_weights
-from cnnkit.train.plan import Plan, plain_plan, threads
 from cnnkit.train.schedule import learning_rate
 from cnnkit.train.state import Resumed, has_other_images, require_fit
 from cnnkit.train.step import Step

@@ -14,14 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnkit.core.device import mix_seed, seed_device
 from cnnkit.core.errors import CnnkitError
 from cnnkit.data.batches import Batches
-from cnnkit.train.captured import Captured
+from cnnkit.train.autotune.cuda_graph import Captured
+from cnnkit.train.autotune.plan import Plan, plain_plan, use_plan
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
 from cnnkit.train.ema import MovingAverage
 from cnnkit.train.norms import Moments, Norm, batches_to_measure, learning_norms, measure, write_statistics
 from cnnkit.train.objective import Objective, Targets
 from cnnkit.train.optimizer import freeze, make_optimizer
-from cnnkit.train.plan import Plan, plain_plan, use_plan
 
 __all__ = ["Step", "Stepper"]
 

@@ -15,7 +15,7 @@ from cnnkit.core.errors import DataError
 from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.parallel import ahead, chunks
 from cnnkit.data.files import read_file
-from cnnkit.data.images import decode_image
+from cnnkit.data.images.decode import decode_image
 from cnnkit.data.storage import ALL, Rows, Storage
 
 __all__ = ["Streamed"]

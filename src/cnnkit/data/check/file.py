@@ -9,9 +9,9 @@ import numpy as np
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.data.files import read_file
-from cnnkit.data.formats import format_of, open_image
-from cnnkit.data.images import THUMB, decode_with_thumb
-from cnnkit.data.orientation import stored_orientation
+from cnnkit.data.images.decode import THUMB, decode_with_thumb
+from cnnkit.data.images.formats import format_of, open_image
+from cnnkit.data.images.orientation import stored_orientation
 
 __all__ = ["PICTURE", "Trouble", "examine"]
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.files import write_output
 from cnnkit.core.limits import MAX_PIXELS
-from cnnkit.data.eight_bits import eight_bits, is_grey
 from cnnkit.data.files import read_file
-from cnnkit.data.formats import allow_pixels, open_image, require_pixels, suffix_format, too_many_pixels
-from cnnkit.data.orientation import orientation_of, upright
-from cnnkit.data.png import plain_png, small_png
+from cnnkit.data.images.eight_bits import eight_bits, is_grey
+from cnnkit.data.images.formats import allow_pixels, open_image, require_pixels, suffix_format, too_many_pixels
+from cnnkit.data.images.orientation import orientation_of, upright
+from cnnkit.data.images.png import plain_png, small_png
 
 __all__ = [
     "THUMB",

@@ -26,7 +26,7 @@ from cnnkit.core.errors import DataError
 from cnnkit.core.files import open_file
 from cnnkit.core.limits import MAX_PIXELS, MOST_PIXELS
 from cnnkit.core.shape import count
-from cnnkit.data.openers import HAS_HEIF, Jpeg, open_avif, open_gif, open_heic, open_jpeg, open_png, open_tiff
+from cnnkit.data.images.openers import HAS_HEIF, Jpeg, open_avif, open_gif, open_heic, open_jpeg, open_png, open_tiff
 
 __all__ = [
     "FORMATS",

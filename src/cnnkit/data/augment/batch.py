@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import UsageError, unknown
-from cnnkit.data.colour import jitter
-from cnnkit.data.geometry import crop, erase, flip, random_resized_crop
-from cnnkit.data.policies import rand, trivial
+from cnnkit.data.augment.colour import jitter
+from cnnkit.data.augment.geometry import crop, erase, flip, random_resized_crop
+from cnnkit.data.augment.policies import rand, trivial
 
 __all__ = ["AUGMENTATIONS", "AUGMENT_HELP", "Augment", "Parameter", "Row", "parse"]
 

@@ -18,11 +18,11 @@ from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
 from cnnkit.data.files import read_file
-from cnnkit.data.folder import Split, open_folder, scan_folder
-from cnnkit.data.images import Header, read_header
+from cnnkit.data.folder.dataset import Split, open_folder, scan_folder
+from cnnkit.data.images.decode import Header, read_header
 from cnnkit.data.reading import BadImage, Reading
-from cnnkit.data.shard_index import SAMPLE, Shard, ShardIndex, write_index
-from cnnkit.data.tar import HEADER, read_tar
+from cnnkit.data.shards.index import SAMPLE, Shard, ShardIndex, write_index
+from cnnkit.data.shards.tar import HEADER, read_tar
 
 __all__ = ["pack_folder"]
 

@@ -21,8 +21,8 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt, TypeAdapter, model
 from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, read_bytes, sweep
 from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.data.files import Stamp, stamp
-from cnnkit.data.images import THUMB
-from cnnkit.data.rows import Rows
+from cnnkit.data.folder.rows import Rows
+from cnnkit.data.images.decode import THUMB
 
 __all__ = ["Canvas", "Decoded", "Entry", "PixelCache", "digest"]
 

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, make_folder, read_bytes
 from cnnkit.core.text import from_json, to_json
-from cnnkit.data.doctor import Diagnosis
-from cnnkit.data.walk import JOURNAL
+from cnnkit.data.check.run import Diagnosis
+from cnnkit.data.folder.walk import JOURNAL
 
 __all__ = ["JOURNAL", "check_quarantine", "quarantine"]
 

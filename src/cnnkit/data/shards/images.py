@@ -20,12 +20,12 @@ from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.parallel import ahead, chunks
-from cnnkit.data.images import decode_image
-from cnnkit.data.remote import ByteFile, open_bytes, read_range
-from cnnkit.data.shard_index import Shard, ShardIndex
+from cnnkit.data.images.decode import decode_image
+from cnnkit.data.shards.index import Shard, ShardIndex
+from cnnkit.data.shards.remote import ByteFile, open_bytes, read_range
+from cnnkit.data.shards.tar import HEADER, member_name
 from cnnkit.data.split import require_fraction
 from cnnkit.data.storage import ALL, Rows, Storage
-from cnnkit.data.tar import HEADER, member_name
 
 __all__ = ["LANES", "ShardImages"]
 

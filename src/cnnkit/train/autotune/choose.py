@@ -20,13 +20,13 @@ from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.places import cache_dir
 from cnnkit.core.processor import processor
 from cnnkit.data.batches import Batches
-from cnnkit.train.captured import uncapturable
+from cnnkit.train.autotune.cuda_graph import uncapturable
+from cnnkit.train.autotune.flops import operations
+from cnnkit.train.autotune.plan import Plan, lanes_plan, plain_plan, read_plan
+from cnnkit.train.autotune.steps import Contest
 from cnnkit.train.config import TrainConfig
-from cnnkit.train.contest import Contest
 from cnnkit.train.lanes import hindrance
-from cnnkit.train.operations import operations
 from cnnkit.train.optimizer import freeze
-from cnnkit.train.plan import Plan, lanes_plan, plain_plan, read_plan
 
 __all__ = ["choose_plan"]
 

@@ -22,10 +22,10 @@ from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
 from cnnkit.core.text import from_json, is_url, whole_number
 from cnnkit.data.files import LARGEST
-from cnnkit.data.formats import SUFFIXES
-from cnnkit.data.images import Header, read_header
+from cnnkit.data.images.decode import Header, read_header
+from cnnkit.data.images.formats import SUFFIXES
 from cnnkit.data.members import Metered, members, open_tar
-from cnnkit.data.remote import open_bytes, version_of
+from cnnkit.data.shards.remote import open_bytes, version_of
 
 __all__ = ["HEADER", "Contents", "member_name", "read_tar", "read_tars"]
 

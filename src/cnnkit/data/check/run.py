@@ -17,14 +17,14 @@ from cnnkit.core.limits import MAX_PIXELS, MOST_WORKERS
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
-from cnnkit.data.examine import PICTURE, Trouble, examine
-from cnnkit.data.findings import KINDS, Finding
-from cnnkit.data.folder import ImageFolder, Split, as_folder
-from cnnkit.data.formats import allow_pixels, unread
-from cnnkit.data.judge import few, imbalance, repeated, statistics, wrong_suffixes
-from cnnkit.data.layout import arrange
-from cnnkit.data.splits import SPLITS, split_of
-from cnnkit.data.walk import Tree, walk
+from cnnkit.data.check.dataset import few, imbalance, repeated, statistics, wrong_suffixes
+from cnnkit.data.check.file import PICTURE, Trouble, examine
+from cnnkit.data.check.findings import KINDS, Finding
+from cnnkit.data.folder.dataset import ImageFolder, Split, as_folder
+from cnnkit.data.folder.layout import arrange
+from cnnkit.data.folder.walk import Tree, walk
+from cnnkit.data.images.formats import allow_pixels, unread
+from cnnkit.data.split_names import SPLITS, split_of
 
 __all__ = ["Diagnosis", "diagnose"]
 

@@ -11,10 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from cnnkit.core.device import mix_seed, wait_for
 from cnnkit.core.timing import mean_seconds
+from cnnkit.train.autotune.flops import operations
+from cnnkit.train.autotune.plan import Plan, threads
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.lanes import make_stepper
-from cnnkit.train.operations import operations
-from cnnkit.train.plan import Plan, threads
 from cnnkit.train.step import Step
 
 __all__ = ["Speed", "measure_steps", "peak", "profile_steps"]

@@ -14,12 +14,12 @@ from cnnkit.core.errors import DataError, unknown
 from cnnkit.core.files import atomic_write, open_file, read_bytes
 from cnnkit.core.places import expanded
 from cnnkit.core.text import decode, encode, to_csv, whole_number
-from cnnkit.data.folder import ImageFolder, Split, open_folder
+from cnnkit.data.folder.dataset import ImageFolder, Split, open_folder
+from cnnkit.data.folder.layout import class_name
+from cnnkit.data.folder.walk import Tree, walk
 from cnnkit.data.imageset import Dataset
-from cnnkit.data.layout import class_name
 from cnnkit.data.reading import Reading
-from cnnkit.data.splits import SPLITS, split_of
-from cnnkit.data.walk import Tree, walk
+from cnnkit.data.split_names import SPLITS, split_of
 
 __all__ = ["is_table", "listing_in", "load_table", "write_table"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.device import send
-from cnnkit.data.colour import (
+from cnnkit.data.augment.colour import (
     autocontrast,
     brightness,
     contrast,
@@ -18,7 +18,7 @@ from cnnkit.data.colour import (
     sharpness,
     solarize,
 )
-from cnnkit.data.geometry import Matrix, warp
+from cnnkit.data.augment.geometry import Matrix, warp
 
 __all__ = ["Operation", "operations", "rand", "trivial"]
 

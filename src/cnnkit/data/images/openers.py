@@ -11,7 +11,7 @@ from PIL import AvifImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImag
 from PIL.ImageFile import ImageFile
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.png import bare_png
+from cnnkit.data.images.png import bare_png
 
 __all__ = ["HAS_HEIF", "Jpeg", "open_avif", "open_gif", "open_heic", "open_jpeg", "open_png", "open_tiff"]
 

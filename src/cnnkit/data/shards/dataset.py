@@ -12,8 +12,8 @@ from cnnkit.core.places import expanded
 from cnnkit.core.text import is_url
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.reading import BadImage
-from cnnkit.data.shard_images import ShardImages
-from cnnkit.data.shard_index import Shard, ShardIndex, open_index
+from cnnkit.data.shards.images import ShardImages
+from cnnkit.data.shards.index import Shard, ShardIndex, open_index
 
 __all__ = ["load_shards"]
 

@@ -9,10 +9,10 @@ from PIL import Image
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import MAX_PIXELS
 from cnnkit.core.shape import by
-from cnnkit.data.eight_bits import eight_bits
-from cnnkit.data.formats import require_pixels
-from cnnkit.data.images import exceeds, fitted, reason_of
-from cnnkit.data.orientation import upright
+from cnnkit.data.images.decode import exceeds, fitted, reason_of
+from cnnkit.data.images.eight_bits import eight_bits
+from cnnkit.data.images.formats import require_pixels
+from cnnkit.data.images.orientation import upright
 
 __all__ = ["to_array", "to_bytes", "to_pixels"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from cnnkit.core.progress import Counter
-from cnnkit.data.duplicates import PORTIONS, gather, near_pairs
-from cnnkit.data.findings import Finding
-from cnnkit.data.folder import ImageFolder
-from cnnkit.data.formats import suffix_format
+from cnnkit.data.check.findings import Finding
+from cnnkit.data.folder.dataset import ImageFolder
+from cnnkit.data.images.duplicates import PORTIONS, gather, near_pairs
+from cnnkit.data.images.formats import suffix_format
 
 __all__ = ["few", "imbalance", "repeated", "statistics", "wrong_suffixes"]
 

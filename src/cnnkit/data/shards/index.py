@@ -17,9 +17,9 @@ from cnnkit.core.http import checked_url
 from cnnkit.core.kept import cached_file
 from cnnkit.core.places import expanded
 from cnnkit.core.text import from_json, is_url, to_json
-from cnnkit.data.remote import exists, read_all
-from cnnkit.data.splits import SPLITS, split_of
-from cnnkit.data.tar import read_tars
+from cnnkit.data.shards.remote import exists, read_all
+from cnnkit.data.shards.tar import read_tars
+from cnnkit.data.split_names import SPLITS, split_of
 
 __all__ = ["INDEX", "SAMPLE", "Shard", "ShardIndex", "expand", "is_shards", "open_index", "write_index"]
 

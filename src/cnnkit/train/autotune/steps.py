@@ -18,11 +18,11 @@ from cnnkit.core.errors import CnnkitError
 from cnnkit.core.timing import mean_seconds
 from cnnkit.lanes import Engine
 from cnnkit.ops import compile_pooling
-from cnnkit.ops.race import fastest_algorithms
+from cnnkit.ops.convolutions import fastest_algorithms
 from cnnkit.ops.tuned import Algorithms
-from cnnkit.train.captured import Captured
+from cnnkit.train.autotune.cuda_graph import Captured
+from cnnkit.train.autotune.plan import Plan, lanes_plan, threads, use_plan
 from cnnkit.train.config import TrainConfig
-from cnnkit.train.plan import Plan, lanes_plan, threads, use_plan
 
 __all__ = ["Contest"]
 

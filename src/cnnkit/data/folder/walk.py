@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnkit.core.errors import DataError
-from cnnkit.data.formats import SUFFIXES, Unread, suffix_format, unread
+from cnnkit.data.images.formats import SUFFIXES, Unread, suffix_format, unread
 
 __all__ = ["JOURNAL", "Tree", "unread_images", "walk"]
 

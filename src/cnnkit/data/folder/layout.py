@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.text import shell
-from cnnkit.data.archive import ARCHIVES
-from cnnkit.data.splits import SPLITS, split_of
-from cnnkit.data.walk import Tree
+from cnnkit.data.folder.archive import ARCHIVES
+from cnnkit.data.folder.walk import Tree
+from cnnkit.data.split_names import SPLITS, split_of
 
 __all__ = ["Layout", "arrange", "class_name"]
 

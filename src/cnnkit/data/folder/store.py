@@ -19,13 +19,13 @@ from torch import Tensor
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
-from cnnkit.data.cache import Canvas, Decoded, Entry, PixelCache, digest
 from cnnkit.data.files import LARGEST, await_tick, read_with_stamp, stamp
-from cnnkit.data.formats import TooManyPixelsError
-from cnnkit.data.images import decode_image, decode_with_thumb, read_header, thumbnail
+from cnnkit.data.folder.cache import Canvas, Decoded, Entry, PixelCache, digest
+from cnnkit.data.folder.stream import Streamed
+from cnnkit.data.images.decode import decode_image, decode_with_thumb, read_header, thumbnail
+from cnnkit.data.images.formats import TooManyPixelsError
 from cnnkit.data.reading import Reading
 from cnnkit.data.storage import ALL, Rows, Storage
-from cnnkit.data.stream import Streamed
 
 __all__ = ["Mapped", "Opened", "open_images"]
 

@@ -10,12 +10,12 @@ import torch
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import MAX_PIXELS
-from cnnkit.data.duplicates import alike
+from cnnkit.data.folder.layout import arrange
+from cnnkit.data.folder.store import open_images
+from cnnkit.data.folder.walk import Tree, unread_images, walk
+from cnnkit.data.images.duplicates import alike
 from cnnkit.data.imageset import Dataset, ImageSet
-from cnnkit.data.layout import arrange
 from cnnkit.data.reading import BUDGET, BadImage, Reading
-from cnnkit.data.store import open_images
-from cnnkit.data.walk import Tree, unread_images, walk
 
 __all__ = ["ImageFolder", "Split", "as_folder", "load_folder", "open_folder", "scan_folder"]
 

@@ -1,0 +1,1 @@
+"""Image files and objects as uint8 pixels, whatever their format."""
