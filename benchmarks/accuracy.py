@@ -18,7 +18,7 @@ from pathlib import Path
 from report import RESULTS, earlier, write
 
 FASHION = ["--data", "fashion-mnist"]
-BY_HAND = ["--model-kwargs.norm", "by_hand"]
+FROM_SCRATCH = ["--model-kwargs.norm", "from_scratch"]
 FLOAT32 = ["--plan", "off", "--precision", "fp32"]
 RESNET = ["resnet18", *FASHION, "--image-size", "28", "--epochs", "2", "--batch-size", "128", "--lr", "0.003"]
 SMALL_RESNET = ["--image-size", "28", "--model-kwargs.stem", "cifar", "--model-kwargs.width", "24"]
@@ -28,7 +28,7 @@ ROWS = {
     "lenet": ["lenet", *FASHION],
     "lenet-fp32": ["lenet", *FASHION, *FLOAT32],
     "lenet_bn": ["lenet_bn", *FASHION],
-    "lenet_bn-by-hand": ["lenet_bn", *FASHION, *BY_HAND],
+    "lenet_bn-by-hand": ["lenet_bn", *FASHION, *FROM_SCRATCH],
     "lenet_bn-mnist-4000": ["lenet_bn", "--data", "mnist"],
     "resnet18": RESNET,
     "resnet18-fp32": [*RESNET, *FLOAT32],

@@ -124,7 +124,7 @@ def accuracies(run: Path) -> dict[str, float]:
     for x, y in Batches(data.test, 64, bundle.preprocess):
         for name, way in ways.items():
             right[name] += int((way(x).argmax(1) == y).sum())
-    return {name: hits / len(data.test) for name, hits in right.items()}
+    return {name: correct / len(data.test) for name, correct in right.items()}
 
 
 def quantised(model: bytes, batches: Iterable[Any]) -> Callable[[Any], Any]:

@@ -47,10 +47,10 @@ def jax(work: Work, turn: Turn) -> None:
         return losses.mean(), (logits.argmax(1) == y).sum()
 
     def step(weights: list[Any], momentum: list[Any], sums: Any, x: Any, y: Any, rows: Any) -> tuple[Any, ...]:
-        (loss, hits), slopes = jax.value_and_grad(loss_of, has_aux=True)(weights, x[rows], y[rows])
+        (loss, correct), slopes = jax.value_and_grad(loss_of, has_aux=True)(weights, x[rows], y[rows])
         momentum = jax.tree.map(lambda old, slope: 0.9 * old + slope, momentum, slopes)
         weights = jax.tree.map(lambda old, move: old - LR * move, weights, momentum)
-        return weights, momentum, (sums[0] + loss, sums[1] + hits)
+        return weights, momentum, (sums[0] + loss, sums[1] + correct)
 
     compiled = jax.jit(step, donate_argnums=(0, 1))
     x, y = (jnp.asarray(values) for values in arrays(work))

@@ -86,7 +86,7 @@ class Photos(Dataset):
         return read(self.files[row], self.pixels)
 
 
-def by_hand(net: torch.nn.Module, batches: Iterator[Tensor]) -> Tensor:
+def plain_loop(net: torch.nn.Module, batches: Iterator[Tensor]) -> Tensor:
     """Return the probabilities for batches of images."""
     with torch.inference_mode():
         return torch.cat([net(x.contiguous(memory_format=torch.channels_last)).softmax(1) for x in batches])
@@ -98,8 +98,8 @@ def contestants(model: Classifier, folder: Path, pixels: int) -> dict[str, Calla
     groups = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     return {
         "cnnkit": lambda: model.predict(folder, progress=False).probabilities,
-        "loop": lambda: by_hand(model.net, (torch.stack([read(path, pixels) for path in some]) for some in groups)),
-        "DataLoader": lambda: by_hand(model.net, iter(DataLoader(Photos(folder, pixels), BATCH, num_workers=2))),
+        "loop": lambda: plain_loop(model.net, (torch.stack([read(path, pixels) for path in some]) for some in groups)),
+        "DataLoader": lambda: plain_loop(model.net, iter(DataLoader(Photos(folder, pixels), BATCH, num_workers=2))),
     }
 
 

@@ -80,7 +80,7 @@ def work(point: Point, output: Path) -> None:
             save_best=lambda net, record: None,
             world=world,
         ).run()
-        world.share(None)  # nobody leaves before all are through
+        world.broadcast(None)  # nobody leaves before all are through
     if world.is_main:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         output.write_text(json.dumps({"seconds": found[-1], "megabytes": round(memory)}))

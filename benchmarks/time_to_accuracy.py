@@ -121,10 +121,10 @@ def work(way: Way) -> None:
         seconds.append(round(time.perf_counter() - start, 3))
         net.eval()
         with torch.no_grad():
-            hits = 0
+            correct = 0
             for images, labels in DataLoader(validation, 500):
-                hits += (net(images.to(device)).argmax(1) == labels.to(device)).sum().item()
-        accuracy.append(hits / VALIDATION)
+                correct += (net(images.to(device)).argmax(1) == labels.to(device)).sum().item()
+        accuracy.append(correct / VALIDATION)
     print(json.dumps({"seconds": seconds, "validation": accuracy}))
 
 

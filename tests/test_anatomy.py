@@ -25,7 +25,7 @@ DEEP = {"densenet121.tv", "densenet161.tv", "densenet169.tv", "densenet201.tv", 
 every = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in sorted(ZOO)]
 )
-BY_HAND = ops.MultiChannelConv2D
+FROM_SCRATCH = ops.MultiChannelConv2D
 
 
 class Branches(nn.Module):
@@ -85,11 +85,14 @@ NETS = {
         (1, 29, 29),
     ),
     "same with a stride": (
-        lambda: nn.Sequential(BY_HAND(1, 1, 3, stride=2, padding="same"), BY_HAND(1, 1, 2)),
+        lambda: nn.Sequential(FROM_SCRATCH(1, 1, 3, stride=2, padding="same"), FROM_SCRATCH(1, 1, 2)),
         (1, 9, 12),
     ),
-    "by hand": (lambda: nn.Sequential(BY_HAND(1, 2, 3, stride=2, padding=(0, 1)), BY_HAND(2, 1, 2)), (1, 20, 20)),
-    "pooling by hand": (
+    "from scratch": (
+        lambda: nn.Sequential(FROM_SCRATCH(1, 2, 3, stride=2, padding=(0, 1)), FROM_SCRATCH(2, 1, 2)),
+        (1, 20, 20),
+    ),
+    "pooling from scratch": (
         lambda: nn.Sequential(ops.Pool2D(3, stride=2, padding=1), ops.Pool2D((1, 2)), ops.AdaptiveAvgPool2D((5, 1))),
         (1, 20, 17),
     ),
@@ -117,7 +120,7 @@ def opened(net: nn.Module) -> nn.Module:
     """Copy a net so that a map is above zero where, and only where, what it sees is; one channel will do for that."""
     net = copy.deepcopy(net)
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | BY_HAND):
+        if isinstance(module, nn.Conv2d | FROM_SCRATCH):
             module.weight = nn.Parameter(torch.ones(1, 1, *module.weight.shape[-2:]))
             module.bias = None
             module.forward = lambda x, convolve=module.forward: convolve(x.sum(1, keepdim=True))  # type: ignore[misc]
@@ -335,11 +338,11 @@ def test_the_net_is_left_as_it_was(name: str) -> None:
     assert all(value.equal(before[key]) and value.device.type == "cpu" for key, value in net.state_dict().items())
 
 
-def test_by_hand_costs_what_torchs_layer_costs() -> None:
-    by_hand, torchs = BY_HAND(2, 3, (3, 1), stride=2, padding=1), nn.Conv2d(2, 3, (3, 1), 2, 1)
-    assert trace(by_hand, (2, 9, 8)).macs == trace(torchs, (2, 9, 8)).macs > 0
+def test_from_scratch_costs_what_torchs_layer_costs() -> None:
+    from_scratch, torchs = FROM_SCRATCH(2, 3, (3, 1), stride=2, padding=1), nn.Conv2d(2, 3, (3, 1), 2, 1)
+    assert trace(from_scratch, (2, 9, 8)).macs == trace(torchs, (2, 9, 8)).macs > 0
     torchs.requires_grad_(False)
-    assert trace(torchs, (2, 9, 8)).params == trace(by_hand, (2, 9, 8)).params == 21
+    assert trace(torchs, (2, 9, 8)).params == trace(from_scratch, (2, 9, 8)).params == 21
 
 
 def test_a_gate_over_channels_sees_the_whole_image_and_keeps_the_map() -> None:

@@ -163,11 +163,12 @@ LARGE = 30_000_000  # parameters, written to the disk and checked
 
 
 @pytest.mark.parametrize(
-    "name", [*(pytest.param(n, marks=[pytest.mark.slow] * (row.params > LARGE)) for n, row in ZOO.items()), "by hand"]
+    "name",
+    [*(pytest.param(n, marks=[pytest.mark.slow] * (row.params > LARGE)) for n, row in ZOO.items()), "from scratch"],
 )
 def test_a_network_out_of_a_bundle_is_the_one_that_was_saved(tmp_path: Path, name: str) -> None:
     """Bits of the answers, strides, modes, and all tensors, those that no file keeps too."""
-    arguments = {"norm": "by_hand"} if name == "by hand" else {}
+    arguments = {"norm": "from_scratch"} if name == "from scratch" else {}
     name = "lenet_bn" if arguments else name
     row = ZOO[name]
     size = max(row.smallest, 32)

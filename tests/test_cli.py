@@ -96,14 +96,14 @@ def test_a_run_repeats_to_the_bit_from_its_config_and_never_overwrites(run: Path
 
 def test_flags_override_the_file_and_the_file_its_recipe(cli: Cli) -> None:
     Path("my.toml").write_text('net = "lenet_bn"\nrecipe = "chapter"\nepochs = 9\nlr = 0.5\n')
-    assert cli("train", "-c", "my.toml", "--epochs", 1, "--model-kwargs.norm", "by_hand").code == 0
+    assert cli("train", "-c", "my.toml", "--epochs", 1, "--model-kwargs.norm", "from_scratch").code == 0
     config = tomllib.loads(Path("runs/lenet_bn-digits-1/config.toml").read_text())
     assert (config["optimizer"], config["epochs"], config["lr"], config["batch_size"]) == ("sgd", 1, 0.5, 32)
-    assert config["model_kwargs"] == {"norm": "by_hand"}
-    Path("my.toml").write_text('net = "lenet_bn"\nepochs = 1\n[model_kwargs]\nnorm = "by_hand"\ndecay = 0.5\n')
+    assert config["model_kwargs"] == {"norm": "from_scratch"}
+    Path("my.toml").write_text('net = "lenet_bn"\nepochs = 1\n[model_kwargs]\nnorm = "from_scratch"\ndecay = 0.5\n')
     assert cli("train", "-c", "my.toml", "--model-kwargs.decay", 0.7).code == 0
     config = tomllib.loads(Path("runs/lenet_bn-digits-2/config.toml").read_text())
-    assert config["model_kwargs"] == {"norm": "by_hand", "decay": 0.7}
+    assert config["model_kwargs"] == {"norm": "from_scratch", "decay": 0.7}
 
 
 def test_one_image_left_over_is_no_batch_of_its_own(cli: Cli) -> None:

@@ -43,7 +43,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
 
 
 def test_arguments_are_carried(tmp_path: Path) -> None:
-    arguments = {"norm": "by_hand", "decay": 0.5}
+    arguments = {"norm": "from_scratch", "decay": 0.5}
     save_bundle(tmp_path / "b", create("lenet_bn", **arguments), bundle("lenet_bn", arguments=arguments))
     net = load(tmp_path / "b").net
     assert net.conv1[1].decay == 0.5

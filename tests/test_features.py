@@ -138,8 +138,8 @@ def test_filters_are_copies_of_the_weights() -> None:
         assert filters(net, name).equal(layer.weight)
     filters(net).zero_()
     assert net.conv1[0].weight.abs().min() > 0
-    by_hand = nn.Sequential(nn.Flatten(0, 0), MultiChannelConv2D(2, 5, (3, 4)))
-    assert filters(by_hand).equal(by_hand[1].weight)
+    from_scratch = nn.Sequential(nn.Flatten(0, 0), MultiChannelConv2D(2, 5, (3, 4)))
+    assert filters(from_scratch).equal(from_scratch[1].weight)
     one = Conv2D((2, 3))
     assert filters(one).equal(one.weight.view(1, 1, 2, 3))
     assert not filters(one).requires_grad

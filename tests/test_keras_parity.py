@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cnnkit.experiment.recipes import recipe
 from cnnkit.nets import ZOO, create
-from cnnkit.ops import BatchNormalization, CeilMaxPool2d, SameConv2d, SameMaxPool2d, by_hand
+from cnnkit.ops import BatchNormalization, CeilMaxPool2d, SameConv2d, SameMaxPool2d, from_scratch
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.optimizer import make_optimizer
 from conftest import ROOT
@@ -253,14 +253,14 @@ def test_training_moves_the_statistics(case: Case) -> None:
 
 @pytest.mark.parametrize("case", cases("training", "resnet"))
 @torch.no_grad()
-def test_training_by_hand_moves_the_statistics_as_keras(case: Case) -> None:
-    net = by_hand(load(case).train())
+def test_training_from_scratch_moves_the_statistics_as_keras(case: Case) -> None:
+    net = from_scratch(load(case).train())
     assert distance(net(images(case, 8)), case["logits"]) < CLOSE
     norms = [layer for layer in net.modules() if isinstance(layer, BatchNormalization)]
     assert_moved([layer.moving_mean for layer in norms], [layer.moving_variance for layer in norms], case)
 
 
-@pytest.mark.parametrize("norm", [None, "torch", "by_hand"])
+@pytest.mark.parametrize("norm", [None, "torch", "from_scratch"])
 def test_three_steps_of_the_chapters_descent(norm: str | None) -> None:
     network = "lenet_bn" if norm else "lenet"
     (case,) = (case for case in GOLDEN["descent"] if case["network"] == network)

@@ -195,7 +195,7 @@ def test_a_training_follows_torchs_step_by_step(name: str) -> None:
         for first in (0, 50)
         for part in [slice(first * BATCH, (first + 50) * BATCH)]
     ]
-    losses, hits = (torch.cat(parts) for parts in zip(*halves, strict=True))
+    losses, correct = (torch.cat(parts) for parts in zip(*halves, strict=True))
     theirs = OPTIMIZERS[name](other.parameters())
     x, expected, expected_hits = images / 128 - 1.0, [], []
     for step, rate in enumerate(rates):
@@ -210,7 +210,7 @@ def test_a_training_follows_torchs_step_by_step(name: str) -> None:
         expected_hits.append((logits.argmax(1) == labels[rows]).sum().item())
     assert expected[-1] < expected[0]
     torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-3, atol=1e-4)
-    assert sum(hits.tolist()) == pytest.approx(sum(expected_hits), abs=2)
+    assert sum(correct.tolist()) == pytest.approx(sum(expected_hits), abs=2)
     for value, reference in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(value, reference, rtol=1e-2, atol=1e-3)
     for parameter, reference in zip(net.parameters(), other.parameters(), strict=True):

@@ -26,7 +26,7 @@ from cnnkit.nets import (
     transition,
     vgg_block,
 )
-from cnnkit.ops import SameConv2d, SameMaxPool2d, by_hand, corr2d_multi_in_out, pool2d
+from cnnkit.ops import SameConv2d, SameMaxPool2d, corr2d_multi_in_out, from_scratch, pool2d
 
 every = pytest.mark.parametrize("name", sorted(ZOO))
 CHAPTER = sorted(name for name in ZOO if ZOO[name].source == "chapter")
@@ -143,20 +143,20 @@ def filled_statistics(net: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_lenet_bn_by_hand_equals_torchs(training: bool) -> None:
+def test_lenet_bn_from_scratch_equals_torchs(training: bool) -> None:
     torchs = filled_statistics(create("lenet_bn", norm="torch")).train(training)
-    by_hand = create("lenet_bn", norm="by_hand").train(training)
+    from_scratch = create("lenet_bn", norm="from_scratch").train(training)
     spelled = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
     source = torchs.state_dict()
-    target = by_hand.state_dict()
-    by_hand.load_state_dict(
+    target = from_scratch.state_dict()
+    from_scratch.load_state_dict(
         {
             path: source[".".join([*path.split(".")[:-1], spelled.get(path.split(".")[-1], path.split(".")[-1])])]
             for path in target
         }
     )
     x = torch.randn(16, 1, 28, 28)
-    torch.testing.assert_close(by_hand(x), torchs(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(from_scratch(x), torchs(x), atol=1e-5, rtol=0)
 
 
 HEAVY = re.compile(r"vgg1[369]|vgg.*\.tv|resnet(34|50|101|152)|densenet1[69]|densenet2|preact")
@@ -165,14 +165,14 @@ HEAVY = re.compile(r"vgg1[369]|vgg.*\.tv|resnet(34|50|101|152)|densenet1[69]|den
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if HEAVY.match(name) else []) for name in sorted(ZOO)]
 )
-def test_rebuilt_by_hand_it_answers_the_same(name: str) -> None:
+def test_rebuilt_from_scratch_it_answers_the_same(name: str) -> None:
     """The chapter's operators from scratch are the specification of the fast layers."""
     pixels = small(name)
     net = filled_statistics(create(name, image_size=pixels)).eval()
     x = torch.randn(1, ZOO[name].input[0], pixels, pixels)
     with torch.no_grad():
         expected = net(x)
-        rebuilt = by_hand(net)
+        rebuilt = from_scratch(net)
         assert not any(isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.BatchNorm2d) for layer in rebuilt.modules())
         answer = rebuilt(x)
     torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
@@ -294,8 +294,8 @@ def test_norm_constants_reach_the_layers(name: str) -> None:
     assert norm_constants(name) == {(0.9, 1e-5) if name == "lenet_bn" else (0.99, 1e-3)}
     assert norm_constants(name, decay=0.8, epsilon=1e-4) == {(0.8, 1e-4)}
     if name == "lenet_bn":
-        by_hand = create("lenet_bn", norm="by_hand", decay=0.8, epsilon=1e-4)
-        assert [(m.decay, m.epsilon) for m in by_hand.modules() if hasattr(m, "decay")] == [(0.8, 1e-4)] * 4
+        from_scratch = create("lenet_bn", norm="from_scratch", decay=0.8, epsilon=1e-4)
+        assert [(m.decay, m.epsilon) for m in from_scratch.modules() if hasattr(m, "decay")] == [(0.8, 1e-4)] * 4
 
 
 def test_lists_by_glob() -> None:
@@ -323,7 +323,7 @@ def test_a_name_that_only_torchvision_has_means_its_network() -> None:
         (lambda: create("lenett"), "unknown network 'lenett'; did you mean 'lenet'"),
         (lambda: create("resnet19"), "unknown network 'resnet19'; did you mean 'resnet1"),
         (lambda: list_networks("yolo*"), r"unknown network 'yolo\*'"),
-        (lambda: create("lenet_bn", nrom="by_hand"), "unknown argument of lenet_bn 'nrom'; did you mean 'norm'"),
+        (lambda: create("lenet_bn", nrom="from_scratch"), "unknown argument of lenet_bn 'nrom'; did you mean 'norm'"),
         (lambda: create("lenet_bn", norm="keras"), "unknown norm 'keras'"),
         (lambda: create("resnet18", depth=34), "unknown argument of resnet18 'depth'"),
         (lambda: create("resnet18", head="probabilities"), "unknown head 'probabilities'; .*known: as_written, logits"),

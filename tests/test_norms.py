@@ -309,7 +309,7 @@ def test_lanes_measure_what_torch_meets(threads: int) -> None:
     [
         ((), False),
         (("--sync-bn", "--accumulate", 2), True),
-        (("--model-kwargs.norm", "by_hand", "--ema", 0.9, "--validation", 0), False),
+        (("--model-kwargs.norm", "from_scratch", "--ema", 0.9, "--validation", 0), False),
     ],
     ids=["shares", "synchronised", "from scratch"],
 )

@@ -1,4 +1,4 @@
-"""The operators by hand: the chapter's numbers, torch's functions on random cases, gradients, and errors."""
+"""The operators from scratch: the chapter's numbers, torch's functions on random cases, gradients, and errors."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cnnkit import ops
 from cnnkit.core.errors import UsageError
-from cnnkit.core.shape import padding_sides
+from cnnkit.core.shape import resolve_padding
 
 X33 = torch.arange(9).reshape(3, 3)
 K22 = torch.tensor([[0, 1], [2, 3]])
@@ -118,7 +118,7 @@ def padded(X: Tensor, kernel: tuple[int, int], window: dict, value: float = 0) -
             sides += [total // 2, total - total // 2]
         top, bottom, left, right = sides
     else:
-        top, bottom, left, right = padding_sides(padding, (1, 1), kernel)
+        top, bottom, left, right = resolve_padding(padding, (1, 1), kernel)
     return F.pad(X, (left, right, top, bottom), value=value)
 
 
@@ -151,7 +151,7 @@ def test_pooling_equals_torch(case, mode: str, leading: int, seed: int) -> None:
     size, kernel, window = case
     X = torch.randn(*[2] * leading, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     grown = padded(X, kernel, window)
-    sides = padding_sides(window["padding"], size, kernel, window["stride"])
+    sides = resolve_padding(window["padding"], size, kernel, window["stride"])
     too_wide = max(sides[:2]) >= kernel[0] or max(sides[2:]) >= kernel[1]
     if too_wide or not fits(X, kernel, window):
         with pytest.raises(UsageError, match=r"smaller than the window|larger than the padded input"):

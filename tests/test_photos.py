@@ -58,8 +58,8 @@ def test_photos_become_a_classifier(photos: Path, cli: Cli) -> None:
     assert report["accuracy"] > 0.6
     assert json.loads((run / "test.json").read_text()) == report
     answers = json.loads(cli("predict", run, *(photos / name for name in split["test"]), "--json").out)
-    hits = [answer["predictions"][0]["class"] == Path(answer["image"]).parent.name for answer in answers]
-    assert sum(hits) / 12 == pytest.approx(report["accuracy"]), "predictions see the pictures as the test set does"
+    correct = [answer["predictions"][0]["class"] == Path(answer["image"]).parent.name for answer in answers]
+    assert sum(correct) / 12 == pytest.approx(report["accuracy"]), "predictions see the pictures as the test set does"
 
 
 def test_a_folder_of_its_own_splits(photos: Path, cli: Cli) -> None:

@@ -31,7 +31,7 @@ def test_the_readmes_commands_run_in_order(tmp_path: Path) -> None:
             if not FASHION.is_dir():
                 continue
             command += " --epochs 1 --batch-size 1000"
-        elif "by_hand" in command or " -c " in command:
+        elif "from_scratch" in command or " -c " in command:
             command += " --epochs 1"
         environment = os.environ | {"PATH": path}
         done = subprocess.run(

@@ -20,8 +20,8 @@ from cnnkit.ops import (
     Pool2D,
     SameConv2d,
     SameMaxPool2d,
-    by_hand,
     compile_pooling,
+    from_scratch,
     tune,
 )
 from cnnkit.ops.tuned import Algorithms
@@ -123,11 +123,11 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     },
     **{f"pool {k} by {s}": lambda k=k, s=s: SameMaxPool2d(k, s) for k, s in [(3, 2), (2, 2), (3, 1), (1, 2), (2, 3)]},
     **{f"ceil {k} by {s}": lambda k=k, s=s: CeilMaxPool2d(k, s) for k, s in [(3, 2), (2, 2), (3, 1)]},
-    "by hand, conv": lambda: by_hand(SameConv2d(2, 3, 3, 2)),
-    "by hand, maximum": lambda: Pool2D(3, "max", 2, "same"),
-    "by hand, average": lambda: Pool2D(3, "avg", 2, "same"),
+    "from scratch, conv": lambda: from_scratch(SameConv2d(2, 3, 3, 2)),
+    "from scratch, maximum": lambda: Pool2D(3, "max", 2, "same"),
+    "from scratch, average": lambda: Pool2D(3, "avg", 2, "same"),
 }
-WARNS = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # by hand, channels are compared
+WARNS = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # from scratch, channels are compared
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[WARNS] if "hand" in kind else []) for kind in LAYERS])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.shape import by, output_size, padding_sides, pair
+from cnnkit.core.shape import by, output_size, pair, resolve_padding
 
 
 def test_the_chapter_5_2_sizes() -> None:
@@ -24,17 +24,17 @@ def test_same_halves_odd_sizes_upwards(size: int) -> None:
 
 
 def test_same_puts_the_smaller_half_first() -> None:
-    assert padding_sides("same", 96, 7, stride=2) == (2, 3, 2, 3)
-    assert padding_sides("same", (5, 4), 3, stride=2) == (1, 1, 0, 1)
-    assert padding_sides("same", 4, (2, 1)) == (0, 1, 0, 0)
-    assert padding_sides("same", 4, 1, stride=3) == (0, 0, 0, 0)
+    assert resolve_padding("same", 96, 7, stride=2) == (2, 3, 2, 3)
+    assert resolve_padding("same", (5, 4), 3, stride=2) == (1, 1, 0, 1)
+    assert resolve_padding("same", 4, (2, 1)) == (0, 1, 0, 0)
+    assert resolve_padding("same", 4, 1, stride=3) == (0, 0, 0, 0)
 
 
 def test_paddings_mean_what_they_say() -> None:
-    assert padding_sides(1, 5, 3) == (1, 1, 1, 1)
-    assert padding_sides((1, 2), 5, 3) == (1, 1, 2, 2)
-    assert padding_sides((1, 2, 3, 4), 5, 3) == (1, 2, 3, 4)
-    assert padding_sides("valid", 5, 3) == (0, 0, 0, 0)
+    assert resolve_padding(1, 5, 3) == (1, 1, 1, 1)
+    assert resolve_padding((1, 2), 5, 3) == (1, 1, 2, 2)
+    assert resolve_padding((1, 2, 3, 4), 5, 3) == (1, 2, 3, 4)
+    assert resolve_padding("valid", 5, 3) == (0, 0, 0, 0)
 
 
 sizes, kernels, strides = st.integers(1, 19), st.integers(1, 7), st.integers(1, 4)
@@ -59,7 +59,7 @@ def test_a_bad_pair_is_named(bad: object) -> None:
 @pytest.mark.parametrize("bad", [-1, "full", (1, 2, 3), (1, -1), 0.5, (1, 2, 3, 4, 5)])
 def test_a_bad_padding_is_named(bad: object) -> None:
     with pytest.raises(UsageError, match="padding must be"):
-        padding_sides(bad, 5, 3)
+        resolve_padding(bad, 5, 3)
 
 
 def test_by() -> None:

@@ -69,10 +69,10 @@ def test_parts_have_two_images_at_least_for_batch_normalisation() -> None:
 def test_what_a_step_returns() -> None:
     stepper = stepped(0)
     expected = F.cross_entropy(stepper.net(X), Y)
-    hits = (stepper.net(X).argmax(1) == Y).sum()
+    correct = (stepper.net(X).argmax(1) == Y).sum()
     loss, found = stepper(Step(0, 0.1, 0, len(Y)), X, Y)
     torch.testing.assert_close(loss, expected.detach())
-    assert found == hits
+    assert found == correct
 
 
 def test_weight_decay_spares_biases_and_normalisations() -> None:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cnnkit.core.tensors import MOST_HEADER, TYPES, read_safetensors, read_torch, safetensors_header
+from cnnkit.core.tensors import MAX_HEADER, TYPES, read_safetensors, read_torch, safetensors_header
 from cnnkit.nets import create
 
 FORMS = {"zip": {}, "legacy": {"_use_new_zipfile_serialization": False}}
@@ -218,7 +218,7 @@ def test_a_zip_of_something_else() -> None:
 
 
 def test_what_describes_tensors_is_bounded() -> None:
-    torch.save({"text": "x" * (MOST_HEADER + 1)}, "w.pth")
+    torch.save({"text": "x" * (MAX_HEADER + 1)}, "w.pth")
     with pytest.raises(ValueError, match="what describes its tensors takes more than 16,777,216 bytes"):
         read_torch(Path("w.pth"))
 

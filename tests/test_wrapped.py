@@ -20,7 +20,7 @@ from cnnkit.deploy import Bundle, Classifier, fold, prepare, save_bundle, to_onn
 from cnnkit.explain import effective_receptive_field, feature_maps, filters
 from cnnkit.lanes import Engine, obstacle
 from cnnkit.nets.foreign import foreign_name
-from cnnkit.ops import by_hand, compile_pooling, tune
+from cnnkit.ops import compile_pooling, from_scratch, tune
 
 
 def compiled(net: nn.Module) -> Any:
@@ -89,7 +89,7 @@ def test_explain(pair: Pair) -> None:
 
 def test_operators(pair: Pair) -> None:
     wrapped, net = pair
-    assert repr(by_hand(wrapped)) == repr(by_hand(net))
+    assert repr(from_scratch(wrapped)) == repr(from_scratch(net))
     assert foreign_name(wrapped) == foreign_name(net)
     assert list(tune(wrapped)) == ["conv1.0", "conv2.0"]
     assert list(compile_pooling(wrapped)) == (["conv1.3", "conv2.3"] if find_compiler() else [])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules import activation, dropout
 
-from cnnkit.core.shape import Sides, padding_sides, pair
+from cnnkit.core.shape import Pads, pair, resolve_padding
 from cnnkit.ops import AdaptiveAvgPool2D, BatchNormalization, Conv2D, MultiChannelConv2D, Pool2D
 
 __all__ = ["Receptive", "behind"]
@@ -67,7 +67,7 @@ class _Window(NamedTuple):
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
-    sides: Sides = (0, 0, 0, 0)  # top, bottom, left, right
+    pads: Pads = (0, 0, 0, 0)  # top, bottom, left, right
 
 
 def behind(
@@ -145,7 +145,7 @@ def _keeps(
 
 
 def _through(field: Receptive, window: _Window) -> Receptive:
-    first = window.sides[0], window.sides[2]
+    first = window.pads[0], window.pads[2]
 
     def grow(axis: int) -> tuple[int, int, int]:
         step = field.step[axis]
@@ -184,7 +184,7 @@ def _arguments(operator: Operator, name: str, args: Sequence[Any], kwargs: Mappi
 def _window(arguments: Mapping[str, Any], size: tuple[int, int]) -> _Window | None:
     if pad := arguments.get("pad"):
         left, right, top, bottom = (*pad, 0, 0)[:4]
-        return _Window((1, 1), sides=(top, bottom, left, right))
+        return _Window((1, 1), pads=(top, bottom, left, right))
     kernel = arguments["weight"].shape[-2:] if "weight" in arguments else arguments.get("kernel_size")
     if kernel is None:
         return None
@@ -192,4 +192,6 @@ def _window(arguments: Mapping[str, Any], size: tuple[int, int]) -> _Window | No
     default = 1 if "weight" in arguments else kernel
     stride = pair(arguments.get("stride") or default, "stride")
     dilation = pair(arguments.get("dilation", 1), "dilation")
-    return _Window(kernel, stride, dilation, padding_sides(arguments.get("padding", 0), size, kernel, stride, dilation))
+    return _Window(
+        kernel, stride, dilation, resolve_padding(arguments.get("padding", 0), size, kernel, stride, dilation)
+    )

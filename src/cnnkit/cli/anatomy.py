@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["anatomy", "look_into"]
 
-MOST = 10**6  # channels, pixels, classes
+MAX_SIZE = 10**6  # channels, pixels, classes
 
 
 def anatomy(
@@ -82,8 +82,8 @@ def look_into(net: str, input_size: str | None, num_classes: int | None) -> "tup
         return net, whole, entry(trained.name)
     facts = entry(name)
     channels, height, width = _size(input_size) if input_size else facts.input
-    if num_classes and num_classes > MOST:
-        raise UsageError(f"--num-classes must be at most {MOST:,}, not {num_classes}")
+    if num_classes and num_classes > MAX_SIZE:
+        raise UsageError(f"--num-classes must be at most {MAX_SIZE:,}, not {num_classes}")
     with torch.device("meta"):  # shapes only, no memory
         built = create(name, in_channels=channels, num_classes=num_classes, image_size=(height, width))
     return name, trace(built, (channels, height, width)), facts
@@ -93,8 +93,8 @@ def _size(text: str) -> tuple[int, int, int]:
     from cnnkit.core.errors import UsageError
 
     numbers: list[Any] = text.lower().split("x")
-    if len(numbers) != 3 or not all(n.isdecimal() and len(n) <= 9 and 0 < int(n) <= MOST for n in numbers):
-        raise UsageError(f"--input takes channels x height x width, such as 1x28x28, up to {MOST:,}, not {text!r}")
+    if len(numbers) != 3 or not all(n.isdecimal() and len(n) <= 9 and 0 < int(n) <= MAX_SIZE for n in numbers):
+        raise UsageError(f"--input takes channels x height x width, such as 1x28x28, up to {MAX_SIZE:,}, not {text!r}")
     return int(numbers[0]), int(numbers[1]), int(numbers[2])
 
 

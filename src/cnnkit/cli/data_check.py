@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.text import shell
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def check(
     json: bool = False,
     quarantine: Path | None = None,
     workers: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Look for what is wrong in a folder of pictures; the exit code is 3 if a training would be harmed.
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 
 __all__ = ["pack"]
 
@@ -18,7 +18,7 @@ def pack(
     seed: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
     workers: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Pack a folder of pictures into tar shards (WebDataset's format), for disks and servers that dislike many files.
 

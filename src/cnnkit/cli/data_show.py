@@ -6,11 +6,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_CANVAS
 
 __all__ = ["show"]
 
-CLASSES, MOST = 20, 1000  # on one sheet; in a row
+CLASSES, MAX_COUNT = 20, 1000  # on one sheet; in a row
 WIDTH, FRAME, GAP = 1440, 6, 16  # pixels: of a row of tiles, of what lies around each, and between the two kinds
 PIXELS = 224  # of pictures that have several sizes: what most networks take
 
@@ -22,7 +22,7 @@ def show(
     image_size: int | None = None,
     count: int = 16,
     seed: int = 0,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     data_dir: Path | None = None,
     output: Path | None = None,
 ) -> None:
@@ -60,9 +60,9 @@ def show(
     from cnnkit.data.augment.batch import Augment, parse
     from cnnkit.figures import contact_sheet, stack_sheets
 
-    shape.count(count, "count", MOST)
-    pixels = shape.count(PIXELS if image_size is None else image_size, "image_size", MOST_CANVAS)
-    if image_size and count * pixels**2 > MAX_PIXELS:
+    shape.count(count, "count", MAX_COUNT)
+    pixels = shape.count(PIXELS if image_size is None else image_size, "image_size", MAX_CANVAS)
+    if image_size and count * pixels**2 > DEFAULT_MAX_PIXELS:
         raise UsageError(
             f"{count} images of {shape.by(pixels, pixels)} pixels are too many for a row: take fewer --count"
         )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 
 __all__ = ["evaluate"]
 
@@ -15,7 +15,7 @@ def evaluate(
     data_dir: Path | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
     workers: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     device: str = "auto",
     json: bool = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 
 __all__ = ["features"]
 
@@ -18,7 +18,7 @@ def features(
     layer: Annotated[list[str] | None, Parameter(negative=())] = None,
     channels: int = 16,
     pretrained: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     output: Path | None = None,
     device: str = "auto",
 ) -> None:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_CANVAS
 
 __all__ = ["filter"]
 
-MOST_PADDING = 1000  # pixels on each side
+MAX_PADDING = 1000  # pixels on each side
 
 
 def filter(
@@ -17,7 +17,7 @@ def filter(
     output: Path | None = None,
     stride: int = 1,
     padding: Literal["valid", "same"] | int = "valid",
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Slide a kernel over a picture, each channel on its own, and write the feature map as a picture.
 
@@ -45,9 +45,9 @@ def filter(
     from cnnkit.data import read_image, write_image
     from cnnkit.ops import filter_image, parse_kernel
 
-    count(stride, "stride", MOST_CANVAS)
-    if not isinstance(padding, str) and not 0 <= padding <= MOST_PADDING:
-        raise UsageError(f"padding must be valid, same, or 0 to {MOST_PADDING:,}, not {padding}")
+    count(stride, "stride", MAX_CANVAS)
+    if not isinstance(padding, str) and not 0 <= padding <= MAX_PADDING:
+        raise UsageError(f"padding must be valid, same, or 0 to {MAX_PADDING:,}, not {padding}")
     weights = parse_kernel(kernel)
     label = "kernel" if "[" in kernel else kernel
     target = output or Path(f"{image.stem}-{label}.png")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 __all__ = ["filters"]
 
-MOST = 16  # filters and channels, where each channel is a tile
+MAX_SHOWN = 16  # filters and channels, where each channel is a tile
 
 
 def filters(net: str, *, layer: str | None = None, pretrained: bool = False, output: Path | None = None) -> None:
@@ -35,8 +35,10 @@ def filters(net: str, *, layer: str | None = None, pretrained: bool = False, out
     total, depth = weights.shape[:2]
     title = f"{layer or 'first convolution'}  {total} filters of {by(*weights.shape[1:])}"
     if depth not in (1, 3):
-        weights = weights[:MOST, :MOST]
-        few = f": the first {len(weights)}, {weights.shape[1]} channels of each" if max(total, depth) > MOST else ""
+        weights = weights[:MAX_SHOWN, :MAX_SHOWN]
+        few = (
+            f": the first {len(weights)}, {weights.shape[1]} channels of each" if max(total, depth) > MAX_SHOWN else ""
+        )
         title += f", each a column{few}"
     target = output or Path(f"{Path(net).resolve().name}-filters.png")
     sheet = contact_sheet(weights, symmetric=True, tile=96 if depth in (1, 3) else 64)

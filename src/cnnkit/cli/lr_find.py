@@ -6,11 +6,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cnnkit.experiment.config import RunConfig, merge
-from cnnkit.train.config import MOST_RATE
+from cnnkit.train.config import MAX_RATE
 
 __all__ = ["lr_find"]
 
-MOST_STEPS = 10**6  # a point of the curve each
+MAX_STEPS = 10**6  # a point of the curve each
 
 
 def lr_find(
@@ -53,9 +53,9 @@ def lr_find(
     from cnnkit.figures import Panel, Plot, Series, text_plot
     from cnnkit.train.lr_find import lr_range_test, suggest_lr
 
-    if not 0 < low < high <= MOST_RATE or not 2 <= steps <= MOST_STEPS:
+    if not 0 < low < high <= MAX_RATE or not 2 <= steps <= MAX_STEPS:
         raise UsageError(
-            f"--low must be above 0 and below --high, this at most {MOST_RATE:g}, and --steps 2 to {MOST_STEPS:,}, "
+            f"--low must be above 0 and below --high, this at most {MAX_RATE:g}, and --steps 2 to {MAX_STEPS:,}, "
             f"not {low:g}, {high:g}, {steps}"
         )
     job = prepare(merge(given_flags(settings, net), config))

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 
 __all__ = ["predict"]
 
@@ -20,7 +20,7 @@ def predict(
     output: Path | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     device: str = "auto",
     json: bool = False,
 ) -> None:

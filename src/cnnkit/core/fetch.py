@@ -22,15 +22,15 @@ from cnnkit.core.files import atomic_write, cannot_write, lock, make_folder, no_
 from cnnkit.core.http import Attempts, Broken, open_url
 from cnnkit.core.text import encode, printable
 
-__all__ = ["MOST_BYTES", "fetch", "forget"]
+__all__ = ["MAX_BYTES", "fetch", "forget"]
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 1 << 32  # of a file
+MAX_BYTES = 1 << 32  # of a file
 BLOCK, DIGITS = 1 << 18, 64
 
 
-def fetch(urls: Sequence[str], path: Path, digest: str = "", most: int = MOST_BYTES) -> Path:
+def fetch(urls: Sequence[str], path: Path, digest: str = "", most: int = MAX_BYTES) -> Path:
     """Download from the first of `urls` that gives it right, and write it to `path`; what ends in .gz is decompressed.
 
     `digest` is the SHA-256, or its first digits, of what is written: mirrors compress differently. If it is not whole,

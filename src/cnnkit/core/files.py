@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Content = bytes | str | Callable[[BinaryIO], object]
-MOST_BYTES = 1 << 28  # of a file that is read whole: settings, tables, descriptions
+MAX_BYTES = 1 << 28  # of a file that is read whole: settings, tables, descriptions
 RANDOM = 8  # bytes in a temporary name, which nobody can foresee
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
@@ -80,7 +80,7 @@ def no_follow(path: Path | str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def read_bytes(path: Path | str, most: int = MOST_BYTES) -> bytes:
+def read_bytes(path: Path | str, most: int = MAX_BYTES) -> bytes:
     """Return the bytes of a file; raises OSError, also for what is no regular file or has more than `most` bytes."""
     with open_file(path) as file:
         content = file.read(most + 1)

@@ -27,7 +27,7 @@ SECONDS, LEAST_BYTES = 15.0, 1000
 CONNECT = 2 / 3  # of these seconds, to reach one address of the server
 PAUSES = (1 / 30, 1 / 15, 2 / 15)  # of these seconds, before each further attempt: 3.5 in all
 REDIRECTS = (301, 302, 303, 307, 308)
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 BUSY = (408, 429)  # answers below 500 that are worth another attempt
 PART = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/(?:([0-9]{1,18})|\*)")
 WORDS = 200  # letters of what a server says, in an error
@@ -197,8 +197,8 @@ def _follow(asked: list[str], place: str) -> str:
         raise DataError(f"{where}, from https to http, where anybody could change it")
     if target in asked:
         raise DataError(f"{where}, and so on in a circle")
-    if len(asked) > MOST_REDIRECTS:
-        raise DataError(f"{where}, after {MOST_REDIRECTS} other places")
+    if len(asked) > MAX_REDIRECTS:
+        raise DataError(f"{where}, after {MAX_REDIRECTS} other places")
     return target
 
 

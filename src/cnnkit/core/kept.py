@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 HEAD = '{{"sha256": "{}", '
-MOST_BYTES = 1 << 33
+MAX_BYTES = 1 << 33
 MODE = 0o755  # of folders: what only the user can write can be relied on, whatever the umask
 
 
@@ -74,7 +74,7 @@ def read_record(path: Path, kind: TypeAdapter[T]) -> T | None:
     The latter is logged.
     """
     try:
-        content = read_bytes(path, MOST_BYTES)
+        content = read_bytes(path, MAX_BYTES)
         start = len(HEAD.format("")) + 64
         if content[:start].decode() != HEAD.format(hashlib.sha256(content[start:]).hexdigest()):
             raise ValueError("its SHA-256 is another")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from cnnkit.core.limits import MOST_CANVAS, MOST_COUNT
+from cnnkit.core.limits import MAX_CANVAS, MAX_COUNT
 
 __all__ = [
     "Argument",
@@ -30,9 +30,9 @@ SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
 
 Word = Annotated[str, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, ge=-1e300, le=1e300)]  # a finite one
-Count = Annotated[int, Field(strict=True, ge=0, le=MOST_COUNT)]
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
 Figure = Annotated[bool, Field(strict=True)] | Count | Annotated[float, Field(strict=True)] | None
-Pixels = Annotated[int, Field(strict=True, ge=1, le=MOST_CANVAS)]
+Pixels = Annotated[int, Field(strict=True, ge=1, le=MAX_CANVAS)]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Mean = Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
 Std = Annotated[float, Field(strict=True, ge=1e-12, le=1e9)]

@@ -5,11 +5,11 @@ from typing import Literal
 
 from cnnkit.core.errors import UsageError
 
-__all__ = ["Padding", "Pair", "Sides", "by", "count", "output_size", "padding_sides", "pair", "same_padding"]
+__all__ = ["Padding", "Pads", "Pair", "by", "count", "output_size", "pair", "resolve_padding", "same_padding"]
 
 Pair = int | tuple[int, int]
-Sides = tuple[int, int, int, int]
-Padding = Pair | Sides | Literal["valid", "same"]
+Pads = tuple[int, int, int, int]
+Padding = Pair | Pads | Literal["valid", "same"]
 
 
 def pair(value: int | Sequence[int], name: str, minimum: int = 1) -> tuple[int, int]:
@@ -32,14 +32,14 @@ def count(value: int, name: str, most: int = 2**31 - 1) -> int:
     return value
 
 
-def padding_sides(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Sides:
+def resolve_padding(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Pads:
     """Return the rows and columns that `padding` adds: (top, bottom, left, right).
 
     An int pads all sides, a pair is (vertical, horizontal), four ints are (top, bottom, left, right).
     "valid" adds nothing. "same" makes the output ceil(size / stride) as TensorFlow does: where the total
     is odd, the smaller half goes first.
 
-    >>> padding_sides("same", size=96, kernel=7, stride=2)
+    >>> resolve_padding("same", size=96, kernel=7, stride=2)
     (2, 3, 2, 3)
     """
     if padding == "valid":
@@ -49,11 +49,11 @@ def padding_sides(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1, 
         left, right = _same(1, size, kernel, stride, dilation)
         return top, bottom, left, right
     if not isinstance(padding, str):
-        sides = (padding,) * 4 if isinstance(padding, int) else _several(padding)
-        if len(sides) == 2:
-            sides = (sides[0], sides[0], sides[1], sides[1])
-        if len(sides) == 4 and all(_is_int(side) and side >= 0 for side in sides):
-            return sides
+        pads = (padding,) * 4 if isinstance(padding, int) else _several(padding)
+        if len(pads) == 2:
+            pads = (pads[0], pads[0], pads[1], pads[1])
+        if len(pads) == 4 and all(_is_int(side) and side >= 0 for side in pads):
+            return pads
     raise UsageError(
         "padding must be 'valid', 'same', an int >= 0, a pair (vertical, horizontal) "
         f"or four sides (top, bottom, left, right), not {padding!r}"
@@ -89,8 +89,8 @@ def output_size(
     """
     size, kernel = pair(size, "size"), pair(kernel, "kernel")
     stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
-    sides = padding_sides(padding, size, kernel, stride, dilation)
-    padded = size[0] + sides[0] + sides[1], size[1] + sides[2] + sides[3]
+    pads = resolve_padding(padding, size, kernel, stride, dilation)
+    padded = size[0] + pads[0] + pads[1], size[1] + pads[2] + pads[3]
     span = dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1
     if span[0] > padded[0] or span[1] > padded[1]:
         raise UsageError(

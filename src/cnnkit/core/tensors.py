@@ -19,11 +19,11 @@ from torch import Tensor
 from cnnkit.core.files import open_file
 from cnnkit.core.text import from_json, short, some
 
-__all__ = ["MOST_BYTES", "TYPES", "is_safetensors", "read_safetensors", "read_torch", "safetensors_header"]
+__all__ = ["MAX_BYTES", "TYPES", "is_safetensors", "read_safetensors", "read_torch", "safetensors_header"]
 
-MOST_BYTES = 1 << 32  # of a file
-MOST_HEADER = 1 << 24  # bytes that describe tensors: some 100,000 of them
-MOST_VALUES, MOST_DEPTH = 1 << 22, 100  # of the containers in a file
+MAX_BYTES = 1 << 32  # of a file
+MAX_HEADER = 1 << 24  # bytes that describe tensors: some 100,000 of them
+MAX_VALUES, MAX_DEPTH = 1 << 22, 100  # of the containers in a file
 COPIES, SMALL = 4, 1 << 24  # how often tensors may share bytes; bytes that they may declare in any case
 PICKLES = 5  # in the files that torch wrote before 1.6: a magic number, versions, the object, its storages
 TYPES = {
@@ -72,7 +72,7 @@ SPECIAL = {
 }
 
 
-def read_torch(path: Path, most: int = MOST_BYTES) -> Any:
+def read_torch(path: Path, most: int = MAX_BYTES) -> Any:
     """Return what torch.save wrote: tensors, on the CPU, numbers, strings and containers of them.
 
     Raises OSError for what cannot be read, and ValueError, with the reason alone, for a file of more than `most` bytes,
@@ -137,12 +137,12 @@ def _size(file: BufferedReader, most: int) -> int:
 
 def _header(file: BufferedReader) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Read what describes the tensors, and leave the file where their bytes begin."""
-    size = _size(file, MOST_BYTES)
+    size = _size(file, MAX_BYTES)
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
         raise ValueError("cut short, or no safetensors: its header is longer than the file")
-    if length > MOST_HEADER:
-        raise ValueError(f"its header has {length:,} bytes, more than {MOST_HEADER:,}")
+    if length > MAX_HEADER:
+        raise ValueError(f"its header has {length:,} bytes, more than {MAX_HEADER:,}")
     try:
         rows = dict(from_json(file.read(length).decode()))
         rows.pop("__metadata__", None)
@@ -194,9 +194,9 @@ class _Sparing(BufferedReader):
     """A file that is never read in large pieces, as a zip file's directory and pickles could be."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MOST_HEADER:
-            raise ValueError(f"what describes its tensors takes more than {MOST_HEADER:,} bytes")
-        return super().read(MOST_HEADER if size is None or size < 0 else size)
+        if size is not None and size > MAX_HEADER:
+            raise ValueError(f"what describes its tensors takes more than {MAX_HEADER:,} bytes")
+        return super().read(MAX_HEADER if size is None or size < 0 else size)
 
 
 def _check_pickles(file: BufferedReader, size: int) -> None:
@@ -260,13 +260,13 @@ def _check_values(found: Any, most: int) -> None:
     """Raise ValueError for containers in each other for ever, and for tensors that repeat the same few bytes."""
     values = declared = 0
     layer = [found]
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         declared += sum(value.numel() * value.itemsize for value in layer if isinstance(value, Tensor))
         inner: list[Any] = []
         for value in layer:
             inner += _held(value)
-            if values + len(inner) > MOST_VALUES:
-                raise ValueError(f"its containers hold more than {MOST_VALUES:,} values")
+            if values + len(inner) > MAX_VALUES:
+                raise ValueError(f"its containers hold more than {MAX_VALUES:,} values")
         values, layer = values + len(inner), inner
         if declared > most:
             raise ValueError(f"its tensors repeat the same bytes: they declare {declared:,}")

@@ -22,7 +22,7 @@ __all__ = ["parse_idx", "read_idx"]
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP = b"\x1f\x8b"
 RATIO = 1032  # of what deflate inflates to, at most, to its own bytes
-MOST_BYTES = 1 << 31  # of the values: four times the largest set of this format
+MAX_BYTES = 1 << 31  # of the values: four times the largest set of this format
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -65,8 +65,8 @@ def _array(file: io.BufferedIOBase, most: int, name: str) -> np.ndarray:
     dtype = np.dtype(TYPES[code])
     expected = math.prod(shape) * dtype.itemsize
     told = f"{by(*shape[:4])}{' x ...' if rank > 4 else ''} values take {expected:,} bytes"
-    if expected > MOST_BYTES:
-        raise DataError(f"{name}: refused: {told}, more than {MOST_BYTES:,}")
+    if expected > MAX_BYTES:
+        raise DataError(f"{name}: refused: {told}, more than {MAX_BYTES:,}")
     content = np.empty(min(expected, most), np.uint8)  # takes memory as it is filled
     view, present = memoryview(content.data), 0
     while present < len(content) and (count := file.readinto(view[present:])):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cnnkit.core.errors import DataError, UsageError, unknown
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.data.arrays import is_arrays, load_arrays
 from cnnkit.data.datasets import DATASETS, load_named
@@ -92,7 +92,7 @@ def load_dataset(
     test_fraction: float = 0.1,
     min_images: int = 0,
     progress: bool = True,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
     """Open a data set: a name of DATASETS, a folder or an archive of images, tar shards, a CSV file, or Python's own.
 

@@ -11,13 +11,13 @@ from typing import BinaryIO
 __all__ = ["Metered", "members", "open_tar"]
 
 UNTOLD = 1 << 62  # bytes, which no file has
-MOST_HEADERS = 1 << 20  # bytes before the content of a member: its header, a long name, attributes
+MAX_HEADERS = 1 << 20  # bytes before the content of a member: its header, a long name, attributes
 
 
 class Metered(io.RawIOBase):
     """A file for a reader that believes the lengths written in it: more than `left` bytes raise ValueError."""
 
-    def __init__(self, file: BinaryIO, left: int = MOST_HEADERS):
+    def __init__(self, file: BinaryIO, left: int = MAX_HEADERS):
         super().__init__()
         self.file, self.left = file, left
 
@@ -55,18 +55,18 @@ def open_tar(file: Metered) -> tarfile.TarFile:
 def members(tar: tarfile.TarFile, file: Metered) -> Iterator[tarfile.TarInfo]:
     """Yield the members of a tar file, and forget them; `file` is what it is read from.
 
-    Raises tarfile.TarError and ValueError for one that is corrupt, or whose headers take more than MOST_HEADERS.
+    Raises tarfile.TarError and ValueError for one that is corrupt, or whose headers take more than MAX_HEADERS.
     """
     while True:
-        file.left = MOST_HEADERS
+        file.left = MAX_HEADERS
         with _plain_errors():
             member = tar.next()
         if member is None:
             return
         if member.size < 0 or tar.offset <= member.offset:
             raise ValueError(f"at byte {member.offset:,}: a member of {member.size:,} bytes")
-        if sum(map(len, tar.pax_headers.values())) > MOST_HEADERS:  # those for all members to come
-            raise ValueError(f"at byte {member.offset:,}: headers of more than {MOST_HEADERS:,} bytes")
+        if sum(map(len, tar.pax_headers.values())) > MAX_HEADERS:  # those for all members to come
+            raise ValueError(f"at byte {member.offset:,}: headers of more than {MAX_HEADERS:,} bytes")
         tar.members.clear()  # type: ignore[attr-defined]  # a gap in typeshed
         file.trust()
         yield member

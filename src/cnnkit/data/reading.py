@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS, MOST_WORKERS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_CANVAS, MAX_WORKERS
 from cnnkit.core.shape import count
 from cnnkit.data.images.formats import allow_pixels
 
@@ -39,15 +39,15 @@ class Reading:
     """Digests of images that are not set aside for testing."""
     only: Set[str] | None = None
     """Digests of the only images that are opened."""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = DEFAULT_MAX_PIXELS
     """The most pixels that an image may be decoded to (`require_pixels`)."""
 
     def __post_init__(self) -> None:
         allow_pixels(self.max_pixels)
         if self.workers is not None:
-            count(self.workers, "workers", MOST_WORKERS)
+            count(self.workers, "workers", MAX_WORKERS)
         if self.image_size is not None:
-            count(max(self.image_size), "image_size", MOST_CANVAS)
+            count(max(self.image_size), "image_size", MAX_CANVAS)
 
     def require_channels(self) -> None:
         """Raise UsageError for images that are neither grey nor in colour."""

@@ -14,7 +14,7 @@ from cnnkit import __version__
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, read_bytes, replace_folder, sha256, write_through
 from cnnkit.core.finite import not_finite
-from cnnkit.core.limits import MOST_CHANNELS, MOST_CLASSES
+from cnnkit.core.limits import MAX_CHANNELS, MAX_CLASSES
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.schema import Argument, Figure, Mean, Pixels, Share, Std, Word, brief, validated
 from cnnkit.core.tensors import read_safetensors
@@ -35,11 +35,11 @@ class Bundle(BaseModel):
     net: Word
     arguments: dict[Word, Argument]
     """Of `cnnkit.create`, beyond the three below."""
-    in_channels: Annotated[int, Field(strict=True, ge=1, le=MOST_CHANNELS)]
+    in_channels: Annotated[int, Field(strict=True, ge=1, le=MAX_CHANNELS)]
     image_size: tuple[Pixels, Pixels]
-    classes: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MOST_CLASSES)]
-    mean: Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
-    std: Annotated[tuple[Std, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+    classes: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    mean: Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MAX_CHANNELS)]
+    std: Annotated[tuple[Std, ...], Field(min_length=1, max_length=MAX_CHANNELS)]
     """Pixels enter as (x / 255 - mean) / std, by channel."""
     resize: Pixels | None = None
     """Pixels of the shorter side, before the middle is cut out; without it images are resized whole, with padding."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.finite import require_finite
-from cnnkit.core.limits import MAX_PIXELS, MOST_BATCH, MOST_WORKERS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_BATCH, MAX_WORKERS
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.parallel import ahead, processors
@@ -71,7 +71,7 @@ class Classifier:
         batch_size: int | None = None,
         workers: int | None = None,
         progress: bool = True,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Predictions:
         """Return the probabilities of the classes for each image.
 
@@ -82,13 +82,13 @@ class Classifier:
         standard error how far it is. Raises UsageError for what is no image, DataError for an array of other values or
         channels and for a folder without images, CnnkitError if the network answers NaN or Inf.
         """
-        size = count(BATCH if batch_size is None else batch_size, "batch_size", MOST_BATCH)
-        threads = count(processors() if workers is None else workers, "workers", MOST_WORKERS)
+        size = count(BATCH if batch_size is None else batch_size, "batch_size", MAX_BATCH)
+        threads = count(processors() if workers is None else workers, "workers", MAX_WORKERS)
         inputs = list(each_image(images, self.bundle.in_channels, max_pixels))
         with Counter("predicting", len(inputs), progress and len(inputs) > size) as counter:
             return joined(self.classes, self._answers(inputs, size, threads, counter))
 
-    def batch(self, images: Any, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    def batch(self, images: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tensor:
         """Return images, those that `predict` takes, as the net's input: float32, N x C x H x W, on its device.
 
         Raises DataError for one that cannot be read, or would be decoded to more than `max_pixels`.

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.core.shape import by
 from cnnkit.data.files import read_file
@@ -37,7 +37,7 @@ class Input:
     file: bool = True
 
 
-def each_image(images: Any, channels: int, max_pixels: int = MAX_PIXELS) -> Iterator[Input]:
+def each_image(images: Any, channels: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Input]:
     """Yield the images in a path, a folder (with all below it), a PIL image, an array, a tensor, or a list of these.
 
     An array is H x W, H x W x C, or a batch of these with N before; a tensor has C before H. `channels` are those that

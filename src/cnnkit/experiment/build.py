@@ -38,7 +38,7 @@ from cnnkit.train.autotune.batch_size import fitting_batch
 
 __all__ = ["DATA", "NOTHING", "START", "Given", "Job", "looking_batch", "places", "prepare"]
 
-MOST_PIXELS, MOST_IMAGES = 2**22, 500  # of a batch that is only looked at
+LOOK_PIXELS, LOOK_IMAGES = 2**22, 500  # of a batch that is only looked at
 DATA = ("data", "validation_data", "test_data")  # settings that say where data are
 Size = tuple[int, int]
 
@@ -113,7 +113,7 @@ def prepare(
         Augment(config.augment, size or (1, 1))  # a wrong name is told before the data are read
     device = pick_device(config.device, world.local_rank)
     config = config.model_copy(update=places(config))
-    start = None if earlier and world.share(earlier.has_begun) else open_start(config)
+    start = None if earlier and world.broadcast(earlier.has_begun) else open_start(config)
     told = read_start(earlier) if earlier else {}
     record = own_record(earlier.path) if earlier else None
     before = start.before if start else NEVER
@@ -136,7 +136,7 @@ def prepare(
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     if not batch_size:
-        batch_size = world.share(fitting_batch(net, (channels, *size), len(training), config))
+        batch_size = world.broadcast(fitting_batch(net, (channels, *size), len(training), config))
     config = config.model_copy(update={"image_size": size[0] if size[0] == size[1] else None, "batch_size": batch_size})
     bundle = Bundle(
         net=config.net,
@@ -180,7 +180,7 @@ def places(config: RunConfig) -> dict[str, str]:
 
 def looking_batch(pixels: int, world: World = ALONE) -> int:
     """Return how many images of this height and width to predict at once: enough for speed, few enough for memory."""
-    return max(world.size, min(MOST_IMAGES, MOST_PIXELS // pixels**2))
+    return max(world.size, min(LOOK_IMAGES, LOOK_PIXELS // pixels**2))
 
 
 def _image_size(config: RunConfig, given: Given) -> Size | None:

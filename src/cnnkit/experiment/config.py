@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.limits import MAX_PIXELS, MOST_CANVAS, MOST_COUNT, MOST_PIXELS, MOST_WORKERS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_CANVAS, MAX_COUNT, MAX_PIXELS, MAX_WORKERS
 from cnnkit.core.places import expanded
 from cnnkit.core.schema import Argument
 from cnnkit.core.text import from_json, is_url
@@ -39,7 +39,7 @@ class RunConfig(TrainConfig):
     """Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download."""
     recipe: str = "default"
     """The row of settings to start from, of those that `cnnkit recipes` prints."""
-    image_size: int | None = Field(None, ge=1, le=MOST_CANVAS)
+    image_size: int | None = Field(None, ge=1, le=MAX_CANVAS)
     """Pixels in height and width that the network sees; without it, its own size."""
     weights: str | None = None
     """Weights to start from, with the pixels that they are used to: a run folder, a bundle, a file of tensors (.pth,
@@ -51,18 +51,18 @@ class RunConfig(TrainConfig):
     """Share of the images, of each class, that is set aside for testing if the data have neither test nor val part."""
     split_seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the validation images; those for testing are always the same."""
-    min_images: int = Field(0, ge=0, le=MOST_COUNT)
+    min_images: int = Field(0, ge=0, le=MAX_COUNT)
     """Leave out classes with fewer images to train on."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about an image that cannot be read: stop before training, or leave it out and say so."""
-    max_pixels: int = Field(MAX_PIXELS, ge=1, le=MOST_PIXELS)
+    max_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, le=MAX_PIXELS)
     """The most pixels that an image may be decoded to; a larger one cannot be read."""
-    workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
+    workers: int | None = Field(None, ge=1, le=MAX_WORKERS)
     """Threads that decode images; without it, one for each processor."""
     tensorboard: bool = False
     """Write the run's tensorboard/ too, for TensorBoard to show."""
     model_kwargs: dict[str, Argument] = Field({})
-    """Arguments of the network's builder: --model-kwargs.norm by_hand."""
+    """Arguments of the network's builder: --model-kwargs.norm from_scratch."""
 
     @field_validator("model_kwargs", mode="before")
     @classmethod

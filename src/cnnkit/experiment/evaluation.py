@@ -15,7 +15,7 @@ from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import CannotWrite
 from cnnkit.core.finite import require_finite
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.core.text import html
 from cnnkit.data import Batches, ImageSet, Reading
@@ -142,7 +142,7 @@ def evaluate(
     workers: int | None = None,
     device: torch.device | str = "auto",
     progress: bool = True,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Evaluation:
     """Measure a classifier, a run folder or a bundle on the test images of the data that it was trained on.
 

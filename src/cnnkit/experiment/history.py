@@ -11,7 +11,7 @@ from cnnkit.core.console import as_text, table
 from cnnkit.core.errors import CnnkitError, DataError, unknown
 from cnnkit.core.extras import require
 from cnnkit.core.files import read_bytes
-from cnnkit.core.limits import MOST_COUNT, MOST_EPOCHS
+from cnnkit.core.limits import MAX_COUNT, MAX_EPOCHS
 from cnnkit.core.schema import Number, brief, validated
 from cnnkit.core.text import from_json
 from cnnkit.figures.curves import Panel, Plot, Series
@@ -49,7 +49,7 @@ Measured = Annotated[
 class Epoch(BaseModel):
     """A row of metrics.jsonl; figures of a training that diverged are null, or NaN in files of earlier versions."""
 
-    epoch: Annotated[int, Field(strict=True, ge=1, le=MOST_EPOCHS)]
+    epoch: Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
     train_loss: Measured
     train_accuracy: Measured
     val_loss: Measured
@@ -178,6 +178,6 @@ def read_metrics(path: Path) -> list[Row]:
 def require_number(row: Any, key: str) -> float:
     """Return a figure of a row; raises DataError if it is none."""
     value = row.get(key) if isinstance(row, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_COUNT:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_COUNT:
         raise DataError(f"{key} is {brief(value)}, not a number")
     return value

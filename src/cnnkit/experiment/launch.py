@@ -17,7 +17,7 @@ from cnnkit.experiment.training import SHELL, Face, train_job
 from cnnkit.train.conditions import first_conditions
 from cnnkit.train.config import explain
 from cnnkit.train.distributed import ALONE, World, join_world
-from cnnkit.train.state import FREE
+from cnnkit.train.state import RESUMABLE_SETTINGS
 
 __all__ = ["begin_folder", "launch"]
 
@@ -49,7 +49,7 @@ def launch(
     try:
         with world.kept_together():
             if resume is None and world.job:
-                resume = world.share(_begun(output, world.job, merge(settings | given.places(), file)))
+                resume = world.broadcast(_begun(output, world.job, merge(settings | given.places(), file)))
                 settings, file = ({}, None) if resume else (settings, file)
             if resume is None:
                 if allow_changed_data:
@@ -58,7 +58,7 @@ def launch(
             if file:
                 raise UsageError("a resumed run has its own settings: leave --config out")
             latest = str(resume) == LATEST and not resume.exists()
-            folder = RunFolder(world.share(RunFolder.latest(output).path)) if latest else RunFolder.open(resume)
+            folder = RunFolder(world.broadcast(RunFolder.latest(output).path)) if latest else RunFolder.open(resume)
             _require_free(folder, settings)
             return _go_on(folder, settings, world, given, allow_changed_data, training)
     finally:
@@ -108,7 +108,7 @@ def _begin(config: RunConfig, output: Path, world: World, given: Given, training
     if world.is_main:
         folder, job = begin_folder(job, output, given, world)
         path = folder.path
-    folder = RunFolder(world.share(path))
+    folder = RunFolder(world.broadcast(path))
     BEGUN_HERE.add(folder.path.absolute())
     train_job(job, folder, world, **training)
     return folder
@@ -116,7 +116,7 @@ def _begin(config: RunConfig, output: Path, world: World, given: Given, training
 
 def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
     """Raise UsageError for settings that a run cannot change any more."""
-    free = {*FREE, *DATA, "max_pixels", "workers", "tensorboard"}  # what data hold is compared
+    free = {*RESUMABLE_SETTINGS, *DATA, "max_pixels", "workers", "tensorboard"}  # what data hold is compared
     saved = folder.settings()
     try:
         asked = RunConfig(**settings)
@@ -139,7 +139,7 @@ def _go_on(
     allow_changed_data: bool,
     training: dict[str, Any],
 ) -> RunFolder:
-    if not world.share(folder.can_go_on):
+    if not world.broadcast(folder.can_go_on):
         raise CnnkitError(f"{folder.path} has no checkpoint to go on from; its best weights: --weights {folder.best}")
     config = resolve(folder.settings() | settings)
     job = prepare(config, world, given, folder, training["progress"], allow_changed_data)

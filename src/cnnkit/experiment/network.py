@@ -30,7 +30,7 @@ def build_network(
         except Exception as error:  # of what the module holds
             raise UsageError(f"the network cannot be copied ({error}): leave out of it what is no layer") from error
         if world.size > 1:  # each process may have made it by other random numbers
-            net.load_state_dict(world.share(net.state_dict()))
+            net.load_state_dict(world.broadcast(net.state_dict()))
         _require_logits(copy.deepcopy(net), torch.zeros(2, channels, *size), num_classes)
         if alone:
             where = next(net.parameters()).device

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.core.text import html, printable
 from cnnkit.data import is_handed_in
@@ -64,7 +64,7 @@ class Run:
         data_dir: Path | str | None = None,
         on_bad_image: BadImage = "error",
         workers: int | None = None,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
         progress: bool = True,
     ) -> Evaluation:
         """Measure the best weights on the run's own test images, or on `data`, as `cnnkit.evaluate` does.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.limits import MOST_CHANNELS
+from cnnkit.core.limits import MAX_CHANNELS
 from cnnkit.core.schema import Mean, Std, Word, validated
 from cnnkit.core.text import is_url, without_passwords
 from cnnkit.data import Preprocess
@@ -32,9 +32,9 @@ START = "start.json"
 class StartRecord(BaseModel):
     """What a run's start.json says of the weights that it started from."""
 
-    in_channels: Annotated[int, Field(strict=True, ge=1, le=MOST_CHANNELS)]
-    mean: Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
-    std: Annotated[tuple[Std, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+    in_channels: Annotated[int, Field(strict=True, ge=1, le=MAX_CHANNELS)]
+    mean: Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MAX_CHANNELS)]
+    std: Annotated[tuple[Std, ...], Field(min_length=1, max_length=MAX_CHANNELS)]
     source: Word
     loaded: Word
 

@@ -118,7 +118,7 @@ def train_job(
             save_best=save_best,
             world=world,
             num_classes=len(job.bundle.classes),
-            plan=world.share(read_plan(folder.plan) if world.is_main and resume and folder.plan.exists() else None),
+            plan=world.broadcast(read_plan(folder.plan) if world.is_main and resume and folder.plan.exists() else None),
             images=job.bundle.split_sha256,
         )
         if world.is_main:
@@ -148,7 +148,7 @@ def train_job(
 
 def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None:
     """Let a run go on from its newest checkpoint, or begin if it has none yet, and tell whether that is exact."""
-    begun = world.share(None if folder.has_checkpoint or not world.is_main else folder.read_json(ENVIRONMENT))
+    begun = world.broadcast(None if folder.has_checkpoint or not world.is_main else folder.read_json(ENVIRONMENT))
     wrong, others = trainer.resume(begun)
     for problem in wrong:
         log.warning("passed over: %s", problem)

@@ -14,7 +14,7 @@ from cnnkit.core.shape import output_size
 
 __all__ = ["Layer", "Size", "obstacle", "read_chain"]
 
-MOST = 2**17  # numbers that layers leave for an image; with 16 images, more than any core's own cache holds
+MAX_VALUES = 2**17  # numbers that layers leave for an image; with 16 images, more than any core's own cache holds
 
 Size = tuple[int, int, int]  # channels, height, width
 ACTIVATIONS: dict[type[nn.Module], str] = {nn.Sigmoid: "Sigmoid", nn.Tanh: "Tanh", nn.ReLU: "Relu"}
@@ -66,8 +66,10 @@ def read_chain(net: nn.Module, image: Size) -> list[Layer]:
             layers.append(layer)
     if not layers or layers[-1].output[1:] != (1, 1):
         raise UsageError("lanes: the network's output is no row of logits")
-    if (numbers := sum(math.prod(layer.output) for layer in layers)) > MOST:
-        raise UsageError(f"lanes are for small networks: the layers of this one make {numbers:,} numbers, not {MOST:,}")
+    if (numbers := sum(math.prod(layer.output) for layer in layers)) > MAX_VALUES:
+        raise UsageError(
+            f"lanes are for small networks: the layers of this one make {numbers:,} numbers, not {MAX_VALUES:,}"
+        )
     return layers
 
 

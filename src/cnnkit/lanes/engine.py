@@ -46,7 +46,10 @@ class _Job(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in ("bytes", "floats", "labels", "scale", "shift", "sizes", "rates", "seeds")
         ),
-        *((name, ctypes.c_void_p) for name in ("weights", "buffers", "rule", "losses", "hits", "gradients", "logits")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("weights", "buffers", "rule", "losses", "correct", "gradients", "logits")
+        ),
         *((name, ctypes.c_int64) for name in ("steps", "images")),
         ("smoothing", ctypes.c_float),
     ]
@@ -105,7 +108,8 @@ class Engine:
 
         `optimizer` is torch's SGD, Adam or AdamW over the net's parameters; its settings are obeyed (a group's
         `factor`, if any, multiplies the learning rate) and its state is kept. `seeds` are dropout's, `smoothing` the
-        share of a label that is spread over all classes. Return each batch's mean loss, float64, and its hits, int64.
+        share of a label that is spread over all classes. Return the mean loss of each batch, float64, and how many of
+        its images were classified correctly, int64.
         """
         rule, weights, rows = self._rule(optimizer)
         result = self._steps(images, labels, sizes, rule, weights, rates, seeds, smoothing)
@@ -183,7 +187,7 @@ class Engine:
             "rates": torch.tensor(list(rates), dtype=torch.float32),
             "seeds": torch.tensor(list(seeds), dtype=torch.int64).to(torch.int32),
             "losses": losses,
-            "hits": torch.empty(len(sizes), dtype=torch.int64),
+            "correct": torch.empty(len(sizes), dtype=torch.int64),
         }
         for name, tensor in inputs.items():
             setattr(job, name, tensor.data_ptr())
@@ -193,7 +197,7 @@ class Engine:
         self._library.train(self._team, ctypes.byref(job))
         for norm in self._norms:
             norm.num_batches_tracked += len(sizes)  # type: ignore[operator, assignment]  # a tensor
-        return losses, inputs["hits"]
+        return losses, inputs["correct"]
 
     def _job(self, images: Tensor) -> _Job:
         if images.shape[1:] != torch.Size(self.image) or images.dtype not in (torch.uint8, torch.float32):

@@ -169,7 +169,7 @@ def write_source(layers: list[Layer], image: Size) -> str:
     own = [
         "float* gradients;",
         "double loss;",
-        "int64_t hits;",
+        "int64_t correct;",
         *(f"{code.L}::Whole n{code.number};" for code in norms),
     ]
     begin = "int phase, const Job& job, Own& own, const Work* works, int groups, bool main"
@@ -258,7 +258,7 @@ def _phases(codes: list[_Code], first: _Code) -> tuple[list[list[str]], list[lis
     phases, begins = _forward(codes, training=True)
     last = codes[-1]
     loss = f"cross_entropy<{last.size}>(work.{last.y}, work.{last.d}, labels, work.images, job.smoothing, scale, "
-    phases[-1].append(loss + "own.loss, own.hits);")
+    phases[-1].append(loss + "own.loss, own.correct);")
     for code in reversed(codes[first.number :]):
         if code.layer.kind == "norm":
             phases[-1].append(code.collect())

@@ -93,17 +93,19 @@ TORCHVISION = Style(same=False, bias=False, decay=0.9, epsilon=1e-5)
 def batch_norms(norm: str, decay: float, epsilon: float) -> tuple[Norm, Norm]:
     """Return what builds batch normalisation after a convolution and after a dense layer, from its width.
 
-    `norm` is "torch" (`nn.BatchNorm2d`, `nn.BatchNorm1d`; momentum 1 - decay) or "by_hand" (chapter 5.10.2).
+    `norm` is "torch" (`nn.BatchNorm2d`, `nn.BatchNorm1d`; momentum 1 - decay) or "from_scratch" (chapter 5.10.2).
     """
-    if norm not in ("torch", "by_hand"):
-        raise unknown("norm", norm, ("torch", "by_hand"))
+    if norm == "by_hand":  # as bundles of version 0.1 call it
+        norm = "from_scratch"
+    if norm not in ("torch", "from_scratch"):
+        raise unknown("norm", norm, ("torch", "from_scratch"))
     check_constants(decay, epsilon)
-    if norm == "by_hand":
+    if norm == "from_scratch":
 
-        def by_hand(width: int) -> nn.Module:
+        def from_scratch(width: int) -> nn.Module:
             return BatchNormalization(decay, epsilon, num_features=width)
 
-        return by_hand, by_hand
+        return from_scratch, from_scratch
     constants: dict[str, Any] = {"momentum": 1 - decay, "eps": epsilon}
     return partial(nn.BatchNorm2d, **constants), partial(nn.BatchNorm1d, **constants)
 

@@ -51,7 +51,7 @@ def lenet_bn(
 ) -> nn.Sequential:
     """LeNet with batch normalisation before each sigmoid, of chapter 5.10.
 
-    `norm` is "torch" or "by_hand" (`cnnkit.ops.BatchNormalization`); decay and epsilon are those of 5.10.2;
+    `norm` is "torch" or "from_scratch" (`cnnkit.ops.BatchNormalization`); decay and epsilon are those of 5.10.2;
     for the Keras layers of 5.10.3 give 0.99 and 1e-3.
 
     stage       output       lenet_bn

@@ -1,15 +1,18 @@
-"""The operators of chapter 5.1-5.4 and 5.10 by hand: torch tensors of any dtype and device, differentiable.
+"""The operators of chapter 5.1-5.4 and 5.10 from scratch: torch tensors of any dtype and device, differentiable.
 
 One idea carries them all, the sliding window (`windows`). Integer input is computed in integers, exactly.
-The functions are the specification of the fast layers in `torch.nn`, not their replacement; `by_hand` rebuilds a whole
-network from them. `tune` and `compile_pooling` go the other way: the same layers, faster.
+The functions are the specification of the fast layers in `torch.nn`, not their replacement; `from_scratch` rebuilds a
+whole network from them. `tune` and `compile_pooling` go the other way: the same layers, faster.
 """
 
+import warnings
+from typing import Any
+
 from cnnkit.ops.batchnorm import batch_norm
-from cnnkit.ops.by_hand import by_hand
 from cnnkit.ops.corr2d import conv2d, corr2d, corr2d_1x1, corr2d_multi_in, corr2d_multi_in_out
 from cnnkit.ops.dropout import Dropout
 from cnnkit.ops.filters import KERNELS, filter_image, parse_kernel
+from cnnkit.ops.from_scratch import from_scratch
 from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
 from cnnkit.ops.learn import LearnedKernel, detect_edges, learn_kernel
 from cnnkit.ops.max_pool import CompiledMaxPool2d, compile_pooling
@@ -35,7 +38,6 @@ __all__ = [
     "TunedConv2d",
     "adaptive_avg_pool2d",
     "batch_norm",
-    "by_hand",
     "compile_pooling",
     "conv2d",
     "corr2d",
@@ -44,6 +46,7 @@ __all__ = [
     "corr2d_multi_in_out",
     "detect_edges",
     "filter_image",
+    "from_scratch",
     "learn_kernel",
     "pad",
     "parse_kernel",
@@ -51,3 +54,10 @@ __all__ = [
     "tune",
     "windows",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "by_hand":
+        warnings.warn("cnnkit.ops.by_hand is now cnnkit.ops.from_scratch", DeprecationWarning, stacklevel=2)
+        return from_scratch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,11 @@
-"""The three products of a convolution, each by several algorithms: the output, and the gradients of input and kernels.
+"""The three products of a convolution, each by several algorithms: the output, and the gradients of input and weight.
 
 onednn   torch's own.
 unfold   the windows as the rows of a matrix, times the kernels: one matrix product (Chellapilla et al. 2006).
 dense    the layer as one matrix from all of a map's pixels to all of its output's: for maps of a few pixels.
 winograd a fraction of the multiplications, for float32 and kernels of 3 x 3 or 5 x 5 without stride; else torch's.
 
-Maps are N x C x H x W with channels-last strides. In half precision a gradient of kernels may be in float32.
+Maps are N x C x H x W with channels-last strides. In half precision a weight gradient may be in float32.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkit.core.shape import Sides
+from cnnkit.core.shape import Pads
 from cnnkit.ops import winograd
 from cnnkit.ops.same import padded_conv2d
 
-__all__ = ["INPUT", "KERNELS", "OUTPUT", "Algorithm", "Window"]
+__all__ = ["INPUT", "OUTPUT", "WEIGHT", "Algorithm", "Window"]
 
 Algorithm = Literal["onednn", "unfold", "dense", "winograd"]
 
@@ -32,27 +32,27 @@ class Window:
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
-    sides: Sides
+    pads: Pads
 
     def output(self, x: Tensor) -> tuple[int, int]:
         """Return the output's rows and columns."""
-        top, bottom, left, right = self.sides
+        top, bottom, left, right = self.pads
         height, width = x.shape[2] + top + bottom, x.shape[3] + left + right
         return (height - self.kernel[0]) // self.stride[0] + 1, (width - self.kernel[1]) // self.stride[1] + 1
 
     @property
     def is_pixel(self) -> bool:
         """Whether it is a single pixel, and the map is not padded."""
-        return self.kernel == (1, 1) and not any(self.sides)
+        return self.kernel == (1, 1) and not any(self.pads)
 
 
 def _output(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    return padded_conv2d(x, weight, bias, window.stride, window.sides)
+    return padded_conv2d(x, weight, bias, window.stride, window.pads)
 
 
 def _gradients(dy: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: list[bool]) -> tuple[Tensor, Tensor]:
-    """Return torch's gradients of input and kernels."""
-    top, bottom, left, right = window.sides
+    """Return torch's gradients of input and weight."""
+    top, bottom, left, right = window.pads
     even = (top, left) == (bottom, right)
     if not even:
         x = F.pad(x, (left, right, top, bottom))
@@ -69,7 +69,7 @@ def _input_gradient(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Te
     return _gradients(dy, x, weight, window, [True, False])[0]
 
 
-def _kernels_gradient(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
+def _onednn_weight(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
     return _gradients(dy, x, weight, window, [False, True])[1]
 
 
@@ -85,7 +85,7 @@ def _maps(rows: Tensor, batch: int, size: tuple[int, int]) -> Tensor:
 
 def _windows(x: Tensor, window: Window) -> Tensor:
     """Return a matrix with a row for each window: kh * kw * C."""
-    (kh, kw), (down, along), (top, bottom, left, right) = window.kernel, window.stride, window.sides
+    (kh, kw), (down, along), (top, bottom, left, right) = window.kernel, window.stride, window.pads
     if window.is_pixel:
         return _rows(x[:, :, ::down, ::along])
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous()
@@ -107,7 +107,7 @@ def _kernel_rows(weight: Tensor) -> Tensor:
 
 def _unfolded_input(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
     """Give each window its share, and add up what overlaps, in float32."""
-    (kh, kw), (down, along), (top, bottom, left, right) = window.kernel, window.stride, window.sides
+    (kh, kw), (down, along), (top, bottom, left, right) = window.kernel, window.stride, window.pads
     shares = _rows(dy) @ _kernel_rows(weight)
     if window.is_pixel and window.stride == (1, 1):
         return _maps(shares, len(x), (x.shape[2], x.shape[3]))
@@ -124,7 +124,7 @@ def _unfolded_input(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Te
     return sums[:, top : top + height, left : left + width].permute(0, 3, 1, 2).to(dy.dtype)
 
 
-def _unfolded_kernels(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
+def _unfolded_weight(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
     flat = _rows(dy).t() @ _windows(x, window)
     return flat.view(len(weight), *window.kernel, -1).permute(0, 3, 1, 2)
 
@@ -135,7 +135,7 @@ def _taps(window: Window, size: tuple[int, int], output: tuple[int, int]) -> Ten
 
     Where none does, it is the one behind the last.
     """
-    (kh, kw), (down, along), (top, _, left, _) = window.kernel, window.stride, window.sides
+    (kh, kw), (down, along), (top, _, left, _) = window.kernel, window.stride, window.pads
     rows = torch.arange(size[0])[None] - down * torch.arange(output[0])[:, None] + top
     columns = torch.arange(size[1])[None] - along * torch.arange(output[1])[:, None] + left
     rows, columns = rows[:, None, :, None], columns[None, :, None, :]
@@ -174,7 +174,7 @@ def _dense_input(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tenso
     return _maps(rows, len(x), (x.shape[2], x.shape[3]))
 
 
-def _dense_kernels(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
+def _dense_weight(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
     """Add up, in float32, what all pairs of pixels give to each tap; the sums stay so."""
     taps, needed = _between(x, window)
     outputs, channels = weight.shape[:2]
@@ -190,19 +190,19 @@ def _dense_kernels(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Ten
 def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     if not winograd.suits(x, weight, window.stride):
         return _output(x, weight, bias, window)
-    return winograd.correlate(x, weight, bias, window.sides)
+    return winograd.correlate(x, weight, bias, window.pads)
 
 
 def _winograd_input(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
     if not winograd.suits(x, weight, window.stride):
         return _input_gradient(dy, x, weight, window)
-    return winograd.input_gradient(dy, weight, window.sides, (x.shape[2], x.shape[3]))
+    return winograd.input_gradient(dy, weight, window.pads, (x.shape[2], x.shape[3]))
 
 
-def _winograd_kernels(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
+def _winograd_weight(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
     if not winograd.suits(x, weight, window.stride):
-        return _kernels_gradient(dy, x, weight, window)
-    return winograd.kernels_gradient(dy, x, window.sides, window.kernel[0])
+        return _onednn_weight(dy, x, weight, window)
+    return winograd.weight_gradient(dy, x, window.pads, window.kernel[0])
 
 
 OUTPUT: dict[Algorithm, Callable[[Tensor, Tensor, Tensor | None, Window], Tensor]] = {
@@ -218,9 +218,9 @@ INPUT: dict[Algorithm, Gradient] = {
     "dense": _dense_input,
     "winograd": _winograd_input,
 }
-KERNELS: dict[Algorithm, Gradient] = {
-    "onednn": _kernels_gradient,
-    "unfold": _unfolded_kernels,
-    "dense": _dense_kernels,
-    "winograd": _winograd_kernels,
+WEIGHT: dict[Algorithm, Gradient] = {
+    "onednn": _onednn_weight,
+    "unfold": _unfolded_weight,
+    "dense": _dense_weight,
+    "winograd": _winograd_weight,
 }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnkit.core.timing import mean_seconds, median_seconds
-from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm, Window
+from cnnkit.ops.algorithms import INPUT, OUTPUT, WEIGHT, Algorithm, Window
 from cnnkit.ops.layout import MemoryFormat, lay_out
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
 
@@ -84,9 +84,9 @@ def _race(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorit
     if layer.weight.requires_grad:
 
         def gradient(name: Algorithm) -> Tensor:
-            return KERNELS[name](dy, x, weight, window).to(layer.weight.dtype)  # as the optimiser needs it
+            return WEIGHT[name](dy, x, weight, window).to(layer.weight.dtype)  # as the optimiser needs it
 
-        won = won._replace(kernels=_winner({name: partial(gradient, name) for name in names}))
+        won = won._replace(weight=_winner({name: partial(gradient, name) for name in names}))
     return won
 
 

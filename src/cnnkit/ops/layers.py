@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from cnnkit.core.errors import UsageError
-from cnnkit.core.shape import Padding, Pair, count, padding_sides, pair
+from cnnkit.core.shape import Padding, Pair, count, pair, resolve_padding
 from cnnkit.ops.batchnorm import batch_norm
 from cnnkit.ops.corr2d import corr2d, corr2d_multi_in, corr2d_multi_in_out
 from cnnkit.ops.window import require_rank
@@ -152,7 +152,7 @@ def check_constants(decay: float, epsilon: float) -> None:
 def _checked(kernel_size: Pair, stride: Pair, padding: Padding, dilation: Pair) -> dict[str, Any]:
     """Return how the window moves, or raise UsageError now instead of at the first input."""
     pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
-    padding_sides(padding, 1, kernel_size)
+    resolve_padding(padding, 1, kernel_size)
     return {"stride": stride, "padding": padding, "dilation": dilation}
 
 

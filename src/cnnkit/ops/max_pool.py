@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.modes import is_recorded
 from cnnkit.core.modules import unwrapped
-from cnnkit.core.shape import padding_sides, pair
+from cnnkit.core.shape import pair, resolve_padding
 from cnnkit.ops.compiled import address, library
 from cnnkit.ops.same import CeilMaxPool2d, SameMaxPool2d
 
@@ -69,12 +69,12 @@ class CompiledMaxPool2d(nn.MaxPool2d):
     def _maps(self, x: Tensor) -> _Maps:
         n, channels, height, width = x.shape
         window, stride = pair(self.kernel_size, "kernel_size"), pair(self.stride, "stride")
-        sides = padding_sides(cast(Any, self.padding), (height, width), window, stride)
+        pads = resolve_padding(cast(Any, self.padding), (height, width), window, stride)
         out = (
-            _outputs(height, window[0], stride[0], sides[:2], self.ceil_mode),
-            _outputs(width, window[1], stride[1], sides[2:], self.ceil_mode),
+            _outputs(height, window[0], stride[0], pads[:2], self.ceil_mode),
+            _outputs(width, window[1], stride[1], pads[2:], self.ceil_mode),
         )
-        return _Maps(n, channels, height, width, *out, *window, *stride, sides[0], sides[2], torch.get_num_threads())
+        return _Maps(n, channels, height, width, *out, *window, *stride, pads[0], pads[2], torch.get_num_threads())
 
 
 class DeferredReLU(nn.ReLU):
@@ -122,10 +122,10 @@ def _plain(layer: Any) -> bool:
     return pair(layer.dilation, "dilation") == (1, 1) and not layer.return_indices
 
 
-def _outputs(size: int, window: int, stride: int, sides: tuple[int, int], ceil: bool) -> int:
+def _outputs(size: int, window: int, stride: int, pads: tuple[int, int], ceil: bool) -> int:
     """Return how many windows there are along an axis; rounded up, none begins in the padding behind the map."""
-    outputs, rest = divmod(size + sum(sides) - window, stride)
-    return outputs + 1 + (ceil and rest > 0 and (outputs + 1) * stride < size + sides[0])
+    outputs, rest = divmod(size + sum(pads) - window, stride)
+    return outputs + 1 + (ceil and rest > 0 and (outputs + 1) * stride < size + pads[0])
 
 
 class _MaxPool(torch.autograd.Function):

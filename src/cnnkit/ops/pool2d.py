@@ -9,7 +9,7 @@ from torch import Tensor
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.modes import is_recorded
 from cnnkit.core.shape import Padding, Pair, pair
-from cnnkit.ops.window import exact, map_sides, require_rank, surround, wide, windows
+from cnnkit.ops.window import exact, require_rank, resolve_map_padding, surround, wide, windows
 
 __all__ = ["adaptive_avg_pool2d", "pool2d"]
 
@@ -41,15 +41,15 @@ def pool2d(
     if mode not in ("max", "avg"):
         raise unknown("pooling mode", mode, ("max", "avg"))
     (height, width), (kh, kw), (sh, sw) = X.shape[-2:], pair(window, "window"), pair(stride, "stride")
-    top, bottom, left, right = given = map_sides(X, padding, window, stride)
+    top, bottom, left, right = given = resolve_map_padding(X, padding, window, stride)
     if ceil_mode:
         bottom, right = _reach(height, kh, sh, top, bottom), _reach(width, kw, sw, left, right)
-    sides = top, bottom, left, right
-    if not is_recorded() and (max(sides[:2]) >= kh or max(sides[2:]) >= kw):
+    pads = top, bottom, left, right
+    if not is_recorded() and (max(pads[:2]) >= kh or max(pads[2:]) >= kw):
         raise UsageError(f"padding {padding!r} must be smaller than the window {window!r}, which may see nothing else")
 
     def seen(X: Tensor, value: float) -> Tensor:  # ..., h, w, kh, kw
-        return windows(surround(X, sides, value), window, stride)
+        return windows(surround(X, pads, value), window, stride)
 
     if mode == "max" and X.is_complex():
         raise UsageError(f"complex numbers have no maximum: X is {X.dtype}")
@@ -59,7 +59,7 @@ def pool2d(
         # the index of the maximum, unlike amax, gives ties to one element in the gradient, as F.max_pool2d does
         return seen(X, _lowest(X.dtype)).flatten(-2).max(-1).values
     if count_include_pad:
-        X, sides = surround(X, given), (0, bottom - given[1], 0, right - given[3])
+        X, pads = surround(X, given), (0, bottom - given[1], 0, right - given[3])
 
     def total(X: Tensor) -> Tensor:
         return seen(X, 0).sum((-2, -1), dtype=wide(X.dtype))

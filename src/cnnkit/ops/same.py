@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnkit.core.modes import is_recorded
-from cnnkit.core.shape import Pair, Sides, pair, same_padding
+from cnnkit.core.shape import Pads, Pair, pair, same_padding
 
-__all__ = ["CeilMaxPool2d", "SameConv2d", "SameMaxPool2d", "padded_conv2d", "same_maps", "same_sides"]
+__all__ = ["CeilMaxPool2d", "SameConv2d", "SameMaxPool2d", "padded_conv2d", "same_maps", "same_pads"]
 
 
 class SameConv2d(nn.Conv2d):
@@ -25,8 +25,8 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pad and correlate: N x C x H x W to N x O x ceil(H / stride) x ceil(W / stride)."""
-        input, sides = same_maps(input, self.kernel_size, self.stride)  # type: ignore[arg-type]  # torch's are longer
-        return padded_conv2d(input, self.weight, self.bias, self.stride, sides)
+        input, pads = same_maps(input, self.kernel_size, self.stride)  # type: ignore[arg-type]  # torch's are longer
+        return padded_conv2d(input, self.weight, self.bias, self.stride, pads)
 
 
 class SameMaxPool2d(nn.MaxPool2d):
@@ -65,7 +65,7 @@ class CeilMaxPool2d(nn.MaxPool2d):
         return F.max_pool2d(F.pad(input, (0, right, 0, bottom), value=float("-inf")), kernel, stride)
 
 
-def same_sides(X: Tensor, kernel: Pair, stride: Pair, dilation: Pair = 1) -> Sides:
+def same_pads(X: Tensor, kernel: Pair, stride: Pair, dilation: Pair = 1) -> Pads:
     """Return the "same" padding of X (..., H, W): rows at the top and bottom, columns at the left and right.
 
     While a program is recorded, these are what stands for them there.
@@ -75,20 +75,20 @@ def same_sides(X: Tensor, kernel: Pair, stride: Pair, dilation: Pair = 1) -> Sid
     return *same_padding(height, dh * (kh - 1) + 1, sh), *same_padding(width, dw * (kw - 1) + 1, sw)
 
 
-def same_maps(input: Tensor, kernel: Pair, stride: Pair, value: float = 0) -> tuple[Tensor, Sides]:
+def same_maps(input: Tensor, kernel: Pair, stride: Pair, value: float = 0) -> tuple[Tensor, Pads]:
     """Return maps and the "same" padding that they still lack: none while a program is recorded, where they are padded.
 
     There the padding is of no known size, and nothing can be made of its being even.
     """
-    top, bottom, left, right = sides = same_sides(input, kernel, stride)
+    top, bottom, left, right = pads = same_pads(input, kernel, stride)
     if not is_recorded():
-        return input, sides
+        return input, pads
     return F.pad(input, (left, right, top, bottom), value=value), (0, 0, 0, 0)
 
 
-def padded_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, sides: Sides) -> Tensor:
+def padded_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, pads: Pads) -> Tensor:
     """Correlate N x C x H x W with zeros at its top, bottom, left and right."""
-    top, bottom, left, right = sides
+    top, bottom, left, right = pads
     if (top, left) == (bottom, right):
         return F.conv2d(input, weight, bias, stride, (top, left))
     return F.conv2d(F.pad(input, (left, right, top, bottom)), weight, bias, stride)

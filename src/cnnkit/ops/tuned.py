@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cnnkit.core.modes import is_recorded
 from cnnkit.core.modules import unwrapped
 from cnnkit.ops import winograd
-from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Algorithm, Window
+from cnnkit.ops.algorithms import INPUT, OUTPUT, WEIGHT, Algorithm, Window
 from cnnkit.ops.same import SameConv2d, same_maps
 
 __all__ = ["Algorithms", "TunedConv2d", "possible", "tune"]
@@ -24,11 +24,11 @@ SMALLEST_TILED = 9  # pixels of the output: a tile
 
 
 class Algorithms(NamedTuple):
-    """What computes the output, the gradient of the input, and that of the kernels."""
+    """What computes the output, the input gradient and the weight gradient."""
 
     output: Algorithm = "onednn"
     input: Algorithm = "onednn"
-    kernels: Algorithm = "onednn"
+    weight: Algorithm = "onednn"
 
 
 PLAIN = Algorithms()
@@ -51,11 +51,11 @@ class TunedConv2d(nn.Conv2d):
         gradient of such kernels writes beyond its memory (its issue 6035).
         """
         if self.same:
-            x, sides = same_maps(x, cast(Any, self.kernel_size), cast(Any, self.stride))
+            x, pads = same_maps(x, cast(Any, self.kernel_size), cast(Any, self.stride))
         else:
             rows, columns = cast(tuple[int, int], self.padding)
-            sides = (rows, rows, columns, columns)
-        window = Window(cast(tuple[int, int], self.kernel_size), cast(tuple[int, int], self.stride), sides)
+            pads = (rows, rows, columns, columns)
+        window = Window(cast(tuple[int, int], self.kernel_size), cast(tuple[int, int], self.stride), pads)
         down, along = window.stride
         if window.is_pixel and window.stride != (1, 1) and self.in_channels < FEW and torch.is_grad_enabled():
             return x[:, :, ::down, ::along], replace(window, stride=(1, 1))
@@ -132,6 +132,6 @@ class _Convolution(torch.autograd.Function):
         dy = gradients[0].contiguous(memory_format=torch.channels_last)
         wanted = ctx.needs_input_grad
         dx = INPUT[algorithms.input](dy, x, weight, window) if wanted[0] else None
-        dw = KERNELS[algorithms.kernels](dy, x, weight, window) if wanted[1] else None
+        dw = WEIGHT[algorithms.weight](dy, x, weight, window) if wanted[1] else None
         db = dy.sum((0, 2, 3)) if has_bias and wanted[2] else None
         return dx, dw, db, None, None

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.modes import is_recorded
-from cnnkit.core.shape import Padding, Pair, Sides, output_size, padding_sides, pair
-from cnnkit.ops.same import same_sides
+from cnnkit.core.shape import Padding, Pads, Pair, output_size, pair, resolve_padding
+from cnnkit.ops.same import same_pads
 
-__all__ = ["exact", "map_sides", "pad", "require_rank", "surround", "wide", "windows"]
+__all__ = ["exact", "pad", "require_rank", "resolve_map_padding", "surround", "wide", "windows"]
 
 
 def windows(X: Tensor, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Tensor:
@@ -28,27 +28,27 @@ def windows(X: Tensor, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Te
 
 
 def pad(X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: Pair = 1, value: float = 0) -> Tensor:
-    """Return X (..., H, W) with `value` around it; `padding` as in `cnnkit.core.shape.padding_sides`.
+    """Return X (..., H, W) with `value` around it; `padding` as in `cnnkit.core.shape.resolve_padding`.
 
     Raises UsageError if the window does not fit the padded input.
     """
-    sides = map_sides(X, padding, kernel, stride, dilation)
+    pads = resolve_map_padding(X, padding, kernel, stride, dilation)
     if not is_recorded():
-        output_size((X.shape[-2], X.shape[-1]), kernel, stride, sides, dilation)
-    return surround(X, sides, value)
+        output_size((X.shape[-2], X.shape[-1]), kernel, stride, pads, dilation)
+    return surround(X, pads, value)
 
 
-def surround(X: Tensor, sides: Sides, value: float = 0) -> Tensor:
+def surround(X: Tensor, pads: Pads, value: float = 0) -> Tensor:
     """Return X (..., H, W) with so many rows and columns of `value` at its top, bottom, left and right."""
-    top, bottom, left, right = sides
-    return F.pad(X, (left, right, top, bottom), value=value) if is_recorded() or any(sides) else X
+    top, bottom, left, right = pads
+    return F.pad(X, (left, right, top, bottom), value=value) if is_recorded() or any(pads) else X
 
 
-def map_sides(X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Sides:
-    """Return the rows and columns that `padding` adds to X (..., H, W), as `cnnkit.core.shape.padding_sides` does."""
+def resolve_map_padding(X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Pads:
+    """Return the rows and columns that `padding` adds to X (..., H, W), as `cnnkit.core.shape.resolve_padding` does."""
     if padding == "same":
-        return same_sides(X, kernel, stride, dilation)
-    return padding_sides(padding, 1, kernel, stride, dilation)  # whatever the size
+        return same_pads(X, kernel, stride, dilation)
+    return resolve_padding(padding, 1, kernel, stride, dilation)  # whatever the size
 
 
 def require_rank(tensor: Tensor, name: str, low: int, high: int | None) -> None:

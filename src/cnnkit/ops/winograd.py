@@ -15,10 +15,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from cnnkit.core.shape import Sides
+from cnnkit.core.shape import Pads
 from cnnkit.ops.compiled import address, library
 
-__all__ = ["correlate", "input_gradient", "kernels_gradient", "suits"]
+__all__ = ["correlate", "input_gradient", "suits", "weight_gradient"]
 
 SIDES = {3: (4, 3), 5: (2,)}  # of a tile of the output, by the size of the kernel
 CHUNK = 255  # tiles at a time, so that they stay in a cache while they are multiplied
@@ -50,24 +50,24 @@ def suits(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> bool:
     )
 
 
-def correlate(x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sides) -> Tensor:
+def correlate(x: Tensor, weight: Tensor, bias: Tensor | None, pads: Pads) -> Tensor:
     """Return the output N x O x H' x W' for kernels O x C x k x k and zeros at the top, bottom, left and right."""
-    (top, bottom, left, right), kernel = sides, weight.shape[2]
+    (top, bottom, left, right), kernel = pads, weight.shape[2]
     size = (x.shape[2] + top + bottom - kernel + 1, x.shape[3] + left + right - kernel + 1)
     side = _side(kernel, size)
     kernels = _kernels(weight, _transform(kernel, side)).transpose(1, 2)
     return _correlate(x, kernels, bias, side, (top, left), size)
 
 
-def input_gradient(dy: Tensor, weight: Tensor, sides: Sides, size: tuple[int, int]) -> Tensor:
+def input_gradient(dy: Tensor, weight: Tensor, pads: Pads, size: tuple[int, int]) -> Tensor:
     """Return the gradient of an input of this height and width: the output's, with the kernels turned round."""
     kernel = weight.shape[2]
     side, over = _side(kernel, size), kernel - 1
     kernels = _kernels(weight, _transform(kernel, side).flip(1))
-    return _correlate(dy, kernels, None, side, (over - sides[0], over - sides[2]), size)
+    return _correlate(dy, kernels, None, side, (over - pads[0], over - pads[2]), size)
 
 
-def kernels_gradient(dy: Tensor, x: Tensor, sides: Sides, kernel: int) -> Tensor:
+def weight_gradient(dy: Tensor, x: Tensor, pads: Pads, kernel: int) -> Tensor:
     """Return the gradient of the kernels O x C x `kernel` x `kernel`."""
     inputs, steps = _pixels(x), _pixels(dy)
     size = (dy.shape[2], dy.shape[3])
@@ -76,7 +76,7 @@ def kernels_gradient(dy: Tensor, x: Tensor, sides: Sides, kernel: int) -> Tensor
     sums = torch.empty(0)
     for tiles in _chunks(len(x), size, side):
         mine = _spread("gradient", steps, tiles, len(transform)).transpose(1, 2)
-        theirs = _spread("input", inputs, tiles, len(transform), sides[::2])
+        theirs = _spread("input", inputs, tiles, len(transform), pads[::2])
         sums = torch.baddbmm(sums, mine, theirs, out=sums) if tiles.first else torch.bmm(mine, theirs)
     flat = transform.t() @ sums.view(len(sums), -1)
     return flat.view(kernel, kernel, steps.shape[3], inputs.shape[3]).permute(2, 3, 0, 1)

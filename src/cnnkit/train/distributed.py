@@ -43,13 +43,13 @@ class World:
         """Rank and size: which part of each batch is this process's."""
         return self.rank, self.size
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Return the tensor summed over the processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the main process's value, a small object, in every process."""
         if self.size == 1:
             return value
@@ -63,7 +63,7 @@ class World:
             for buffer in net.buffers():
                 dist.broadcast(buffer, 0)
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Return each process's value, small objects, in the order of the ranks."""
         if self.size == 1:
             return [value]

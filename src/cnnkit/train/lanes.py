@@ -83,9 +83,9 @@ class LaneStepper(Stepper):
         return {norm: Moments(count, mean, count * variance) for norm, (count, mean, variance) in found.items()}
 
     def take(self, steps: Sequence[Step], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take steps on the batches that lie one after the other in x and y; return each one's loss and hits."""
+        """Take steps on the batches that lie one after the other in x and y; return each one's loss and number of correct images."""
         with record_function("lanes"):  # for the profiler, which sees torch's operators
-            losses, hits = self.engine.train(
+            losses, correct = self.engine.train(
                 x,
                 y,
                 [step.images for step in steps],
@@ -94,7 +94,7 @@ class LaneStepper(Stepper):
                 seeds=[step.seed for step in steps],
                 smoothing=self.config.label_smoothing,
             )
-        return losses.to(torch.float32), hits
+        return losses.to(torch.float32), correct
 
 
 def image_size(train: Batches) -> Image:

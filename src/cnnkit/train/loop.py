@@ -68,7 +68,7 @@ class Trainer:
             classes = num_classes or int(train.labels.max()) + 1
             weights = balanced_weights(train.labels.cpu(), classes).to(next(net.parameters()).device)
         if plan is None:
-            plan = world.share(self._choose(net) if world.is_main else plain_plan(config))
+            plan = world.broadcast(self._choose(net) if world.is_main else plain_plan(config))
         self.plan = plan
         self.stepper = make_stepper(
             net, config, plan, image_size(train), train.preprocess.scale_and_shift(), world, weights
@@ -94,7 +94,7 @@ class Trainer:
         the epoch begins anew. Raises CnnkitError if all checkpoints are corrupt or another net's.
         """
         here = (self.config, self.images, self.stepper.device, self.world.size)
-        if not self.world.share(any(earlier(self.checkpoint))):
+        if not self.world.broadcast(any(earlier(self.checkpoint))):
             return Resumed([], differences(begun or {}, first_conditions(self.net, *here)))
         own = (self.stepper, len(self.train), self._settings(), self.images)
         state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, *own))
@@ -116,7 +116,7 @@ class Trainer:
         """
         if not self.train.num_images:
             raise UsageError("there is no image to train on: set fewer aside for validation")
-        if self.world.share(not any(earlier(self.checkpoint))):
+        if self.world.broadcast(not any(earlier(self.checkpoint))):
             self._save()
         steps, images = len(self.train), self.train.num_images
         try:
@@ -132,7 +132,7 @@ class Trainer:
     def _train_epochs(self, stopped: Callable[[], bool]) -> str:
         """Train until there is a reason to end, and return it."""
         while self.epoch <= self.config.epochs:
-            if ended := self.world.share(self.callbacks.stop):
+            if ended := self.world.broadcast(self.callbacks.stop):
                 return ended
             if self._out_of_patience():
                 return f"no better epoch in {self.config.patience} after epoch {self.best_epoch}"
@@ -143,7 +143,7 @@ class Trainer:
                 self._save()
                 continue
             self._finish_epoch()
-            if any(self.world.gather(stopped())):
+            if any(self.world.all_gather(stopped())):
                 raise Interrupted(f"stopped after epoch {self.epoch - 1}; saved in {self.checkpoint}")
         return "all epochs are done"
 
@@ -153,7 +153,7 @@ class Trainer:
 
     def _out_of_time(self) -> bool:
         most = self.config.max_time
-        return self.world.share(most is not None and self.total_seconds > 60 * most)
+        return self.world.broadcast(most is not None and self.total_seconds > 60 * most)
 
     def _train_epoch(self, stopped: Callable[[], bool]) -> str:
         """Train to the end of the epoch, and return what ends the run before that: "time", "callback" or nothing."""
@@ -195,9 +195,9 @@ class Trainer:
             wish = "time"
         if self.callbacks.stop:
             wish = "callback"
-        if any(self.world.gather(stopped)):  # any one may have got the signal
+        if any(self.world.all_gather(stopped)):  # any one may have got the signal
             wish = "stop"
-        return self.world.share(wish)
+        return self.world.broadcast(wish)
 
     def _count_seconds(self) -> None:
         now = time.monotonic()
@@ -271,7 +271,7 @@ class Trainer:
         self.saved = time.monotonic()
         if self.world.is_main:
             save_checkpoint(self.checkpoint, self._state(), self.config.keep)
-        self.world.share(None)  # nobody leaves before it is written
+        self.world.broadcast(None)  # nobody leaves before it is written
 
     def _state(self) -> dict[str, Any]:
         return {

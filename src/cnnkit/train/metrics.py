@@ -37,12 +37,12 @@ class Metrics:
 
         A class without images has none of the figures (None); precision is 0 for one that is never predicted.
         """
-        hits = self.confusion.diagonal().double()
+        correct = self.confusion.diagonal().double()
         predicted, support = self.confusion.sum(0), self.confusion.sum(1)
         rows = {
-            "precision": hits / predicted.clamp(min=1),
-            "recall": hits / support.clamp(min=1),
-            "f1": 2 * hits / (predicted + support).clamp(min=1),
+            "precision": correct / predicted.clamp(min=1),
+            "recall": correct / support.clamp(min=1),
+            "f1": 2 * correct / (predicted + support).clamp(min=1),
             "support": support,
         }
         columns = zip(*(values.tolist() for values in rows.values()), strict=True)
@@ -72,7 +72,7 @@ def evaluate(
             losses.append(F.cross_entropy(logits, y, reduction="sum"))
             confusion += torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
     own = None if confusion is None else (confusion.cpu(), torch.stack(losses).cpu().double().sum().item())
-    parts = [part for part in world.gather(own) if part is not None]
+    parts = [part for part in world.all_gather(own) if part is not None]
     if not parts:
         raise UsageError("there is no image to evaluate on")
     counts = torch.stack([part[0] for part in parts]).sum(0)

@@ -56,9 +56,9 @@ class Moments:
         """Return the moments of all processes' values."""
         if world.size == 1:
             return self
-        count = world.sum(self.mean.new_tensor(self.count)).item()
-        mean = world.sum(self.mean * self.count) / count
-        squares = world.sum(self.squares + self.count * (self.mean - mean).square())
+        count = world.all_reduce(self.mean.new_tensor(self.count)).item()
+        mean = world.all_reduce(self.mean * self.count) / count
+        squares = world.all_reduce(self.squares + self.count * (self.mean - mean).square())
         return Moments(count, mean, squares)
 
 

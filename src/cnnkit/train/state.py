@@ -8,16 +8,25 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor
 
 from cnnkit.core.finite import not_finite
-from cnnkit.core.limits import MOST_EPOCHS
+from cnnkit.core.limits import MAX_EPOCHS
 from cnnkit.core.schema import Count, Number, Word, brief, validated
 from cnnkit.core.text import some
 from cnnkit.train.step import Stepper
 from cnnkit.train.sums import EpochSums
 
-__all__ = ["FREE", "Resumed", "has_other_images", "require_fit"]
+__all__ = ["RESUMABLE_SETTINGS", "Resumed", "has_other_images", "require_fit"]
 
 # settings that may be others when a run goes on
-FREE = {"epochs", "patience", "max_time", "device", "accumulate", "checkpoint_steps", "checkpoint_minutes", "keep"}
+RESUMABLE_SETTINGS = {
+    "epochs",
+    "patience",
+    "max_time",
+    "device",
+    "accumulate",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep",
+}
 
 Tensors = dict[Word, Any]  # a network's, by name; an own state of a layer may be anything
 Seconds = Annotated[float, Field(strict=True, ge=0, le=1e12)]
@@ -55,7 +64,7 @@ class _State(_Plain):
     config: dict[Word, JsonValue]
     conditions: dict[Word, JsonValue] = {}
     stepper: _Stepper
-    epoch: Annotated[int, Field(strict=True, ge=1, le=MOST_EPOCHS + 1)]
+    epoch: Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS + 1)]
     step: Count
     seconds: Seconds
     losses: Any
@@ -84,12 +93,12 @@ def require_fit(
     """Raise ValueError, which says what is wrong, unless a stepper can take up a state, in epochs of so many steps.
 
     If it is of other `images`, by their digest, the epoch under way is not taken up, and may have other steps. Its
-    settings must be the training's, but for the FREE ones. Afterwards nothing of it can fail: types, ranges, names,
-    shapes and the tensors' own types are the stepper's.
+    settings must be the training's, except for RESUMABLE_SETTINGS. Afterwards nothing of it can fail: types, ranges,
+    names, shapes and the tensors' own types are the stepper's.
     """
     plain = validated(_State, state)
     for name, value in plain.config.items():
-        if name not in settings or (name not in FREE and value != settings[name]):
+        if name not in settings or (name not in RESUMABLE_SETTINGS and value != settings[name]):
             raise ValueError(f"its {name} is {brief(value)}, here {brief(settings.get(name))}")
     own, told = stepper.state(), plain.stepper
     if has_other_images(state, images) and isinstance(plain.losses, Tensor) and plain.losses.ndim:

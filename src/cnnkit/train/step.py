@@ -98,19 +98,19 @@ class Stepper:
             yield 1, x, y
 
     def take(self, steps: Sequence[Step], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take steps on the batches that lie one after the other in x and y; return each one's loss and hits."""
+        """Take steps on the batches that lie one after the other in x and y; return each one's loss and number of correct images."""
         sizes = [step.images for step in steps] if len(steps) > 1 else [len(y)]
         rows = zip(steps, x.split(sizes), y.split(sizes), strict=True)
-        losses, hits = zip(*(self(step, part, labels) for step, part, labels in rows), strict=True)
-        return torch.stack(losses), torch.stack(hits)
+        losses, correct = zip(*(self(step, part, labels) for step, part, labels in rows), strict=True)
+        return torch.stack(losses), torch.stack(correct)
 
     def __call__(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a step and return the batch's mean loss and its number of hits.
+        """Take a step and return the batch's mean loss and how many images were correct.
 
         x, y are this process's part of the batch. Raises CnnkitError when too many gradients are no numbers.
         """
         before = [buffer.clone() for buffer in self.net.buffers()] if self.config.skip_nan else []
-        loss, hits = self._gradients(step, x, y)
+        loss, correct = self._gradients(step, x, y)
         for group in self.optimizer.param_groups:
             group["lr"] = step.lr * group["factor"]
         self.scaler.unscale_(self.optimizer)
@@ -121,12 +121,12 @@ class Stepper:
             wrong = loss if self.scaler.is_enabled() else norm + loss
             if self.config.skip_nan and not wrong.isfinite():
                 self._skip(step.number, before)
-                return loss, torch.zeros_like(hits)
+                return loss, torch.zeros_like(correct)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
             self.average.follow(self.net)
-        return loss, hits
+        return loss, correct
 
     def _gradients(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the batch's mean loss with the parameters."""
@@ -134,8 +134,8 @@ class Stepper:
         if self.plan.graph:
             if len(y) not in self.captured:
                 self.captured[len(y)] = Captured(self.net, self._pass, x, y)
-            loss, hits = self.captured[len(y)](x, y)
-            return loss, hits
+            loss, correct = self.captured[len(y)](x, y)
+            return loss, correct
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=x.device)
         count = self._parts(step.images)
@@ -143,8 +143,8 @@ class Stepper:
         for index, (part, labels) in enumerate(parts):
             with self._together(index + 1 == len(parts)):
                 totals += self._pass(part, labels, step.images)
-        loss, hits = self.world.sum(totals)
-        return loss, hits
+        loss, correct = self.world.all_reduce(totals)
+        return loss, correct
 
     def _mix(self, seed: int, x: Tensor, y: Tensor) -> tuple[Tensor, Targets]:
         """Seed what is random in a step; return its images as the plan lays them out, mixed if the settings say so."""
@@ -162,7 +162,7 @@ class Stepper:
         return min(self.config.accumulate, images // (2 * self.world.size)) or 1
 
     def _pass(self, x: Tensor, labels: Targets | Tensor, images: int | None = None) -> Tensor:
-        """Go forward and backward; return the images' share in the mean loss of a batch of `images`, and their hits."""
+        """Go forward and backward; return these images' share of a batch's mean loss, and how many were correct."""
         targets = Targets(labels) if isinstance(labels, Tensor) else labels
         with torch.autocast(self.device.type, self.plan.half, enabled=self.plan.half is not None):
             logits = self.model(x)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.data.files import read_file
 from cnnkit.data.images.decode import THUMB, decode_with_thumb
 from cnnkit.data.images.formats import format_of, open_image
@@ -49,7 +49,7 @@ class Trouble(NamedTuple):
     reason: str
 
 
-def examine(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray | Trouble:
+def examine(path: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray | Trouble:
     """Decode the file as training would, and return one row of PICTURE, or what is wrong; nothing is raised."""
     try:
         content = read_file(path)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import _imaging
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import MAX_PIXELS, MOST_WORKERS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_WORKERS
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
@@ -46,13 +46,15 @@ class Diagnosis:
         return any(finding.harms for finding in self.findings)
 
 
-def diagnose(root: Path, workers: int | None = None, progress: bool = True, max_pixels: int = MAX_PIXELS) -> Diagnosis:
+def diagnose(
+    root: Path, workers: int | None = None, progress: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Diagnosis:
     """Decode each picture below `root` once, in `workers` threads (None: one for each processor), and judge them all.
 
     No file in the folder raises an error; an image of more than `max_pixels` is a finding. `progress` tells how far it
     is on standard error. Raises DataError if there is no such folder, UsageError for impossible numbers.
     """
-    workers = count(processors() if workers is None else workers, "workers", MOST_WORKERS)
+    workers = count(processors() if workers is None else workers, "workers", MAX_WORKERS)
     allow_pixels(max_pixels)
     tree = walk(root)
     findings: list[Finding] = []

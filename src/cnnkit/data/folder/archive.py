@@ -49,9 +49,9 @@ CORRUPT = (
 )
 # what a disk says of a name that it cannot give, or has given already
 NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
-MOST_FILES, MOST_EMPTY, DEEPEST = 2_000_000, 10_000, 100  # files, those without content, folders within each other
-MOST_DIRECTORY = 1 << 27  # bytes of the list of files of a zip
-MOST_WINDOW = 1 << 28  # bytes that unpacking an xz may take
+MAX_FILES, MAX_EMPTY, DEEPEST = 2_000_000, 10_000, 100  # files, those without content, folders within each other
+MAX_DIRECTORY = 1 << 27  # bytes of the list of files of a zip
+MAX_WINDOW = 1 << 28  # bytes that unpacking an xz may take
 RATIO, FREELY = 1032, 1 << 30  # what is unpacked to its archive: deflate's most; bytes that are never too many
 DISK_BLOCK = 4096  # bytes that a file takes at least
 BLOCK = 1 << 20
@@ -138,8 +138,8 @@ class _Account:
                 f"{self.path}: refused: it unpacks to more than {RATIO:,} times its {self.packed:,} bytes, which "
                 "images do not"
             )
-        if self.files > MOST_FILES or self.empty > MOST_EMPTY:
-            what = f"{MOST_EMPTY:,} empty files" if self.empty > MOST_EMPTY else f"{MOST_FILES:,} files"
+        if self.files > MAX_FILES or self.empty > MAX_EMPTY:
+            what = f"{MAX_EMPTY:,} empty files" if self.empty > MAX_EMPTY else f"{MAX_FILES:,} files"
             raise DataError(f"{self.path}: refused: it has more than {what}; unpack it yourself if it is sound")
         if self.on_disk > self.free // 2:
             raise CnnkitError(
@@ -209,7 +209,7 @@ def _members(path: Path, account: _Account) -> Iterator[tuple[_Member, int]]:
     """Yield the files of an archive, and how far into it they are, in bytes, once they are accounted for."""
     with open_file(path) as file:
         if path.name.lower().endswith(ZIP):
-            yield from _in_zip(Metered(file, MOST_DIRECTORY), account)
+            yield from _in_zip(Metered(file, MAX_DIRECTORY), account)
             return
         with _inflated(file) as content, open_tar(metered := Metered(content)) as archive:
             for info in members(archive, metered):
@@ -249,7 +249,7 @@ def _inflated(file: BinaryIO) -> BinaryIO:
     if start.startswith(b"BZh"):
         return cast(BinaryIO, bz2.BZ2File(file))
     if start.startswith(b"\xfd7zXZ\0"):
-        lzma.LZMADecompressor(memlimit=MOST_WINDOW).decompress(start, 1)
+        lzma.LZMADecompressor(memlimit=MAX_WINDOW).decompress(start, 1)
         return cast(BinaryIO, lzma.LZMAFile(file))
     return file
 

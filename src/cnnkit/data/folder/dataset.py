@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.data.folder.layout import arrange
 from cnnkit.data.folder.store import open_images
 from cnnkit.data.folder.walk import Tree, unread_images, walk
@@ -131,7 +131,7 @@ def load_folder(
     budget: int = BUDGET,
     test_fraction: float = 0.1,
     progress: bool = True,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
     """Open the images below `root` as sets of images, all of one size.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.parallel import ahead, chunks
 from cnnkit.data.files import read_file
 from cnnkit.data.images.decode import decode_image
@@ -39,7 +39,7 @@ class Streamed(Storage):
     workers: int
     skip: bool
     rows: Tensor
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = DEFAULT_MAX_PIXELS
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.files import write_output
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.data.files import read_file
 from cnnkit.data.images.eight_bits import eight_bits, is_grey
 from cnnkit.data.images.formats import allow_pixels, open_image, require_pixels, suffix_format, too_many_pixels
@@ -52,7 +52,11 @@ class Header(NamedTuple):
 
 
 def read_image(
-    path: Path, channels: int | None = None, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
+    path: Path,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Tensor:
     """Return the image as uint8, C x H x W, upright (EXIF orientation applied).
 
@@ -118,7 +122,7 @@ def decode_image(
     size: tuple[int, int] | None = None,
     enlarge: bool = True,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> np.ndarray:
     """Return what `read_image` does, for the bytes of a file and as H x W x C; the array may be read-only.
 
@@ -133,7 +137,7 @@ def decode_with_thumb(
     channels: int | None = None,
     size: tuple[int, int] | None = None,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what `decode_image` and `thumbnail` do; but for some JPEGs the file is decoded once for both."""
     frame = _frame(content, size, max_pixels)
@@ -142,7 +146,7 @@ def decode_with_thumb(
 
 
 @_told
-def thumbnail(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def thumbnail(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     """Return the image in the bytes of a file as THUMB x THUMB RGB values, flat and uint8, aspect ratio not kept.
 
     They follow from the bytes alone. A JPEG is decoded small. Raises DataError with the reason alone.

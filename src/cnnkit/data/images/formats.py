@@ -24,7 +24,7 @@ from PIL.ImageFile import ImageFile
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import open_file
-from cnnkit.core.limits import MAX_PIXELS, MOST_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_PIXELS
 from cnnkit.core.shape import count
 from cnnkit.data.images.openers import HAS_HEIF, Jpeg, open_avif, open_gif, open_heic, open_jpeg, open_png, open_tiff
 
@@ -173,8 +173,8 @@ def open_image(file: IO[bytes], pixels: bool = True) -> ImageFile:
 
 def allow_pixels(max_pixels: int) -> None:
     """Raise Pillow's own limit to `max_pixels`, if that is above it; raises UsageError for an impossible number."""
-    count(max_pixels, "max_pixels", MOST_PIXELS)
-    if Image.MAX_IMAGE_PIXELS and max_pixels > max(MAX_PIXELS, Image.MAX_IMAGE_PIXELS):
+    count(max_pixels, "max_pixels", MAX_PIXELS)
+    if Image.MAX_IMAGE_PIXELS and max_pixels > max(DEFAULT_MAX_PIXELS, Image.MAX_IMAGE_PIXELS):
         Image.MAX_IMAGE_PIXELS = max_pixels
 
 
@@ -191,7 +191,7 @@ def require_pixels(picture: Image.Image, max_pixels: int) -> None:
 
 def too_many_pixels(pixels: int, size: str) -> TooManyPixelsError:
     """Return the error for an image of a `size` that no one has allowed."""
-    remedy = f"if the image is sound: --max-pixels {pixels}" if pixels <= MOST_PIXELS else "no limit allows so many"
+    remedy = f"if the image is sound: --max-pixels {pixels}" if pixels <= MAX_PIXELS else "no limit allows so many"
     return TooManyPixelsError(f"refused: {size} pixels take more memory than max_pixels allows; {remedy}")
 
 

@@ -17,7 +17,7 @@ __all__ = ["HAS_HEIF", "Jpeg", "open_avif", "open_gif", "open_heic", "open_jpeg"
 
 HAS_HEIF = find_spec("pillow_heif") is not None
 START_OF_SCAN, FILL, FRAMES_AND_TABLES = 0xDA, 0xFF, range(0xC0, 0xE0)  # markers of a JPEG
-MOST_SCANS = 500  # of a progressive JPEG; usual are ten
+MAX_SCANS = 500  # of a progressive JPEG; usual are ten
 LONGEST_TAG = 1 << 22  # bytes of a TIFF's list of numbers; what is longer is passed over
 BYTES = (1, 2, 6, 7)  # types of its values that stay bytes
 GIF_START, GIF_IMAGE, GIF_EXTENSION = "<6xHHB2x", b",", b"!"
@@ -35,14 +35,14 @@ def open_png(file: IO[bytes], pixels: bool) -> ImageFile:
 
 
 def open_jpeg(file: IO[bytes], pixels: bool) -> ImageFile:
-    """Open a JPEG, or the first image of an MPO; raises DataError for one of more than MOST_SCANS scans."""
+    """Open a JPEG, or the first image of an MPO; raises DataError for one of more than MAX_SCANS scans."""
     try:
         picture = Jpeg(file)
     except Exception:  # perhaps Pillow stumbles over a segment that says nothing of the image
         picture = Jpeg(_bare_jpeg(file))
     if pixels and picture.buffer != (0, 0):
         file.seek(0)
-        if (scans := file.read().count(bytes([FILL, START_OF_SCAN]))) > MOST_SCANS:
+        if (scans := file.read().count(bytes([FILL, START_OF_SCAN]))) > MAX_SCANS:
             raise DataError(f"refused: it comes in {scans:,} scans, and each takes as long as a whole image")
     return picture
 

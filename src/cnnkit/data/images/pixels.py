@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.shape import by
 from cnnkit.data.images.decode import exceeds, fitted, reason_of
 from cnnkit.data.images.eight_bits import eight_bits
@@ -20,7 +20,11 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency: what is told from a he
 
 
 def to_pixels(
-    image: Any, channels: int | None = None, shrink: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
+    image: Any,
+    channels: int | None = None,
+    shrink: tuple[int, int] | None = None,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> np.ndarray:
     """Return an image as uint8 H x W x C.
 

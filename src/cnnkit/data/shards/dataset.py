@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.parallel import processors
 from cnnkit.core.places import expanded
 from cnnkit.core.text import is_url
@@ -28,7 +28,7 @@ def load_shards(
     on_bad_image: BadImage = "error",
     workers: int | None = None,
     progress: bool = True,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
     """Open tar shards as sets of images, all of one size, that are read when they are asked for.
 

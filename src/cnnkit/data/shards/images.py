@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.parallel import ahead, chunks
 from cnnkit.data.images.decode import decode_image
 from cnnkit.data.shards.index import Shard, ShardIndex
@@ -63,7 +63,7 @@ class ShardImages(Storage):
     canvas: tuple[int, int, int]
     workers: int
     skip: bool
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = DEFAULT_MAX_PIXELS
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -24,7 +24,7 @@ from cnnkit.data.split_names import SPLITS, split_of
 __all__ = ["INDEX", "SAMPLE", "Shard", "ShardIndex", "expand", "is_shards", "open_index", "write_index"]
 
 INDEX, SAMPLES, VERSION = "shards.json", "samples.npy", 1
-MOST_SHARDS, MOST_BRACES, DIGITS = 10**6, 16, 18  # of a data set; of a name; of a number in them
+MAX_SHARDS, MAX_BRACES, DIGITS = 10**6, 16, 18  # of a data set; of a name; of a number in them
 NPY = 1 << 12  # bytes in front of an array in its file, at most
 SAMPLE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4")])  # of a picture's bytes in its shard
 
@@ -107,32 +107,32 @@ def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
 
 
 def expand(spec: str) -> list[str]:
-    """Return the names that braces stand for; raises DataError for more than MOST_SHARDS.
+    """Return the names that braces stand for; raises DataError for more than MAX_SHARDS.
 
     >>> expand("x-{08..10}.tar"), expand("{train,val}.tar")
     (['x-08.tar', 'x-09.tar', 'x-10.tar'], ['train.tar', 'val.tar'])
     """
-    if spec.count("{") > MOST_BRACES:
-        raise DataError(f"{spec}: it has more than {MOST_BRACES} braces")
+    if spec.count("{") > MAX_BRACES:
+        raise DataError(f"{spec}: it has more than {MAX_BRACES} braces")
     if not (braces := re.search(r"\{([^{}]*)\}", spec)):
         return [spec]
     words = braces[1].split(",")
     if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", braces[1]):
         first, last = numbers.groups()
-        if max(len(first), len(last)) > DIGITS or int(last) - int(first) >= MOST_SHARDS:
+        if max(len(first), len(last)) > DIGITS or int(last) - int(first) >= MAX_SHARDS:
             raise _too_many(spec)
         words = [f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
     start, end = spec[: braces.start()], spec[braces.end() :]
     names: dict[str, None] = {}
     for word in words:
         names |= dict.fromkeys(expand(start + word + end))
-        if len(names) > MOST_SHARDS:
+        if len(names) > MAX_SHARDS:
             raise _too_many(spec)
     return list(names)
 
 
 def _too_many(spec: str) -> DataError:
-    return DataError(f"{spec}: its braces stand for more than {MOST_SHARDS:,} shards")
+    return DataError(f"{spec}: its braces stand for more than {MAX_SHARDS:,} shards")
 
 
 def write_index(folder: Path, index: ShardIndex) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError, DataError
-from cnnkit.core.files import MOST_BYTES, open_file
+from cnnkit.core.files import MAX_BYTES, open_file
 from cnnkit.core.http import Answer, Attempts, Broken, open_url
 from cnnkit.core.text import is_url
 from cnnkit.data.files import await_tick, stamp
@@ -180,7 +180,7 @@ def read_range(file: ByteFile, start: int, stop: int) -> memoryview:
     return content
 
 
-def read_all(place: str, most: int = MOST_BYTES) -> bytes:
+def read_all(place: str, most: int = MAX_BYTES) -> bytes:
     """Return all bytes of a file; raises DataError, with the reason alone, also for one of more than `most` bytes."""
     content = bytearray()
     with open_bytes(place) as file:

@@ -19,14 +19,14 @@ from cnnkit.experiment.recipes import recipe
 from cnnkit.experiment.run_folder import read_toml
 from cnnkit.experiment.sweep.space import Choices, Space, flatten, overlay, parse_space
 from cnnkit.experiment.sweep.study import PrunerName, Study, TakenOver
-from cnnkit.experiment.sweep.trial import ELSEWHERE, Worker
+from cnnkit.experiment.sweep.trial import MACHINE_SETTINGS, Worker
 from cnnkit.nets import entry
 from cnnkit.train.config import explain
 from cnnkit.train.interrupt import stop_requested
 
 __all__ = ["search", "shown"]
 
-MOST_TRIALS = 10**6  # each of which every worker knows
+MAX_TRIALS = 10**6  # each of which every worker knows
 ALIKE = 5  # failures for one reason, and nothing but them, that end a search
 POLL_SECONDS = 2  # between looks at what other workers have come to
 
@@ -51,8 +51,8 @@ def search(
     name in `output`. No trial begins after `timeout` minutes. Each trial that ends is logged. Raises UsageError for
     what cannot be searched, CnnkitError if the first trials fail all alike or the storage cannot be used.
     """
-    if not 1 <= trials <= MOST_TRIALS:
-        raise UsageError(f"--trials must be at least 1 and at most {MOST_TRIALS:,}, not {trials}")
+    if not 1 <= trials <= MAX_TRIALS:
+        raise UsageError(f"--trials must be at least 1 and at most {MAX_TRIALS:,}, not {trials}")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout must be above 0, not {timeout:g}")
     name = name or config.stem
@@ -128,7 +128,7 @@ def _about(given: dict[str, Any], space: Space) -> dict[str, Any]:
         name: list(dimension.values) if isinstance(dimension, Choices) else dimension.model_dump()
         for name, dimension in space.items()
     }
-    return {name: value for name, value in given.items() if name not in ELSEWHERE} | varied
+    return {name: value for name, value in given.items() if name not in MACHINE_SETTINGS} | varied
 
 
 def _work(worker: Worker, deadline: float) -> None:

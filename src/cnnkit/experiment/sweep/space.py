@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cnnkit.core.errors import UsageError, unknown
-from cnnkit.core.limits import MOST_COUNT
+from cnnkit.core.limits import MAX_COUNT
 from cnnkit.train.config import explain
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Range(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    low: int | float = Field(ge=-MOST_COUNT, le=MOST_COUNT)
-    high: int | float = Field(ge=-MOST_COUNT, le=MOST_COUNT)
+    low: int | float = Field(ge=-MAX_COUNT, le=MAX_COUNT)
+    high: int | float = Field(ge=-MAX_COUNT, le=MAX_COUNT)
     log: bool = False
-    step: int | float | None = Field(None, ge=1e-12, le=MOST_COUNT)
+    step: int | float | None = Field(None, ge=1e-12, le=MAX_COUNT)
 
     @model_validator(mode="after")
     def _together(self) -> "Range":

@@ -20,10 +20,10 @@ from cnnkit.experiment.sweep.study import Study, TakenOver
 from cnnkit.experiment.training import train_job
 from cnnkit.train import ALONE, Callback, EpochRecord, StepRecord
 
-__all__ = ["ELSEWHERE", "Worker"]
+__all__ = ["MACHINE_SETTINGS", "Worker"]
 
 # settings that may be others on another machine
-ELSEWHERE = {
+MACHINE_SETTINGS = {
     "data_dir",
     "device",
     "max_pixels",
@@ -76,7 +76,7 @@ class Worker:
         run = _free_run(trial.user_attrs.get("run"))
         resumed = run is not None
         if run:
-            here = config.model_dump(mode="json", include=ELSEWHERE, exclude_none=True)
+            here = config.model_dump(mode="json", include=MACHINE_SETTINGS, exclude_none=True)
             config = resolve(run.settings() | here)
         job = prepare(config, earlier=run)
         if run is None:

@@ -1,11 +1,11 @@
-// Cross entropy on logits, with smoothed labels: the losses of a group's images, their hits, and the logits' gradient.
+// Cross entropy on logits with smoothed labels: the losses of a group, its number of correct images, and the logits' gradient.
 #pragma once
 #include <cmath>
 #include "vector.hpp"
 
 template <int N>
 void cross_entropy(const v* logits, v* d, const int64_t* labels, int images, float smoothing, float scale,
-                   double& loss, int64_t& hits) {
+                   double& loss, int64_t& correct) {
     v most = logits[0];
     vi first = {};
     for (int i = 1; i < N; i++) {
@@ -31,7 +31,7 @@ void cross_entropy(const v* logits, v* d, const int64_t* labels, int images, flo
         if (smoothing > 0)
             for (int i = 0; i < N; i++) mean += whole - logits[i][l];
         loss += (1 - smoothing) * (whole - logits[label[l]][l]) + smoothing * mean / N;
-        hits += first[l] == label[l];
+        correct += first[l] == label[l];
     }
     const float right = 1 - smoothing, each = smoothing / N;
     for (int i = 0; i < N; i++) {

@@ -22,7 +22,7 @@ struct Job {
     float* const* buffers;  // running statistics, or where those of a batch go
     const Rule* rule;
     double* losses;  // the batches' means
-    int64_t* hits;
+    int64_t* correct;
     float* gradients;  // the last step's, if asked for
     float* logits;
     int64_t steps, images;
@@ -78,7 +78,7 @@ class Team {
     using Own = typename Net::Own;
     struct alignas(64) Sums {
         double loss;
-        int64_t hits;
+        int64_t correct;
     };
     template <class T>
     static T* aligned(size_t count) {
@@ -153,7 +153,7 @@ class Team {
             const int64_t size = job.sizes[step];
             const int groups = groups_of(size);
             own.loss = 0;
-            own.hits = 0;
+            own.correct = 0;
             for (int phase = 0; phase < Net::phases; phase++) {
                 if (phase) {
                     barrier.wait();
@@ -167,14 +167,14 @@ class Team {
                     Net::run(phase, job, job.labels + first + g * LANES, job.seeds[step], 1.0f / size, work, own);
                 }
             }
-            sums[thread] = {own.loss, own.hits};
+            sums[thread] = {own.loss, own.correct};
             barrier.wait();
             if (thread == 0) {
                 job.losses[step] = 0;
-                job.hits[step] = 0;
+                job.correct[step] = 0;
                 for (const Sums& each : sums) {
                     job.losses[step] += each.loss / size;
-                    job.hits[step] += each.hits;
+                    job.correct[step] += each.correct;
                 }
             }
             finish(job, step, thread);

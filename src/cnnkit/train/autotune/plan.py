@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import read_bytes
-from cnnkit.core.limits import MOST_WORKERS
+from cnnkit.core.limits import MAX_WORKERS
 from cnnkit.core.schema import validated
 from cnnkit.core.text import from_json
 from cnnkit.ops.layout import FORMATS, MemoryFormat, lay_out
@@ -36,7 +36,7 @@ class Plan(BaseModel):
     engine: Literal["torch", "lanes"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     memory_format: MemoryFormat = "channels_last"
-    threads: Annotated[int, Field(strict=True, ge=1, le=MOST_WORKERS)] | None = None
+    threads: Annotated[int, Field(strict=True, ge=1, le=MAX_WORKERS)] | None = None
     compiled: Annotated[bool, Field(strict=True)] = False
     graph: Annotated[bool, Field(strict=True)] = False
     pooling: Literal["torch", "compiled"] = "torch"

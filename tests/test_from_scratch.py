@@ -1,4 +1,4 @@
-"""Networks rebuilt from the operators by hand: equal outputs and gradients, a true copy, and what is refused."""
+"""Networks rebuilt from the operators from scratch: equal outputs and gradients, a true copy, and what is refused."""
 
 import copy
 import math
@@ -30,8 +30,8 @@ def results(net: nn.Module, X: Tensor) -> list[Tensor]:
 
 
 def same_function(net: nn.Module, X: Tensor) -> nn.Module:
-    """Assert that the net rebuilt by hand does to X what the net does, and return it."""
-    rebuilt = ops.by_hand(net.double())
+    """Assert that the net rebuilt from scratch does to X what the net does, and return it."""
+    rebuilt = ops.from_scratch(net.double())
     assert not any(isinstance(layer, TORCHS) for layer in rebuilt.modules())
     expected = results(net, X)
     for ours, torchs in zip(results(rebuilt, X), expected, strict=True):
@@ -44,7 +44,7 @@ def same_or_refused(net: nn.Module, X: Tensor) -> None:
         net.double()(X)
     except RuntimeError:
         with pytest.raises(UsageError, match="larger than the padded input"):
-            ops.by_hand(net)(X)
+            ops.from_scratch(net)(X)
     else:
         same_function(net, X)
 
@@ -194,7 +194,7 @@ def test_nets_of_the_zoo(name: str, training: bool) -> None:
     same_function(create(name).train(training), random(3, 1, 28, 28))
 
 
-def test_layers_that_are_by_hand_stay() -> None:
+def test_layers_that_are_from_scratch_stay() -> None:
     net = nn.Sequential(
         ops.Conv2D(3),
         ops.MultiChannelConv2D(1, 2, 2),
@@ -202,11 +202,11 @@ def test_layers_that_are_by_hand_stay() -> None:
         ops.BatchNormalization(),
         ops.AdaptiveAvgPool2D(1),
     )
-    rebuilt = ops.by_hand(net)
+    rebuilt = ops.from_scratch(net)
     assert [type(layer) for layer in rebuilt] == [type(layer) for layer in net]
     X = torch.rand(2, 1, 9, 9)
     assert rebuilt(X).equal(net(X))
-    assert str(ops.by_hand(net)) == str(net)
+    assert str(ops.from_scratch(net)) == str(net)
 
 
 # --- a true copy
@@ -219,7 +219,7 @@ def small() -> nn.Sequential:
 def test_nothing_is_shared_and_the_source_is_unchanged() -> None:
     net = small()
     before, layers = copy.deepcopy(net.state_dict()), [*net]
-    rebuilt = ops.by_hand(net)
+    rebuilt = ops.from_scratch(net)
     for tensor in (*rebuilt.parameters(), *rebuilt.buffers()):
         tensor.data.add_(1)
     rebuilt(torch.rand(4, 1, 8, 8))
@@ -234,11 +234,11 @@ def test_mode_gradients_wanted_dtype_and_device_are_kept() -> None:
     net[1].eval()
     net[2].eval()
     net[4].to(torch.bfloat16)
-    rebuilt = ops.by_hand(net)
+    rebuilt = ops.from_scratch(net)
     assert [layer.training for layer in rebuilt] == [layer.training for layer in net]
     for one, other in zip(rebuilt.parameters(), net.parameters(), strict=True):
         assert (one.requires_grad, one.dtype, one.device) == (other.requires_grad, other.dtype, other.device)
-    shapes = ops.by_hand(small().to("meta", torch.float16))
+    shapes = ops.from_scratch(small().to("meta", torch.float16))
     assert {(t.device.type, t.dtype) for t in (*shapes.parameters(), *shapes.buffers())} == {("meta", torch.float16)}
 
 
@@ -255,17 +255,17 @@ def test_weights_are_copied_once_and_no_random_number_is_drawn() -> None:
     net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 8))
     state = torch.get_rng_state()
     with Large() as large:
-        ops.by_hand(net)
+        ops.from_scratch(net)
     assert large.made == [8 * 8 * 3 * 3, 8 * 8]
     assert torch.get_rng_state().equal(state)
 
 
 def test_a_single_layer_is_replaced_itself() -> None:
-    assert isinstance(ops.by_hand(nn.Conv2d(1, 1, 1)), ops.MultiChannelConv2D)
-    assert isinstance(ops.by_hand(nn.Linear(1, 1)), nn.Linear)
+    assert isinstance(ops.from_scratch(nn.Conv2d(1, 1, 1)), ops.MultiChannelConv2D)
+    assert isinstance(ops.from_scratch(nn.Linear(1, 1)), nn.Linear)
 
 
-# --- what has no form by hand
+# --- what has no form from scratch
 
 
 class Odd(nn.Conv2d):
@@ -297,7 +297,7 @@ def unbiased() -> nn.Module:
     return layer
 
 
-NO_FORM = r"has no form by hand; use Conv2d, .*, Linear, PReLU or elementwise layers"
+NO_FORM = r"has no form from scratch; use Conv2d, .*, Linear, PReLU or elementwise layers"
 
 
 @pytest.mark.parametrize(
@@ -345,6 +345,6 @@ NO_FORM = r"has no form by hand; use Conv2d, .*, Linear, PReLU or elementwise la
 )
 def test_errors_name_the_layer_and_its_value(layer: Any, message: str) -> None:
     with pytest.raises(UsageError, match=r"^1\.conv: .*" + message):
-        ops.by_hand(nn.Sequential(nn.ReLU(), nn.ModuleDict({"conv": layer()})))
+        ops.from_scratch(nn.Sequential(nn.ReLU(), nn.ModuleDict({"conv": layer()})))
     with pytest.raises(UsageError, match=r"^(?!1\.conv)(?!: ).*" + message):
-        ops.by_hand(layer())
+        ops.from_scratch(layer())

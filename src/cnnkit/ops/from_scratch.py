@@ -1,4 +1,4 @@
-"""Any network of standard layers, rebuilt from the operators by hand: the specification of the fast one."""
+"""Any network of standard layers, rebuilt from the operators from scratch: the specification of the fast one."""
 
 import copy
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from cnnkit.ops.layers import BatchNormalization, Conv2D, MultiChannelConv2D
 from cnnkit.ops.pooling import AdaptiveAvgPool2D, Pool2D
 from cnnkit.ops.same import CeilMaxPool2d, SameConv2d, SameMaxPool2d
 
-__all__ = ["by_hand"]
+__all__ = ["from_scratch"]
 
 
-def by_hand(net: nn.Module) -> nn.Module:
+def from_scratch(net: nn.Module) -> nn.Module:
     """Return a copy of `net` whose convolutions, pooling and batch normalisation are those of this package.
 
     Structure, names, own `forward` methods, weights, statistics, train or eval mode, dtype and device are those of
     `net`, and so are outputs and gradients; nothing is shared with it. Dense layers, activations, dropout and reshaping
     stay what they are. Two things differ: in training the moving variance takes in the *biased* variance, and
     `BatchNorm1d` takes (N, C) only. Raises UsageError, with the layer's path, for a layer or an option that has no
-    form by hand.
+    form from scratch.
 
-    >>> by_hand(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
+    >>> from_scratch(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
     Sequential(
       (0): MultiChannelConv2D((2, 1, 3, 3), stride=(1, 1), padding=(0, 0), dilation=(1, 1))
       (1): ReLU()
@@ -58,13 +58,15 @@ def _form(layer: nn.Module) -> Form | None:
     opaque = not parts and not isinstance(layer, KEPT) and [*layer.parameters(), *layer.buffers()]
     if opaque or any(cls.__module__ in REFUSED for cls in classes):
         known = ", ".join(cls.__name__ for cls in (*FORMS, *KEPT[:2]))
-        raise UsageError(f"{name}({layer.extra_repr()}) has no form by hand; use {known} or elementwise layers")
+        raise UsageError(f"{name}({layer.extra_repr()}) has no form from scratch; use {known} or elementwise layers")
     return None
 
 
 def _only(layer: nn.Module, name: str, *allowed: object) -> None:
     if (value := getattr(layer, name)) not in allowed:
-        raise UsageError(f"{type(layer).__name__} with {name}={value!r} has no form by hand; use {name}={allowed[0]!r}")
+        raise UsageError(
+            f"{type(layer).__name__} with {name}={value!r} has no form from scratch; use {name}={allowed[0]!r}"
+        )
 
 
 def _convolution(layer: Any) -> nn.Module:
@@ -101,7 +103,9 @@ def _batch_norm(layer: Any) -> nn.Module:
     _only(layer, "track_running_stats", True)
     for name in ("bias", "momentum"):
         if getattr(layer, name) is None:
-            raise UsageError(f"{type(layer).__name__} with {name}=None has no form by hand; build it with a {name}")
+            raise UsageError(
+                f"{type(layer).__name__} with {name}=None has no form from scratch; build it with a {name}"
+            )
     norm = BatchNormalization(1 - layer.momentum, layer.eps)
     norm.gamma, norm.beta = layer.weight, layer.bias
     norm.moving_mean, norm.moving_variance = layer.running_mean, layer.running_var
