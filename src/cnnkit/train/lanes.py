@@ -83,7 +83,7 @@ class LaneStepper(Stepper):
         return {norm: Moments(count, mean, count * variance) for norm, (count, mean, variance) in found.items()}
 
     def take(self, steps: Sequence[Step], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take steps on the batches that lie one after the other in x and y; return each one's loss and number of correct images."""
+        """Take steps on the batches that follow one another in x, y; return each one's loss and correct images."""
         with record_function("lanes"):  # for the profiler, which sees torch's operators
             losses, correct = self.engine.train(
                 x,

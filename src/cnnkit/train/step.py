@@ -98,7 +98,7 @@ class Stepper:
             yield 1, x, y
 
     def take(self, steps: Sequence[Step], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take steps on the batches that lie one after the other in x and y; return each one's loss and number of correct images."""
+        """Take steps on the batches that follow one another in x, y; return each one's loss and correct images."""
         sizes = [step.images for step in steps] if len(steps) > 1 else [len(y)]
         rows = zip(steps, x.split(sizes), y.split(sizes), strict=True)
         losses, correct = zip(*(self(step, part, labels) for step, part, labels in rows), strict=True)

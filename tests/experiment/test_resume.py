@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_data import write_set
+from test_division import image, photos, record
 from torch import nn
 
 import cnnkit
@@ -23,8 +25,6 @@ from cnnkit.core.processor import FORCED
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
 from conftest import Cli, one_line
-from test_data import write_set
-from test_division import image, photos, record
 
 RUN = Path("runs/lenet-digits-1")
 PHOTOS = Path("runs/lenet-photos-1")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from test_distributed import run as run_together
+from test_train import Quiet, config, stripes
 from torch import Tensor, nn
 
 import cnnkit
@@ -27,8 +29,6 @@ from cnnkit.train import Trainer, World
 from cnnkit.train.checkpoint import load_checkpoint
 from cnnkit.train.objective import Objective
 from conftest import ROOT, Cli
-from test_distributed import run as run_together
-from test_train import Quiet, config, stripes
 
 CLOTHING = Path(os.environ.get("CNNKIT_TEST_CLOTHING", ROOT.parent / "shared/data/clothing-1k"))
 MEASURED = 2  # batches, of epochs as short as these

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from test_folder import with_bad_ones
 
 from conftest import Cli, one_line
-from test_folder import with_bad_ones
 
 CLASSES = ("bar", "disc", "square")
 QUICK = ("lenet_bn", "--data", "photos", "--image-size", "28", "--batch-size", "16", "--epochs", "12")

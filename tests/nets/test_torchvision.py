@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_photos import make_photos
 from torch import Tensor
 
 from cnnkit.anatomy import trace
@@ -24,7 +25,6 @@ from cnnkit.deploy import load, published_preprocess
 from cnnkit.nets import WEIGHTS, ZOO, create, pretrained
 from cnnkit.nets.pretrained import torchvision_names
 from conftest import ROOT, Cli
-from test_photos import make_photos
 
 GOLDENS = ROOT / "tests" / "goldens"
 GOLDEN = json.loads((GOLDENS / "torchvision.json").read_text())

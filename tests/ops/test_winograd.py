@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cnnkit.core.compiler import find_compiler
 from cnnkit.ops import compiled, winograd
-from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT, Window
+from cnnkit.ops.algorithms import INPUT, OUTPUT, WEIGHT, Window
 from cnnkit.ops.tuned import possible
 from conftest import run_sanitized
 
@@ -57,7 +57,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(shape: tuple, kernel:
     assert error(found, y.detach()) < EXACT
     assert error(OUTPUT["winograd"](x, weight, None, window) + bias[:, None, None], y.detach()) < EXACT
     assert error(INPUT["winograd"](dy, x, weight, window), inputs.grad) < EXACT
-    assert error(KERNELS["winograd"](dy, x, weight, window), kernels.grad) < EXACT
+    assert error(WEIGHT["winograd"](dy, x, weight, window), kernels.grad) < EXACT
 
 
 def test_numbers_that_are_none_stay_in_their_tiles() -> None:
@@ -92,7 +92,7 @@ def test_what_it_cannot_take_is_torchs(
 
 def test_of_no_images_gradients_are_zero() -> None:
     x, weight, _, dy, window = made(SHAPES[0], 3)
-    assert not KERNELS["winograd"](dy[:0], x[:0], weight, window).any()
+    assert not WEIGHT["winograd"](dy[:0], x[:0], weight, window).any()
     assert OUTPUT["winograd"](x[:0], weight, None, window).shape == (0, 8, 8, 8)
 
 
@@ -114,7 +114,7 @@ from itertools import product
 import torch
 from conftest import SANITIZE
 from cnnkit.ops import compiled
-from cnnkit.ops.algorithms import INPUT, KERNELS, OUTPUT
+from cnnkit.ops.algorithms import INPUT, WEIGHT, OUTPUT
 from cnnkit.ops.max_pool import compile_pooling
 from test_max_pool import POOLS, maps, results
 from test_winograd import SHAPES, made
@@ -126,7 +126,7 @@ for shape, kernel in product(SHAPES, (3, 5)):
     x, weight, bias, dy, window = made(shape, kernel)
     OUTPUT["winograd"](x, weight, bias, window)
     INPUT["winograd"](dy, x, weight, window)
-    KERNELS["winograd"](dy, x, weight, window)
+    WEIGHT["winograd"](dy, x, weight, window)
 for dtype in (torch.float32, torch.bfloat16):
     for channels, pool in product((8, 16, 40), POOLS.values()):
         net = torch.nn.Sequential(torch.nn.ReLU(), pool())

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from test_caches import JUNK, rewrite
+from test_places import photos
 from torch import nn
 
 from cnnkit.core.kept import to_record
@@ -22,8 +24,6 @@ from cnnkit.train.autotune import choose as choose_module
 from cnnkit.train.autotune.choose import choose_plan
 from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.autotune.steps import Contest
-from test_caches import JUNK, rewrite
-from test_places import photos
 
 
 @pytest.fixture

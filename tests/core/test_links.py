@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_places import photos
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import atomic_write, replace_folder, sweep, write_output, write_through
 from conftest import Cli, one_line
-from test_places import photos
 
 
 def test_temporary_files_follow_no_link_and_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

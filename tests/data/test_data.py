@@ -30,7 +30,7 @@ from cnnkit.data import (
 from cnnkit.data.datasets import BYTES, FILES, SYSTEM
 from webserver import Raw, answer, raw_server
 
-MNIST_5K = Path(os.environ.get("CNNKIT_TEST_MNIST", Path(__file__).resolve().parents[2] / "shared/data/mnist-5k"))
+MNIST_5K = Path(os.environ.get("CNNKIT_TEST_MNIST", Path(__file__).resolve().parents[3] / "shared/data/mnist-5k"))
 
 
 def write_set(folder: Path, train: int = 6, test: int = 4, **replaced: np.ndarray | bytes) -> Path:
@@ -400,7 +400,7 @@ def test_the_example_images_are_the_last_of_the_test_set() -> None:
     from cnnkit.data import read_image
 
     digits = load_dataset("digits").test
-    examples = sorted((Path(__file__).resolve().parents[1] / "examples/digits").iterdir())
+    examples = sorted((Path(__file__).resolve().parents[2] / "examples/digits").iterdir())
     assert len(examples) == 5
     for path, image, label in zip(examples, digits.images[-5:], digits.labels[-5:].tolist(), strict=True):
         assert read_image(path).equal(image)

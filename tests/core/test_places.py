@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_compiled import fake_compiler, made, needs_compiler, use
 
 from cnnkit.core.files import (
     CannotWrite,
@@ -20,9 +21,8 @@ from cnnkit.core.files import (
     make_folder,
 )
 from conftest import Cli, Result, one_line
-from test_compiled import fake_compiler, made, needs_compiler, use
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 NAMELESS = (
     "env",
