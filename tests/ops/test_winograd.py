@@ -48,7 +48,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(shape: tuple, kernel:
     torch.set_num_threads(threads)
     x, weight, bias, dy, window = made(shape, kernel)
     assert winograd.suits(x, weight, window.stride)
-    top, bottom, left, right = window.sides
+    top, bottom, left, right = window.pads
     inputs, kernels, biases = (tensor.double().requires_grad_() for tensor in (x, weight, bias))
     y = F.conv2d(F.pad(inputs, (left, right, top, bottom)), kernels, biases)
     y.backward(dy.double())
