@@ -9,13 +9,12 @@ Every run is the plain command line; results go to benchmarks/results/ as Markdo
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from report import RESULTS, earlier, write
+from _lib.report import RESULTS, earlier, write
 
 FASHION = ["--data", "fashion-mnist"]
 FROM_SCRATCH = ["--model-kwargs.norm", "from_scratch"]
@@ -76,20 +75,8 @@ def main() -> None:
             print(name, "seed", seed, found[seed], flush=True)
         figures[name] = {"command": " ".join(["cnnkit train", *shown]), "accuracy": found}
 
-    rows = []
-    for name in [name for name in ROWS if name in figures]:
-        found = list(figures[name]["accuracy"].values())
-        shown = [f"{value:.4f}" for value in (statistics.mean(found), min(found), max(found))]
-        rows.append([f"`{figures[name]['command']}`", *shown, str(len(found))])
-    write(
-        options.output,
-        "accuracy",
-        "Test accuracy",
-        "the best epoch by validation, measured on the whole test set",
-        ["command", "mean", "lowest", "highest", "seeds"],
-        rows,
-        figures,
-    )
+    work = "the best epoch by validation, measured on the whole test set"
+    write(options.output, "accuracy", work, {name: figures[name] for name in ROWS if name in figures})
 
 
 if __name__ == "__main__":

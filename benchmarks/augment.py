@@ -11,7 +11,6 @@ Results go to benchmarks/results/ as Markdown and JSON.
 
 import argparse
 import random
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,14 @@ from pathlib import Path
 import kornia.augmentation as K
 import numpy as np
 import torch
+from _lib.report import RESULTS, write
+from _lib.work import AUGMENT_BATCH as BATCH
 from PIL import Image
-from report import RESULTS, write
 from torch import Tensor, nn
 
 from cnnkit.data.augment.batch import Augment
 
-BATCH, PADDING = 128, 4
+PADDING = 4
 SHAPES = {"28 x 28 x 1": (28, 28, 1), "224 x 224 x 3": (224, 224, 3)}
 COLOURS = ("jitter", "trivial")  # kornia changes the hue and saturation of colour images only
 
@@ -82,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    rows, figures = [], {}
+    figures = {}
     for shape, (height, width, channels) in SHAPES.items():
         images = torch.randint(0, 256, (BATCH, height, width, channels), dtype=torch.uint8).permute(0, 3, 1, 2)
         for title, job in work((height, width)).items():
@@ -95,20 +95,12 @@ def main() -> None:
                     elapsed = seconds(way)
                     if round_:  # the first warms up
                         found[name].append(elapsed)
-            for name, times in found.items():
-                ratio = statistics.median(a / b for a, b in zip(times, found["cnnkit"], strict=True))
-                rate = BATCH / statistics.median(times)
-                rows.append([shape, title, name, f"{rate:,.0f}", f"{ratio:.1f}"])
-                print(*rows[-1], flush=True)
             figures[f"{title} at {shape}"] = found
     write(
         options.output,
         "augment",
-        "Augmentation, images per second of one processor",
         f"batches of {BATCH}, one thread, {options.rounds} rounds in turn, medians of the processor's time; "
         "kornia from floats to floats, the others from bytes to bytes; kornia's trivial is one operation for the batch",
-        ["images", "augmentation", "by", "images/s", "times cnnkit's time, round by round"],
-        rows,
         figures,
     )
 

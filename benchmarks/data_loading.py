@@ -11,7 +11,6 @@ system's page cache, and torch computes with one thread. Results go to benchmark
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, write
+from _lib.report import RESULTS, write
 
 BATCH = 256
 CONTESTANTS = ("cnnkit", "DataLoader")
@@ -168,28 +167,9 @@ def main() -> None:
                     speeds[name].append(round(speed))
                 print(f"round {round_} {name} {speed:,.0f} images/s", flush=True)
 
-    theirs = f"{statistics.median(first['DataLoader']):.2f}"
-    rows = [
-        ["seconds to the first batch, nothing in the cache", f"{statistics.median(first['cold']):.2f}", theirs, ""],
-        ["seconds to the first batch, all in the cache", f"{statistics.median(first['warm']):.2f}", theirs, ""],
-    ]
-    for workers, name in ((1, "1 thread or worker"), (2, "2 threads or workers")):
-        pair = [speeds[f"{who} {workers}"] for who in CONTESTANTS]
-        ratio = statistics.median(one / other for one, other in zip(*pair, strict=True))
-        numbers = (f"{statistics.median(found):,.0f}" for found in pair)
-        rows.append([f"images/s decoded, {name}", *numbers, f"{ratio:.2f}"])
-    speed, (before, after) = statistics.median(cached["images_per_second"]), cached["megabytes"]
-    rows.append(["images/s in shuffled float batches out of the cache", f"{speed:,.0f}", "", ""])
-    rows.append(["MB of memory that is no file's, before and after ten epochs", f"{before} and {after}", "", ""])
-    write(
-        options.output,
-        "data_loading",
-        "A folder of 28 x 28 PNGs, from the disk to batches",
-        f"{count:,} PNGs in 10 folders, batch {BATCH}, medians of {options.rounds} rounds in turn",
-        ["", "cnnkit", "DataLoader + Pillow", "ratio, round by round"],
-        rows,
-        {"first_batch_seconds": first, "decoded_per_second": speeds, "cached": cached},
-    )
+    work = f"{count:,} PNGs in 10 folders, batch {BATCH}, medians of {options.rounds} rounds in turn"
+    figures = {"first_batch_seconds": first, "decoded_per_second": speeds, "cached": cached}
+    write(options.output, "data_loading", work, figures)
 
 
 if __name__ == "__main__":

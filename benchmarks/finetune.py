@@ -11,12 +11,11 @@ benchmarks/results/ as Markdown and JSON.
 
 import argparse
 import random
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, write
+from _lib.report import RESULTS, write
 
 import cnnkit
 from cnnkit.data import scan_folder
@@ -97,20 +96,9 @@ def main() -> None:
     write(
         options.output,
         "finetune",
-        f"Fine-tuning on {SHOTS} images of each of {OTHERS} classes",
         f"{options.net}, width {options.width}, at {options.image_size} pixels; trained first on {total:,} images of "
         f"{', '.join(first)} (test accuracy {pretrained:.3f}), then on {SHOTS} of each of {', '.join(others)}, and "
         f"measured on the other {measured:,} images of these; {options.seeds} seeds draw the images",
-        ["way", "mean accuracy", "standard deviation", "of each seed"],
-        [
-            [
-                way,
-                f"{statistics.mean(found):.3f}",
-                f"{statistics.stdev(found):.3f}",
-                " ".join(f"{a:.3f}" for a in found),
-            ]
-            for way, found in rows.items()
-        ],
         {"accuracy": rows, "first": pretrained, "classes": [first, others]},
     )
 

@@ -8,15 +8,14 @@ epochs of Fashion-MNIST. Results go to benchmarks/results/ as Markdown and JSON.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from report import RESULTS, earlier, write
+from _lib.report import RESULTS, earlier, write
 from torch import Tensor, nn
 
 from cnnkit import create
@@ -105,6 +104,7 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
             torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - start)
     return {
+        "work": asdict(work),
         "seconds": {name: found[1:] for name, found in seconds.items()},
         "first": {name: found[0] for name, found in seconds.items()},
         "plan": str(plan),
@@ -124,42 +124,11 @@ def main() -> None:
     figures = earlier(options.output, "gpu")
     for key in options.only:
         figures[key] = measure(WORK[key], options.rounds)
-        report(options.output, {key: figures[key] for key in WORK if key in figures}, options.rounds)
-
-
-def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
-    """Write the table."""
-    rows = []
-    for key, found in figures.items():
-        work, seconds = WORK[key], found["seconds"]
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-        speeds = [f"{work.batch * work.steps / value:,.0f}" for value in medians.values()]
-        ratios = [
-            f"{statistics.median(a / b for a, b in zip(seconds[name], seconds['cnnkit'], strict=True)):.2f}"
-            for name in medians
-            if name != "cnnkit"
-        ]
-        reached = found["operations"] / medians["cnnkit"]
-        share = f"{reached / 1e12:.1f} TFLOP/s, {reached / found['peak']:.0%} of {found['peak'] / 1e12:,.0f}"
-        title = f"{work.net} at {work.pixels}, batch {work.batch}"
-        rows.append([title, *speeds, *ratios, f"{found['plan']} ({found['choosing']:.1f} s)", share])
-    names = ["plain PyTorch loop", "the same in bf16", "cnnkit"]
-    write(
-        folder,
-        "gpu",
-        "Training on a GPU, images per second",
-        f"medians of {rounds} rounds in turn, SGD with momentum, random batches on the device; plain convolutions in "
-        "TF32, as torch's default is",
-        [
-            "network",
-            *names,
-            *(f"cnnkit / {name}" for name in names[:-1]),
-            "cnnkit's plan (and choosing it)",
-            "share of a large matrix product's speed",
-        ],
-        rows,
-        figures,
-    )
+        work = (
+            f"medians of {options.rounds} rounds in turn, SGD with momentum, random batches on the device; plain "
+            "convolutions in TF32, as torch's default is"
+        )
+        write(options.output, "gpu", work, {key: figures[key] for key in WORK if key in figures})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ quantised to int8 by ONNX Runtime. Results go to benchmarks/results/ as Markdown
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -19,9 +18,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from report import FOR_BF16, RESULTS, earlier, geometric_mean, instructions, write
-from train_throughput import WORK, Work, keras_network, network
-from turns import Contestant, Turn, answer, in_turn
+from _lib.peers import keras_network, network
+from _lib.report import FOR_BF16, RESULTS, earlier, instructions, write
+from _lib.turns import Contestant, Turn, answer, in_turn
+from _lib.work import WORK, Work
 
 BATCHES = (1, 64)
 SPAN = 0.5  # seconds of a turn
@@ -185,38 +185,11 @@ def main() -> None:
 
 
 def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
-    """Write the table of seconds and of ratios, and the accuracies in its last columns."""
-    keys = [f"{key} {batch}" for key in NETS for batch in BATCHES if f"{key} {batch}" in figures]
-    names = [name for name in CONTESTANTS if all(name in figures[key]["titles"] for key in keys)]
-    ways = ("as it is", "fp32", "bf16", "int8")
-    rows, ratios = [], {name: list[float]() for name in names}
-    for key in keys:
-        seconds = figures[key]["seconds"]
-        for name in names:
-            pairs = zip(seconds["eager"], seconds[name], strict=True)
-            ratios[name].append(statistics.median(other / own for other, own in pairs))
-        engine = figures[key]["titles"]["cnnkit"].split(": ")[1]
-        medians = [f"{1000 * statistics.median(seconds[name]):,.3g}" for name in names]
-        work, batch = key.split()
-        found = figures.get(f"{work} accuracy", {})
-        shown = [f"{found[way]:.4f}" if way in found else "" for way in ways]
-        row = [f"{WORK[work].net} at {WORK[work].pixels}, {batch}", *medians, engine]
-        rows.append([*row, *(f"{ratios[name][-1]:.2f}" for name in names[1:]), *shown])
-    means = [f"{geometric_mean(ratios[name]):.2f}" for name in names[1:]]
-    rows.append(["geometric mean", *[""] * (len(names) + 1), *means, *[""] * len(ways)])
-    titles = "; ".join(title for name, title in figures[keys[0]]["titles"].items() if "cnnkit" not in name)
-    write(
-        folder,
-        "inference",
-        "Prediction, milliseconds per batch",
-        f"medians of {rounds} rounds in turn; {titles}; times as fast as eager, round by round; test accuracy",
-        [
-            "network, batch", *names, "cnnkit's engine", *(f"{name}, ratio" for name in names[1:]),
-            *(f"accuracy, {way}" for way in ways),
-        ],
-        rows,
-        figures,
-    )  # fmt: skip
+    """Write the figures so far."""
+    titles = next(row["titles"] for row in figures.values() if "titles" in row)
+    peers = "; ".join(title for name, title in titles.items() if "cnnkit" not in name)
+    work = f"medians of {rounds} rounds in turn; {peers}; times as fast as eager, round by round; test accuracy"
+    write(folder, "inference", work, figures)
 
 
 if __name__ == "__main__":

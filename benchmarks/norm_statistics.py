@@ -20,20 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _lib.report import RESULTS, earlier, write
+from _lib.turns import Contestant, Turn, answer, in_turn
+from _lib.work import COSTS
 from accuracy import cnnkit
-from report import RESULTS, earlier, write
-from turns import Contestant, Turn, answer, in_turn
 
 NETS, KINDS = ("resnet18", "resnet18.tv"), ("moving", "fresh")
 FLAGS = ["--image-size", "32", "--epochs", "6", "--model-kwargs.width", "16"]
-COSTS = {  # network, engine, images in a batch, batches in an epoch, width
-    "resnet18 at 28, width 16": ("resnet18", "torch", 64, 50, 16),
-    "resnet18 at 28": ("resnet18", "torch", 32, 50, 64),
-    "lenet_bn": ("lenet_bn", "torch", 64, 50, 0),
-    "lenet_bn in lanes": ("lenet_bn", "lanes", 64, 50, 0),
-    "lenet_bn in lanes, small batches": ("lenet_bn", "lanes", 32, 50, 0),
-    "lenet_bn in lanes, long epochs": ("lenet_bn", "lanes", 64, 850, 0),
-}
 PIXELS = 28
 
 
@@ -143,30 +136,12 @@ def main() -> None:
     if options.photos:
         figures["accuracy"] = accuracies(options.photos.resolve(), options.seeds)
     figures["cost"] = figures.get("cost", {}) | costs(options.only, options.rounds)
-    rows = []
-    for name, runs in figures.get("accuracy", {}).items():
-        validation, test = ([row[way] for row in runs] for way in ("validation", "test"))
-        mean, tested = (
-            statistics.mean(row[key] for row in part) for part, key in ((validation, "last"), (test, "test"))
-        )
-        worst = max(row["worst_loss"] for row in validation + test)
-        rows.append([name, f"{mean:.3f}", f"{tested:.3f}", f"{worst:.2f}", "", "", "", ""])
-    for name, row in figures["cost"].items():
-        moving, fresh = (row["seconds"][kind] for kind in KINDS)
-        ratio = statistics.median(b / a for a, b in zip(moving, fresh, strict=True))
-        middles = [f"{1000 * statistics.median(values):.1f}" for values in (moving, fresh)]
-        share = float(row["titles"]["fresh"].rpartition(": ")[2])
-        _, _, batch, steps, _ = COSTS[name]
-        rows.append([f"{name}, {steps} batches of {batch}", "", "", "", *middles, f"{ratio:.3f}", f"{share:.1%}"])
     write(
         options.output,
         "norm_statistics",
-        "Batch normalisation's statistics: measured before each validation, or moving averages",
         f"means of {options.seeds} seeds, {' '.join(FLAGS)}; milliseconds of the processor for an epoch's steps and "
         f"measuring, medians of {options.rounds} turns, and the median of the turns' ratios; the cost is that of "
         "measuring to that of the steps before it",
-        ["run", "validation", "test", "largest loss", "moving, ms", "fresh, ms", "ratio", "cost"],
-        rows,
         figures,
     )
 

@@ -11,7 +11,6 @@ Results go to benchmarks/results/ as Markdown and JSON.
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from _lib.report import RESULTS, write
 from PIL import Image, ImageOps
-from report import RESULTS, write
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -111,7 +110,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     keep_large_blocks()
-    rows, figures = [], {}
+    figures: dict[str, Any] = {}
     for name, pixels, side, count in CASES:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "photos"
@@ -130,23 +129,14 @@ def main() -> None:
                         f"{name} at {pixels}, {side} px: round {round_} {who} {count / elapsed:,.0f} images/s",
                         flush=True,
                     )
-        speeds = {who: count / statistics.median(found) for who, found in seconds.items()}
-        ratios = [
-            statistics.median(other / own for other, own in zip(seconds[who], seconds["cnnkit"], strict=True))
-            for who in ("loop", "DataLoader")
-        ]
         title = f"{name} at {pixels}, {count:,} JPEGs of {side} pixels"
-        rows.append([title, *(f"{speed:,.0f}" for speed in speeds.values()), *(f"{ratio:.2f}" for ratio in ratios)])
         figures[title] = {who: [round(value, 3) for value in found] for who, found in seconds.items()}
     kind = "photographs" if options.photos else "JPEGs of smooth noise"
     write(
         options.output,
         "predict_folder",
-        "A folder of photographs through a trained network",
         f"{kind}; images per second, medians of {options.rounds} rounds in turn, batches of {BATCH}, "
         f"{os.cpu_count()} processors; the ratios are medians of each round's",
-        ["network and images", "cnnkit", "loop", "DataLoader, 2 workers", "to the loop", "to the DataLoader"],
-        rows,
         figures,
     )
 

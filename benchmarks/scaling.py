@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, write
+from _lib.report import RESULTS, write
 
 PROCESSES = ["-m", "torch.distributed.run", "--standalone"]
 
@@ -109,23 +109,18 @@ def main() -> None:
     if options.worker:
         work(Point(**json.loads(options.worker[0])), Path(options.worker[1]))
         return
-    figures, rows = [], []
+    figures = []
     for axis, values in AXES.items():
         for value in values:
             point = replace(BASE, **{axis: value})
             found = measure(point)
-            speed = point.images / found["seconds"]
             print(axis, value, found, flush=True)
             figures.append({"axis": axis} | asdict(point) | found)
-            rows.append([axis, str(value), f"{found['seconds']:.2f}", f"{speed:,.0f}", f"{found['megabytes']:,}"])
     write(
         options.output,
         "scaling",
-        "ResNet-18, a training epoch against one dimension at a time",
         f"otherwise batches of {BASE.batch}, {BASE.pixels} x {BASE.pixels} pixels, {BASE.images} images, one process; "
         "the second epoch; two threads in all, memory of one process",
-        ["dimension", "value", "seconds", "images/s", "MB"],
-        rows,
         {"points": figures},
     )
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, earlier, write
+from _lib.report import RESULTS, earlier, write
 
 SEED, VALIDATION = 0, 6_000
 USUAL = ("schedule", "warm_up", "weight_decay", "label_smoothing")  # told to the command where they are others
@@ -128,14 +128,6 @@ def work(way: Way) -> None:
     print(json.dumps({"seconds": seconds, "validation": accuracy}))
 
 
-def reached(found: dict[str, Any], target: float) -> str:
-    """Return the seconds of training up to the first epoch that is good enough."""
-    for epoch, accuracy in enumerate(found["validation"], 1):
-        if accuracy >= target:
-            return f"{sum(found['seconds'][:epoch]):,.3g} ({epoch} epochs)"
-    return f"not in {sum(found['seconds']):,.3g}: {max(found['validation']):.4f}"
-
-
 def main() -> None:
     """Train for each target and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,21 +147,8 @@ def main() -> None:
             found["plain"] = plain(way)
         figures[str(target)] = found
         print(target, json.dumps(found), flush=True)
-    rows = []
-    for target in WAYS:
-        if found := figures.get(str(target)):
-            peer = reached(found["plain"], target) if "plain" in found else ""
-            test = f"{found['cnnkit']['test']:.4f}"
-            rows.append([f"{target:.0%}", f"`{found['command']}`", reached(found["cnnkit"], target), peer, test])
-    write(
-        options.output,
-        "time_to_accuracy",
-        "Seconds of training to a validation accuracy, Fashion-MNIST",
-        "54,000 images to train on, 6,000 to validate on after each epoch; one seed",
-        ["validation accuracy", "command", "cnnkit", "plain PyTorch loop", "cnnkit's test accuracy, best epoch"],
-        rows,
-        figures,
-    )
+    conditions = "54,000 images to train on, 6,000 to validate on after each epoch; one seed"
+    write(options.output, "time_to_accuracy", conditions, figures)
 
 
 if __name__ == "__main__":

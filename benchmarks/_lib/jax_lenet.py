@@ -3,8 +3,9 @@
 import time
 from typing import Any
 
-from train_throughput import LR, Work, arrays
-from turns import Turn
+from _lib.peers import arrays
+from _lib.turns import Turn
+from _lib.work import LR, Work
 
 CONVOLUTIONS, DENSE = ((1, 6), (6, 16)), ((256, 120), (120, 84), (84, 10))
 EPSILON = 1e-5
