@@ -318,6 +318,16 @@ KINDS = {
         _loading,
         note="With an empty cache, cnnkit decodes all images before the first batch.",
     ),
+    "decode_memory": Kind(
+        "Memory for reading one image of 50 million pixels, MB",
+        "decode_memory.py",
+        {
+            "file": _key,
+            "read at 224 x 224": lambda row: f"{row['224 x 224']:.0f}",
+            "read at full size": lambda row: f"{row['full size']:.0f}",
+        },
+        _keyed,
+    ),
     "augment": Kind(
         "Augmentation, images per second of one processor",
         "augment.py",
