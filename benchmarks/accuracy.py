@@ -1,10 +1,10 @@
-"""Test accuracy of the README's table: each row trained from three seeds, the best epoch by validation, whole test set.
+"""Test accuracy: each row trained from three seeds, the best epoch by validation, whole test set.
 
     python benchmarks/accuracy.py                                   # Fashion-MNIST, and MNIST if --mnist-dir is given
     python benchmarks/accuracy.py --only resnet18-best --seeds 0    # more than an hour
     python benchmarks/accuracy.py --only lenet_bn --seeds 0 --extra --epochs 1
 
-Every run is the plain command line; results go to benchmarks/results/ as Markdown and JSON.
+Every run is the plain command line; results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def accuracy(arguments: list[str], folder: Path) -> float:
 
 
 def main() -> None:
-    """Train every row from every seed and write the table."""
+    """Train every row from every seed and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=[*ROWS][:-1])

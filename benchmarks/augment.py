@@ -4,9 +4,9 @@
 
 Batches of 128 random images, grey of 28 x 28 and colour of 224 x 224, from bytes to bytes; kornia gets and gives
 floats, and their conversion does not count. Pillow's loop ends with the stacked batch. One process, one thread, and the
-processor's time, so that others at work on the machine do not count. kornia's TrivialAugment draws one operation for
+processor's time, so that other work on the machine does not count. kornia's TrivialAugment draws one operation for
 the whole batch, and its RandomResizedCrop does not antialias; cnnkit draws for each image, and antialiases.
-Results go to benchmarks/results/ as Markdown and JSON.
+Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def pillow(image: Image.Image) -> Image.Image:
 
 
 def work(size: tuple[int, int]) -> dict[str, tuple[list[str], nn.Module, Callable[[Image.Image], Image.Image] | None]]:
-    """Return what is measured: cnnkit's names, kornia's module, and one image's way through Pillow."""
+    """Return what is measured: cnnkit's names, kornia's module, and Pillow's function for one image."""
     return {
         "flip, crop:4": (
             ["flip", "crop:4"],
@@ -62,7 +62,7 @@ def seconds(function: Callable[[], object]) -> float:
 def contestants(
     images: Tensor, names: list[str], module: nn.Module, one: Callable[[Image.Image], Image.Image] | None
 ) -> dict[str, Callable[[], object]]:
-    """Return the ways to augment this batch."""
+    """Return what augments this batch, by contestant."""
     augment, floats = Augment(names, (images.shape[2], images.shape[3])), images / 255
     arrays = [array.squeeze() for array in images.permute(0, 2, 3, 1).numpy()]
     ways: dict[str, Callable[[], object]] = {
@@ -75,7 +75,7 @@ def contestants(
 
 
 def main() -> None:
-    """Let the contestants work in turn and write the table."""
+    """Let the contestants work in turn and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, default=RESULTS)

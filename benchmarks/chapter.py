@@ -1,10 +1,10 @@
 """The chapter's eight networks trained on Fashion-MNIST, in five epochs or fewer, against what its sources report.
 
-    python benchmarks/chapter.py --runs runs/chapter                  # hours; stopped, it goes on where it was
+    python benchmarks/chapter.py --runs runs/chapter                  # hours; start it again to resume
     python benchmarks/chapter.py --runs runs/chapter --only lenet vgg11
 
 Every run is the plain command line with seed 0: 54,000 images to train on, 6,000 to choose the best epoch by, and the
-whole test set, which chooses nothing. Results go to benchmarks/results/ as Markdown and JSON.
+whole test set, which chooses nothing. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -58,10 +58,10 @@ def cnnkit(*arguments: str) -> str:
 
 
 def train(row: Row, folder: Path) -> Path:
-    """Train in `folder`, or go on with what has been begun there; return the run."""
-    begun = [path.parent for path in folder.glob("*/last.ckpt")]
-    if begun:
-        cnnkit("train", "--resume", str(begun[0]))
+    """Train in `folder`, or resume the run that is there; return the run."""
+    started = [path.parent for path in folder.glob("*/last.ckpt")]
+    if started:
+        cnnkit("train", "--resume", str(started[0]))
     else:
         cnnkit("train", *row.flags(), "--output", str(folder))
     [run] = folder.iterdir()
@@ -71,7 +71,7 @@ def train(row: Row, folder: Path) -> Path:
 def main() -> None:
     """Train row after row and write the figures after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="where the run folders are, to be gone on with")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders, which are resumed")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def main() -> None:
                 found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 figures[name][size] = round(float(json.loads(found)), 1)
         print(name, figures[name], flush=True)
-    write(options.output, "decode_memory", f"{WIDTH:,} x {HEIGHT:,} pixels, 50 million; one thread", figures)
+    work = f"{WIDTH:,} x {HEIGHT:,} pixels, 50 million; one thread; Pillow {version('pillow')}"
+    write(options.output, "decode_memory", work, figures)
 
 
 if __name__ == "__main__":

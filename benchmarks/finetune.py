@@ -4,9 +4,9 @@
 
 DIR is a folder of photographs, flat or with train/ and val/, of ten classes or more. A network is trained on all images
 of the first six; then, for each seed, it is trained with `--weights` of that run on ten images of each of four other
-classes, and the same network from random numbers on the same ten, with the same settings. Both are measured on all
+classes, and the same network from random weights on the same ten, with the same settings. Both are measured on all
 other images of the four classes, which neither has seen. The best epoch is chosen by two of each ten. Results go to
-benchmarks/results/ as Markdown and JSON.
+benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {  # both get as many steps
 
 
 def images_of(root: Path) -> dict[str, list[Path]]:
-    """Return the images of each class, whatever part of the folder they lie in."""
+    """Return the images of each class, of all splits of the folder."""
     folder = scan_folder(root)
     found: dict[str, list[Path]] = {name: [] for name in folder.classes}
     for split in folder.splits.values():
@@ -55,7 +55,7 @@ def link(images: dict[str, list[Path]], root: Path) -> Path:
 
 
 def main() -> None:
-    """Train and measure all ways, and write what came out."""
+    """Train and measure all variants, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--net", default="resnet18")

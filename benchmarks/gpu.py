@@ -4,7 +4,7 @@
 
 The batches are random and on the device already: what is measured is the step, from there to the updated weights. The
 plan of ResNet-50 is chosen as for a long training, so that compiling is tried; those of the small networks as for ten
-epochs of Fashion-MNIST. Results go to benchmarks/results/ as Markdown and JSON.
+epochs of Fashion-MNIST. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def made(work: Work) -> nn.Module:
 
 
 def plain(work: Work, x: Tensor, y: Tensor, half: bool) -> Turn:
-    """Return the loop that most people write."""
+    """Return the usual loop."""
     net, criterion = made(work), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), **SETTINGS)
 
@@ -80,7 +80,7 @@ def plain(work: Work, x: Tensor, y: Tensor, half: bool) -> Turn:
 
 
 def cnnkit(work: Work, x: Tensor, y: Tensor) -> tuple[Turn, Plan, float]:
-    """Return the trainer's steps, by the plan that it chooses, which, and the seconds that choosing took."""
+    """Return the trainer's steps, by its plan; the plan; and the seconds of autotuning."""
     net, config = made(work), TrainConfig(optimizer="sgd", weight_decay=0, batch_size=work.batch, **SETTINGS)
     start = time.perf_counter()
     plan = choose_plan(net, work.image, work.batch, work.images, config)
@@ -91,7 +91,7 @@ def cnnkit(work: Work, x: Tensor, y: Tensor) -> tuple[Turn, Plan, float]:
 
 
 def measure(work: Work, rounds: int) -> dict[str, Any]:
-    """Let all take their turns, once before it counts."""
+    """Let all take their turns, after one that does not count."""
     x = torch.rand(work.batch, *work.image, device=DEVICE)
     y = torch.arange(work.batch, device=DEVICE) % 10
     own, plan, choosing = cnnkit(work, x, y)
@@ -115,10 +115,10 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure network after network and write the table after each."""
+    """Measure network after network and write the figures after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), help="the networks to measure anew")
+    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), help="the networks to measure again")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     figures = earlier(options.output, "gpu")

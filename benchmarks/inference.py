@@ -1,12 +1,12 @@
-"""Seconds per prediction: eager PyTorch, Keras `predict`, ONNX Runtime, and what cnnkit makes ready, in turn.
+"""Seconds per prediction: eager PyTorch, Keras `predict`, ONNX Runtime, and cnnkit's optimised network, in turn.
 
     python3 -m venv /tmp/keras && /tmp/keras/bin/pip install tensorflow-cpu
     python benchmarks/inference.py --keras-python /tmp/keras/bin/python
     python benchmarks/inference.py --keras-python ... --runs runs/chapter    # and accuracy, of what chapter.py trained
 
 One image at a time, and batches of 64, float32 in memory. Each contestant is a process of its own with its default
-threads. With --runs the test accuracy of each trained network is measured as it is, made ready in fp32 and in bf16, and
-quantised to int8 by ONNX Runtime. Results go to benchmarks/results/ as Markdown and JSON.
+threads. With --runs the test accuracy of each trained network is measured unchanged, optimised in fp32 and in bf16, and
+quantised to int8 by ONNX Runtime. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -102,7 +102,7 @@ CONTESTANTS: dict[str, Callable[[Work, int, Turn], None]] = {
 
 
 def accuracies(run: Path) -> dict[str, float]:
-    """Return the test accuracy of a trained network as it is, and made ready in each way."""
+    """Return the test accuracy of a trained network unchanged, and optimised in each way."""
     import torch
 
     from cnnkit.data import Batches, load_dataset
@@ -153,11 +153,11 @@ def quantised(model: bytes, batches: Iterable[Any]) -> Callable[[Any], Any]:
 
 
 def main() -> None:
-    """Measure network after network and write the tables after each."""
+    """Measure network after network and write the figures after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=NETS, default=NETS, help="the networks to measure anew")
+    parser.add_argument("--only", nargs="+", choices=NETS, default=NETS, help="the networks to measure again")
     parser.add_argument("--runs", type=Path, help="what benchmarks/chapter.py has trained, for the accuracies")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)

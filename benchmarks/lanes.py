@@ -7,7 +7,7 @@
 LeNet without and with batch normalisation, batches of 32, 128 and 512, on one core and on two. Each contestant is a
 process of its own, kept to those cores; they train a part of an epoch each, in turn, after a turn that does not count.
 Multiplications and additions per second are compared with those of a large product of float32 matrices in torch.
-Results go to benchmarks/results/ as Markdown and JSON.
+Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -47,7 +47,7 @@ CONTESTANTS: dict[str, Callable[[Work, Turn], None]] = {
 
 
 def to_matrix_product(net: str, cores: int, images_per_second: float) -> float:
-    """Return how much of the speed of a large matrix product this is."""
+    """Return the share of the speed of a large matrix product."""
     import torch
 
     from cnnkit import create
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
     parser.add_argument("--jax-python", help="the Python of an environment with jax")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, nargs="+", choices=BATCHES, default=BATCHES, help="to measure anew")
+    parser.add_argument("--batches", type=int, nargs="+", choices=BATCHES, default=BATCHES, help="to measure again")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -4,11 +4,11 @@
     python benchmarks/norm_statistics.py                     # the cost alone
 
 Short runs on few photographs, by the plain command line: ResNet-18 as the chapter writes it (decay 0.99) and as
-torchvision does (0.9). The validation accuracy is that on DIR/val after the last epoch, which nothing has chosen. The
+torchvision does (0.9). The validation accuracy is that on DIR/val after the last epoch, which selected nothing. The
 test accuracy is that of other runs, which train and choose the best epoch on DIR/train alone and have DIR/val as their
 test set. The cost is that of epochs on random images, with and without, in turn: two processes of one thread, an epoch
-of each at a time, and the processor's time, so that others at work on the machine do not count. Results go to
-benchmarks/results/ as Markdown and JSON.
+of each at a time, and the processor's time, so that other work on the machine does not count. Results go to
+benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def run(net: str, kind: str, seed: int, data: list[str]) -> dict[str, float]:
 
 
 def accuracies(photos: Path, seeds: int) -> dict[str, Any]:
-    """Return what each network comes to with each kind of statistics, seed by seed."""
+    """Return each network's results with each kind of statistics, seed by seed."""
     ways = {"validation": ["--data", str(photos)]}
     ways["test"] = ["--data", str(photos / "train"), "--test-data", str(photos / "val")]
     figures: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def train(row: str, kind: str, turn: Turn) -> None:
     shares: list[float] = []
 
     class Report:
-        """Hands over each epoch's seconds, and what share of the steps' time is that of measuring, so far."""
+        """Reports each epoch's seconds, and the share of measuring in the steps' time so far."""
 
         def on_epoch_end(self, record: EpochRecord) -> None:
             shares.append((clock["end"] - clock["measure"]) / (clock["measure"] - clock["steps"]))
@@ -120,7 +120,7 @@ def costs(names: list[str], rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure both and write the table."""
+    """Measure both and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
@@ -132,7 +132,7 @@ def main() -> None:
     if options.worker:
         answer(lambda turn: train(*options.worker, turn))
         return
-    figures = earlier(options.output, "norm_statistics")  # what is not measured again stays
+    figures = earlier(options.output, "norm_statistics")  # figures that are not measured again stay
     if options.photos:
         figures["accuracy"] = accuracies(options.photos.resolve(), options.seeds)
     figures["cost"] = figures.get("cost", {}) | costs(options.only, options.rounds)

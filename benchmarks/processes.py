@@ -3,7 +3,7 @@
     python benchmarks/processes.py
 
 Each round trains two epochs in new processes, by the plain command line and by torchrun, with the same images in each
-batch; the second epoch's images per second count. Results go to benchmarks/results/ as Markdown and JSON.
+batch; the second epoch's images per second count. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def speed(arguments: list[str], processes: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure the two in turn and write the table."""
+    """Measure the two in turn and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py
 
-ResNet-18 on random images, one dimension at a time; each point is a process of its own, by the plan that cnnkit
-chooses. Memory is the process' largest resident set. Results go to benchmarks/results/ as Markdown and JSON.
+ResNet-18 on random images, one dimension at a time; each point is a process of its own, by cnnkit's autotuned
+plan. Memory is the process' largest resident set. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -24,7 +24,7 @@ PROCESSES = ["-m", "torch.distributed.run", "--standalone"]
 
 @dataclass(frozen=True)
 class Point:
-    """What is trained."""
+    """A training to measure."""
 
     batch: int = 32
     pixels: int = 64
@@ -60,7 +60,7 @@ def work(point: Point, output: Path) -> None:
     found: list[float] = []
 
     class Report:
-        """Keeps each epoch's seconds."""
+        """Stores each epoch's seconds."""
 
         def on_step_end(self, record: StepRecord) -> None:
             pass
@@ -80,12 +80,12 @@ def work(point: Point, output: Path) -> None:
             save_best=lambda net, record: None,
             world=world,
         ).run()
-        world.broadcast(None)  # nobody leaves before all are through
+        world.broadcast(None)  # no rank leaves before all are finished
     if world.is_main:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         output.write_text(json.dumps({"seconds": found[-1], "megabytes": round(memory)}))
     world.leave()
-    os._exit(0)  # DDP leaves threads behind that may abort an orderly end
+    os._exit(0)  # DDP leaves threads that may abort an orderly exit
 
 
 def measure(point: Point) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def measure(point: Point) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure axis after axis and write the table."""
+    """Measure axis after axis and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)

@@ -7,7 +7,7 @@
 The chapter's networks at the chapter's image sizes, and ResNet-18 at 28 pixels. The peers get their images as float32,
 resized in memory beforehand; cnnkit gets them as the data set has them, bytes of 28 x 28, and resizes each batch, as
 `cnnkit train` does. Each contestant is a process of its own with its default threads; they train a few hundred images
-each, in turn, after a turn that does not count. Results go to benchmarks/results/ as Markdown and JSON.
+each, in turn, after a turn that does not count. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -38,11 +38,11 @@ COLOURS = {
 
 
 def main() -> None:
-    """Measure network after network and write the table after each."""
+    """Measure network after network and write the figures after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), help="the networks to measure anew")
+    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), help="the networks to measure again")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

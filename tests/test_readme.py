@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_photos import make_photos
 
 from conftest import ROOT
-from test_photos import make_photos
 
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/quickstart.md", "docs/guides/python.md")}
 COMMANDS = [

@@ -1,4 +1,4 @@
-"""LeNet in JAX, a training step compiled as one: a contestant of `lanes.py`."""
+"""LeNet in JAX, a training step compiled as one function: a contestant of `lanes.py`."""
 
 import time
 from typing import Any
@@ -12,7 +12,7 @@ EPSILON = 1e-5
 
 
 def jax(work: Work, turn: Turn) -> None:
-    """One permutation per epoch; the compiled step gathers its batch, and weights and momentum are given away to it."""
+    """One permutation per epoch; the compiled step gathers its batch, and weights and momentum are donated to it."""
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -42,7 +42,7 @@ def keras(work: Work, turn: Turn, policy: str = "float32") -> None:
     x, y = arrays(work)
 
     class Clock(k.callbacks.Callback):  # type: ignore[misc]  # without types
-        """Takes the time from the first batch to the last: in between epochs Keras waits for itself, now and then."""
+        """Takes the time from the first batch to the last: between epochs Keras sometimes waits."""
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             if batch == 0:
@@ -78,7 +78,7 @@ def loader(work: Work) -> Any:
 
 
 def plain(work: Work, turn: Turn) -> None:
-    """The loop that most people write."""
+    """The usual PyTorch loop."""
     import torch
     from torch import nn
 
@@ -100,7 +100,7 @@ def plain(work: Work, turn: Turn) -> None:
 
 
 def lightning(work: Work, turn: Turn) -> None:
-    """Lightning's trainer with its defaults, but for what it would write."""
+    """Lightning's trainer with its defaults, without its files and logs."""
     import logging
     import warnings
 
@@ -142,7 +142,7 @@ def lightning(work: Work, turn: Turn) -> None:
 
 
 def cnnkit(work: Work, turn: Turn, engine: str = "auto") -> None:
-    """The trainer behind `cnnkit train`, with the plan that it chooses."""
+    """The trainer behind `cnnkit train`, with its autotuned plan."""
     from cnnkit.core.allocator import keep_large_blocks
 
     keep_large_blocks()
@@ -159,7 +159,7 @@ def cnnkit(work: Work, turn: Turn, engine: str = "auto") -> None:
     net = network(work)
 
     class Report:
-        """Hands over each epoch's seconds."""
+        """Reports each epoch's seconds."""
 
         def on_step_end(self, record: StepRecord) -> None:
             pass

@@ -11,19 +11,19 @@ from typing import Any
 from _lib.tables import KINDS, markdown
 
 RESULTS = Path(__file__).parents[1] / "results"
-# what a processor multiplies by, the fastest first, in flags and in file names
+# the instructions a processor multiplies with, the fastest first: the flag, and the name in files
 INSTRUCTIONS = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "avx512f": "avx512", "avx2": "avx2"}
 FOR_BF16 = ("amx", "avx512-bf16")
 
 
 def hardware() -> str:
-    """Return the processor's name, how many of them there are, by what they multiply, and the GPU's name."""
+    """Return the processor's name, how many of them there are, their instructions, and the GPU's name."""
     gpu = f"; {_gpu()}" if _gpu() else ""
     return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {instructions()}{gpu}"
 
 
 def instructions() -> str:
-    """Return what the processor multiplies by."""
+    """Return the widest instructions of the processor."""
     flags = _about("flags").split()
     return next((name for flag, name in INSTRUCTIONS.items() if flag in flags), platform.machine())
 
