@@ -293,7 +293,7 @@ KINDS = {
         },
         _predictions,
         {"geometric mean": lambda row: True},
-        note="Ratios say how many times as fast as eager PyTorch; `cnnkit` is what `cnnkit.deploy.optimise_for_inference` returns.",
+        note="Ratios are speed-ups over eager PyTorch; `cnnkit` is `cnnkit.deploy.optimise_for_inference`.",
     ),
     "predict_folder": Kind(
         "A folder of photographs through a trained network, images per second",
