@@ -1,4 +1,4 @@
-"""What every benchmark writes: the conditions and the raw figures as JSON; and the page of tables made from them."""
+"""What every benchmark writes: the conditions and the raw figures as JSON, and their table as Markdown."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def write(folder: Path, kind: str, work: str, figures: dict[str, Any]) -> None:
 
 
 def section(path: Path) -> str:
-    """Return a results file as Markdown: where the figures are, the conditions, and the table."""
+    """Return a results file as Markdown: its name, the conditions, and the table."""
     result = json.loads(path.read_text())
     conditions = [f"- {key}: {value}" for key, value in result["conditions"].items()]
     kind = KINDS[kind_of(path)]

@@ -19,7 +19,7 @@ class Each:
     """A column for each contestant of a row's `seconds`; `{}` in its header stands for the contestant's name."""
 
     value: Callable[[Row, str], float]
-    form: str
+    format: str
     without: tuple[str, ...] = ()
     averaged: bool = False
 
@@ -41,19 +41,19 @@ class Kind:
         columns: list[list[str]] = []
         for header, column in self.columns.items():
             if isinstance(column, Each):
-                columns += [self._of(column, header, name, rows) for name in _contestants(rows, column.without)]
+                columns += [self._column(column, header, name, rows) for name in _contestants(rows, column.without)]
             else:
                 below = [""] * len(self.means) if columns else [*self.means]
                 columns.append([header, *map(column, rows), *below])
         return [list(line) for line in zip(*columns, strict=True)]
 
-    def _of(self, column: Each, header: str, name: str, rows: list[Row]) -> list[str]:
+    def _column(self, column: Each, header: str, name: str, rows: list[Row]) -> list[str]:
         values = [column.value(row, name) for row in rows]
         means = []
         for counts in self.means.values():
             counted = [value for row, value in zip(rows, values, strict=True) if counts(row)]
             means.append(_geometric_mean(counted) if column.averaged and counted else "")
-        return [header.format(name), *(f"{value:{column.form}}" for value in values), *means]
+        return [header.format(name), *(f"{value:{column.format}}" for value in values), *means]
 
 
 def markdown(table: list[list[str]]) -> str:
@@ -166,7 +166,7 @@ def _loaded(index: int, row: Row) -> str:
 def _statistics(figures: Figures) -> list[Row]:
     rows: list[Row] = []
     for name, runs in figures.get("accuracy", {}).items():
-        validation, test = ([run[way] for run in runs] for way in ("validation", "test"))
+        validation, test = ([run[split] for run in runs] for split in ("validation", "test"))
         rows.append(
             {
                 "key": name,
