@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_photos import make_photos
 
-from conftest import ROOT
+from helpers.cli import ROOT
+from helpers.images import shape_photos
 
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/quickstart.md", "docs/guides/python.md")}
 COMMANDS = [
@@ -29,7 +29,7 @@ def test_commands_run_in_order(tmp_path: Path) -> None:
     """One session, in a folder with the example files; what both pages show runs once, long trainings for one epoch."""
     assert len(COMMANDS) >= 30
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    make_photos(tmp_path / "photos", 24)
+    shape_photos(tmp_path / "photos", 24)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in dict.fromkeys(COMMANDS):
         if command.startswith("make"):
@@ -70,7 +70,7 @@ def test_every_command_is_split_by_a_shell() -> None:
 
 def test_the_programs_of_the_python_guide_run_in_order(tmp_path: Path) -> None:
     """Each as a program of its own, in a folder with photographs."""
-    make_photos(tmp_path / "photos", 24)
+    shape_photos(tmp_path / "photos", 24)
     programs = python("docs/guides/python.md")
     assert len(programs) == 4
     for program in programs:

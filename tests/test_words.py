@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from helpers.cli import ROOT
 
 WORDS = {  # regular expressions of whole words, in upper or lower case; a space is any space, also of a comment
     r"anew": "again, from scratch, rebuilt",
