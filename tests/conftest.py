@@ -19,8 +19,8 @@ collect_ignore_glob = ["*/conftest.py", "helpers/*"]  # they have no doctests, a
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest, so that two workers end together."""
-    items.sort(key=lambda item: "test_the_readmes_commands" not in item.nodeid)
+    """Start with the longest test, so that two workers end together."""
+    items.sort(key=lambda item: "test_readme_commands_run_in_order" not in item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)

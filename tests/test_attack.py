@@ -1,6 +1,6 @@
-"""The attack, repeated: thousands of corrupt files, and runs killed at any moment, cost one clear line each.
+"""Thousands of corrupt files, and runs killed at random: each costs at most one clear line.
 
-Minutes long: `pytest -m slow tests/test_attack.py -s` prints how many of each were refused and how many still read.
+Takes minutes: `pytest -m slow tests/test_attack.py -s` prints how many of each were refused and how many still read.
 """
 
 import gzip
@@ -90,7 +90,7 @@ class Score:
         assert self.ends["refused"] > number / 4
 
 
-def test_500_idx_files() -> None:
+def test_corrupt_idx_files_are_refused_or_read() -> None:
     score, draw = Score("IDX"), random.Random(1)
     folder = write_set(Path("idx"), train=60, test=20)
     whole = [path.read_bytes() for path in sorted(folder.iterdir())]
@@ -101,7 +101,7 @@ def test_500_idx_files() -> None:
     score.told(500)
 
 
-def test_700_images() -> None:
+def test_corrupt_images_are_refused_or_read() -> None:
     score, draw = Score("images"), random.Random(2)
     picture = smooth_image(size=(60, 44))
     whole = [encoded(kind, picture) for kind in KINDS]
@@ -131,7 +131,7 @@ def server() -> Iterator[str]:
         http.shutdown()
 
 
-def test_200_tars_here_and_on_a_server(server: str) -> None:
+def test_corrupt_tars_are_refused_or_read(server: str) -> None:
     score, draw = Score("tars"), random.Random(3)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
@@ -159,7 +159,7 @@ def test_200_tars_here_and_on_a_server(server: str) -> None:
     assert score.ends["refused"] > 20
 
 
-def test_200_bundles(cli: Cli) -> None:
+def test_corrupt_bundles_are_refused_or_read(cli: Cli) -> None:
     score, draw = Score("bundles"), random.Random(4)
     assert cli("train", "lenet", "--epochs", 1).code == 0
     best = Path("runs/lenet-digits-1/best")
@@ -185,7 +185,7 @@ def test_200_bundles(cli: Cli) -> None:
     score.told(200)
 
 
-def test_500_checkpoints(cli: Cli) -> None:
+def test_corrupt_checkpoints_are_refused_or_read(cli: Cli) -> None:
     score, draw = Score("checkpoints"), random.Random(5)
     assert cli("train", "lenet", "--epochs", 1, "--keep", 1).code == 0
     folder = RunFolder(Path("runs/lenet-digits-1"))
@@ -219,7 +219,7 @@ RUNS = {
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find all processes")
 @pytest.mark.parametrize(("processes", "settings"), RUNS.values(), ids=RUNS)
-def test_60_kills(processes: int, settings: tuple[object, ...]) -> None:
+def test_killed_runs_resume_bit_exact(processes: int, settings: tuple[object, ...]) -> None:
     """Fifteen kills for each kind of run, at any moment of it, also before it has a checkpoint or a folder."""
     noise_photos(count=60)
     words = [str(word) for word in settings]

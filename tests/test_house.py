@@ -25,7 +25,7 @@ PACKAGES = [info.name for info in FOUND if info.ispkg]
     [["lint-imports"], ["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
     ids=["floors", "lint", "format", "types"],
 )
-def test_tools_are_content(command: list[str]) -> None:
+def test_linters_and_type_checker_pass(command: list[str]) -> None:
     done = subprocess.run(
         [str(SCRIPTS / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -46,13 +46,13 @@ def test_public_names_are_documented_and_listed(name: str) -> None:
     "name",
     ["cnnkit.ops", "cnnkit.nets", "cnnkit.data", "cnnkit.train", "cnnkit.anatomy", "cnnkit.deploy", "cnnkit.report"],
 )
-def test_a_room_offers_what_it_lists(name: str) -> None:
+def test_rooms_export_what_they_list(name: str) -> None:
     room = importlib.import_module(name)
     assert len(set(room.__all__)) == len(room.__all__)
     assert set(room.__all__) <= set(dir(room))
 
 
-def test_importing_cnnkit_is_light() -> None:
+def test_import_of_cnnkit_does_not_import_torch() -> None:
     code = (
         "import sys, cnnkit, cnnkit.train.config\n"
         "assert 'torch' not in sys.modules\n"
@@ -68,17 +68,17 @@ def test_python_files_are_short(folder: str, most: int) -> None:
     assert {str(path): length for path, length in lengths.items() if length > most} == {}
 
 
-def test_test_modules_import_only_helpers_of_tests() -> None:
+def test_modules_of_tests_do_not_import_each_other() -> None:
     imported = re.compile(r"^\s*(?:from|import) +(test_|conftest|tests\b)", re.M)  # in code for child processes too
     assert [path.name for path in TESTS.rglob("*.py") if imported.search(path.read_text())] == []
 
 
-def test_test_modules_have_unique_names() -> None:
+def test_names_of_test_modules_are_unique() -> None:
     names = Counter(path.name for path in TESTS.rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_test_folders_mirror_the_rooms() -> None:
+def test_folders_of_tests_mirror_the_rooms() -> None:
     rooms = {name.removeprefix("cnnkit.").replace(".", "/") for name in PACKAGES}
     folders = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")} - {"."}
     assert folders - rooms == set(), "tests of no room"

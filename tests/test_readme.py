@@ -25,7 +25,7 @@ def python(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", PAGES[name], re.S)
 
 
-def test_commands_run_in_order(tmp_path: Path) -> None:
+def test_readme_commands_run_in_order(tmp_path: Path) -> None:
     """One session, in a folder with the example files; what both pages show runs once, long trainings for one epoch."""
     assert len(COMMANDS) >= 30
     (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -48,7 +48,7 @@ def test_commands_run_in_order(tmp_path: Path) -> None:
         assert done.stdout.strip(), command
 
 
-def test_make_demo_does_what_the_readme_says(tmp_path: Path) -> None:
+def test_make_demo_prints_what_the_readme_says(tmp_path: Path) -> None:
     """The recipe itself, with this environment in the place of a new one."""
     here = [f"BIN={Path(sys.executable).parent}", f"RUNS={tmp_path}/runs", "INSTALLED="]
     command = ["make", "--no-print-directory", "demo", *here]
@@ -64,11 +64,11 @@ def test_make_test_installs_and_runs_the_tests() -> None:
     assert re.search(r"-m pytest", planned)
 
 
-def test_every_command_is_split_by_a_shell() -> None:
+def test_readme_commands_are_valid_shell() -> None:
     assert all(shlex.split(command) for command in COMMANDS)
 
 
-def test_the_programs_of_the_python_guide_run_in_order(tmp_path: Path) -> None:
+def test_python_guide_programs_run_in_order(tmp_path: Path) -> None:
     """Each as a program of its own, in a folder with photographs."""
     shape_photos(tmp_path / "photos", 24)
     programs = python("docs/guides/python.md")
@@ -87,7 +87,7 @@ def test_the_programs_of_the_python_guide_run_in_order(tmp_path: Path) -> None:
         ("docs/quickstart.md", 2, ["conv1", "conv2", "dense"]),
     ],
 )
-def test_python_examples_give_what_they_show(page: str, num_shown: int, stages: list[str]) -> None:
+def test_python_examples_match_their_comments(page: str, num_shown: int, stages: list[str]) -> None:
     Path("examples").symlink_to(ROOT / "examples")
     [program] = python(page)
     names: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""The drawing: valid SVG, everything inside, nothing over anything else, sizes that tell the truth."""
+"""The diagram of a network: valid SVG, everything inside it, no overlaps, true proportions."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -110,7 +110,7 @@ def checked(svg: str) -> Picture:
 
 
 @every
-def test_every_network_is_drawn_whole_and_legibly(name: str) -> None:
+def test_diagram_of_every_network_is_complete_and_legible(name: str) -> None:
     with torch.device("meta"):
         net = create(name)
     parts = trace(net, ZOO[name].input)
@@ -129,7 +129,7 @@ def test_every_network_is_drawn_whole_and_legibly(name: str) -> None:
         assert abs(wider) < 0.2 if small[0] == large[0] else (wider > 0) == (small[0] < large[0])
 
 
-def test_lenets_picture_says_all() -> None:
+def test_diagram_of_lenet_has_all_facts() -> None:
     parts = trace(create("lenet"), (1, 28, 28))
     svg = draw(parts, "LeNet")
     picture = checked(svg)
@@ -150,7 +150,7 @@ def test_lenets_picture_says_all() -> None:
     assert [box.left for box in picture.boxes] == sorted(box.left for box in picture.boxes)
 
 
-def test_names_are_escaped_and_as_long_as_they_like() -> None:
+def test_diagram_escapes_names_of_any_length() -> None:
     stages = {
         "<b>&amp;\"'": nn.Conv2d(3, 8, 3),
         "MMMMMMMMMMMMMMMMMMMMMMMMMMMMMM": nn.MaxPool2d(2),
@@ -169,7 +169,7 @@ def test_names_are_escaped_and_as_long_as_they_like() -> None:
         assert slant == pytest.approx(0.28 * (columns / rows) ** 0.5, abs=0.01)
 
 
-def test_a_field_that_is_not_known_is_a_dash() -> None:
+def test_unknown_receptive_field_is_a_dash() -> None:
     net = nn.Sequential(OrderedDict(up=nn.Upsample(scale_factor=2), head=nn.Flatten()))
     svg = draw(trace(net, (1, 4, 4)), "up")
     words = [text.what for text in checked(svg).texts]
@@ -177,13 +177,13 @@ def test_a_field_that_is_not_known_is_a_dash() -> None:
     assert "up: 1 x 8 x 8, 0 parameters, 0 MACs, field ?" in svg
 
 
-def test_features_without_a_head_end_in_no_classes() -> None:
+def test_diagram_of_features_has_no_classes() -> None:
     picture = checked(draw(trace(create("lenet")[:2], (1, 28, 28)), "features"))
     assert len(picture.arrows) == 2
     assert not any("classes" in text.what for text in picture.texts)
 
 
-def test_the_verb_writes_the_file(cli: Cli) -> None:
+def test_draw_command_writes_the_file(cli: Cli) -> None:
     result = cli("draw", "lenet")
     assert (result.code, result.out) == (0, "lenet.svg: 4 stages, input 1 x 28 x 28\n")
     assert checked(Path("lenet.svg").read_text()).texts[0].what == "lenet"
@@ -195,6 +195,6 @@ def test_the_verb_writes_the_file(cli: Cli) -> None:
     one_line(cli("draw", "lenet", "--output", "no/x.svg"), 1, "no/x.svg")
 
 
-def test_the_diagram_is_svg_and_says_so(cli: Cli) -> None:
+def test_diagram_is_valid_svg(cli: Cli) -> None:
     one_line(cli("draw", "lenet", "--output", "lenet.png"), 2, "lenet.png: the diagram is SVG")
     assert not Path("lenet.png").exists()

@@ -123,14 +123,14 @@ def check_fields(net: nn.Module, parts: Anatomy) -> int:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_receptive_fields_by_brute_force(name: str) -> None:
+def test_receptive_fields_match_brute_force(name: str) -> None:
     make, size = NETS[name]
     net = make()
     assert check_fields(net, trace(net, size)) >= 2
 
 
 @every
-def test_receptive_fields_of_the_zoo_by_brute_force(name: str) -> None:
+def test_receptive_fields_of_zoo_match_brute_force(name: str) -> None:
     """On a strip as high as the net's own input and as narrow as it takes."""
     size = *ZOO[name].input[:2], ZOO[name].smallest
     with torch.device("meta"):
@@ -145,7 +145,7 @@ def test_receptive_fields_of_the_zoo_by_brute_force(name: str) -> None:
         ("resnet18.tv", 480, 435), ("resnet50.tv", 480, 427), ("densenet", 600, 519),
     ],
 )  # fmt: skip
-def test_whole_receptive_fields_by_brute_force(name: str, height: int, field: int) -> None:
+def test_whole_receptive_fields_match_brute_force(name: str, height: int, field: int) -> None:
     """On a strip so high that the largest field, a known number, fits in."""
     size = ZOO[name].input[0], height, ZOO[name].smallest
     with torch.device("meta"):
@@ -157,7 +157,7 @@ def test_whole_receptive_fields_by_brute_force(name: str, height: int, field: in
     assert check_fields(net, parts) >= 4
 
 
-def test_a_gate_over_channels_sees_the_whole_image_and_keeps_the_map() -> None:
+def test_channel_gate_sees_the_whole_image_and_keeps_the_map() -> None:
     class Gate(nn.Module):
         def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
             super().__init__()
@@ -229,7 +229,7 @@ def behind_a_window(operator: nn.Module | Callable[..., object]) -> nn.Sequentia
 
 
 @pytest.mark.parametrize("at", range(len(KEEP)))
-def test_what_keeps_the_pixels_in_place_keeps_the_field(at: int) -> None:
+def test_pixelwise_operators_keep_the_receptive_field(at: int) -> None:
     net = behind_a_window(KEEP[at])
     assert trace(net, (4, 8, 8)).receptive == Receptive((3, 3), (1, 1), (-1, -1))
     x = torch.rand(1, 4, 8, 8, generator=torch.manual_seed(0), requires_grad=True)
@@ -241,12 +241,12 @@ def test_what_keeps_the_pixels_in_place_keeps_the_field(at: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(len(MIX)))
-def test_what_mixes_the_pixels_sees_everything(at: int) -> None:
+def test_mixing_operators_see_the_whole_image(at: int) -> None:
     assert trace(behind_a_window(MIX[at]), (4, 8, 8)).receptive == EVERYTHING
 
 
 @pytest.mark.parametrize("at", range(len(MOVE)))
-def test_what_moves_the_pixels_has_no_known_field_but_a_cost(at: int) -> None:
+def test_moving_operators_have_a_cost_but_no_receptive_field(at: int) -> None:
     """Up to a layer that sees everything."""
     net = nn.Sequential(behind_a_window(MOVE[at]), nn.Flatten(), nn.LazyLinear(2))
     net(torch.rand(1, 4, 8, 8))

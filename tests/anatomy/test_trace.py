@@ -24,20 +24,20 @@ def traced(name: str) -> Anatomy:
 
 
 @every
-def test_counts_are_the_zoos_and_all_fields_are_known(name: str) -> None:
+def test_zoo_counts_match_and_all_receptive_fields_are_known(name: str) -> None:
     assert (traced(name).macs, traced(name).params) == (ZOO[name].macs, ZOO[name].params)
     assert all(part.receptive for _, part in traced(name).rows())
 
 
 @every
-def test_a_part_is_the_sum_of_its_parts(name: str) -> None:
+def test_part_costs_are_the_sum_of_their_parts(name: str) -> None:
     for _, part in traced(name).rows():
         for count in ("params", "statistics", "macs", "training_bytes"):
             assert not part.parts or getattr(part, count) == sum(getattr(inner, count) for inner in part.parts)
         assert part.inference_bytes >= max((inner.inference_bytes for inner in part.parts), default=part.output_bytes)
 
 
-def test_lenet_literals() -> None:
+def test_lenet_counts_match_literals() -> None:
     parts = traced("lenet")
     assert [stage.receptive for stage in parts.stages] == [
         Receptive((6, 6), (2, 2), (0, 0)),
@@ -52,7 +52,7 @@ def test_lenet_literals() -> None:
     assert [layer.output_bytes for layer in parts.layers[:3]] == [6 * 24 * 24 * 4, 6 * 24 * 24 * 4, 6 * 12 * 12 * 4]
 
 
-def test_lenets_memory_by_hand() -> None:
+def test_lenet_memory_matches_hand_calculation() -> None:
     """A convolution and a dense layer keep their input, a sigmoid its output, pooling 8 bytes for each maximum."""
     kept = {
         "conv1.0": 28 * 28 * 4, "conv1.1": 6 * 24 * 24 * 4, "conv1.2": 6 * 12 * 12 * 8,
@@ -83,21 +83,21 @@ def kept_for_real(net: nn.Module, count: int, size: tuple[int, int, int]) -> int
 
 
 @pytest.mark.parametrize("name", ["lenet_bn", "alexnet", "nin", "googlenet", "resnet18", "resnet18_preact", "densenet"])
-def test_training_keeps_what_autograd_really_keeps(name: str) -> None:
+def test_training_memory_matches_autograd(name: str) -> None:
     channels, size = ZOO[name].input[0], max(32, ZOO[name].smallest)
     net = create(name, image_size=size)
     fewer, more = (kept_for_real(net, count, (channels, size, size)) for count in (2, 3))
     assert trace(net, (channels, size, size)).training_bytes == more - fewer > 0
 
 
-def test_training_keeps_no_statistics_and_nothing_for_frozen_layers() -> None:
+def test_training_memory_excludes_statistics_and_frozen_layers() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU())
     assert [part.training_bytes for part in trace(net, (1, 4, 4)).parts] == [16 * 4, 2 * 16 * 4, 2 * 16 * 4]
     assert trace(net.requires_grad_(False), (1, 4, 4)).training_bytes == 0
     assert trace(net.double(), (1, 4, 4)).inference_bytes == 2 * 2 * 16 * 4
 
 
-def test_inference_remembers_what_branches_still_need() -> None:
+def test_inference_memory_includes_inputs_of_pending_branches() -> None:
     """In units of the map: the shortcut's input, a layer's input and its output."""
 
     class Shortcut(nn.Module):
@@ -130,7 +130,7 @@ def test_inference_remembers_what_branches_still_need() -> None:
     assert units(Shortcut(convolution(), nn.ReLU(inplace=True)), nn.Flatten()) == [2, 2, 1, 3]
 
 
-def test_the_tree() -> None:
+def test_trace_returns_the_tree_of_parts() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -156,7 +156,7 @@ def test_the_tree() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet", "lenet_bn"])
-def test_the_net_is_left_as_it_was(name: str) -> None:
+def test_trace_leaves_the_network_unchanged(name: str) -> None:
     net = create(name)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     trace(net, ZOO[name].input)
@@ -164,14 +164,14 @@ def test_the_net_is_left_as_it_was(name: str) -> None:
     assert all(value.equal(before[key]) and value.device.type == "cpu" for key, value in net.state_dict().items())
 
 
-def test_from_scratch_costs_what_torchs_layer_costs() -> None:
+def test_from_scratch_layer_costs_what_torchs_layer_costs() -> None:
     from_scratch, torchs = FROM_SCRATCH(2, 3, (3, 1), stride=2, padding=1), nn.Conv2d(2, 3, (3, 1), 2, 1)
     assert trace(from_scratch, (2, 9, 8)).macs == trace(torchs, (2, 9, 8)).macs > 0
     torchs.requires_grad_(False)
     assert trace(torchs, (2, 9, 8)).params == trace(from_scratch, (2, 9, 8)).params == 21
 
 
-def test_a_part_is_what_it_returns() -> None:
+def test_part_output_is_what_it_returns() -> None:
     def aside(x: Tensor, keep: nn.Module, drop: nn.Module) -> Tensor:
         kept: Tensor = keep(x)
         drop(kept)
@@ -186,7 +186,7 @@ def test_a_part_is_what_it_returns() -> None:
     assert trace(named, (1, 8, 8)).output == (2, 6, 6)
 
 
-def test_a_layer_whose_weights_are_made_of_others_is_one_layer() -> None:
+def test_parametrized_layer_is_one_part() -> None:
     net = nn.Sequential(Shuffle(), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)), Shuffle())
     parts = trace(net, (2, 8, 8))
     assert parts.receptive == Receptive((3, 3), (1, 1), (0, 0))
@@ -194,7 +194,7 @@ def test_a_layer_whose_weights_are_made_of_others_is_one_layer() -> None:
     assert [(part.kind, part.params) for part in parts.parts][1] == ("ParametrizedConv2d", 2 * 2 * 9 + 2 + 2)
 
 
-def test_a_huge_net_costs_no_memory() -> None:
+def test_trace_of_huge_network_allocates_no_memory() -> None:
     with torch.device("meta"):
         net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 200_000))
     assert trace(net, (3, 224, 224)).macs == 3 * 224 * 224 * 200_000
@@ -219,7 +219,7 @@ class Undecided(nn.Module):
         (lambda: ops.BatchNormalization(), (1, 4, 4), "uninitialized parameter"),
     ],
 )
-def test_errors(make: Callable[[], nn.Module], size: tuple[int, int, int], message: str) -> None:
+def test_unsupported_networks_raise(make: Callable[[], nn.Module], size: tuple[int, int, int], message: str) -> None:
     with pytest.raises(UsageError, match=message) as raised:
         trace(nn.Sequential(nn.Identity(), nn.Sequential(make(), nn.ReLU())), size)
     assert "\n" not in str(raised.value)
@@ -237,7 +237,7 @@ class Sequence(nn.Module):
         return self.recurrent(self.attention(x.flatten(1, 2)))[0]
 
 
-def test_attention_and_recurrent_layers_are_followed() -> None:
+def test_attention_and_recurrent_layers_are_traced() -> None:
     net = Sequence()
     parts = trace(net, (3, 4, 8))
     assert [part.kind for part in parts.parts] == ["TransformerEncoderLayer", "LSTM"]
@@ -253,6 +253,6 @@ def test_attention_and_recurrent_layers_are_followed() -> None:
         (nn.ReLU(), 28, "input_size must be .* not 28"),
     ],
 )
-def test_other_things_than_nets_and_sizes(net: Any, size: Any, message: str) -> None:
+def test_wrong_arguments_raise(net: Any, size: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         trace(net, size)

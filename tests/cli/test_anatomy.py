@@ -19,7 +19,7 @@ def lines_of(cli: Cli, *arguments: object) -> list[str]:
     return [" ".join(line.split()) for line in result.out.splitlines()]
 
 
-def test_the_table(cli: Cli) -> None:
+def test_table_shows_each_layer(cli: Cli) -> None:
     lines = lines_of(cli, "lenet")
     assert lines[0] == "lenet, input 1 x 28 x 28"
     assert "0 Conv2d 6 x 24 x 24 156 0.4 86,400 30.7 5 x 5 1 0 3.06 16.56" in lines
@@ -33,7 +33,7 @@ def test_the_table(cli: Cli) -> None:
     assert "and 452 moving statistics: 45,330 as Keras counts" in lines_of(cli, "lenet_bn")
 
 
-def test_starts_and_larger_units(cli: Cli) -> None:
+def test_table_shows_starts_and_larger_units(cli: Cli) -> None:
     lines = lines_of(cli, "resnet18.tv", "--depth", 1)
     assert "stem 64 x 56 x 56 9,536 0.1 118,013,952 6.5 11 x 11 4 -5 8.23 6.12" in lines
     assert "conv5 512 x 7 x 7 8,393,728 71.8 411,041,792 22.7 435 x 435 32 -217 0.86 0.38" in lines
@@ -55,13 +55,13 @@ STEM = ["stem", "0 SameConv2d", "1 BatchNorm2d", "2 ReLU", "3 SameMaxPool2d", "c
         (["--depth", 0], ["total"]),
     ],
 )
-def test_depths(cli: Cli, depth: list[object], first: list[str]) -> None:
+def test_depth_limits_the_rows(cli: Cli, depth: list[object], first: list[str]) -> None:
     lines = lines_of(cli, "resnet18", "--markdown", *depth)
     names = [line.split(" | ")[0].removeprefix("| ").replace("&nbsp;", "") for line in lines if line.startswith("|")]
     assert names[2 : 2 + len(first)] == first
 
 
-def test_a_csv_row_for_each_part(cli: Cli) -> None:
+def test_csv_has_a_row_for_each_part(cli: Cli) -> None:
     rows = [*csv.DictReader(io.StringIO(cli("anatomy", "lenet", "--csv").out))]
     assert [row["name"] for row in rows if int(row["level"]) < 2] == ["", "conv1", "conv2", "dense", "head"]
     assert len(rows) == 1 + 4 + 11
@@ -83,7 +83,7 @@ def test_markdown_is_a_table(cli: Cli) -> None:
     assert table[3] == "| conv2 | 16 x 4 x 4 | 2,416 | 5.4 | 153,600 | 54.5 | 16 x 16 | 4 | 0 | 9.38 | 8.00 |"
 
 
-def test_json_holds_the_tree(cli: Cli) -> None:
+def test_json_contains_the_tree(cli: Cli) -> None:
     report = json.loads(cli("anatomy", "resnet18.tv", "--json", "--depth", 2).out)
     assert (report["net"], report["input"]) == ("resnet18.tv", [3, 224, 224])
     assert report["published"] == {
@@ -100,7 +100,7 @@ def test_json_holds_the_tree(cli: Cli) -> None:
     assert json.loads(cli("anatomy", "lenet_bn", "--json").out)["published"] is None
 
 
-def test_a_field_that_is_not_known(cli: Cli) -> None:
+def test_unknown_receptive_field_is_shown(cli: Cli) -> None:
     """Five by five pixels of the map, uneven cells of seven."""
     arguments = "vgg11.tv", "--input", "3x160x160", "--depth", 1
     [line] = [line for line in lines_of(cli, *arguments) if line.startswith("pool")]
@@ -115,11 +115,11 @@ def test_a_field_that_is_not_known(cli: Cli) -> None:
     assert stage["receptive"] is None
 
 
-def test_a_short_name_stands_for_the_zoos(cli: Cli) -> None:
+def test_short_name_selects_the_zoo_network(cli: Cli) -> None:
     assert lines_of(cli, "resnet50", "--depth", 0)[0] == "resnet50.tv, input 3 x 224 x 224"
 
 
-def test_a_bundle_keeps_its_input_and_classes(cli: Cli) -> None:
+def test_anatomy_of_bundle_uses_its_input_and_classes(cli: Cli) -> None:
     card = Bundle(
         net="lenet", arguments={}, in_channels=3, image_size=(32, 40), classes=("a", "b"), mean=(0, 0, 0),
         std=(1, 1, 1), data="", data_dir=None, split_sha256="", metrics={}, versions={},
@@ -130,7 +130,7 @@ def test_a_bundle_keeps_its_input_and_classes(cli: Cli) -> None:
         one_line(cli("anatomy", "own", *option), 2, "own has its own input and classes")
 
 
-def test_no_number_is_cut_and_no_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_truncates_no_number_or_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from cnnkit.cli import console
 
     monkeypatch.setattr(console.page, "width", 30)
@@ -140,7 +140,7 @@ def test_no_number_is_cut_and_no_name(cli: Cli, monkeypatch: pytest.MonkeyPatch)
         assert words in out
 
 
-def test_usage_errors(cli: Cli) -> None:
+def test_wrong_usage_is_refused(cli: Cli) -> None:
     one_line(cli("anatomy", "lenet", "--json", "--csv"), 2, "--json, --csv and --markdown", "choose one")
     one_line(cli("anatomy", "lenet", "--csv", "--markdown"), 2, "choose one")
     one_line(cli("anatomy", "lenet", "--depth", "-1"), 2, "--depth", "-1")

@@ -1,4 +1,4 @@
-"""`cnnkit bench`: what it measures hangs together."""
+"""`cnnkit bench`: its measurements are consistent."""
 
 import json
 
@@ -14,7 +14,7 @@ from cnnkit.train.autotune.profile import KINDS, REST, measure_steps, peak, prof
 from helpers.cli import Cli, one_line
 
 
-def test_the_work_of_a_step_is_thrice_the_forward_pass() -> None:
+def test_step_work_is_three_forward_passes() -> None:
     """LeNet's multiply-accumulates by chapter 5.5: its convolutions on 24 x 24 and 8 x 8 pixels, its dense layers."""
     macs = 24 * 24 * 6 * 25 + 8 * 8 * 16 * 6 * 25 + 256 * 120 + 120 * 84 + 84 * 10
     net = create("lenet").train()
@@ -22,14 +22,14 @@ def test_the_work_of_a_step_is_thrice_the_forward_pass() -> None:
     assert net.training
 
 
-def test_speed_is_images_and_operations_of_the_same_seconds() -> None:
+def test_speed_counts_images_and_operations_over_the_same_time() -> None:
     net = create("lenet_bn")
     speed = measure_steps(net, (1, 28, 28), 16, TrainConfig(), Plan())
     assert speed.operations_per_second == pytest.approx(speed.images_per_second * operations(net, (1, 28, 28)))
     assert 0 < speed.operations_per_second < peak(Plan(), torch.device("cpu"))
 
 
-def test_a_profile_names_where_a_step_goes() -> None:
+def test_profile_names_the_parts_of_a_step() -> None:
     torch.manual_seed(0)
     net = create("resnet18", image_size=28, width=8)
     step = profile_steps(net, (1, 28, 28), 16, TrainConfig(), Plan())
@@ -57,7 +57,7 @@ def test_bench_prints_the_plan_and_the_speed(cli: Cli) -> None:
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_bench_of_lanes(cli: Cli) -> None:
+def test_bench_measures_lanes(cli: Cli) -> None:
     done = cli("bench", "lenet", "--batch-size", 8, "--engine", "lanes", "--profile")
     assert "plan: fp32, in lanes, 1 thread" in done.out
     [share] = [line.split()[-1] for line in done.out.splitlines() if line.startswith("steps in lanes, as a whole")]
@@ -65,7 +65,7 @@ def test_bench_of_lanes(cli: Cli) -> None:
     assert "convolutions" not in done.out
 
 
-def test_bench_answers_in_json(cli: Cli) -> None:
+def test_bench_prints_json(cli: Cli) -> None:
     facts = json.loads(cli("bench", "lenet", "--image-size", 32, "--batch-size", 4, "--json").out)
     assert facts["image"] == [1, 32, 32]
     assert facts["images_per_second"] > 0
@@ -78,7 +78,7 @@ def test_bench_answers_in_json(cli: Cli) -> None:
     assert set(predicted[0]["seconds"]) == {"torch", "onnxruntime"}
 
 
-def test_what_bench_does_not_take_is_told(cli: Cli) -> None:
+def test_bench_refuses_unsupported_options(cli: Cli) -> None:
     one_line(cli("bench"), 2, "which network?")
     one_line(cli("bench", "lenett"), 2, "lenet")
     one_line(cli("bench", "lenet", "--batch-size", "auto"), 2, "batch_size auto", "give a number")

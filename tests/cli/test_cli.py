@@ -1,4 +1,4 @@
-"""The command line as its users meet it: every verb, every documented error, without torch where it can be."""
+"""The command line: every command, every documented error, and no import of torch where it is not needed."""
 
 import json
 import subprocess
@@ -55,7 +55,7 @@ def test_help_shows_every_verb_and_the_exit_codes(cli: Cli) -> None:
         assert word in out
 
 
-def test_the_fields_docs_are_the_help(cli: Cli) -> None:
+def test_field_docs_are_the_help_texts(cli: Cli) -> None:
     out = " ".join(cli("train", "--help").out.replace("│", " ").split())
     for words in (
         "Images per step, over all processes",
@@ -67,7 +67,7 @@ def test_the_fields_docs_are_the_help(cli: Cli) -> None:
         assert words in out
 
 
-def test_a_run_folder_has_what_is_promised(run: Path) -> None:
+def test_run_folder_has_the_documented_files(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == {
         "config.toml", "environment.json", "split.json", "metrics.jsonl", "log.txt", "last.ckpt", "last.1.ckpt", "best",
         "plan.json", ".lock",
@@ -84,7 +84,7 @@ def test_a_run_folder_has_what_is_promised(run: Path) -> None:
     assert "epoch 2/2" in (run / "log.txt").read_text()
 
 
-def test_a_run_repeats_to_the_bit_from_its_config_and_never_overwrites(run: Path, cli: Cli) -> None:
+def test_run_from_saved_config_is_bit_exact_and_never_overwrites(run: Path, cli: Cli) -> None:
     assert cli("train", "-c", run / "config.toml").code == 0
     again = run.with_name("lenet-digits-2")
     for name in ("split.json", "best/model.safetensors"):
@@ -94,7 +94,7 @@ def test_a_run_repeats_to_the_bit_from_its_config_and_never_overwrites(run: Path
     assert (other / "best/model.safetensors").read_bytes() != (run / "best/model.safetensors").read_bytes()
 
 
-def test_flags_override_the_file_and_the_file_its_recipe(cli: Cli) -> None:
+def test_flags_override_file_and_file_overrides_recipe(cli: Cli) -> None:
     Path("my.toml").write_text('net = "lenet_bn"\nrecipe = "chapter"\nepochs = 9\nlr = 0.5\n')
     assert cli("train", "-c", "my.toml", "--epochs", 1, "--model-kwargs.norm", "from_scratch").code == 0
     config = tomllib.loads(Path("runs/lenet_bn-digits-1/config.toml").read_text())
@@ -106,12 +106,12 @@ def test_flags_override_the_file_and_the_file_its_recipe(cli: Cli) -> None:
     assert config["model_kwargs"] == {"norm": "from_scratch", "decay": 0.7}
 
 
-def test_one_image_left_over_is_no_batch_of_its_own(cli: Cli) -> None:
+def test_single_left_over_image_joins_a_batch(cli: Cli) -> None:
     for batch_size in (647, 1294):  # of 1,295 images
         assert cli("train", "lenet_bn", "--epochs", 1, "--batch-size", batch_size).code == 0
 
 
-def test_pixels_reach_the_bundle(cli: Cli) -> None:
+def test_pixel_settings_reach_the_bundle(cli: Cli) -> None:
     def statistics(*flags: str) -> tuple[float, float]:
         assert cli("train", "lenet", *QUICK, *flags, "--output", "-".join(["o", *flags])).code == 0
         config = json.loads(Path("-".join(["o", *flags]), "lenet-digits-1/best/config.json").read_text())
@@ -124,7 +124,7 @@ def test_pixels_reach_the_bundle(cli: Cli) -> None:
     assert 0.3 < std < 0.5
 
 
-def test_evaluate_reports_the_whole_test_set(run: Path, cli: Cli) -> None:
+def test_evaluate_covers_the_whole_test_set(run: Path, cli: Cli) -> None:
     report = json.loads(cli("evaluate", run, "--json").out)
     confusion = torch.tensor(report["confusion"])
     assert report["images"] == confusion.sum() == 360
@@ -147,7 +147,7 @@ def test_predict_names_classes_best_first(run: Path, cli: Cli) -> None:
     assert lines[0].count("%") == 3
 
 
-def test_predict_reports_a_bad_picture_and_answers_the_others(run: Path, cli: Cli) -> None:
+def test_predict_reports_corrupt_image_and_continues(run: Path, cli: Cli) -> None:
     Path("bad.png").write_text("no picture")
     result = cli("predict", run, DIGITS[0], "bad.png", DIGITS[1], "--json")
     assert result.code == 3
@@ -159,7 +159,7 @@ def test_predict_reports_a_bad_picture_and_answers_the_others(run: Path, cli: Cl
     assert "1 of 3 images" in result.err
 
 
-def test_nets_and_anatomy(cli: Cli) -> None:
+def test_nets_and_anatomy_print_tables(cli: Cli) -> None:
     rows = {row["net"]: row for row in json.loads(cli("nets", "--json").out)}
     assert rows["lenet"]["parameters"] == 44_426
     assert rows["lenet"]["section"] == "5.5"
@@ -190,7 +190,7 @@ def test_filter_writes_the_feature_map(cli: Cli, kernel: str) -> None:
 
 
 @pytest.mark.parametrize("columns", [30, 80, 200])
-def test_no_number_is_cut_on_a_narrow_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrow_terminal_truncates_no_number(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     out, _ = start("anatomy", "lenet").communicate(timeout=60)
     for number in ("281,640", "44,426", "153,600", "24 x 24"):
@@ -294,7 +294,7 @@ def test_bad_input_is_one_clear_line(cli: Cli, arguments: list[str], code: int, 
     assert not Path("runs").exists(), "a refused run leaves no folder behind"
 
 
-def test_a_damaged_run_is_one_clear_line(run: Path, cli: Cli) -> None:
+def test_corrupt_run_is_one_clear_line(run: Path, cli: Cli) -> None:
     model = run / "best/model.safetensors"
     model.write_bytes(model.read_bytes()[:-1])
     one_line(cli("evaluate", run), 1, "model.safetensors: corrupt")
@@ -309,25 +309,25 @@ def test_a_damaged_run_is_one_clear_line(run: Path, cli: Cli) -> None:
     )
 
 
-def test_a_lost_number_is_one_clear_line(cli: Cli) -> None:
+def test_nan_loss_is_one_clear_line(cli: Cli) -> None:
     result = cli("train", "lenet", "--optimizer", "sgd", "--lr", "1e38", "--schedule", "constant")
     one_line(result, 1, "try an lr below 1e+38", "last.ckpt")
 
 
-def test_another_data_set_must_have_the_same_classes(run: Path, cli: Cli) -> None:
+def test_evaluate_requires_the_same_classes(run: Path, cli: Cli) -> None:
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is not here")
     one_line(cli("evaluate", run, "--data", "fashion-mnist"), 3, "Ankle boot")
 
 
-def test_resuming_a_finished_run_repeats_nothing(run: Path, cli: Cli) -> None:
+def test_resume_of_finished_run_repeats_nothing(run: Path, cli: Cli) -> None:
     before = (run / "metrics.jsonl").read_text()
     assert cli("train", "--resume", run).code == 0
     assert (run / "metrics.jsonl").read_text() == before
 
 
 @pytest.mark.parametrize("arguments", [["anatomy", "lenet"], ["nets", "--json"], ["train", "lenet", "--epochs", "12"]])
-def test_a_reader_that_leaves_early_changes_nothing(arguments: list[str]) -> None:
+def test_closed_pipe_changes_nothing(arguments: list[str]) -> None:
     with start(*arguments) as process:
         assert process.stdout
         assert process.stderr
@@ -339,7 +339,7 @@ def test_a_reader_that_leaves_early_changes_nothing(arguments: list[str]) -> Non
         assert "done" in Path("runs/lenet-digits-1/log.txt").read_text()
 
 
-def test_a_full_disk_under_the_output_is_one_clear_line() -> None:
+def test_full_disk_at_output_is_one_clear_line() -> None:
     for verb in (["nets"], ["nets", "--json"]):
         command = [sys.executable, "-m", "cnnkit", *verb]
         with Path("/dev/full").open("w") as full:
@@ -347,7 +347,7 @@ def test_a_full_disk_under_the_output_is_one_clear_line() -> None:
         one_line(Result(done.returncode, "", done.stderr), 1, "No space left")
 
 
-def test_no_colour_in_a_pipe_and_a_bar_on_a_terminal() -> None:
+def test_output_has_no_colour_in_pipe_and_a_bar_in_terminal() -> None:
     import os
     import pty
 

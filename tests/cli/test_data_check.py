@@ -9,7 +9,7 @@ from helpers.check import folders, noise, save, spoil
 from helpers.cli import Cli, one_line
 
 
-def test_the_command_reports_and_leaves_with_3(cli: Cli) -> None:
+def test_check_reports_findings_and_exits_with_3(cli: Cli) -> None:
     root = folders()
     for number in range(47):
         (root / f"train/cat/bad {number:02}[red].png").write_text("x")
@@ -21,7 +21,7 @@ def test_the_command_reports_and_leaves_with_3(cli: Cli) -> None:
     assert result.out.startswith("data: 59 files, 12 pictures that can be read")
 
 
-def test_a_sound_folder_ends_with_its_verdict(cli: Cli) -> None:
+def test_check_of_valid_folder_ends_with_verdict(cli: Cli) -> None:
     root = folders()
     assert cli("data", "check", root).out.splitlines()[-1] == "data: fit for training"
     save(root / "train/cat/copy.png", Image.open(root / "train/cat/0.png"))
@@ -31,7 +31,7 @@ def test_a_sound_folder_ends_with_its_verdict(cli: Cli) -> None:
     assert "train/cat/0.png  train/cat/copy.png  (same" in result.out
 
 
-def test_json_has_everything(cli: Cli) -> None:
+def test_json_has_all_findings(cli: Cli) -> None:
     root = folders()
     spoil(root)
     name = os.fsdecode(b"\xff\n.png")
@@ -47,14 +47,14 @@ def test_json_has_everything(cli: Cli) -> None:
     assert cli("data", "check", root).code == 3  # and its text can be printed
 
 
-def test_wrong_use(cli: Cli) -> None:
+def test_wrong_usage_of_check_is_refused(cli: Cli) -> None:
     one_line(cli("data", "check", "nowhere"), 3, "nowhere: no such folder")
     root = folders()
     one_line(cli("data", "check", root, "--quarantine", root / "bad"), 2, "lie in each other", ".quarantine")
     one_line(cli("data", "check", root, "--workers", 0), 2, "workers")
 
 
-def test_many_classes_are_shown_by_the_largest_and_the_smallest(cli: Cli) -> None:
+def test_check_shows_largest_and_smallest_of_many_classes(cli: Cli) -> None:
     for label in range(30):
         for number in range(3 + label // 10):
             save(f"data/class {label:02}/{number}.png", noise(4, 4))

@@ -19,7 +19,7 @@ def tile(sheet: Tensor, size: int, top: int, left: int) -> Tensor:
     return sheet[:, top + 1 : top + 1 + side, left + 1 : left + 1 + side][:, :: side // size, :: side // size]
 
 
-def test_show_writes_a_picture_of_each_class_and_its_changes(cli: Cli) -> None:
+def test_show_writes_an_image_of_each_class_and_its_augmentations(cli: Cli) -> None:
     result = cli("data", "show", "digits", "--augment", "flip", "crop:1", "--count", 6, "--seed", 3)
     assert result.code == 0, result
     assert result.out == ("digits-show.png: 10 of 10 classes, 8 x 8, each a picture and 6 changes by flip, crop:1\n")
@@ -42,7 +42,7 @@ def test_show_writes_a_picture_of_each_class_and_its_changes(cli: Cli) -> None:
     assert moved > 40
 
 
-def test_show_without_augmentation_is_the_training_set(cli: Cli) -> None:
+def test_show_without_augmentation_shows_training_images(cli: Cli) -> None:
     assert cli("data", "show", "digits", "--count", 2, "--output", "two.png").out.startswith(
         "two.png: 10 of 10 classes"
     )
@@ -64,7 +64,7 @@ def test_show_is_the_same_for_the_same_seed(cli: Cli) -> None:
     assert one != bytes_of("--augment", "flip,jitter:0.5,trivial", "--seed", 1)
 
 
-def test_show_of_a_folder_of_photographs(cli: Cli, tmp_path: Path) -> None:
+def test_show_reads_a_folder_of_photos(cli: Cli, tmp_path: Path) -> None:
     for index, name in enumerate(["cat", "dog", "owl"]):
         (tmp_path / "zoo" / name).mkdir(parents=True)
         for number in range(4):
@@ -78,7 +78,7 @@ def test_show_of_a_folder_of_photographs(cli: Cli, tmp_path: Path) -> None:
     assert sheet.shape == (3, 16 + 3 * (56 + 68), 16 + 68 + 16 + 20 * 72 - 4 + 16)  # shrunk, to fill a row
 
 
-def test_show_of_shards_is_that_of_their_folder(cli: Cli, tmp_path: Path) -> None:
+def test_show_of_shards_equals_show_of_their_folder(cli: Cli, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "zoo" / "train" / name).mkdir(parents=True)
         for number in range(3):
@@ -90,7 +90,7 @@ def test_show_of_shards_is_that_of_their_folder(cli: Cli, tmp_path: Path) -> Non
     assert read_image(Path("shards-show.png")).shape == read_image(Path("zoo-show.png")).shape
 
 
-def test_show_takes_a_few_of_many_classes(cli: Cli, tmp_path: Path) -> None:
+def test_show_samples_many_classes(cli: Cli, tmp_path: Path) -> None:
     for name in range(45):
         (tmp_path / "many" / f"{name:02}").mkdir(parents=True)
         for number in range(2):
@@ -110,11 +110,11 @@ def test_show_takes_a_few_of_many_classes(cli: Cli, tmp_path: Path) -> None:
         (["digits", "--output", "x.abc"], 2, ["x.abc", "use .png"]),
     ],
 )
-def test_show_says_what_is_wrong(cli: Cli, arguments: list[object], code: int, words: list[str]) -> None:
+def test_show_reports_errors(cli: Cli, arguments: list[object], code: int, words: list[str]) -> None:
     one_line(cli("data", "show", *arguments), code, *words)
 
 
-def test_shows_help_names_all_augmentations(cli: Cli) -> None:
+def test_show_help_lists_all_augmentations(cli: Cli) -> None:
     help_text = " ".join(cli("data", "show", "--help").out.replace("│", " ").split())
     for usage in (
         line.partition(":")[0] if "[" not in line else line[: line.rindex("]") + 1] for line in AUGMENT_HELP.split("; ")

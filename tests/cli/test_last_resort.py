@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw: one line, a report in a file, and Python's own words only for who asks for them."""
+"""Unexpected errors: one line and a report in a file; the traceback only on request."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def broken(error: str, *arguments: str, **environment: str) -> Result:
         ("RuntimeError('\\x1b[31mred' + 'x' * 10_000)", "RuntimeError: \\x1b[31mred"),
     ],
 )
-def test_a_bug_is_one_line_and_a_report(error: str, words: str) -> None:
+def test_unexpected_error_is_one_line_and_a_report(error: str, words: str) -> None:
     result = broken(error, "postgresql://me:secret@host/x")
     one_line(result, 1, "unexpected error: ", words, "; the full report is in ")
     assert len(result.err) < 1_000
@@ -53,7 +53,7 @@ def test_a_bug_is_one_line_and_a_report(error: str, words: str) -> None:
     assert "secret" not in text
 
 
-def test_who_asks_sees_the_traceback() -> None:
+def test_traceback_is_shown_on_request() -> None:
     result = broken("ValueError('it broke')", CNNKIT_DEBUG="1")
     assert result.code == 1
     assert "Traceback (most recent call last)" in result.err
@@ -61,7 +61,7 @@ def test_who_asks_sees_the_traceback() -> None:
     assert not Path("cache/reports").exists()
 
 
-def test_a_report_goes_where_it_can() -> None:
+def test_report_is_written_to_a_writable_folder() -> None:
     Path("file").touch()
     Path("elsewhere").mkdir()
     result = broken("ValueError", CNNKIT_CACHE="file", TMPDIR=str(Path("elsewhere").absolute()))
@@ -77,20 +77,20 @@ def test_a_report_goes_where_it_can() -> None:
         ('RuntimeError("can\'t allocate memory: you tried to allocate 9 bytes")', "out of memory: 9 bytes more"),
     ],
 )
-def test_the_end_of_memory_is_no_bug(error: str, words: str) -> None:
+def test_memory_error_is_not_reported_as_bug(error: str, words: str) -> None:
     result = broken(error)
     one_line(result, 1, words)
     assert "bug" not in result.err
     assert not Path("cache/reports").exists()
 
 
-def test_memory_that_is_really_not_there(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+def test_real_memory_exhaustion_is_one_line(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     for allocate in (lambda: torch.empty(2**50), lambda: np.empty(2**50), lambda: bytearray(2**50)):
         monkeypatch.setattr(app, "app", lambda *_, allocate=allocate, **__: allocate())
         one_line(cli("nets"), 1, "out of memory: ", "more")
 
 
-def test_an_interrupt_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_is_not_reported_as_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

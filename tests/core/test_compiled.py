@@ -1,4 +1,4 @@
-"""Compiled libraries on the disk: no code from where others can write, nothing corrupt, nothing left behind."""
+"""Compiled libraries on disk: never loaded from where others can write, never corrupt, no leftovers."""
 
 import hashlib
 import os
@@ -54,7 +54,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.suffix for path in folder.iterdir())
 
 
-def test_a_library_is_compiled_once_into_a_folder_of_the_users_own(cache: Path) -> None:
+def test_library_is_compiled_once_into_a_private_folder(cache: Path) -> None:
     before = os.umask(0)
     try:
         library = made(cache)
@@ -71,7 +71,7 @@ def test_a_library_is_compiled_once_into_a_folder_of_the_users_own(cache: Path) 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
 @pytest.mark.parametrize("where", [".", "compiled"])
-def test_code_is_not_loaded_from_where_others_can_write(where: str, mode: int, cache: Path, tmp_path: Path) -> None:
+def test_library_in_folder_writable_by_others_is_not_loaded(where: str, mode: int, cache: Path, tmp_path: Path) -> None:
     library = made(cache)
     compile_to(tmp_path / "evil.so", EVIL)
     put(library, (tmp_path / "evil.so").read_bytes())
@@ -84,7 +84,7 @@ def test_code_is_not_loaded_from_where_others_can_write(where: str, mode: int, c
     assert str(cache / where if where != "." else cache) in result.err
 
 
-def test_nor_if_the_folder_above_can_be_written_but_a_sticky_one_may(
+def test_library_below_writable_folder_is_not_loaded_unless_sticky(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
     above = tmp_path / "above"
@@ -99,7 +99,7 @@ def test_nor_if_the_folder_above_can_be_written_but_a_sticky_one_may(
     assert (use().out, use().err) == ("42\n", "")
 
 
-def test_nor_a_file_that_others_can_write_or_a_link(cache: Path, tmp_path: Path) -> None:
+def test_library_writable_by_others_or_link_is_not_loaded(cache: Path, tmp_path: Path) -> None:
     library = made(cache)
     compile_to(tmp_path / "evil.so", EVIL)
     evil = (tmp_path / "evil.so").read_bytes()
@@ -128,7 +128,7 @@ def test_nor_a_file_that_others_can_write_or_a_link(cache: Path, tmp_path: Path)
 
 
 @root_alone
-def test_nor_if_it_belongs_to_another_user(cache: Path, tmp_path: Path) -> None:
+def test_library_of_another_user_is_not_loaded(cache: Path, tmp_path: Path) -> None:
     library = made(cache)
     compile_to(tmp_path / "evil.so", EVIL)
     put(library, (tmp_path / "evil.so").read_bytes())
@@ -141,7 +141,7 @@ def test_nor_if_it_belongs_to_another_user(cache: Path, tmp_path: Path) -> None:
         put(library, (tmp_path / "evil.so").read_bytes())
 
 
-def test_a_link_that_the_user_made_is_followed(cache: Path, tmp_path: Path) -> None:
+def test_link_of_the_same_user_is_followed(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     cache.symlink_to(tmp_path / "elsewhere")
     made(cache)
@@ -164,7 +164,7 @@ HARMS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_what_is_corrupt_is_compiled_anew(harm: str, cache: Path) -> None:
+def test_corrupt_library_is_compiled_again(harm: str, cache: Path) -> None:
     library = made(cache)
     HARMS[harm](library)
     result = use()
@@ -188,9 +188,7 @@ def test_what_is_corrupt_is_compiled_anew(harm: str, cache: Path) -> None:
         ("kill -9 $$", ["cannot compile", "compiled"]),
     ],
 )
-def test_a_compiler_that_makes_no_library_is_told_in_a_line(
-    script: str, words: list[str], cache: Path, tmp_path: Path
-) -> None:
+def test_failed_compilation_is_one_line(script: str, words: list[str], cache: Path, tmp_path: Path) -> None:
     result = use(CXX=fake_compiler(tmp_path, script))
     assert result.err == ""
     assert result.out.startswith("error: ")
@@ -200,14 +198,14 @@ def test_a_compiler_that_makes_no_library_is_told_in_a_line(
     assert names(cache / "compiled") == [".lock"]
 
 
-def test_a_compiler_that_cannot_be_run_is_told(tmp_path: Path, cache: Path) -> None:
+def test_compiler_that_cannot_run_is_reported(tmp_path: Path, cache: Path) -> None:
     fake = tmp_path / "c++"
     fake.write_text("#!/no/such/shell\n")
     fake.chmod(0o755)
     assert "error: the compiler" in use(CXX=str(fake)).out
 
 
-def test_what_a_killed_process_was_compiling_is_swept_and_not_what_a_living_one_is(cache: Path, tmp_path: Path) -> None:
+def test_leftovers_of_killed_compilations_alone_are_removed(cache: Path, tmp_path: Path) -> None:
     slow = fake_compiler(tmp_path, f'sleep 4; exec {find_compiler()} "$@"')
     other = USE.replace("42", "43")
 
@@ -234,7 +232,7 @@ def test_what_a_killed_process_was_compiling_is_swept_and_not_what_a_living_one_
     assert not list((cache / "compiled").glob(".*.new"))
 
 
-def test_processes_that_compile_at_once_all_get_it(cache: Path) -> None:
+def test_concurrent_compilations_all_load_the_library(cache: Path) -> None:
     running = [
         subprocess.Popen([sys.executable, "-c", USE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)

@@ -1,4 +1,4 @@
-"""No verb lets a control character of a name out of files, archives, shards and folders reach the terminal."""
+"""Control characters in names of files, archives, shards and folders never reach the terminal."""
 
 import io
 import re
@@ -32,7 +32,7 @@ def check(cli: Cli) -> Callable[..., str]:
     return run
 
 
-def test_every_verb_escapes_names(check: Callable[..., str]) -> None:
+def test_every_command_escapes_names(check: Callable[..., str]) -> None:
     root = Path(f"data {EVIL}")
     for number in range(16):
         folder = root / (EVIL, "other")[number % 2]

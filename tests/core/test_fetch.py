@@ -1,4 +1,4 @@
-"""Downloads from real servers that cut, corrupt, refuse, recover, dribble and lie."""
+"""Downloads from real servers that cut, corrupt, refuse, recover, slow down and send false headers."""
 
 import gzip
 import hashlib
@@ -112,21 +112,21 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name.split(".")[-1] for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
-def test_a_plain_download(mirror: Server, tmp_path: Path) -> None:
+def test_download_is_saved_and_verified(mirror: Server, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "payload"
     assert fetch([mirror.url], path, DIGEST) == path
     assert path.read_bytes() == PAYLOAD
     assert left(path.parent) == ["payload"]
 
 
-def test_a_cut_is_continued_where_it_broke(mirror: Server, tmp_path: Path) -> None:
+def test_cut_download_continues_at_its_offset(mirror: Server, tmp_path: Path) -> None:
     mirror.script = ["cut", "cut", "ok"]
     assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
     half = len(PACKED) // 2
     assert mirror.asked == [None, f"bytes={half}-", f"bytes={half + (len(PACKED) - half) // 2}-"]
 
 
-def test_a_later_call_continues_too(mirror: Server, tmp_path: Path) -> None:
+def test_later_call_continues_a_cut_download(mirror: Server, tmp_path: Path) -> None:
     broken_off(mirror, tmp_path)
     assert left(tmp_path) == ["part"]
     fetch([mirror.url], tmp_path / "payload", DIGEST)
@@ -135,12 +135,12 @@ def test_a_later_call_continues_too(mirror: Server, tmp_path: Path) -> None:
     assert left(tmp_path) == ["payload"]
 
 
-def test_a_server_without_ranges_starts_over(mirror: Server, tmp_path: Path) -> None:
+def test_server_without_ranges_restarts_the_download(mirror: Server, tmp_path: Path) -> None:
     mirror.script = ["cut", "no-range"]
     assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
 
 
-def test_a_complete_part_file_needs_nothing_more(mirror: Server, tmp_path: Path) -> None:
+def test_complete_part_file_is_not_requested_again(mirror: Server, tmp_path: Path) -> None:
     part = broken_off(mirror, tmp_path)
     part.write_bytes(PACKED)
     assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
@@ -155,7 +155,7 @@ def test_a_complete_part_file_needs_nothing_more(mirror: Server, tmp_path: Path)
         (["other"], f"SHA-256 is .*, not {DIGEST}", 1),
     ],
 )
-def test_the_next_mirror_takes_over(
+def test_next_mirror_is_used_after_failure(
     mirror: Server, other_mirror: Server, tmp_path: Path, script: list[str], reason: str, requests: int
 ) -> None:
     mirror.script = list(script)
@@ -170,17 +170,17 @@ def test_the_next_mirror_takes_over(
     assert not (tmp_path / "again").exists()
 
 
-def test_a_hiccup_is_waited_out(mirror: Server, tmp_path: Path) -> None:
+def test_temporary_server_error_is_retried(mirror: Server, tmp_path: Path) -> None:
     mirror.script = ["503", "ok"]
     assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_unreachable_server_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"127\.0\.0\.1:9.*refused"):
         fetch(["http://127.0.0.1:9/file.gz"], tmp_path / "payload", DIGEST)
 
 
-def test_what_is_there_and_right_is_not_fetched_again(mirror: Server, tmp_path: Path) -> None:
+def test_valid_cached_file_is_not_fetched_again(mirror: Server, tmp_path: Path) -> None:
     path = tmp_path / "payload"
     path.write_bytes(b"something old")
     fetch([mirror.url], path, DIGEST)
@@ -189,14 +189,14 @@ def test_what_is_there_and_right_is_not_fetched_again(mirror: Server, tmp_path: 
     assert len(mirror.asked) == 1
 
 
-def test_the_beginning_of_another_file_is_thrown_away(mirror: Server, tmp_path: Path) -> None:
+def test_part_of_another_file_is_discarded(mirror: Server, tmp_path: Path) -> None:
     part = broken_off(mirror, tmp_path)
     part.write_bytes(b"?" * 1000)
     assert fetch([mirror.url], tmp_path / "payload", DIGEST).read_bytes() == PAYLOAD
     assert mirror.asked[-2:] == ["bytes=1000-", None]
 
 
-def test_two_at_once_fetch_once(mirror: Server, tmp_path: Path) -> None:
+def test_concurrent_fetches_download_once(mirror: Server, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: fetch([mirror.url], tmp_path / "payload", DIGEST), range(4)))
     assert paths == [tmp_path / "payload"] * 4
@@ -204,7 +204,7 @@ def test_two_at_once_fetch_once(mirror: Server, tmp_path: Path) -> None:
     assert len(mirror.asked) == 1
 
 
-def test_a_plain_file_is_checked_by_the_first_digits_and_kept(mirror: Server, tmp_path: Path) -> None:
+def test_plain_file_is_verified_by_digest_prefix_and_cached(mirror: Server, tmp_path: Path) -> None:
     digest = hashlib.sha256(PACKED).hexdigest()[:8]
     plain = mirror.url.removesuffix(".gz")
     assert fetch([plain], tmp_path / "weights.pth", digest).read_bytes() == PACKED
@@ -213,9 +213,7 @@ def test_a_plain_file_is_checked_by_the_first_digits_and_kept(mirror: Server, tm
     assert left(tmp_path) == ["pth", "sha256"]
 
 
-def test_a_disk_that_takes_nothing_more_costs_no_second_download(
-    mirror: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_causes_no_second_download(mirror: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: object) -> None:
         raise CnnkitError(f"cannot write {path}: No space left on device")
 
@@ -235,7 +233,7 @@ LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
 
 
 @pytest.mark.parametrize("head", [LENGTH, b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP"])
-def test_a_server_that_dribbles_is_given_up(raw: Raw, tmp_path: Path, head: bytes) -> None:
+def test_slow_server_times_out(raw: Raw, tmp_path: Path, head: bytes) -> None:
     raw.reply(lambda _: drip(head))
     began = time.monotonic()
     with pytest.raises(DataError) as caught:
@@ -247,7 +245,7 @@ def test_a_server_that_dribbles_is_given_up(raw: Raw, tmp_path: Path, head: byte
     assert len(raw.asked) == 4
 
 
-def test_a_file_read_over_the_net_from_a_server_that_dribbles_is_given_up_too(raw: Raw) -> None:
+def test_remote_read_from_slow_server_times_out(raw: Raw) -> None:
     raw.reply(lambda _: drip(LENGTH))
     began = time.monotonic()
     with pytest.raises(CnnkitError) as caught, open_bytes(raw.url) as file:
@@ -259,7 +257,7 @@ def test_a_file_read_over_the_net_from_a_server_that_dribbles_is_given_up_too(ra
 
 
 @pytest.mark.slow
-def test_how_long_a_server_may_dribble(raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_server_times_out_with_default_settings(raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte a second, with the constants that users have."""
     monkeypatch.delenv("CNNKIT_HTTP_SECONDS")
     raw.reply(lambda _: drip(LENGTH, 1))
@@ -275,7 +273,7 @@ def test_how_long_a_server_may_dribble(raw: Raw, tmp_path: Path, monkeypatch: py
         assert all(55 < took < 75 for took in pool.map(seconds, ways))
 
 
-def test_what_stalls_is_taken_up_where_it_stalled(raw: Raw, tmp_path: Path) -> None:
+def test_stalled_download_resumes_at_its_offset(raw: Raw, tmp_path: Path) -> None:
     half = len(PAYLOAD) // 2
     part = f"Content-Range: bytes {half}-{len(PAYLOAD) - 1}/{len(PAYLOAD)}"
     raw.reply(
@@ -286,9 +284,7 @@ def test_what_stalls_is_taken_up_where_it_stalled(raw: Raw, tmp_path: Path) -> N
     assert raw.range() == f"bytes={half}-"
 
 
-def test_a_server_that_sends_a_little_less_each_time_gets_as_many_attempts_as_it_takes(
-    raw: Raw, tmp_path: Path
-) -> None:
+def test_download_retries_as_long_as_it_progresses(raw: Raw, tmp_path: Path) -> None:
     """Whoever brings a kilobyte in an attempt goes on, so that a line that breaks all the time is no end."""
 
     def some(head: str) -> list[bytes]:
@@ -308,7 +304,7 @@ def test_a_server_that_sends_a_little_less_each_time_gets_as_many_attempts_as_it
         assert len(raw.asked) == -(-len(PACKED) // 1000) > 4
 
 
-def test_another_part_than_the_one_asked_for_starts_over(raw: Raw, tmp_path: Path) -> None:
+def test_wrong_range_restarts_the_download(raw: Raw, tmp_path: Path) -> None:
     wrong = answer(PAYLOAD[1:], f"Content-Range: bytes 1-{len(PAYLOAD) - 1}/{len(PAYLOAD)}", status="206 OK")
     raw.reply(answer(PAYLOAD)[:-5], wrong, answer(PAYLOAD))
     assert fetch([raw.url], tmp_path / "x", DIGEST).read_bytes() == PAYLOAD
@@ -317,7 +313,7 @@ def test_another_part_than_the_one_asked_for_starts_over(raw: Raw, tmp_path: Pat
     assert raw.range() is None
 
 
-def test_a_part_shorter_than_asked_for_is_gone_on_with(raw: Raw, tmp_path: Path) -> None:
+def test_short_partial_response_is_continued(raw: Raw, tmp_path: Path) -> None:
     size, half = len(PAYLOAD), len(PAYLOAD) // 2
     parts = [
         answer(PAYLOAD)[:-half],
@@ -332,7 +328,7 @@ def test_a_part_shorter_than_asked_for_is_gone_on_with(raw: Raw, tmp_path: Path)
     assert RemoteFile(raw.url).readall() == PAYLOAD
 
 
-def test_more_than_a_file_may_have_is_refused(raw: Raw, tmp_path: Path) -> None:
+def test_oversized_download_is_refused(raw: Raw, tmp_path: Path) -> None:
     most = len(PAYLOAD) - 1
     raw.reply(answer(PAYLOAD))
     with pytest.raises(DataError, match=r"has 1,024,000 bytes, and may have no more than 1,023,999 bytes"):
@@ -343,7 +339,7 @@ def test_more_than_a_file_may_have_is_refused(raw: Raw, tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-def test_gzip_data_inflate_no_further_than_the_file_can(raw: Raw, tmp_path: Path) -> None:
+def test_gzip_inflates_at_most_to_the_declared_size(raw: Raw, tmp_path: Path) -> None:
     raw.reply(answer(gzip.compress(bytes(100_000_000), 9)))
     with pytest.raises(DataError, match=r"gzip data that inflate to more than the 1,000,000 bytes of the file"):
         fetch([f"{raw.url}/x.gz"], tmp_path / "x", DIGEST, 1_000_000)
@@ -357,14 +353,14 @@ def test_gzip_data_inflate_no_further_than_the_file_can(raw: Raw, tmp_path: Path
 # what the disk does not take
 
 
-def test_what_the_disk_has_no_room_for_is_not_begun(raw: Raw, tmp_path: Path) -> None:
+def test_download_larger_than_free_space_is_not_started(raw: Raw, tmp_path: Path) -> None:
     raw.reply(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000\r\n\r\n", bytes(1000)])
     with pytest.raises(CnnkitError, match=r"cannot write .*/x: 1,000,000,000,000,000 bytes more .* left; make room"):
         fetch([raw.url], tmp_path / "x", DIGEST, 10**16)
     assert left(tmp_path) == []
 
 
-def test_a_disk_that_is_full_meanwhile(raw: Raw, tmp_path: Path) -> None:
+def test_disk_that_fills_up_is_an_error(raw: Raw, tmp_path: Path) -> None:
     raw.reply(answer(PAYLOAD))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
@@ -378,7 +374,7 @@ def test_a_disk_that_is_full_meanwhile(raw: Raw, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["{}", "{}.part", ".{}.lock"])
-def test_a_folder_in_the_place_of_a_file(raw: Raw, tmp_path: Path, name: str) -> None:
+def test_folder_in_place_of_file_is_an_error(raw: Raw, tmp_path: Path, name: str) -> None:
     hidden = f"x.{hashlib.sha256(raw.url.encode()).hexdigest()[:8]}" if name == "{}.part" else "x"
     (tmp_path / name.format(hidden)).mkdir()
     raw.reply(answer(PAYLOAD))
@@ -386,13 +382,13 @@ def test_a_folder_in_the_place_of_a_file(raw: Raw, tmp_path: Path, name: str) ->
         fetch([raw.url], tmp_path / "x", DIGEST)
 
 
-def test_a_cache_that_is_no_folder(raw: Raw, tmp_path: Path) -> None:
+def test_cache_that_is_a_file_is_an_error(raw: Raw, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CnnkitError, match=r"cannot write .*/file"):
         fetch([raw.url], tmp_path / "file" / "x", DIGEST)
 
 
-def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+def test_pipe_in_place_of_file_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="cannot be read"):
         open_bytes(str(tmp_path / "pipe"))
@@ -407,7 +403,7 @@ FIRST = hashlib.sha256(PAYLOAD).hexdigest()
 @pytest.mark.parametrize(
     ("digest", "words"), [("", "its SHA-256 is not known"), (DIGEST[:8], "only 8 digits of its SHA-256 are")]
 )
-def test_what_comes_first_is_trusted_and_kept_to(
+def test_first_download_pins_its_digest(
     raw: Raw, tmp_path: Path, digest: str, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     url, path, pin = f"{raw.url.replace('://', '://me:secret@')}/w", tmp_path / "w", tmp_path / "w.sha256"
@@ -440,7 +436,7 @@ def test_what_comes_first_is_trusted_and_kept_to(
     assert "secret" not in caplog.text + message
 
 
-def test_a_server_that_has_another_file_now(raw: Raw, tmp_path: Path) -> None:
+def test_file_changed_on_server_is_downloaded_again(raw: Raw, tmp_path: Path) -> None:
     raw.reply(answer(b"first"), answer(b"second"))
     fetch([raw.url], tmp_path / "w")
     (tmp_path / "w").unlink()
@@ -452,7 +448,7 @@ def test_a_server_that_has_another_file_now(raw: Raw, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no digest", b"\xff\x00", b"0" * 5000])
-def test_a_corrupt_digest_beside_a_file(raw: Raw, tmp_path: Path, content: bytes) -> None:
+def test_corrupt_digest_file_is_an_error(raw: Raw, tmp_path: Path, content: bytes) -> None:
     raw.reply(answer(PAYLOAD))
     fetch([raw.url], tmp_path / "w")
     (tmp_path / "w.sha256").write_bytes(content)
@@ -460,14 +456,16 @@ def test_a_corrupt_digest_beside_a_file(raw: Raw, tmp_path: Path, content: bytes
         fetch([raw.url], tmp_path / "w")
 
 
-def test_what_is_there_is_trusted_too_where_it_fits(raw: Raw, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_existing_file_of_matching_digest_is_trusted(
+    raw: Raw, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "w").write_bytes(PAYLOAD)
     fetch([raw.url], tmp_path / "w", FIRST[:8])
     assert raw.asked == []
     assert "as it lies at" in caplog.text
 
 
-def test_parts_of_which_nobody_knows_the_file_are_not_put_together(raw: Raw, tmp_path: Path) -> None:
+def test_parts_of_unidentified_files_are_not_joined(raw: Raw, tmp_path: Path) -> None:
     half = len(PAYLOAD) // 2
     raw.reply(*[answer(PAYLOAD, 'ETag: "1"')[:-half]] * 1, answer(b"other" * 999, 'ETag: "2"'))
     assert fetch([raw.url], tmp_path / "w").read_bytes() == b"other" * 999
@@ -481,7 +479,7 @@ def test_parts_of_which_nobody_knows_the_file_are_not_put_together(raw: Raw, tmp
     assert raw.range() is None
 
 
-def test_lines_of_a_log_only_print(raw: Raw, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_lines_are_printable(raw: Raw, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     raw.reply(answer(PAYLOAD))
     fetch([raw.url], tmp_path / "\x1b[2J[bold]")

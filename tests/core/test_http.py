@@ -1,4 +1,4 @@
-"""What servers may do to whoever asks: dribble, lie about lengths and parts, lead elsewhere, never come to an end."""
+"""HTTP responses of slow, false, redirecting and endless servers."""
 
 import base64
 import itertools
@@ -31,14 +31,14 @@ def whole(url: str, start: int = 0) -> bytes:
         return b"".join(iter(lambda: found.read(1 << 16), b""))
 
 
-def test_the_time_that_a_server_has_by_default() -> None:
+def test_default_timeouts_end_within_90_seconds() -> None:
     """Four attempts and three pauses: a server that dribbles for ever is given up within 90 seconds."""
     assert (len(PAUSES) + 1 + sum(PAUSES)) * SECONDS < 70
     assert LEAST_BYTES / SECONDS < 100
 
 
 @pytest.mark.parametrize("said", ["soon", "-1", "0", "nan", "inf", "1e9"])
-def test_a_wrong_patience(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_timeout_setting_is_refused(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNKIT_HTTP_SECONDS", said)
     with pytest.raises(UsageError, match="CNNKIT_HTTP_SECONDS is"):
         patience()
@@ -78,7 +78,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("how", SLOW)
-def test_what_hardly_comes_and_what_never_ends_is_broken_in_time(server: Raw, how: str) -> None:
+def test_slow_or_endless_response_times_out(server: Raw, how: str) -> None:
     server.reply(SLOW[how])
     began = time.monotonic()
     with pytest.raises(Broken) as caught:
@@ -87,7 +87,7 @@ def test_what_hardly_comes_and_what_never_ends_is_broken_in_time(server: Raw, ho
     assert len(str(caught.value)) < 300
 
 
-def test_a_slow_server_that_keeps_the_least_rate_is_right(server: Raw) -> None:
+def test_server_at_the_minimum_rate_is_accepted(server: Raw) -> None:
     body = bytes(range(250)) * 40  # in four times the seconds in which LEAST_BYTES must come
     pieces = [piece for start in range(0, len(body), 500) for piece in (body[start : start + 500], QUICK / 5)]
     server.reply(lambda _: [answer(body)[: -len(body)], *pieces])
@@ -96,7 +96,7 @@ def test_a_slow_server_that_keeps_the_least_rate_is_right(server: Raw) -> None:
     assert time.monotonic() - began > 2 * QUICK
 
 
-def test_a_reader_that_takes_its_time_is_no_slow_server(server: Raw) -> None:
+def test_slow_reader_is_not_a_slow_server(server: Raw) -> None:
     server.reply(answer(bytes(2000)))
     with open_url(server.url) as found:
         count = 0
@@ -107,25 +107,25 @@ def test_a_reader_that_takes_its_time_is_no_slow_server(server: Raw) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 203])
-def test_more_than_declared_is_not_read(server: Raw, status: int) -> None:
+def test_body_is_read_up_to_its_declared_length(server: Raw, status: int) -> None:
     server.reply(answer(b"12345", "X: y", status=f"{status} OK") + b"and more")
     assert whole(server.url) == b"12345"
 
 
 @pytest.mark.parametrize("said", ["-5", "five", "5.0", "5, 6", "0x5", "+5", "5_0", "9" * 30])
-def test_a_length_that_is_none(server: Raw, said: str) -> None:
+def test_invalid_content_length_is_refused(server: Raw, said: str) -> None:
     server.reply(answer(b"12345", f"Content-Length: {said}", length=False))
     with pytest.raises(DataError, match=r"Content-Length of .*, which is no length"):
         whole(server.url)
 
 
-def test_two_lengths(server: Raw) -> None:
+def test_two_content_lengths_are_refused(server: Raw) -> None:
     server.reply(answer(b"12345", "Content-Length: 7"))
     with pytest.raises(DataError, match="Content-Length of 5, 7"):
         whole(server.url)
 
 
-def test_a_part_that_was_asked_for(server: Raw) -> None:
+def test_requested_range_is_returned(server: Raw) -> None:
     server.reply(answer(b"345", "Content-Range: bytes 2-4/5", status="206 Partial Content"))
     assert whole(server.url, 2) == b"345"
     assert server.range() == "bytes=2-"
@@ -146,7 +146,7 @@ def test_a_part_that_was_asked_for(server: Raw) -> None:
         "",
     ],
 )
-def test_another_part_than_the_one_asked_for_is_not_taken(server: Raw, said: str) -> None:
+def test_response_with_wrong_range_is_refused(server: Raw, said: str) -> None:
     server.reply(answer(b"345", f"Content-Range: {said}", status="206 Partial Content"), answer(b"12345"))
     with open_url(server.url, 2) as found:
         assert (found.start, found.read(100)) == (0, b"12345")
@@ -154,13 +154,13 @@ def test_another_part_than_the_one_asked_for_is_not_taken(server: Raw, said: str
     assert len(server.asked) == 2
 
 
-def test_a_part_that_nobody_asked_for(server: Raw) -> None:
+def test_unrequested_partial_response_is_refused(server: Raw) -> None:
     server.reply(answer(b"345", "Content-Range: bytes 2-4/5", status="206 Partial Content"))
     with pytest.raises(DataError, match="sends a part"):
         whole(server.url)
 
 
-def test_nothing_behind_what_is_there(server: Raw) -> None:
+def test_range_behind_the_end_is_empty(server: Raw) -> None:
     server.reply(answer(b"", "Content-Range: bytes */5", status="416 Range Not Satisfiable"))
     with open_url(server.url, 5) as found:
         assert (found.start, found.read(100)) == (5, b"")
@@ -172,7 +172,7 @@ def test_nothing_behind_what_is_there(server: Raw) -> None:
 
 
 @pytest.mark.parametrize("said", ["gzip", "br", "\x1b[2J", "GZIP"])
-def test_an_encoding_that_nobody_asked_for(server: Raw, said: str) -> None:
+def test_unrequested_encoding_is_refused(server: Raw, said: str) -> None:
     server.reply(answer(b"12345", f"Content-Encoding: {said}"))
     with pytest.raises(DataError, match="which nobody asked for") as caught:
         whole(f"{server.url}/w.pth")
@@ -180,13 +180,13 @@ def test_an_encoding_that_nobody_asked_for(server: Raw, said: str) -> None:
     assert "Accept-Encoding: identity" in server.asked[0]
 
 
-def test_a_gzip_file_may_be_said_to_be_in_gzip_encoding(server: Raw) -> None:
+def test_gzip_content_encoding_of_gzip_file_is_accepted(server: Raw) -> None:
     server.reply(answer(b"12345", "Content-Encoding: x-gzip"))
     assert whole(f"{server.url}/file.gz") == b"12345"
 
 
 @pytest.mark.parametrize("code", [204, 205, 299, 304, 400, 401, 404, 410, 416, 999])
-def test_what_a_server_refuses(server: Raw, code: int) -> None:
+def test_http_error_status_is_reported(server: Raw, code: int) -> None:
     server.reply(answer(b"", status=f"{code} \x1b[2J [bold]no[/] {'x' * 2000}"))
     with pytest.raises(DataError, match=rf"the server says {code} \\x1b\[2J \[bold\]no") as caught:
         whole(server.url)
@@ -194,7 +194,7 @@ def test_what_a_server_refuses(server: Raw, code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
-def test_what_another_attempt_may_mend(server: Raw, code: int) -> None:
+def test_retryable_status_raises_broken(server: Raw, code: int) -> None:
     server.reply(answer(b"", status=f"{code} Later"))
     with pytest.raises(Broken, match=f"the server says {code} Later"):
         whole(server.url)
@@ -225,7 +225,7 @@ def test_redirects_are_followed(server: Raw, code: int) -> None:
         ("/a", "in a circle"),
     ],
 )
-def test_where_nobody_follows(server: Raw, place: str, words: str) -> None:
+def test_unsafe_redirect_is_refused(server: Raw, place: str, words: str) -> None:
     server.reply(answer(b"", f"Location: {place}", status="302 Found"))
     with pytest.raises(DataError) as caught:
         whole(f"{server.url}/a")
@@ -234,7 +234,7 @@ def test_where_nobody_follows(server: Raw, place: str, words: str) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_redirects_without_end(server: Raw) -> None:
+def test_endless_redirects_are_refused(server: Raw) -> None:
     count = itertools.count(1)
     server.reply(lambda _: [answer(b"", f"Location: /{next(count)}", status="302 Found")])
     with pytest.raises(DataError, match=r"it leads to .*/6, after 5 other places"):
@@ -243,7 +243,7 @@ def test_redirects_without_end(server: Raw) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
-def test_from_https_to_http_nobody_follows(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirect_from_https_to_http_is_refused(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     make = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", "key", "-out", "certificate", *name]
     subprocess.run(make, check=True, capture_output=True)
@@ -270,7 +270,7 @@ def test_from_https_to_http_nobody_follows(server: Raw, monkeypatch: pytest.Monk
             whole(url)
 
 
-def test_a_redirect_that_dribbles_has_no_more_time(server: Raw) -> None:
+def test_slow_redirect_shares_the_timeout(server: Raw) -> None:
     count = itertools.count(1)
     server.reply(lambda _: [QUICK / 2, answer(b"", f"Location: /{next(count)}", status="302 Found")])
     began = time.monotonic()
@@ -303,17 +303,17 @@ def test_a_redirect_that_dribbles_has_no_more_time(server: Raw) -> None:
         ("http://host/\udce9", "cannot be printed"),
     ],
 )
-def test_what_is_no_url(url: str, words: str) -> None:
+def test_invalid_url_is_refused(url: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         open_url(url)
 
 
-def test_what_looks_like_a_url() -> None:
+def test_urls_are_recognised() -> None:
     assert all(map(is_url, ["http://x", "HTTPS://x", "ftp://x", "s3://x"]))
     assert not any(map(is_url, ["x.tar", "/a/b", "C:\\x", "http:/x", "://x", "a b://x"]))
 
 
-def test_letters_that_a_url_cannot_have_are_sent_as_escapes(server: Raw) -> None:
+def test_url_characters_are_percent_encoded(server: Raw) -> None:
     server.reply(answer(b"12345"))
     assert whole(f"{server.url}/Übung 1/a%20b.tar?x=[ü]") == b"12345"
     assert server.asked[0].split()[1] == "/%C3%9Cbung%201/a%20b.tar?x=[%C3%BC]"
@@ -322,7 +322,7 @@ def test_letters_that_a_url_cannot_have_are_sent_as_escapes(server: Raw) -> None
 # passwords
 
 
-def test_a_password_is_sent_and_never_shown(server: Raw, capsys: pytest.CaptureFixture[str]) -> None:
+def test_password_is_sent_but_never_shown(server: Raw, capsys: pytest.CaptureFixture[str]) -> None:
     server.reply(answer(b"", "Location: /b", status="302 Found"), answer(b"12345"))
     url = server.url.replace("://", "://me:s%40crt@")
     assert whole(url) == b"12345"
@@ -336,21 +336,21 @@ def test_a_password_is_sent_and_never_shown(server: Raw, capsys: pytest.CaptureF
     assert printable("see http://host:80/x, or mail me@host") == "see http://host:80/x, or mail me@host"
 
 
-def test_a_password_goes_to_no_other_host(server: Raw) -> None:
+def test_password_is_not_sent_to_another_host(server: Raw) -> None:
     server.reply(answer(b"", f"Location: http://localhost:{server.port}/b", status="302 Found"), answer(b"12345"))
     assert whole(server.url.replace("://", "://me:secret@")) == b"12345"
     assert "Authorization" in server.asked[0]
     assert "Authorization" not in server.asked[1]
 
 
-def test_a_proxy_of_another_kind(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_proxy_is_refused(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(Broken, match="socks5"):
         whole(server.url)
 
 
-def test_a_proxy_is_asked(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_is_used(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     server.reply(answer(b"12345"))
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.setenv("no_proxy", "")

@@ -1,4 +1,4 @@
-"""What is kept of shards, plans and archives: what is corrupt is made anew, with a line in the log."""
+"""Cached records of shards, plans and archives: corrupt ones are rebuilt with a line in the log."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def read(place: str) -> Contents:
     return found
 
 
-def test_junk_in_the_index_of_a_shard_is_no_harm(shard: str) -> None:
+def test_junk_in_cached_shard_index_is_harmless(shard: str) -> None:
     first = read(shard)
     (kept,) = Path("cache/shards").glob("*.json")
     whole = kept.read_bytes()
@@ -68,7 +68,7 @@ def test_junk_in_the_index_of_a_shard_is_no_harm(shard: str) -> None:
 # --- plans and archives
 
 
-def test_a_plan_of_another_network_is_chosen_anew(
+def test_plan_of_another_network_is_chosen_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.LazyLinear(2))
@@ -101,7 +101,7 @@ def test_a_plan_of_another_network_is_chosen_anew(
         assert caplog.text.count("anew") == 1, caplog.text
 
 
-def test_an_unpacked_archive_that_has_lost_files_is_unpacked_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_archive_with_missing_files_is_unpacked_again(caplog: pytest.LogCaptureFixture) -> None:
     world_readable_photos(Path("data"), 6)
     with zipfile.ZipFile("data.zip", "w") as archive:
         for path in Path("data").rglob("*.png"):

@@ -1,4 +1,4 @@
-"""No file may cost more than one clear line: sizes are compared with what is declared before memory is taken."""
+"""Files that declare false sizes cost one clear line: sizes are checked before memory is allocated."""
 
 import gzip
 import io
@@ -40,7 +40,7 @@ def png(size: int = 8) -> bytes:
 # --- IDX
 
 
-def test_a_gzip_bomb_for_an_idx_file_is_inflated_to_what_its_header_says() -> None:
+def test_gzip_bomb_of_idx_file_inflates_to_its_header_size() -> None:
     for name in IDX:
         header = idx(100, 28, 28) if "images" in name else idx(100)
         Path(f"{name}.gz").write_bytes(gzip.compress(header, mtime=0) + zeros(4 * GIB))
@@ -73,14 +73,14 @@ def test_a_gzip_bomb_for_an_idx_file_is_inflated_to_what_its_header_says() -> No
         (idx(), "no dimensions"),
     ],
 )
-def test_an_idx_header_that_lies_takes_no_memory(header: bytes, reason: str, zipped: bool) -> None:
+def test_false_idx_header_allocates_no_memory(header: bytes, reason: str, zipped: bool) -> None:
     path = Path("x.idx")
     path.write_bytes(gzip.compress(header) if zipped else header)
     with pytest.raises(DataError, match=reason):
         read_idx(path)
 
 
-def test_an_idx_array_may_be_empty_and_is_a_regular_file() -> None:
+def test_idx_array_may_be_empty_but_must_be_a_regular_file() -> None:
     Path("x.idx").write_bytes(idx(0, 28, 28))
     assert read_idx(Path("x.idx")).shape == (0, 28, 28)
     os.mkfifo("pipe")
@@ -145,7 +145,7 @@ LONG_NAME = header("././@LongLink", 1, tarfile.GNUTYPE_LONGNAME) + bytes(512)
         pytest.param(header("a.bin", 8 * GIB), 8 * GIB, None, marks=SLOW),
     ],
 )
-def test_what_a_tar_says_of_its_sizes_takes_no_memory(first: bytes, size: int, reason: str | None) -> None:
+def test_false_tar_sizes_allocate_no_memory(first: bytes, size: int, reason: str | None) -> None:
     place = shard(*GOOD, first=first, size=size)
     result = measured("train", "lenet", "--data", place, "--image-size", 28, "--epochs", 1, "--on-bad-image", "skip")
     assert result.megabytes < 800, result
@@ -157,7 +157,7 @@ def test_what_a_tar_says_of_its_sizes_takes_no_memory(first: bytes, size: int, r
         assert found.labels == [1, 0]
 
 
-def test_a_label_is_small_and_simple() -> None:
+def test_label_size_is_limited() -> None:
     deep = b'{"class": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     bad = {
         "large.cls": b"x" * (1 << 20) + b"x",
@@ -177,7 +177,7 @@ def test_a_label_is_small_and_simple() -> None:
     assert found.labels == [1, 0, "7" * 5000]  # a name, as no class has such a number
 
 
-def test_a_negative_size_and_a_corrupt_number_are_told() -> None:
+def test_negative_size_and_corrupt_number_are_refused() -> None:
     block = bytearray(header("a.png", 0))
     block[124:136] = b"\xff" * 12  # -1 in base 256
     block[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(block))[0]
@@ -189,7 +189,7 @@ def test_a_negative_size_and_a_corrupt_number_are_told() -> None:
     assert read_tar(shard(*GOOD, first=bytes(huge))).damage
 
 
-def test_sparse_members_are_passed_over() -> None:
+def test_sparse_tar_members_are_skipped() -> None:
     with tarfile.open("x-0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("a.png")
         info.pax_headers = {"GNU.sparse.map": f"0,1,{10**15},1", "GNU.sparse.size": str(10**15)}
@@ -203,7 +203,7 @@ def test_sparse_members_are_passed_over() -> None:
 
 
 @pytest.mark.slow
-def test_the_members_of_a_tar_are_forgotten() -> None:
+def test_tar_members_are_not_kept_in_memory() -> None:
     with Path("x-0.tar").open("wb") as file:
         file.write(b"".join(header(f"{number}.txt", 0) for number in range(200_000)) + bytes(1024))
     small(3, ("x-0.tar",), "train", "lenet", "--data", "x-0.tar", "--image-size", 28, most=400)
@@ -212,7 +212,7 @@ def test_the_members_of_a_tar_are_forgotten() -> None:
 # --- what is no regular file
 
 
-def test_predict_answers_the_others() -> None:
+def test_predict_continues_after_bad_file() -> None:
     os.mkfifo("pipe.png")
     server = socket.socket(socket.AF_UNIX)
     server.bind("socket.png")
@@ -235,14 +235,14 @@ def test_predict_answers_the_others() -> None:
 
 
 @pytest.mark.parametrize("name", ["pipe.png", "/dev/zero"])
-def test_verbs_that_take_one_image_refuse_what_is_no_file(name: str) -> None:
+def test_image_commands_refuse_non_files(name: str) -> None:
     os.mkfifo("pipe.png")
     small(3, ("not a regular file",), "features", "lenet", name)
     small(3, ("not a regular file",), "filter", name, "--kernel", "blur")
 
 
 @pytest.mark.slow
-def test_data_that_are_no_file_are_told() -> None:
+def test_data_that_is_no_regular_file_is_refused() -> None:
     os.mkfifo("list.csv")
     Path("zero.csv").symlink_to("/dev/zero")
     os.mkfifo("images.zip")
@@ -259,7 +259,7 @@ def test_data_that_are_no_file_are_told() -> None:
     assert "not a regular file" in result.out
 
 
-def test_a_header_of_a_table_without_end_is_no_header() -> None:
+def test_endless_table_header_is_refused() -> None:
     for name in ("cat", "dog"):
         Path("photos", name).mkdir(parents=True)
         Path("photos", name, "a.png").write_bytes(png())
@@ -299,13 +299,13 @@ def test_a_header_of_a_table_without_end_is_no_header() -> None:
         "train lenet --max-pixels 0",
     ],
 )
-def test_numbers_that_no_machine_has_memory_for_are_usage(cli: Cli, command: str) -> None:
+def test_settings_beyond_any_memory_are_usage_errors(cli: Cli, command: str) -> None:
     Path("photos/cat").mkdir(parents=True)
     Path("good.png").write_bytes(png())
     words = [str(RUN) if word == "RUN" else word for word in command.split()]
     one_line(cli(*words), 2)
 
 
-def test_more_than_there_is_may_be_asked_for(cli: Cli) -> None:
+def test_predict_accepts_limits_beyond_the_data(cli: Cli) -> None:
     Path("good.png").write_bytes(png())
     assert cli("predict", RUN, "good.png", "--top", 10**12, "--batch-size", 60_000, "--workers", 1000).code == 0

@@ -1,4 +1,4 @@
-"""Links and the names of temporary files: what is written lands where it was meant to."""
+"""Links and names of temporary files: every write ends at its intended path."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from helpers.cli import Cli, one_line
 from helpers.images import world_readable_photos
 
 
-def test_temporary_files_follow_no_link_and_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_files_follow_no_link_and_have_random_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     seen = set()
@@ -34,7 +34,7 @@ def test_temporary_files_follow_no_link_and_cannot_be_foreseen(tmp_path: Path, m
     assert not (tmp_path / "none").exists()
 
 
-def test_a_link_in_the_place_of_a_file_goes_and_one_that_the_user_names_is_followed(tmp_path: Path, cli: Cli) -> None:
+def test_link_is_replaced_by_internal_writes_but_followed_for_outputs(tmp_path: Path, cli: Cli) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
     link.symlink_to(target)
@@ -66,7 +66,7 @@ def test_a_link_in_the_place_of_a_file_goes_and_one_that_the_user_names_is_follo
     assert not list(tmp_path.glob(".best.*"))
 
 
-def test_what_was_being_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+def test_sweep_removes_only_leftover_temporary_files(tmp_path: Path) -> None:
     digits = "0123456789abcdef"
     left = [f".last.ckpt.{digits}.tmp", f".last.ckpt.{digits}.old"]
     kept = [
@@ -89,9 +89,7 @@ def test_what_was_being_written_is_swept_and_nothing_else(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("at", ["a", "a/b", "quarantine.json"])
 @pytest.mark.parametrize("dangling", [False, True])
-def test_nothing_is_moved_through_a_link_below_the_quarantine(
-    at: str, dangling: bool, tmp_path: Path, cli: Cli
-) -> None:
+def test_quarantine_refuses_links_below_it(at: str, dangling: bool, tmp_path: Path, cli: Cli) -> None:
     world_readable_photos(Path("photos"))
     for number in range(2):
         (tmp_path / f"photos/a/b/{number}.png").parent.mkdir(exist_ok=True)

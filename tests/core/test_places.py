@@ -1,4 +1,4 @@
-"""Places that cannot be written, links, names of temporary files: what is told, and what goes on all the same."""
+"""Folders that cannot be written: what is reported, and what works without them."""
 
 import errno
 import os
@@ -66,7 +66,7 @@ def cnnkit(*arguments: object, before: tuple[str, ...] = (), **environment: str)
 
 
 @root_alone
-def test_folders_are_trained_on_without_a_cache(open_house: Path) -> None:
+def test_training_on_folder_works_without_cache(open_house: Path) -> None:
     root = world_readable_photos(open_house / "photos")
     cache, runs = open_house / "cache", open_house / "runs"
     cache.mkdir()
@@ -87,7 +87,7 @@ def test_folders_are_trained_on_without_a_cache(open_house: Path) -> None:
 @pytest.mark.parametrize(
     "home", [[], *(pytest.param([f"HOME={home}"], marks=pytest.mark.slow) for home in ("/", "/no/such/folder", ""))]
 )
-def test_without_a_home_folder(home: list[str], open_house: Path) -> None:
+def test_commands_work_without_home_folder(home: list[str], open_house: Path) -> None:
     root = world_readable_photos(open_house / "photos")
     who = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
     temporary = f"TMPDIR={open_house}/temporary"
@@ -109,7 +109,7 @@ def test_without_a_home_folder(home: list[str], open_house: Path) -> None:
 
 
 @root_alone
-def test_a_home_that_is_closed_is_as_none(open_house: Path) -> None:
+def test_inaccessible_home_equals_no_home(open_house: Path) -> None:
     (open_house / "home/.cache/cnnkit").mkdir(parents=True)
     (open_house / "home").chmod(0o700)
     code = "from cnnkit.core.kept import cached_file; print(cached_file('weights', 'x'))"
@@ -122,14 +122,14 @@ def test_a_home_that_is_closed_is_as_none(open_house: Path) -> None:
         assert "Permission denied; set $CNNKIT_CACHE" in result.err
 
 
-def test_the_home_of_nobody_is_a_name_as_any_other(cli: Cli) -> None:
+def test_unknown_home_is_a_plain_name(cli: Cli) -> None:
     one_line(cli("train", "lenet", "--data", "~no-such-user/photos"), 3, "~no-such-user/photos")
     one_line(cli("evaluate", "~no-such-user/run"), 2, "~no-such-user/run")
 
 
 @needs_posix_compiler
 @root_alone
-def test_a_cache_that_cannot_be_written_is_read_and_else_a_private_folder_serves(open_house: Path) -> None:
+def test_read_only_cache_is_read_with_private_folder_as_fallback(open_house: Path) -> None:
     cache = open_house / "cache"
     cache.mkdir()
     result = use(*NOBODY)
@@ -144,7 +144,7 @@ def test_a_cache_that_cannot_be_written_is_read_and_else_a_private_folder_serves
 
 
 @needs_posix_compiler
-def test_a_file_in_the_place_of_the_cache(open_house: Path) -> None:
+def test_file_in_place_of_cache_falls_back(open_house: Path) -> None:
     cache = open_house / "cache"
     cache.write_text("")
     result = use()
@@ -153,7 +153,7 @@ def test_a_file_in_the_place_of_the_cache(open_house: Path) -> None:
 
 
 @needs_posix_compiler
-def test_a_disk_that_is_full_while_compiling_is_told_with_the_place(open_house: Path) -> None:
+def test_full_disk_during_compilation_names_the_folder(open_house: Path) -> None:
     cache = open_house / "cache"
     full = fake_compiler(open_house, "echo 'error: writing to x.s: No space left on device' >&2; exit 1")
     result = use(CXX=full)
@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_while_compiling_is_told_with_the_place(open_house: 
 
 
 @needs_posix_compiler
-def test_training_in_lanes_goes_on_with_a_cache_that_others_can_write(open_house: Path) -> None:
+def test_lanes_training_works_with_cache_writable_by_others(open_house: Path) -> None:
     cache = open_house / "cache"
     cache.mkdir()
     cache.chmod(0o777)
@@ -180,7 +180,7 @@ def test_training_in_lanes_goes_on_with_a_cache_that_others_can_write(open_house
 
 
 @needs_posix_compiler
-def test_a_temporary_folder_that_others_can_write_is_no_way_out(open_house: Path) -> None:
+def test_temporary_folder_writable_by_others_is_not_used(open_house: Path) -> None:
     cache = open_house / "cache"
     cache.mkdir()
     cache.chmod(0o777)
@@ -191,7 +191,7 @@ def test_a_temporary_folder_that_others_can_write_is_no_way_out(open_house: Path
 # --- what is told
 
 
-def test_a_line_says_what_cannot_be_written_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_path_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*asked: object, **how: object) -> None:
         raise OSError(code, os.strerror(code), f"{tmp_path}/.x.tmp")
 
@@ -217,7 +217,7 @@ def test_a_line_says_what_cannot_be_written_and_what_to_do(tmp_path: Path, monke
 
 
 @root_alone
-def test_an_unprivileged_user_is_told_which_folder(open_house: Path) -> None:
+def test_unprivileged_user_error_names_the_folder(open_house: Path) -> None:
     closed = open_house / "closed"
     closed.mkdir()
     closed.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Networks and layers as programs: traced, exported, compiled and as ONNX they answer as the modules, at any size."""
+"""Traced, exported, compiled and ONNX networks: they answer like their modules at any size."""
 
 import copy
 import io
@@ -67,20 +67,20 @@ def traced(net: nn.Module, x: Tensor, least: int | None = None) -> Callable[[Ten
 
 @every
 @torch.no_grad()
-def test_a_traced_network_takes_other_batches_and_sizes(name: str) -> None:
+def test_traced_network_accepts_other_batches_and_sizes(name: str) -> None:
     net, _, batches = subject(name)
     check(torch.jit.trace(net, batches[0]), net, batches)
 
 
 @every
 @torch.no_grad()
-def test_an_exported_network_takes_other_batches_and_sizes(name: str) -> None:
+def test_exported_network_accepts_other_batches_and_sizes(name: str) -> None:
     net, pixels, batches = subject(name)
     check(exported(net, batches[0], None if name in FIXED else pixels), net, batches)
 
 
 @torch.no_grad()
-def test_the_graph_that_counters_of_operations_read() -> None:
+def test_operation_counters_read_the_traced_graph() -> None:
     net, _, batches = subject("resnet18")
     graph, _ = torch.jit._get_trace_graph(net, (batches[0],))
     kinds = [node.kind() for node in graph.nodes()]
@@ -88,13 +88,13 @@ def test_the_graph_that_counters_of_operations_read() -> None:
 
 
 @torch.no_grad()
-def test_exported_strictly() -> None:
+def test_strict_export_works() -> None:
     net, pixels, batches = subject("resnet18")
     check(exported(net, batches[0], pixels, strict=True), net, batches)
 
 
 @torch.no_grad()
-def test_one_compiled_graph_serves_odd_and_even_sizes() -> None:
+def test_compiled_graph_serves_odd_and_even_sizes() -> None:
     net, batches = subject("resnet18")[0], [torch.randn(n, 1, 60 + n, 80 + n // 2) for n in range(2, 7)]
     counter = CompileCounter()
     check(torch.compile(net, backend=counter, fullgraph=True, dynamic=True), net, batches)
@@ -103,7 +103,7 @@ def test_one_compiled_graph_serves_odd_and_even_sizes() -> None:
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the exporter's own parts
-def test_as_onnx_it_takes_other_batches_and_sizes(capfd: pytest.CaptureFixture[str]) -> None:
+def test_onnx_network_accepts_other_batches_and_sizes(capfd: pytest.CaptureFixture[str]) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     net, pixels, batches = subject("resnet18")
@@ -133,12 +133,12 @@ WARNS = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # from sc
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[WARNS] if "hand" in kind else []) for kind in LAYERS])
 @pytest.mark.parametrize("record", [traced, exported])
 @torch.no_grad()
-def test_a_layers_padding_follows_the_size(kind: str, record: Callable[..., Callable[[Tensor], Tensor]]) -> None:
+def test_exported_padding_follows_the_input_size(kind: str, record: Callable[..., Callable[[Tensor], Tensor]]) -> None:
     layer, x = LAYERS[kind](), torch.randn(2, 2, 16, 19) - 9  # zeros in the padding of a maximum would show
     check(record(layer, x, 8), layer, [torch.randn(3, 2, height, 31 - height) - 9 for height in range(8, 23)])
 
 
-def test_a_pooling_that_rounds_up_is_torchs() -> None:
+def test_exported_ceil_mode_pooling_equals_torch() -> None:
     for kernel, stride in [(3, 2), (2, 2), (2, 3), (3, 1)]:
         torchs, ours = nn.MaxPool2d(kernel, stride, ceil_mode=True), CeilMaxPool2d(kernel, stride)
         for size in range(3, 15):
@@ -148,7 +148,7 @@ def test_a_pooling_that_rounds_up_is_torchs() -> None:
 
 
 @torch.no_grad()
-def test_tuned_convolutions_are_traced_as_torchs_own() -> None:
+def test_tuned_convolutions_are_traced_as_torch_convolutions() -> None:
     """Code that torch cannot see into would leave its answer to the example in the program."""
     net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), SameConv2d(8, 8, 3, 2))
     for layer in tune(net).values():
@@ -158,7 +158,7 @@ def test_tuned_convolutions_are_traced_as_torchs_own() -> None:
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_compiled_pooling_is_traced_as_torchs_own() -> None:
+def test_compiled_pooling_is_traced_as_torch_pooling() -> None:
     net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), CeilMaxPool2d(3, 2), SameMaxPool2d(3, 2))
     plain = copy.deepcopy(net)
     assert len(compile_pooling(net)) == 3
@@ -169,6 +169,6 @@ def test_compiled_pooling_is_traced_as_torchs_own() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # it is random
-def test_dropout_is_traced_for_any_batch() -> None:
+def test_traced_dropout_accepts_any_batch() -> None:
     program = torch.jit.trace(Dropout(0.25).train(), torch.ones(2, 10), check_trace=False)
     assert 0.2 < (program(torch.ones(50, 400)) == 0).double().mean() < 0.3

@@ -1,4 +1,4 @@
-"""Files of tensors from anywhere: no code, no memory that the file has not, and a line in our own words."""
+"""Tensor files from any source: no code runs, memory is bounded by the file, errors are one line."""
 
 import collections
 import json
@@ -35,7 +35,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_torch_saves_is_read(form: str, state: dict[str, torch.Tensor]) -> None:
+def test_torch_saved_tensors_are_read(form: str, state: dict[str, torch.Tensor]) -> None:
     path = Path("caf\udce9.pth")
     optimizer = torch.optim.AdamW(create("lenet").parameters())
     content = {
@@ -82,7 +82,7 @@ CODE = {
 
 @pytest.mark.parametrize("form", [*FORMS, "pickle", "pickle 4"])
 @pytest.mark.parametrize("what", CODE)
-def test_what_could_run_code_is_not_opened(what: str, form: str) -> None:
+def test_pickled_code_is_refused(what: str, form: str) -> None:
     if form in FORMS:
         torch.save(CODE[what](), "w.pth", **FORMS[form])
     else:
@@ -95,7 +95,7 @@ def test_what_could_run_code_is_not_opened(what: str, form: str) -> None:
     assert not Path("ran").exists()
 
 
-def test_torchscript_is_not_opened() -> None:
+def test_torchscript_is_refused() -> None:
     with pytest.warns():
         torch.jit.trace(create("lenet"), torch.zeros(1, 1, 28, 28)).save("w.pth")
     with pytest.raises(ValueError, match="TorchScript could run code"):
@@ -111,21 +111,21 @@ SPECIAL: dict[str, Callable[[], torch.Tensor]] = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_tensors_that_are_no_plain_ones(kind: str) -> None:
+def test_unusual_tensors_are_refused(kind: str) -> None:
     torch.save({"weight": SPECIAL[kind]()}, "w.pth")
     with pytest.raises(ValueError, match=f"it has {kind} tensors"):
         read_torch(Path("w.pth"))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_quantized_tensors() -> None:
+def test_quantized_tensors_are_refused() -> None:
     torch.save({"weight": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, "w.pth")
     with pytest.raises(ValueError, match="it has quantized tensors"):
         read_torch(Path("w.pth"))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_value_that_is_repeated_for_ever(form: str) -> None:
+def test_expanded_tensors_are_refused(form: str) -> None:
     for shape in ((10**12,), (3, 10**12), (10**9,)):
         torch.save({"weight": torch.ones(1).expand(shape)}, "w.pth", **FORMS[form])
         with pytest.raises(ValueError, match=r"its tensors repeat the same bytes: they declare [0-9,]+"):
@@ -153,7 +153,7 @@ def save_deep(content: Any, path: str, **form: Any) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_containers_within_containers(form: str) -> None:
+def test_nested_containers_are_limited(form: str) -> None:
     save_deep({"weight": deep(20_000)}, "w.pth", **FORMS[form])
     with pytest.raises(ValueError, match="nested too deeply"):
         read_torch(Path("w.pth"))
@@ -174,7 +174,7 @@ def rezip(path: str, target: str, change: Callable[[str, bytes], bytes] = lambda
             new.writestr(name, change(name, old.read(name)))
 
 
-def test_a_zip_that_inflates(state: dict[str, torch.Tensor]) -> None:
+def test_compressed_zip_is_refused(state: dict[str, torch.Tensor]) -> None:
     torch.save({"weight": torch.zeros(25_000_000)}, "w.pth")
     rezip("w.pth", "bomb.pth", compression=zipfile.ZIP_DEFLATED)
     assert Path("bomb.pth").stat().st_size < 200_000
@@ -182,7 +182,7 @@ def test_a_zip_that_inflates(state: dict[str, torch.Tensor]) -> None:
         read_torch(Path("bomb.pth"))
 
 
-def test_a_zip_whose_records_are_the_same_bytes() -> None:
+def test_zip_with_overlapping_records_is_refused() -> None:
     """Each of a thousand entries of the directory says that the one large record is its own."""
     torch.save({"weight": torch.zeros(250_000)}, "w.pth")
     content = Path("w.pth").read_bytes()
@@ -199,7 +199,7 @@ def test_a_zip_whose_records_are_the_same_bytes() -> None:
         read_torch(Path("bomb.pth"))
 
 
-def test_records_of_the_same_name(state: dict[str, torch.Tensor]) -> None:
+def test_duplicate_record_names_are_refused(state: dict[str, torch.Tensor]) -> None:
     torch.save(state, "w.pth")
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile("w.pth", "a") as archive:
         archive.writestr("w/data.pkl", b"")
@@ -207,7 +207,7 @@ def test_records_of_the_same_name(state: dict[str, torch.Tensor]) -> None:
         read_torch(Path("w.pth"))
 
 
-def test_a_zip_of_something_else() -> None:
+def test_zip_of_other_content_is_refused() -> None:
     with zipfile.ZipFile("w.pth", "w") as archive:
         archive.writestr("photo.txt", b"x")
     with pytest.raises(ValueError, match=r"a zip archive, but not one that torch\.save wrote"):
@@ -217,14 +217,14 @@ def test_a_zip_of_something_else() -> None:
         read_torch(Path("w.pth"))
 
 
-def test_what_describes_tensors_is_bounded() -> None:
+def test_tensor_metadata_is_limited() -> None:
     torch.save({"text": "x" * (MAX_HEADER + 1)}, "w.pth")
     with pytest.raises(ValueError, match="what describes its tensors takes more than 16,777,216 bytes"):
         read_torch(Path("w.pth"))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_storage_that_declares_more_than_there_is(form: str, state: dict[str, torch.Tensor]) -> None:
+def test_storage_larger_than_file_is_refused(form: str, state: dict[str, torch.Tensor]) -> None:
     torch.save({"weight": torch.arange(4.0)}, "w.pth", **FORMS[form])
     small, large = b"cpuq\x06K\x04", b"cpuq\x06J" + struct.pack("<i", 2**31 - 1)
     if form == "zip":
@@ -239,7 +239,7 @@ def test_a_storage_that_declares_more_than_there_is(form: str, state: dict[str, 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_files_that_are_cut_short_or_have_wrong_bytes(form: str, state: dict[str, torch.Tensor]) -> None:
+def test_truncated_or_corrupt_files_are_refused(form: str, state: dict[str, torch.Tensor]) -> None:
     torch.save(state, "w.pth", **FORMS[form])
     whole = Path("w.pth").read_bytes()
     draw = torch.Generator().manual_seed(0)
@@ -259,7 +259,7 @@ def test_files_that_are_cut_short_or_have_wrong_bytes(form: str, state: dict[str
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04", b"<html>", b"\x80\x02.", b"\x80\x02}.", bytes(5000)])
-def test_what_is_no_file_of_tensors(content: bytes) -> None:
+def test_non_tensor_file_is_refused(content: bytes) -> None:
     Path("w.pth").write_bytes(content)
     with pytest.raises(ValueError, match="corrupt"):
         read_torch(Path("w.pth"))
@@ -268,7 +268,7 @@ def test_what_is_no_file_of_tensors(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("read", [read_torch, read_safetensors, safetensors_header])
-def test_only_regular_files_of_some_size_are_read(read: Callable[[Path], Any]) -> None:
+def test_only_regular_nonempty_files_are_read(read: Callable[[Path], Any]) -> None:
     os.mkfifo("pipe")
     for place, kind in (("pipe", OSError), ("/dev/zero", OSError), (".", IsADirectoryError), ("no", FileNotFoundError)):
         with pytest.raises(kind):
@@ -279,7 +279,7 @@ def test_only_regular_files_of_some_size_are_read(read: Callable[[Path], Any]) -
         read(Path("huge"))
 
 
-def test_the_size_that_is_too_much_can_be_said() -> None:
+def test_size_limit_is_configurable() -> None:
     torch.save(torch.zeros(1000), "w.pth")
     assert read_torch(Path("w.pth"), 10_000).equal(torch.zeros(1000))
     with pytest.raises(ValueError, match="more than 1,000"):
@@ -289,7 +289,7 @@ def test_the_size_that_is_too_much_can_be_said() -> None:
 # safetensors
 
 
-def test_safetensors_of_its_own_writer() -> None:
+def test_safetensors_files_are_read() -> None:
     draw = torch.Generator().manual_seed(0)
     values = {name: torch.randint(0, 2, (3, 4), generator=draw).to(dtype) for name, dtype in TYPES.items()}
     values |= {"caf\u00e9": torch.empty(0, 3), "scalar": torch.tensor(3)}
@@ -306,7 +306,7 @@ def test_safetensors_of_its_own_writer() -> None:
     }
 
 
-def test_shapes_are_compared_before_anything_is_read(state: dict[str, torch.Tensor]) -> None:
+def test_shapes_are_checked_before_reading(state: dict[str, torch.Tensor]) -> None:
     save_file(state, "w.safetensors")
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     assert equal(read_safetensors(Path("w.safetensors"), shapes), state)
@@ -361,7 +361,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_headers_that_are_wrong(what: str) -> None:
+def test_wrong_headers_are_refused(what: str) -> None:
     header(*WRONG[what])
     for read in (read_safetensors, safetensors_header):
         with pytest.raises(ValueError, match=r"header|cut short|corrupt|of the type") as caught:
@@ -370,13 +370,13 @@ def test_headers_that_are_wrong(what: str) -> None:
         assert len(str(caught.value)) < 500
 
 
-def test_a_header_of_junk_is_not_parsed() -> None:
+def test_junk_header_is_not_parsed() -> None:
     header(b"[" * (100 << 20))
     with pytest.raises(ValueError, match="its header has 104,857,600 bytes, more than 16,777,216"):
         read_safetensors(Path("w.safetensors"))
 
 
-def test_a_zip_of_a_million_entries_takes_no_memory() -> None:
+def test_zip_of_a_million_entries_allocates_no_memory() -> None:
     """The directory alone is larger than all that may describe tensors; measured in a process of its own."""
     entry = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0) + b"w/data.x"
     count = 1_000_000

@@ -1,4 +1,4 @@
-"""Text of others, such as names of classes, files and runs: shown safely everywhere, and kept exactly in files."""
+"""Names of classes, files and runs: shown safely everywhere, and kept exactly in files."""
 
 import csv
 import io
@@ -100,7 +100,7 @@ def only(folder: str) -> Path:
 
 
 @given(TEXTS)
-def test_what_is_shown_is_one_line_that_only_prints(text: str) -> None:
+def test_shown_text_is_one_printable_line(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     shown.encode()
@@ -108,7 +108,7 @@ def test_what_is_shown_is_one_line_that_only_prints(text: str) -> None:
     assert shown == text or not text.isprintable()
 
 
-def test_a_byte_is_told_from_a_character() -> None:
+def test_undecodable_byte_differs_from_its_character() -> None:
     assert printable("caf\udce9") == r"caf\xe9"
     assert printable("caf\x85") == r"caf\u0085"
     assert printable("caf\u00e9 \u732b") == "caf\u00e9 \u732b"
@@ -118,7 +118,7 @@ def test_a_byte_is_told_from_a_character() -> None:
 
 
 @given(TEXTS.filter(lambda text: "\0" not in text))
-def test_a_shell_reads_the_word_that_was_meant(text: str) -> None:
+def test_quoted_word_survives_the_shell(text: str) -> None:
     try:
         meant = os.fsencode(text)
     except UnicodeEncodeError:
@@ -128,7 +128,7 @@ def test_a_shell_reads_the_word_that_was_meant(text: str) -> None:
 
 
 @given(TEXTS)
-def test_html_is_text_and_nothing_else(text: str) -> None:
+def test_html_escapes_all_markup(text: str) -> None:
     seen: list[str] = []
     parser = HTMLParser()
     parser.handle_data = seen.append  # type: ignore[method-assign]
@@ -138,13 +138,13 @@ def test_html_is_text_and_nothing_else(text: str) -> None:
     assert "".join(seen) == printable(text)
 
 
-def test_markdown_means_nothing_but_its_letters() -> None:
+def test_markdown_is_escaped() -> None:
     assert markdown("lenet_bn, 1 x 28") == "lenet_bn, 1 x 28"
     assert markdown("_a_ *b* [c](d) <e> `f` |") == r"\_a\_ \*b\* \[c\](d) \<e\> \`f\` \|"
 
 
 @given(TEXTS)
-def test_a_table_shows_what_is_in_a_cell(text: str) -> None:
+def test_table_shows_cells_literally(text: str) -> None:
     listing = table(["name", "n"])
     listing.add_row(f"|{text}|", "1")
     shown = as_text(listing)
@@ -152,7 +152,7 @@ def test_a_table_shows_what_is_in_a_cell(text: str) -> None:
     assert f"|{printable(text)}|" in shown
 
 
-def test_a_console_shows_text_as_it_is_whatever_the_encoding() -> None:
+def test_console_shows_text_literally_in_any_encoding() -> None:
     for encoding, cafe in (("utf-8", "caf\u00e9"), ("ascii", r"caf\xe9")):
         raw = io.BytesIO()
         console = PatientConsole(file=io.TextIOWrapper(raw, encoding), force_terminal=True, width=80)
@@ -161,14 +161,14 @@ def test_a_console_shows_text_as_it_is_whatever_the_encoding() -> None:
         assert raw.getvalue().decode(encoding) == f"[bold]x[/bold] [/] :smile: 12 \\x1b[31m {cafe}\n"
 
 
-def test_a_bar_shows_its_title_as_it_is() -> None:
+def test_progress_bar_shows_its_title_literally() -> None:
     console = PatientConsole(file=io.StringIO(), force_terminal=True, color_system=None, width=100)
     with progress_bar(console, MofNCompleteColumn()) as bar:
         bar.add_task("looking at [bold]x[/] \x1b[31m\n", total=3)
     assert r"looking at [bold]x[/] \x1b[31m\n" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_a_counter_without_a_terminal_shows_its_title_as_it_is(
+def test_counter_without_terminal_shows_its_title_literally(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cnnkit.core.progress.PLAIN_SECONDS", -1)
@@ -177,13 +177,13 @@ def test_a_counter_without_a_terminal_shows_its_title_as_it_is(
     assert capsys.readouterr().err == "looking at [/]\\x1b[31m: 1 of 2\n"
 
 
-def test_lines_are_aligned_by_what_a_terminal_shows() -> None:
+def test_lines_are_aligned_by_terminal_width() -> None:
     lines = aligned([("a", "one"), ("\u732b\u732b", "two"), ("\x1b", "three")])
     assert {cell_len(line.rpartition("  ")[0]) for line in lines} == {4}
     assert lines[2] == r"\x1b  three"
 
 
-def test_an_error_is_one_line(cli: Cli) -> None:
+def test_error_is_one_line(cli: Cli) -> None:
     assert str(DataError("no [/]\x1b[31m\n\udce9")) == r"no [/]\x1b[31m\n\xe9"
     one_line(cli("evaluate", "no\x1b[31m\n\udce9"), 2, r"no\x1b[31m\n\xe9: no such folder")
     one_line(cli("train", "lenet", "--data", "no\x1b[/]\n"), 3, r"no\x1b[/]\n")
@@ -192,14 +192,14 @@ def test_an_error_is_one_line(cli: Cli) -> None:
     one_line(cli("runs", "no\u202e"), 2, r"no\u202e")
 
 
-def test_a_warning_that_no_run_logs_is_one_line(cli: Cli) -> None:
+def test_unlogged_warning_is_one_line(cli: Cli) -> None:
     cli("recipes")
     assert logging.lastResort
     line = logging.lastResort.format(logging.makeLogRecord({"msg": "%s: ignored", "args": ("\x1b[31m\n",)}))
     assert line == r"\x1b[31m\n: ignored"
 
 
-def test_figures_are_drawn_with_any_name(tmp_path: Path) -> None:
+def test_figures_accept_any_name(tmp_path: Path) -> None:
     names = [os.fsdecode(name) for name in AWKWARD]
     panel = Panel("a\x1b\udce9", "x", "y", [Series(name, [1, 2], [1, 2], colour=i) for i, name in enumerate(names)])
     clean(text_plot(panel))
@@ -217,7 +217,7 @@ def test_html_tables_escape_cells_and_columns() -> None:
     assert r"&lt;script&gt;\x1b\xe9" in page
 
 
-def test_only_the_choke_points_know_rich_markup() -> None:
+def test_rich_markup_is_used_only_in_core_console() -> None:
     for path in (ROOT / "src").rglob("*.py"):
         if path.name != "console.py" or path.parent.name != "core":
             assert not re.search(r"rich\.(console|markup|text)|from html import", path.read_text()) or (
@@ -229,7 +229,7 @@ def test_only_the_choke_points_know_rich_markup() -> None:
 
 
 @given(st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)))
-def test_json_is_utf8_and_comes_back(value: object) -> None:
+def test_json_is_utf8_and_round_trips(value: object) -> None:
     for ascii_alone in (False, True):
         text = to_json(value, ascii=ascii_alone)
         clean(text.replace("\x7f", ""))
@@ -238,23 +238,23 @@ def test_json_is_utf8_and_comes_back(value: object) -> None:
 
 
 @given(st.lists(st.lists(NAMES.filter(lambda name: "\0" not in name), min_size=2, max_size=3), max_size=4))
-def test_csv_comes_back(rows: list[list[str]]) -> None:
+def test_csv_round_trip_is_exact(rows: list[list[str]]) -> None:
     text = io.StringIO(decode(encode(to_csv(rows))), newline="")
     assert list(csv.reader(text)) == rows
 
 
-def test_a_csv_ends_its_lines_as_ever() -> None:
+def test_csv_keeps_its_line_endings() -> None:
     assert to_csv([["a", "b,c"], ["=1", 2]]) == 'a,"b,c"\n=1,2\n'
 
 
-def test_a_file_name_is_easy_to_type() -> None:
+def test_file_name_is_easy_to_type() -> None:
     assert file_name("a\x1b[31m\udce9\n \u732b") == "a_[31m__ \u732b"
 
 
 # the verbs
 
 
-def test_every_verb_takes_and_shows_any_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_accepts_and_shows_any_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     root, classes = images(), {os.fsdecode(name) for name in AWKWARD}
 
     def run(*arguments: object, code: int = 0) -> str:
@@ -326,7 +326,7 @@ def test_every_verb_takes_and_shows_any_name(cli: Cli, monkeypatch: pytest.Monke
     run("lr-find", "lenet", "--data", root, "--on-bad-image", "skip", "--steps", 3)
 
 
-def test_a_csv_file_may_list_any_name(cli: Cli) -> None:
+def test_csv_file_may_list_any_name(cli: Cli) -> None:
     root = images()
     rows = [["path", "label", "no\x1b"]]
     for name in map(os.fsdecode, AWKWARD):
@@ -344,7 +344,7 @@ def test_a_csv_file_may_list_any_name(cli: Cli) -> None:
     assert cli("train", "--resume", run, "--epochs", 2).code == 0
 
 
-def test_sweep_takes_a_file_of_any_name(cli: Cli) -> None:
+def test_sweep_accepts_a_file_of_any_name(cli: Cli) -> None:
     pytest.importorskip("optuna")
     name = "sweep [bold]\x1b\udce9"
     Path(f"{name}.toml").write_text("epochs = 1\n[space]\nlr = [0.01, 0.02]\n")
@@ -356,13 +356,13 @@ def test_sweep_takes_a_file_of_any_name(cli: Cli) -> None:
     assert Path(os.fsdecode(word)).is_file()
 
 
-def test_tensorboard_says_that_it_cannot_write_to_a_path(cli: Cli) -> None:
+def test_tensorboard_reports_unwritable_path(cli: Cli) -> None:
     pytest.importorskip("tensorboard")
     assert cli("train", "lenet", "--epochs", 1, "--tensorboard", "--output", "tb \x1b[31m").code == 0
     one_line(cli("train", "lenet", "--epochs", 1, "--tensorboard", "--output", "\udce9"), 2, r"TensorBoard", r"\xe9")
 
 
-def test_python_takes_and_shows_any_name() -> None:
+def test_python_api_accepts_and_shows_any_name() -> None:
     root, classes = images(), {os.fsdecode(name) for name in AWKWARD}
     run = cnnkit.fit("lenet", root, epochs=1, output=OUTPUT, progress=False)
     found = run.evaluate(progress=False)
@@ -383,7 +383,7 @@ def test_python_takes_and_shows_any_name() -> None:
     assert cnnkit.evaluate(listed.path, progress=False).num_images == listed.evaluate(progress=False).num_images
 
 
-def test_predictions_of_nothing_are_told() -> None:
+def test_empty_predictions_are_reported() -> None:
     assert repr(Predictions(("a",), (), torch.empty(0, 1), {"x\x1b": "no"})) == r"x\x1b: no"
 
 
@@ -426,7 +426,7 @@ cnnkit.evaluate(fitted.path)
 """
 
 
-def test_a_locale_without_utf8_takes_any_name_and_shows_it_in_ascii() -> None:
+def test_ascii_locale_accepts_any_name_and_escapes_it() -> None:
     root = images()
     made = cnnkit.fit("lenet", root, epochs=1, output="utf8", progress=False)
     words = [os.fsencode(word).hex() for word in (root, str(made.path), "\0".join(map(os.fsdecode, AWKWARD)))]
@@ -445,12 +445,12 @@ def test_a_locale_without_utf8_takes_any_name_and_shows_it_in_ascii() -> None:
     assert all(Path(row[0]).is_file() for row in rows)
 
 
-def test_weights_of_any_path_load() -> None:
+def test_weights_load_from_any_path() -> None:
     run = cnnkit.fit("lenet", "digits", epochs=1, output="\udce9", progress=False)
     assert cnnkit.load(run.path).net
     with pytest.raises(UsageError, match=r"no\\xe9"):
         cnnkit.load("no\udce9")
 
 
-def test_settings_may_begin_with_a_byte_order_mark() -> None:
+def test_settings_may_start_with_a_byte_order_mark() -> None:
     assert from_toml(b"\xef\xbb\xbfepochs = 3\n") == {"epochs": 3}

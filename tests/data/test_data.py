@@ -1,4 +1,4 @@
-"""Data sets: where they are looked for, what is wrong with them, splits, preprocessing, batches."""
+"""Data sets by name: search path, errors, splits, preprocessing, batches."""
 
 import dataclasses
 import gzip
@@ -33,7 +33,7 @@ from helpers.webserver import Raw, answer, raw_server
 MNIST_5K = Path(os.environ.get("CNNKIT_TEST_MNIST", Path(__file__).resolve().parents[3] / "shared/data/mnist-5k"))
 
 
-def test_the_digits_ship_with_the_package() -> None:
+def test_digits_ship_with_the_package() -> None:
     digits = load_dataset("digits")
     assert (len(digits.train), len(digits.test)) == (1437, 360)
     assert digits.train.images.shape == (1437, 1, 8, 8)
@@ -44,7 +44,7 @@ def test_the_digits_ship_with_the_package() -> None:
 
 
 @pytest.mark.skipif(not SYSTEM.joinpath("fashion-mnist").is_dir(), reason="Debian's dataset-fashion-mnist is not here")
-def test_fashion_mnist_is_the_published_one() -> None:
+def test_fashion_mnist_matches_the_published_digests() -> None:
     fashion = load_dataset("fashion-mnist")
     assert (len(fashion.train), len(fashion.test)) == (60_000, 10_000)
     assert torch.bincount(fashion.train.labels).tolist() == [6000] * 10
@@ -53,13 +53,13 @@ def test_fashion_mnist_is_the_published_one() -> None:
 
 
 @pytest.mark.skipif(not MNIST_5K.is_dir(), reason="the 5,000 MNIST digits are not here (CNNKIT_TEST_MNIST)")
-def test_mnist_from_a_folder_of_ones_own() -> None:
+def test_mnist_is_read_from_a_custom_folder() -> None:
     mnist = load_dataset("mnist", MNIST_5K)
     assert (len(mnist.train), len(mnist.test)) == (4000, 1000)
     assert mnist.train.images.shape[1:] == (1, 28, 28)
 
 
-def test_the_order_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, named, cache = tmp_path / "own", tmp_path / "environment" / "mnist", tmp_path / "cache" / "mnist"
     write_set(cache, train=1)
     assert len(load_dataset("mnist").train) == 1
@@ -70,7 +70,7 @@ def test_the_order_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(load_dataset("mnist", own).train) == 3
 
 
-def test_an_incomplete_place_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_folder_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     incomplete = write_set(tmp_path / "environment")
     (incomplete / FILES[3]).unlink()
     monkeypatch.setenv("CNNKIT_DATA", str(incomplete))
@@ -78,7 +78,7 @@ def test_an_incomplete_place_is_passed_over(tmp_path: Path, monkeypatch: pytest.
     assert len(load_dataset("mnist").train) == 5
 
 
-def test_a_named_folder_is_the_only_place(tmp_path: Path) -> None:
+def test_named_folder_is_searched_alone(tmp_path: Path) -> None:
     write_set(tmp_path / "cache" / "mnist")
     incomplete = write_set(tmp_path / "own")
     (incomplete / FILES[3]).unlink()
@@ -86,7 +86,7 @@ def test_a_named_folder_is_the_only_place(tmp_path: Path) -> None:
         load_dataset("mnist", incomplete)
 
 
-def test_a_failed_download_says_where_else_to_put_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_names_the_searched_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.3")
     with pytest.raises(DataError, match=r"mnist: not in .*cache.*, and the download failed: .*--data-dir"):
         load_dataset("mnist")
@@ -106,7 +106,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
         yield server
 
 
-def test_a_download_ends_in_the_cache(mirror: Raw) -> None:
+def test_download_is_cached(mirror: Raw) -> None:
     assert len(load_dataset("mnist").train) == 9
     mirror.reply(answer(b"", status="404 Gone"))
     assert len(load_dataset("mnist").train) == 9
@@ -114,7 +114,7 @@ def test_a_download_ends_in_the_cache(mirror: Raw) -> None:
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"<html>"), lambda path: os.truncate(path, 20)])
-def test_a_corrupt_file_in_the_cache_is_fetched_anew(
+def test_corrupt_cached_file_is_downloaded_again(
     mirror: Raw, tmp_path: Path, harm: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     load_dataset("mnist")
@@ -129,7 +129,7 @@ def test_a_corrupt_file_in_the_cache_is_fetched_anew(
         load_dataset("mnist")
 
 
-def test_a_mirror_that_sends_more_than_the_data_set_has(mirror: Raw) -> None:
+def test_oversized_mirror_response_is_refused(mirror: Raw) -> None:
     mirror.reply(answer(gzip.compress(bytes(60_000_000))))
     with pytest.raises(DataError, match="inflate to more than the 47,040,016 bytes of the file"):
         load_dataset("mnist")
@@ -139,7 +139,7 @@ def test_a_mirror_that_sends_more_than_the_data_set_has(mirror: Raw) -> None:
 
 
 @pytest.mark.skipif(not (SYSTEM / "fashion-mnist").is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
-def test_the_bytes_of_the_data_sets() -> None:
+def test_known_sizes_match_fashion_mnist() -> None:
     assert tuple(len(gzip.decompress((SYSTEM / f"fashion-mnist/{file}.gz").read_bytes())) for file in FILES) == BYTES
 
 
@@ -154,13 +154,13 @@ def test_the_bytes_of_the_data_sets() -> None:
         ({"t10k_images": b"<html>404</html>"}, r"t10k-images-idx3-ubyte: not an IDX file"),
     ],
 )
-def test_files_at_odds_are_named(tmp_path: Path, replaced: dict[str, np.ndarray | bytes], reason: str) -> None:
+def test_inconsistent_files_are_named(tmp_path: Path, replaced: dict[str, np.ndarray | bytes], reason: str) -> None:
     write_set(tmp_path / "set", **replaced)
     with pytest.raises(DataError, match=reason):
         load_dataset("mnist", tmp_path / "set")
 
 
-def test_an_unknown_data_set() -> None:
+def test_unknown_data_set_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown data set 'fashion_mnist'; did you mean 'fashion-mnist'"):
         load_dataset("fashion_mnist")
 
@@ -168,7 +168,7 @@ def test_an_unknown_data_set() -> None:
 # --- splits
 
 
-def test_a_split_is_stratified_seeded_and_complete() -> None:
+def test_split_is_stratified_seeded_and_complete() -> None:
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20).repeat(2)
     training, validation = stratified_split(labels, 0.1, seed=7)
     assert torch.bincount(labels[validation]).tolist() == [10, 6, 4]
@@ -177,7 +177,7 @@ def test_a_split_is_stratified_seeded_and_complete() -> None:
     assert not stratified_split(labels, 0.1, seed=8)[1].equal(validation)
 
 
-def test_a_split_is_the_same_on_every_machine() -> None:
+def test_split_is_machine_independent() -> None:
     labels = torch.arange(40) % 4
     assert stratified_split(labels, 0.2, seed=0)[1].tolist() == GOLDEN_SPLIT
 
@@ -186,7 +186,7 @@ GOLDEN_SPLIT = [1, 17, 19, 24, 27, 30, 34, 36]
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 2])
-def test_a_bad_fraction(fraction: float) -> None:
+def test_invalid_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(UsageError, match="the fraction to set aside"):
         stratified_split(torch.zeros(4), fraction, 0)
 
@@ -205,7 +205,7 @@ def test_pixels_are_scaled_normalised_or_raw() -> None:
     assert images.dtype == torch.uint8
 
 
-def test_channel_statistics() -> None:
+def test_channel_statistics_are_exact() -> None:
     images = torch.randint(0, 256, (50, 3, 7, 5), dtype=torch.uint8)
     assert channel_statistics(torch.full((4, 1, 2, 2), 255, dtype=torch.uint8)) == ((1.0,), (1.0,))
     mean, std = channel_statistics(images)
@@ -218,14 +218,14 @@ def test_channel_statistics() -> None:
     ("shorter", "size", "top", "left"),
     [(8, (6, 6), 1, 5), (8, (5, 7), 2, 4), (8, (8, 16), 0, 0), (8, (8, 15), 0, 0), (8, (8, 13), 0, 2)],
 )
-def test_resize_and_crop_cuts_the_middle(shorter: int, size: tuple[int, int], top: int, left: int) -> None:
+def test_resize_and_crop_crops_the_centre(shorter: int, size: tuple[int, int], top: int, left: int) -> None:
     """8 x 16 pixels that need no resizing; halves are rounded to even, as in torchvision."""
     images = torch.arange(128.0).view(1, 1, 8, 16)
     cut = resize_and_crop(images, shorter, size)
     assert cut.equal(images[..., top : top + size[0], left : left + size[1]])
 
 
-def test_resize_and_crop_brings_the_shorter_side_to_size_and_pads_what_is_missing() -> None:
+def test_resize_and_crop_scales_the_shorter_side_and_pads() -> None:
     images = torch.ones(1, 3, 10, 25)
     assert resize_and_crop(images, 4, (4, 10)).allclose(torch.ones(1, 3, 4, 10))
     padded = resize_and_crop(images, 4, (6, 10))
@@ -235,7 +235,7 @@ def test_resize_and_crop_brings_the_shorter_side_to_size_and_pads_what_is_missin
     assert Preprocess((4, 4), (0.5,), (0.25,), resize=5)(batch).allclose(torch.full((1, 3, 4, 4), 2.0))
 
 
-def test_resize_with_pad_keeps_the_aspect_ratio_centred() -> None:
+def test_resize_with_pad_keeps_the_aspect_ratio_and_centres() -> None:
     images = torch.ones(2, 3, 10, 20)
     result = resize_with_pad(images, (9, 8))
     assert result.shape == (2, 3, 9, 8)
@@ -256,7 +256,7 @@ def numbered(count: int) -> ImageSet:
     return ImageSet(images.expand(-1, 1, 2, 2), torch.arange(count))
 
 
-def test_an_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
+def test_epoch_has_every_image_once_in_its_order() -> None:
     batches = Batches(numbered(10), 4, Preprocess((2, 2), std=(1 / 255,)), seed=3)
     epochs = [list(batches.epoch(epoch)) for epoch in (1, 2, 1)]
     orders = [torch.cat([y for _, y in epoch]).tolist() for epoch in epochs]
@@ -270,14 +270,14 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
         assert x[:, 0, 0, 0].equal(y.float())
 
 
-def test_an_epoch_can_be_entered_at_any_batch() -> None:
+def test_epoch_can_start_at_any_batch() -> None:
     batches = Batches(numbered(10), 3, Preprocess((2, 2)), seed=0)
     whole = [y.tolist() for _, y in batches.epoch(5)]
     for first in range(5):
         assert [y.tolist() for _, y in batches.epoch(5, first)] == whole[first:]
 
 
-def test_a_single_image_left_over_joins_the_batch_before() -> None:
+def test_single_left_over_image_joins_the_previous_batch() -> None:
     for count, sizes in {9: [4, 5], 8: [4, 4], 1: [1], 5: [5], 10: [4, 4, 2], 0: []}.items():
         batches = Batches(numbered(count), 4, Preprocess((2, 2)), seed=0)
         assert [len(y) for _, y in batches] == [len(y) for _, y in batches.epoch(1)] == sizes
@@ -298,7 +298,7 @@ def test_iteration_is_in_order_and_channels_last() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5))
-def test_the_parts_of_several_processes_are_the_batches_of_one(count: int, batch_size: int, world: int) -> None:
+def test_batches_of_processes_add_up_to_those_of_one(count: int, batch_size: int, world: int) -> None:
     if batch_size < world:
         with pytest.raises(UsageError, match=f"batch_size must be at least {world} for {world} processes"):
             Batches(numbered(count), batch_size, Preprocess((2, 2)), shard=(0, world))
@@ -336,7 +336,7 @@ class Stamp:
         return (u[:, :1, None, None] * 256).to(torch.uint8).expand_as(images)
 
 
-def test_augmentation_hangs_on_the_seed_the_epoch_and_the_image_alone() -> None:
+def test_augmentation_depends_only_on_seed_epoch_and_image() -> None:
     """Who enters an epoch late, or shares it in the same batches, gives each image what it would have had."""
 
     def shades(seed: int = 1, epoch: int = 1, first: int = 0, shard: tuple[int, int] = (0, 1)) -> dict[int, float]:
@@ -357,7 +357,7 @@ def test_augmentation_hangs_on_the_seed_the_epoch_and_the_image_alone() -> None:
     assert all(x[:, 0, 0, 0].equal(y.float()) for x, y in plain), "iteration in order leaves images as they are"
 
 
-def test_the_random_numbers_are_the_same_on_every_machine() -> None:
+def test_random_numbers_are_machine_independent() -> None:
     seen = []
 
     class Look(Stamp):
@@ -372,7 +372,7 @@ def test_the_random_numbers_are_the_same_on_every_machine() -> None:
 GOLDEN_NUMBERS = [[836, 310, 711], [471, 500, 744]]
 
 
-def test_a_subset_has_its_rows_in_their_order() -> None:
+def test_subset_keeps_the_order_of_its_rows() -> None:
     whole = ImageSet(numbered(6).images, torch.arange(6), tuple("abcdef"))
     few = whole.subset(torch.tensor([4, 1, 2]))
     assert few.labels.tolist() == [4, 1, 2]
@@ -382,7 +382,7 @@ def test_a_subset_has_its_rows_in_their_order() -> None:
     assert numbered(6).subset(torch.tensor([0])).names == ()
 
 
-def test_the_example_images_are_the_last_of_the_test_set() -> None:
+def test_example_images_are_the_last_of_the_test_set() -> None:
     from cnnkit.data import read_image
 
     digits = load_dataset("digits").test

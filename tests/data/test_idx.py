@@ -1,4 +1,4 @@
-"""The IDX reader: every value type, plain and compressed, and every way for a file to be wrong."""
+"""The IDX reader: every value type, plain and compressed, and every malformed file."""
 
 import gzip
 import struct
@@ -28,7 +28,7 @@ def idx(array: np.ndarray, code: int = 0x08) -> bytes:
         )
     )
 )
-def test_round_trip(case: tuple[int, np.ndarray]) -> None:
+def test_idx_round_trip_is_exact(case: tuple[int, np.ndarray]) -> None:
     code, array = case
     read = parse_idx(idx(array, code), "x")
     assert read.dtype == array.dtype
@@ -36,12 +36,12 @@ def test_round_trip(case: tuple[int, np.ndarray]) -> None:
     np.testing.assert_array_equal(read, array)
 
 
-def test_big_endian_literal() -> None:
+def test_big_endian_values_match_literal() -> None:
     payload = bytes.fromhex("0000 0b02 00000001 00000002 0001 ff00")
     np.testing.assert_array_equal(parse_idx(payload, "x"), [[1, -256]])
 
 
-def test_plain_and_gzip_are_told_by_content(tmp_path: Path) -> None:
+def test_gzip_is_recognised_by_content(tmp_path: Path) -> None:
     array = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
     for name, content in {"plain.gz": idx(array), "packed": gzip.compress(idx(array))}.items():
         (tmp_path / name).write_bytes(content)
@@ -70,7 +70,7 @@ GOOD = idx(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
         (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "gzip data is corrupt"),
     ],
 )
-def test_a_malformed_file_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_malformed_file_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
     with pytest.raises(DataError, match=reason) as caught:
@@ -79,6 +79,6 @@ def test_a_malformed_file_is_named(tmp_path: Path, content: bytes, reason: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: cannot be read"):
         read_idx(tmp_path / "nowhere")

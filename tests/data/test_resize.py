@@ -1,4 +1,4 @@
-"""Resizing against its definition, in every dtype and memory format; and what is cut out of very long images."""
+"""Resizing against its definition, in every dtype and memory format, and cropping of very long images."""
 
 import math
 from itertools import product
@@ -47,7 +47,7 @@ CLOSE = {torch.uint8: 1.0, torch.float32: 0.01, torch.float64: 0.01}  # of 255; 
 
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_resizing_is_as_defined(layout: str, dtype: torch.dtype) -> None:
+def test_resize_matches_its_definition(layout: str, dtype: torch.dtype) -> None:
     for count, channels in ((1, 1), (2, 1), (1, 3), (2, 4)):
         for height, width, *size in product((1, 2, 20), (1, 2, 3, 20), (1, 2, 5, 33), (1, 2, 9)):
             images = torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8)
@@ -58,7 +58,7 @@ def test_resizing_is_as_defined(layout: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", CLOSE)
-def test_a_part_is_that_of_the_whole(dtype: torch.dtype) -> None:
+def test_resized_part_equals_part_of_resized_whole(dtype: torch.dtype) -> None:
     images = torch.randint(0, 256, (2, 3, 31, 17)).to(dtype)
     for size in ((5, 9), (40, 50), (31, 17), (1, 1)):
         for rows, columns in (((0, 1), (0, size[1])), ((size[0] // 2, size[0]), (size[1] // 3, size[1] // 3 + 1))):
@@ -66,7 +66,7 @@ def test_a_part_is_that_of_the_whole(dtype: torch.dtype) -> None:
             torch.testing.assert_close(resize_part(images, size, rows, columns).double(), part, rtol=0, atol=1e-3)
 
 
-def test_a_narrow_image_is_fitted() -> None:
+def test_narrow_image_is_fitted() -> None:
     """205 x 1 pixels into 28 x 1, by each of the ways on which images are resized."""
     images = torch.randint(0, 256, (2, 3, 205, 1), dtype=torch.uint8)
     expected = defined(images, (28, 1))
@@ -79,7 +79,7 @@ def test_a_narrow_image_is_fitted() -> None:
     assert (augmented - defined(square, (28, 1))).abs().max() < 1.01
 
 
-def test_a_sheet_shrinks_narrow_maps() -> None:
+def test_contact_sheet_shrinks_narrow_maps() -> None:
     maps = torch.randint(0, 256, (1, 1024, 1), dtype=torch.uint8)
     sheet = contact_sheet(maps)
     assert (sheet[0, 1:-1, 1] - defined(maps[None], (256, 1))[0, 0, :, 0]).abs().max() <= 0.51
@@ -104,7 +104,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(1, 23_040), (2, 5_000), (40, 3_000), (256, 23_040)])
-def test_a_long_image_is_cut_before_it_is_resized(height: int, width: int, turned: bool) -> None:
+def test_long_image_is_cropped_before_resizing(height: int, width: int, turned: bool) -> None:
     images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
     images = images.mT.contiguous() if turned else images
     with Largest() as largest:
@@ -126,7 +126,7 @@ def test_a_long_image_is_cut_before_it_is_resized(height: int, width: int, turne
 
 @pytest.mark.parametrize("size", [(4, 4), (9, 5), (20, 7), (3, 30)])
 @pytest.mark.parametrize("shorter", [2, 5, 16])
-def test_cut_before_or_after_the_pixels_are_the_same(
+def test_crop_before_and_after_resizing_agree(
     shorter: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for height, width in ((3, 41), (41, 3), (7, 160), (160, 7), (20, 20), (5, 333)):
@@ -137,7 +137,7 @@ def test_cut_before_or_after_the_pixels_are_the_same(
         torch.testing.assert_close(resize_and_crop(images, shorter, size), after, rtol=0, atol=1e-4)
 
 
-def test_a_classifier_predicts_a_long_image() -> None:
+def test_classifier_predicts_a_long_image() -> None:
     bundle = Bundle(
         net="x", arguments={}, in_channels=3, image_size=(224, 224), resize=256, classes=("a", "b"), mean=(0.0,),
         std=(1.0,), data="x", data_dir=None, split_sha256="", metrics={}, versions={},

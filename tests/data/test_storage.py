@@ -1,4 +1,4 @@
-"""The protocol that all storages have: the same images by the same rows, whichever way they are kept."""
+"""The protocol of all storages: the same rows give the same images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +71,7 @@ def marks(batch: torch.Tensor) -> list[int]:
     return batch[:, 0, 0, 0].tolist()
 
 
-def test_a_row_is_the_same_image_everywhere(data: Dataset) -> None:
+def test_row_is_the_same_image_in_every_storage(data: Dataset) -> None:
     assert data.classes == ("cat", "dog")
     assert data.test is not None
     assert (len(data.train), len(data.test)) == (36, 4)
@@ -96,7 +96,7 @@ def test_a_row_is_the_same_image_everywhere(data: Dataset) -> None:
     assert sorted(seen) == list(range(NUMBER))
 
 
-def test_an_order_is_a_permutation_that_the_seed_and_the_epoch_give(data: Dataset) -> None:
+def test_order_is_a_permutation_by_seed_and_epoch(data: Dataset) -> None:
     storage = data.train.storage
     order = storage.order(1, 2, 1)
     assert order.sort().values.equal(torch.arange(36))
@@ -105,7 +105,7 @@ def test_an_order_is_a_permutation_that_the_seed_and_the_epoch_give(data: Datase
     assert not order.equal(storage.order(2, 2, 1))
 
 
-def test_what_is_held_out_is_held_out_once(data: Dataset) -> None:
+def test_held_out_images_are_held_out_once(data: Dataset) -> None:
     kept, aside = data.train.hold_out(0.25, seed=3)
     assert torch.cat([kept, aside]).sort().values.equal(torch.arange(36))
     assert len(aside) in (8, 9, 10)
@@ -114,7 +114,7 @@ def test_what_is_held_out_is_held_out_once(data: Dataset) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_an_epoch_and_an_evaluation_see_each_image_once(data: Dataset, world: int) -> None:
+def test_epoch_and_evaluation_have_each_image_once(data: Dataset, world: int) -> None:
     whole, epochs = [], []
     for rank in range(world):
         batches = Batches(data.train, 8, Preprocess((6, 7), std=(1 / 255,)), seed=0, shard=(rank, world))
@@ -126,7 +126,7 @@ def test_an_epoch_and_an_evaluation_see_each_image_once(data: Dataset, world: in
     assert whole != epochs
 
 
-def test_the_images_digest_tells_one_choice_from_another(data: Dataset) -> None:
+def test_digest_differs_between_selections(data: Dataset) -> None:
     one, other = (data.train.subset(torch.tensor(rows)).digest() for rows in ([0, 1], [0, 2]))
     assert one is None or one != other
 
@@ -149,7 +149,7 @@ class Broken(Own):
         return image
 
 
-def test_an_item_that_is_wrong_is_named() -> None:
+def test_wrong_item_is_named() -> None:
     def read(wrong: int, **options: Any) -> torch.Tensor:
         data = load_dataset(Broken(wrong), progress=False, test_fraction=0, **options)
         return data.train.storage[torch.tensor([wrong])]
@@ -163,7 +163,7 @@ def test_an_item_that_is_wrong_is_named() -> None:
         read(7)
 
 
-def test_labels_come_from_targets_and_are_places_among_the_classes() -> None:
+def test_labels_from_targets_are_class_indices() -> None:
     class Known(Own):
         targets = torch.tensor([1 if label == "cat" else 2 for label in labels()])
         classes = ("bird", "cat", "dog")
@@ -183,7 +183,7 @@ def test_labels_come_from_targets_and_are_places_among_the_classes() -> None:
         load_dataset(known, progress=False)
 
 
-def test_colours_of_more_than_three_channels_stay() -> None:
+def test_images_of_more_than_three_channels_are_kept() -> None:
     many = np.random.default_rng(0).integers(0, 256, (8, 5, 6, 6), np.uint8)
     data = load_dataset((torch.from_numpy(many), [0, 1] * 4), test_fraction=0)
     assert data.train.storage.shape == (8, 5, 6, 6)

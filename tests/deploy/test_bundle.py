@@ -1,4 +1,4 @@
-"""Bundles that are wrong in all the ways that somebody thought of: refused in one line, before they take memory."""
+"""Malformed bundles: refused in one line, before memory is allocated."""
 
 import json
 import shutil
@@ -114,7 +114,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_a_bundle_says_is_checked(cli: Cli, bundle: Path, name: str) -> None:
+def test_bundle_description_is_validated(cli: Cli, bundle: Path, name: str) -> None:
     changes, word = WRONG[name]
     change(bundle, **changes)
     result = cli("predict", "run", "x.png")
@@ -123,7 +123,7 @@ def test_what_a_bundle_says_is_checked(cli: Cli, bundle: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("content", ["[" * 20_000, "9" * 5_000, "[]", "3", '"x"', "null", '{"net": {"net":' * 20_000])
-def test_a_description_that_is_no_object(cli: Cli, bundle: Path, content: str) -> None:
+def test_description_must_be_an_object(cli: Cli, bundle: Path, content: str) -> None:
     (bundle / "config.json").write_text(content)
     one_line(cli("predict", "run", "x.png"), 1, "run/best/config.json: the bundle's description is corrupt (")
 
@@ -140,7 +140,7 @@ HUGE: dict[str, tuple[dict[str, Any], str]] = {  # each would take tens of gigab
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "channels" else pytest.mark.slow) for name in HUGE]
 )
-def test_shapes_are_compared_before_they_take_memory(bundle: Path, name: str) -> None:
+def test_shapes_are_checked_before_allocation(bundle: Path, name: str) -> None:
     """In a process that may have two gigabytes of address space more than it needs to begin."""
     changes, word = HUGE[name]
     change(bundle, **changes)
@@ -166,7 +166,7 @@ LARGE = 30_000_000  # parameters, written to the disk and checked
     "name",
     [*(pytest.param(n, marks=[pytest.mark.slow] * (row.params > LARGE)) for n, row in ZOO.items()), "from scratch"],
 )
-def test_a_network_out_of_a_bundle_is_the_one_that_was_saved(tmp_path: Path, name: str) -> None:
+def test_loaded_network_equals_the_saved_one(tmp_path: Path, name: str) -> None:
     """Bits of the answers, strides, modes, and all tensors, those that no file keeps too."""
     arguments = {"norm": "from_scratch"} if name == "from scratch" else {}
     name = "lenet_bn" if arguments else name
@@ -189,7 +189,7 @@ def test_a_network_out_of_a_bundle_is_the_one_that_was_saved(tmp_path: Path, nam
         assert loaded(x).equal(net(x))
 
 
-def test_the_network_of_somebody_else_says_what_differs(tmp_path: Path) -> None:
+def test_foreign_network_error_names_the_differences(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     facts = description(net=foreign_name(net), image_size=(8, 8))
     save_bundle(tmp_path, net, Bundle(**facts))
@@ -212,7 +212,7 @@ SPOILT: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
 
 @pytest.mark.parametrize("name", SPOILT)
 @pytest.mark.parametrize("verb", ["predict", "evaluate", "features", "filters", "anatomy"])
-def test_weights_are_checked_when_they_are_loaded(cli: Cli, bundle: Path, name: str, verb: str) -> None:
+def test_weights_are_verified_on_load(cli: Cli, bundle: Path, name: str, verb: str) -> None:
     edit, word = SPOILT[name]
     spoil(bundle, edit)
     result = cli(verb, "run/best", *(["x.png"] if verb in ("predict", "features") else []))
@@ -220,13 +220,13 @@ def test_weights_are_checked_when_they_are_loaded(cli: Cli, bundle: Path, name: 
     assert result.out == ""
 
 
-def test_a_training_starts_from_no_weights_that_are_no_numbers(cli: Cli, bundle: Path) -> None:
+def test_training_refuses_initial_weights_with_nan(cli: Cli, bundle: Path) -> None:
     spoil(bundle, SPOILT["NaN"][0])
     one_line(cli("train", "--weights", bundle, "--epochs", 1), 1, "the weights hold NaN: conv2.0.bias")
     assert not Path("runs").exists()
 
 
-def test_only_regular_files(cli: Cli, bundle: Path) -> None:
+def test_bundle_files_must_be_regular(cli: Cli, bundle: Path) -> None:
     """A pipe that nobody writes into would be waited for without end."""
     import os
 
@@ -239,7 +239,7 @@ def test_only_regular_files(cli: Cli, bundle: Path) -> None:
         assert result.err.count("\n") == 1
 
 
-def test_answers_that_are_no_numbers(cli: Cli, tmp_path: Path) -> None:
+def test_nan_predictions_are_reported(cli: Cli, tmp_path: Path) -> None:
     """The weights are finite, and their products are not."""
     net = create("lenet", num_classes=2, image_size=28, activation="relu")
     for weight in net.parameters():
@@ -256,7 +256,7 @@ def test_answers_that_are_no_numbers(cli: Cli, tmp_path: Path) -> None:
         load("run").predict(np.full((28, 28), 200, dtype=np.uint8))
 
 
-def test_the_test_set_names_the_image_without_an_answer(cli: Cli, tmp_path: Path) -> None:
+def test_evaluation_names_the_image_with_nan_prediction(cli: Cli, tmp_path: Path) -> None:
     for part in ("train", "test"):
         for label, value in (("dark", 10), ("light", 200)):
             Path(f"photos/{part}/{label}").mkdir(parents=True)
@@ -272,7 +272,7 @@ def test_the_test_set_names_the_image_without_an_answer(cli: Cli, tmp_path: Path
         cnnkit.evaluate(tmp_path / "run", "photos", net=net, progress=False)
 
 
-def test_the_mean_and_the_std_of_a_classifier_from_python() -> None:
+def test_classifier_mean_and_std_are_checked() -> None:
     made = Bundle(**description()).model_copy(update={"std": (0.0,)})
     model = cnnkit.deploy.Classifier(create("lenet", num_classes=2), made)
     with pytest.raises(CnnkitError, match="look at the mean and the std of the preprocessing"):

@@ -1,4 +1,4 @@
-"""Bundles: what is saved is what is loaded, and damage is told."""
+"""Bundles: loading returns what was saved, and corruption is reported."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ HUGE = 60_000_000  # parameters: hundreds of megabytes, written to the disk and 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (ZOO[name].params > HUGE)) for name in sorted(ZOO)]
 )
-def test_round_trip(name: str, tmp_path: Path) -> None:
+def test_bundle_round_trip_is_exact(name: str, tmp_path: Path) -> None:
     pixels = max(ZOO[name].smallest, 28)
     net, x = create(name, in_channels=1, num_classes=10, image_size=pixels), torch.randn(4, 1, pixels, pixels)
     net(x)
@@ -42,14 +42,14 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     assert load(tmp_path).bundle == description  # a run folder will do
 
 
-def test_arguments_are_carried(tmp_path: Path) -> None:
+def test_network_arguments_are_saved(tmp_path: Path) -> None:
     arguments = {"norm": "from_scratch", "decay": 0.5}
     save_bundle(tmp_path / "b", create("lenet_bn", **arguments), bundle("lenet_bn", arguments=arguments))
     net = load(tmp_path / "b").net
     assert net.conv1[1].decay == 0.5
 
 
-def test_a_bundle_needs_nothing_else(tmp_path: Path) -> None:
+def test_bundle_loads_without_the_run(tmp_path: Path) -> None:
     """Not even if it asks for published weights; and images are prepared as its card says."""
     card = bundle("resnet18.tv", in_channels=1, image_size=(32, 32), arguments={"pretrained": True}, resize=40)
     save_bundle(tmp_path / "b", create("resnet18.tv", in_channels=1, num_classes=10), card)
@@ -57,7 +57,7 @@ def test_a_bundle_needs_nothing_else(tmp_path: Path) -> None:
     assert (loaded.preprocess.resize, loaded.preprocess.image_size) == (40, (32, 32))
 
 
-def test_a_new_bundle_replaces_the_old_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_new_bundle_replaces_the_old_without_leftovers(tmp_path: Path) -> None:
     for epoch in (1, 2):
         save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": epoch}))
     assert load(tmp_path / "best").bundle.metrics == {"epoch": 2}
@@ -65,7 +65,7 @@ def test_a_new_bundle_replaces_the_old_and_leaves_nothing_else(tmp_path: Path) -
     assert {path.name for path in (tmp_path / "best").iterdir()} == {"model.safetensors", "config.json"}
 
 
-def test_the_old_bundle_is_there_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_bundle_exists_until_the_new_one_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where folders cannot trade names in one step, they do in two; a failure in between puts the old one back."""
     save_bundle(tmp_path / "best", create("lenet"), bundle(metrics={"epoch": 1}))
     monkeypatch.setattr("cnnkit.core.files._exchange", lambda one, other: False)
@@ -85,7 +85,7 @@ def test_the_old_bundle_is_there_until_the_new_one_is(tmp_path: Path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-def test_prediction_is_softmax_of_the_preprocessed_image() -> None:
+def test_prediction_is_the_softmax_of_the_preprocessed_image() -> None:
     net = create("lenet").eval()
     image = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8)
     found = Classifier(net, bundle()).predict(image)
@@ -99,7 +99,7 @@ def test_prediction_is_softmax_of_the_preprocessed_image() -> None:
         found.to_list(0)
 
 
-def test_what_is_no_bundle(tmp_path: Path) -> None:
+def test_non_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"not a run folder or a bundle: it has no config\.json"):
@@ -123,7 +123,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
         ("model.safetensors", None, "cannot be read"),
     ],
 )
-def test_damage_is_one_clear_line(tmp_path: Path, file: str, spoil, reason: str) -> None:
+def test_corrupt_bundle_is_one_clear_line(tmp_path: Path, file: str, spoil, reason: str) -> None:
     save_bundle(tmp_path / "best", create("lenet"), bundle())
     path = tmp_path / "best" / file
     path.write_bytes(spoil(path.read_bytes())) if spoil else path.unlink()
@@ -133,7 +133,7 @@ def test_damage_is_one_clear_line(tmp_path: Path, file: str, spoil, reason: str)
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_net(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_bundle(tmp_path / "best", create("lenet"), bundle())
     config = tmp_path / "best" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"net": "lenet_bn"}))

@@ -1,4 +1,4 @@
-"""Predictions: of whatever holds an image, exactly what evaluation computes, and no bad file ends a batch."""
+"""Predictions: equal to evaluation for every type of input, and no bad file ends a batch."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ def photos(root: Path, count: int = 12) -> Path:
     return root
 
 
-def test_every_way_to_give_an_image_is_the_same_image() -> None:
+def test_all_input_types_give_the_same_prediction() -> None:
     model, image = classifier(), noise(40, 52)
     Image.fromarray(image).save("a.png")
     tensor = torch.from_numpy(image).permute(2, 0, 1)
@@ -65,7 +65,7 @@ def test_every_way_to_give_an_image_is_the_same_image() -> None:
     torch.testing.assert_close(batch.logits, expected.expand(3, -1), rtol=1e-5, atol=1e-5)
 
 
-def test_grey_and_colour_become_what_the_network_takes() -> None:
+def test_images_are_converted_to_the_channels_of_the_network() -> None:
     grey = noise(9, 11, 1)
     assert classifier().predict(grey).logits.equal(classifier().predict(np.stack([grey] * 3, -1)).logits)
     model = classifier("lenet", 1)
@@ -86,7 +86,7 @@ def test_grey_and_colour_become_what_the_network_takes() -> None:
         two.predict(noise(28, 28, 3))
 
 
-def test_a_turned_photograph_is_upright() -> None:
+def test_rotated_photo_is_predicted_upright() -> None:
     model, image = classifier(), Image.fromarray(noise(20, 40))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -95,7 +95,7 @@ def test_a_turned_photograph_is_upright() -> None:
     assert model.predict("turned.png").logits.equal(model.predict(image.transpose(Image.Transpose.ROTATE_270)).logits)
 
 
-def test_a_folder_is_read_whole_and_in_any_batches() -> None:
+def test_folder_is_predicted_completely_in_any_batches() -> None:
     model, root = classifier(), photos(Path("photos"))
     found = model.predict(root)
     assert sorted(found.names) == sorted(str(path) for path in root.rglob("*.png"))
@@ -106,7 +106,7 @@ def test_a_folder_is_read_whole_and_in_any_batches() -> None:
         torch.testing.assert_close(again.logits, found.logits, rtol=1e-5, atol=1e-5)
 
 
-def test_predicting_a_file_and_evaluating_it_agree() -> None:
+def test_prediction_and_evaluation_of_a_file_agree() -> None:
     """A folder of photographs larger than the network's input, decoded by both ways."""
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -125,7 +125,7 @@ def test_predicting_a_file_and_evaluating_it_agree() -> None:
     assert (found.logits.argmax(1) == labels).double().mean() == report.accuracy
 
 
-def test_predictions_are_plain_data_tables_and_tensors() -> None:
+def test_predictions_convert_to_tables_and_tensors() -> None:
     model = classifier()
     found = model.predict([noise(28, 28, seed=seed) for seed in range(5)] + ["nowhere.png"])
     assert len(found) == 5 == len(list(found))
@@ -158,7 +158,7 @@ def test_predictions_are_plain_data_tables_and_tensors() -> None:
         ("empty", DataError, "empty: there is no image in this folder"),
     ],
 )
-def test_what_is_no_image_at_all(given: Any, error: type, words: str) -> None:
+def test_non_images_are_refused(given: Any, error: type, words: str) -> None:
     Path("empty").mkdir()
     with pytest.raises(error, match=words):
         classifier().predict(given)
@@ -176,7 +176,7 @@ def test_what_is_no_image_at_all(given: Any, error: type, words: str) -> None:
         (np.zeros((0, 4), np.uint8), "an image must be H x W or H x W x C, not 0 x 4"),
     ],
 )
-def test_a_bad_array_is_an_error(image: Any, reason: str) -> None:
+def test_bad_array_is_refused(image: Any, reason: str) -> None:
     """An array is there to be seen; only files turn out to be unreadable."""
     for call in (classifier().predict, classifier().batch):
         with pytest.raises(DataError, match=f"image 1: .*{reason}"):
@@ -184,7 +184,7 @@ def test_a_bad_array_is_an_error(image: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_a_batch_of_grey_arrays_is_a_batch_whatever_its_length(number: int) -> None:
+def test_batch_of_grey_arrays_is_recognised_at_any_length(number: int) -> None:
     many = np.stack([noise(9, 11, 1, seed) for seed in range(number)])
     model = classifier("lenet", 1)
     assert len(model.predict(many)) == number
@@ -198,7 +198,7 @@ def test_a_batch_of_grey_arrays_is_a_batch_whatever_its_length(number: int) -> N
         assert len(classifier().predict(many)) == number
 
 
-def test_arrays_and_columns_of_paths_are_paths() -> None:
+def test_arrays_and_columns_of_paths_are_accepted() -> None:
     for name in ("a.png", "b.png"):
         Image.fromarray(noise(8, 8)).save(name)
     for paths in (np.array(["a.png", "b.png"]), pd.DataFrame({"path": ["a.png", "b.png"]})["path"]):
@@ -207,7 +207,7 @@ def test_arrays_and_columns_of_paths_are_paths() -> None:
         classifier().batch([])
 
 
-def test_a_pil_image_that_cannot_be_read_is_told_too() -> None:
+def test_unreadable_pil_image_is_reported() -> None:
     Image.fromarray(noise(90, 90)).save("a.jpg")
     cut = Image.open(io.BytesIO(Path("a.jpg").read_bytes()[:1500]))
     closed = Image.open("a.jpg")
@@ -218,7 +218,7 @@ def test_a_pil_image_that_cannot_be_read_is_told_too() -> None:
     assert len(found) == 1
 
 
-def test_explaining_takes_what_predicting_takes() -> None:
+def test_explain_accepts_the_inputs_of_predict() -> None:
     model, image = classifier(), noise(40, 52)
     Image.fromarray(image).save("a.png")
     maps = cnnkit.explain.feature_maps(model, "a.png")
@@ -234,7 +234,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cnnkit.fit("lenet", progress=False, **options).path
 
 
-def test_the_verb_takes_folders_globs_and_standard_input(run: Path, cli: Cli) -> None:
+def test_predict_command_accepts_folders_globs_and_stdin(run: Path, cli: Cli) -> None:
     root = photos(Path("photos"))
     (root / "class0" / "bad.png").write_text("no image")
     names = sorted(str(path) for path in root.rglob("*.png"))
@@ -262,7 +262,7 @@ def test_the_verb_takes_folders_globs_and_standard_input(run: Path, cli: Cli) ->
     assert (result.code, result.err) == (2, "cnnkit: unknown option --jsn; `cnnkit predict --help` lists them\n")
 
 
-def test_a_file_with_a_globs_letters_in_its_name_is_a_file(run: Path, cli: Cli) -> None:
+def test_file_name_with_glob_characters_is_a_file(run: Path, cli: Cli) -> None:
     Image.fromarray(noise(8, 8, 1)).save("a[1].png")
     result = cli("predict", run, "a[1].png", "--json")
     assert [row["image"] for row in json.loads(result.out)] == ["a[1].png"]

@@ -1,4 +1,4 @@
-"""Nets made ready to predict: the same answers, by every engine."""
+"""Inference engines: the same answers from every engine."""
 
 import copy
 import sys
@@ -35,7 +35,7 @@ def used(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (ZOO[name].params > LARGE)) for name in sorted(ZOO)]
 )
-def test_a_folded_net_gives_the_same_logits(name: str) -> None:
+def test_folded_network_gives_the_same_logits(name: str) -> None:
     net, image = used(name)
     x = torch.randn(3, *image)
     expected = copy.deepcopy(net).eval().double()(x.double())
@@ -53,7 +53,7 @@ PAIRS = [*product(NETS, ("torch", "onnxruntime")), *product(NETS[:2] if find_com
 
 
 @pytest.mark.parametrize(("name", "engine"), PAIRS)
-def test_every_engine_gives_the_nets_logits_for_any_batch(name: str, engine: str) -> None:
+def test_every_engine_gives_the_same_logits_for_any_batch(name: str, engine: str) -> None:
     net, image = used(name)
     before = copy.deepcopy(net.state_dict())
     runner = prepare(net, image, engine=engine)
@@ -68,7 +68,7 @@ def test_every_engine_gives_the_nets_logits_for_any_batch(name: str, engine: str
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_half_precision_keeps_some_digits() -> None:
+def test_half_precision_is_close() -> None:
     net, image = used("resnet18")
     x = torch.randn(8, *image)
     runner = prepare(net, image, batch=8, precision="bf16")
@@ -79,7 +79,7 @@ def test_half_precision_keeps_some_digits() -> None:
 
 
 @pytest.mark.parametrize("way", [0, -1])
-def test_each_convolution_predicts_by_what_won(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutions_use_their_fastest_algorithm(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is, the logits are the net's; with the last of the ways, many are not oneDNN's."""
     chosen: list[str] = []
     monkeypatch.setattr(race, "_winner", lambda ways: chosen.append([*ways][way]) or chosen[-1])
@@ -91,7 +91,7 @@ def test_each_convolution_predicts_by_what_won(way: int, monkeypatch: pytest.Mon
         torch.testing.assert_close(runner(x), copy.deepcopy(net).eval()(x), rtol=1e-3, atol=1e-4)
 
 
-def test_auto_takes_the_faster_one() -> None:
+def test_auto_selects_the_faster_engine() -> None:
     net, image = used("lenet")
     runner = prepare(net, image, batch=4)
     assert set(runner.seconds) == {"torch", "onnxruntime"}
@@ -99,7 +99,7 @@ def test_auto_takes_the_faster_one() -> None:
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_lanes_are_tried_where_a_batch_fills_them() -> None:
+def test_lanes_are_tried_only_for_full_batches() -> None:
     net, image = used("lenet")
     assert "lanes" not in prepare(net, image, batch=4).seconds
     assert set(prepare(net, image, batch=64).seconds) == {"torch", "onnxruntime", "lanes"}
@@ -110,7 +110,7 @@ def test_lanes_are_tried_where_a_batch_fills_them() -> None:
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_lanes_answer_several_threads_at_once() -> None:
+def test_lanes_serve_several_threads() -> None:
     net, image = used("lenet")
     runner = prepare(net, image, engine="lanes")
     asked = [torch.randn(50, *image) for _ in range(8)]
@@ -121,7 +121,7 @@ def test_lanes_answer_several_threads_at_once() -> None:
                 assert torch.equal(found, wanted)
 
 
-def test_without_onnx_runtime_torch_runs_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_used_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     net, image = used("lenet")
     monkeypatch.setattr("cnnkit.deploy.runner.find_spec", lambda name: None)
     assert list(prepare(net, image).seconds) == ["torch"]
@@ -130,7 +130,7 @@ def test_without_onnx_runtime_torch_runs_the_net(monkeypatch: pytest.MonkeyPatch
         to_onnx(net, image)
 
 
-def test_code_that_depends_on_its_input_runs_unfolded() -> None:
+def test_input_dependent_code_runs_unfolded() -> None:
     class Choosy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -144,7 +144,7 @@ def test_code_that_depends_on_its_input_runs_unfolded() -> None:
     torch.testing.assert_close(prepare(net, (1, 8, 8), engine="torch")(x), net(x))
 
 
-def test_wrong_words_are_told() -> None:
+def test_wrong_options_are_refused() -> None:
     net, image = used("lenet")
     with pytest.raises(UsageError, match="unknown engine 'onnx'; did you mean 'onnxruntime'"):
         prepare(net, image, engine="onnx")

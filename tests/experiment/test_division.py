@@ -1,4 +1,4 @@
-"""The split belongs to the files: what happens to it when a folder changes after a run."""
+"""Splits by file content: what happens when a folder changes after a run."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def figures(found: dict[str, Any]) -> tuple[int, float, list[list[int]]]:
 # --- the drawing
 
 
-def test_the_share_is_exact_and_one_of_three() -> None:
+def test_test_fraction_is_exact() -> None:
     for number, aside in {1: 0, 2: 0, 3: 1, 4: 1, 14: 1, 16: 2, 25: 2, 26: 3, 100: 10}.items():
         labels = torch.zeros(number, dtype=torch.int64)
         kept, held = split_by_content(labels, [f"{n}" for n in range(number)], torch.arange(number), 0.1, "test")
@@ -59,7 +59,7 @@ def test_the_share_is_exact_and_one_of_three() -> None:
         split_by_content(labels, ["0"] * number, torch.arange(number), 1.0, "test")
 
 
-def test_groups_stay_together_and_never_cross_classes() -> None:
+def test_groups_stay_together_within_their_class() -> None:
     labels = torch.tensor([0] * 20 + [1] * 20)
     digests = [f"{n}" for n in range(40)]
     groups = torch.arange(40)
@@ -74,7 +74,7 @@ def test_groups_stay_together_and_never_cross_classes() -> None:
     assert not len(held), "one group of two classes: nothing can be measured without having been seen"
 
 
-def test_what_is_barred_is_not_set_aside() -> None:
+def test_excluded_images_are_not_held_out() -> None:
     labels, digests = torch.zeros(20, dtype=torch.int64), [f"{n}" for n in range(20)]
     barred = set(digests[:15])
     _, held = split_by_content(labels, digests, torch.arange(20), 0.2, "test", barred)
@@ -85,7 +85,7 @@ def test_what_is_barred_is_not_set_aside() -> None:
 # --- the folder changes
 
 
-def test_names_and_order_do_not_matter() -> None:
+def test_split_is_independent_of_names_and_order() -> None:
     root = noise_photos()
     before = parts(root)
     for number, path in enumerate(sorted(root.rglob("*.png"), reverse=True)):
@@ -94,7 +94,7 @@ def test_names_and_order_do_not_matter() -> None:
     assert not set.intersection(*before.values())
 
 
-def test_an_image_more_moves_a_few_at_the_border() -> None:
+def test_added_image_moves_only_few_images() -> None:
     root = noise_photos(count=50)
     before = parts(root)["test"]
     for number in range(10):
@@ -105,7 +105,7 @@ def test_an_image_more_moves_a_few_at_the_border() -> None:
     assert len(before) == 11
 
 
-def test_seeds_of_the_training_move_nothing(cli: Cli) -> None:
+def test_training_seed_does_not_change_the_split(cli: Cli) -> None:
     noise_photos()
     flags = ["--epochs", 1, "--batch-size", 8]
     for seeds in ([], ["--seed", 5], ["--split-seed", 1]):
@@ -117,7 +117,7 @@ def test_seeds_of_the_training_move_nothing(cli: Cli) -> None:
     assert len(first["validation"]) == len(other["validation"])
 
 
-def test_copies_and_near_copies_stay_together() -> None:
+def test_duplicates_stay_in_one_part() -> None:
     root = noise_photos(count=20)
     for number in range(20):
         own = root / "cat" / f"{number:02}.png"
@@ -137,7 +137,7 @@ def test_copies_and_near_copies_stay_together() -> None:
     assert not stems[0] & stems[1]
 
 
-def test_images_that_are_gone_are_named_and_left_out(run: dict[str, Any], cli: Cli) -> None:
+def test_missing_images_are_named_and_skipped(run: dict[str, Any], cli: Cli) -> None:
     split = read_split()
     gone = next(iter(split["test"]))
     Path("photos", gone).unlink()
@@ -150,7 +150,7 @@ def test_images_that_are_gone_are_named_and_left_out(run: dict[str, Any], cli: C
     assert json.loads(found.out)["images"] == run["images"] - 1
 
 
-def test_the_first_file_of_each_class_may_go(run: dict[str, Any], cli: Cli) -> None:
+def test_first_file_of_each_class_may_be_removed(run: dict[str, Any], cli: Cli) -> None:
     split = read_split()
     for name in ("cat", "dog"):
         first = min(path for path in split["train"] if path.startswith(name))
@@ -169,18 +169,18 @@ def test_renamed_and_moved_files_are_found(run: dict[str, Any], cli: Cli) -> Non
     assert result.code == 0, result
 
 
-def test_images_of_another_size_or_colour_change_no_figure(run: dict[str, Any], cli: Cli) -> None:
+def test_other_image_sizes_or_channels_change_no_metric(run: dict[str, Any], cli: Cli) -> None:
     Image.new("L", (400, 30), 7).save("photos/cat/wide.png")
     assert figures(report(cli, "runs/lenet-photos-1")) == figures(run)
 
 
-def test_quarantine_changes_no_figure(run: dict[str, Any], cli: Cli) -> None:
+def test_quarantine_changes_no_metric(run: dict[str, Any], cli: Cli) -> None:
     Path("photos/cat/cut.png").write_bytes(Path("photos/cat/00.png").read_bytes()[:40])
     assert cli("data", "check", "photos", "--quarantine", "away").code == 0
     assert figures(report(cli, "runs/lenet-photos-1")) == figures(run)
 
 
-def test_other_data_count_without_what_was_trained_on(run: dict[str, Any], cli: Cli) -> None:
+def test_evaluation_on_other_data_excludes_training_images(run: dict[str, Any], cli: Cli) -> None:
     split = read_split()
     for number, name in enumerate(
         [*list(split["train"])[:3], *list(split["validation"])[:2], *list(split["test"])[:4]]
@@ -202,7 +202,7 @@ def test_other_data_count_without_what_was_trained_on(run: dict[str, Any], cli: 
     one_line(cli("evaluate", "runs/lenet-photos-1", "--data", "other"), 3, "trained on all of the 3 images of other")
 
 
-def test_a_copy_that_lacks_a_test_image_says_so(run: dict[str, Any], cli: Cli) -> None:
+def test_copy_without_a_test_image_is_reported(run: dict[str, Any], cli: Cli) -> None:
     shutil.copytree("photos", "copy")
     gone = next(iter(read_split()["test"]))
     Path("copy", gone).unlink()
@@ -211,7 +211,7 @@ def test_a_copy_that_lacks_a_test_image_says_so(run: dict[str, Any], cli: Cli) -
     assert json.loads(found.out)["images"] == run["images"] - 1
 
 
-def test_a_bundle_alone_has_its_test_images(run: dict[str, Any], cli: Cli) -> None:
+def test_bundle_alone_finds_its_test_images(run: dict[str, Any], cli: Cli) -> None:
     shutil.copytree("runs/lenet-photos-1/best", "bundle")
     save_noise("photos/cat/new.png")
     assert figures(report(cli, "bundle")) == figures(run)
@@ -225,7 +225,7 @@ def weights(run: str) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_a_resumed_run_keeps_its_images(cli: Cli) -> None:
+def test_resumed_run_keeps_its_split(cli: Cli) -> None:
     noise_photos()
     assert cli("train", "lenet", "--data", "photos", *FLAGS).code == 0
     shutil.copytree("runs/lenet-photos-1", "runs/again")
@@ -254,7 +254,7 @@ def test_a_resumed_run_keeps_its_images(cli: Cli) -> None:
     one_line(result, 3, f"trains on or chooses by are gone or replaced (1): {gone.relative_to('moved')}", "--weights")
 
 
-def test_a_run_of_an_earlier_version_goes_by_names(cli: Cli) -> None:
+def test_split_of_earlier_version_matches_by_names(cli: Cli) -> None:
     noise_photos()
     assert cli("train", "lenet", "--data", "photos", *FLAGS).code == 0
     now = report(cli, "runs/lenet-photos-1")
@@ -285,7 +285,7 @@ def test_a_run_of_an_earlier_version_goes_by_names(cli: Cli) -> None:
     assert "it may have been trained on these images" in found.err
 
 
-def test_rows_stay_rows(cli: Cli) -> None:
+def test_row_splits_of_earlier_runs_are_kept(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1, "--split-seed", 3).code == 0
     split = read_split("runs/lenet-digits-1")
     assert split["split_seed"] == 3
@@ -296,7 +296,7 @@ def test_rows_stay_rows(cli: Cli) -> None:
     assert cli("train", "--resume", "runs/lenet-digits-1", "--epochs", 3).code == 0
 
 
-def test_a_test_folder_that_was_trained_on_is_not_measured(cli: Cli) -> None:
+def test_test_folder_used_for_training_is_not_evaluated(cli: Cli) -> None:
     for name in ("cat", "dog"):
         for number in range(8):
             save_noise(f"photos/train/{name}/{number}.png")
@@ -316,7 +316,7 @@ def test_a_test_folder_that_was_trained_on_is_not_measured(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("place", ["runs/lenet-photos-1/best/split.json", "runs/lenet-photos-1/split.json"])
-def test_a_split_that_was_changed_is_refused(place: str, run: dict[str, Any], cli: Cli) -> None:
+def test_changed_split_file_is_refused(place: str, run: dict[str, Any], cli: Cli) -> None:
     if "best" not in place:
         Path("runs/lenet-photos-1/best/split.json").unlink()
     split = json.loads(Path(place).read_text())
@@ -329,7 +329,7 @@ def test_a_split_that_was_changed_is_refused(place: str, run: dict[str, Any], cl
     one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json is not the one that the network was trained by")
 
 
-def test_figures_that_cannot_be_kept_are_shown(run: dict[str, Any], cli: Cli) -> None:
+def test_unsaved_metrics_are_shown(run: dict[str, Any], cli: Cli) -> None:
     Path("runs/lenet-photos-1/test.json").unlink()
     Path("runs/lenet-photos-1/test.json").mkdir()
     result = cli("evaluate", "runs/lenet-photos-1", "--json")

@@ -61,7 +61,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return run.model.net.state_dict()
 
 
-def test_it_is_the_run_that_the_command_line_makes(cli: Cli) -> None:
+def test_fit_equals_the_command_line_run(cli: Cli) -> None:
     run = cnnkit.fit("lenet", output="python", **QUICK)
     flags = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert cli("train", "lenet", "--output", "shell", *flags).code == 0
@@ -73,7 +73,7 @@ def test_it_is_the_run_that_the_command_line_makes(cli: Cli) -> None:
     assert {path.name for path in run.path.iterdir()} == {path.name for path in other.path.iterdir()}
 
 
-def test_what_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_returns_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     run = cnnkit.fit("lenet", progress=False, **QUICK)
     assert capsys.readouterr() == ("", "")
     assert run.config.epochs == 2
@@ -124,7 +124,7 @@ def test_what_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
         ("names", lambda: [IMAGES, [str(label) for label in LABELS]]),
     ],
 )
-def test_arrays_and_tensors_are_one_data_set(name: str, make: Callable[[], Any]) -> None:
+def test_arrays_and_tensors_give_the_same_run(name: str, make: Callable[[], Any]) -> None:
     run = cnnkit.fit("lenet", make(), **QUICK)
     expected = cnnkit.fit("lenet", (IMAGES, LABELS), **QUICK)
     assert run.model.classes == tuple("0123456789")
@@ -137,7 +137,7 @@ def test_arrays_and_tensors_are_one_data_set(name: str, make: Callable[[], Any])
     [Image.fromarray, lambda image: image, lambda image: torch.from_numpy(image)[None] / 255, lambda i: i[..., None]],
     ids=["PIL", "array", "tensor", "H x W x C"],
 )
-def test_a_data_set_of_ones_own_trains_as_its_arrays_do(make: Callable[[np.ndarray], Any]) -> None:
+def test_custom_dataset_trains_like_its_arrays(make: Callable[[np.ndarray], Any]) -> None:
     run = cnnkit.fit("lenet", Numbers(make), **QUICK, image_size=28)
     arrays = cnnkit.fit("lenet", (torch.nn.functional.pad(torch.from_numpy(IMAGES)[:, None], (0, 0)), LABELS), **QUICK)
     assert len(run.history) == 2
@@ -146,7 +146,7 @@ def test_a_data_set_of_ones_own_trains_as_its_arrays_do(make: Callable[[np.ndarr
     assert run.history[1]["train_accuracy"] == pytest.approx(arrays.history[1]["train_accuracy"], abs=0.1)
 
 
-def test_a_module_of_ones_own_gets_the_best_weights() -> None:
+def test_custom_module_gets_the_best_weights() -> None:
     net = small_net()
     before = net[3].weight.clone()
     run = cnnkit.fit(net, "digits", **QUICK, lr=0.005)
@@ -167,7 +167,7 @@ def test_a_module_of_ones_own_gets_the_best_weights() -> None:
         cnnkit.load(cnnkit.fit("lenet", **QUICK).path, net=small_net())
 
 
-def test_runs_of_one_module_keep_their_own_weights() -> None:
+def test_runs_of_one_module_keep_separate_weights() -> None:
     net = small_net()
     first = cnnkit.fit(net, "digits", **QUICK)
     before = {name: value.clone() for name, value in weights(first).items()}
@@ -179,7 +179,7 @@ def test_runs_of_one_module_keep_their_own_weights() -> None:
     assert net.training, "its mode is its own"
 
 
-def test_modules_that_share_tensors_or_remember_them() -> None:
+def test_modules_with_shared_or_extra_tensors_train() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -206,7 +206,7 @@ def test_modules_that_share_tensors_or_remember_them() -> None:
 
 
 @pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
-def test_layers_whose_weights_are_computed(norm: str) -> None:
+def test_parametrized_layers_train_and_save(norm: str) -> None:
     torch.manual_seed(0)
     net = small_net()
     net[3] = getattr(nn.utils.parametrizations, norm)(net[3])
@@ -215,7 +215,7 @@ def test_layers_whose_weights_are_computed(norm: str) -> None:
     assert len(cnnkit.fit(net, resume=run, epochs=3).history) == 3
 
 
-def test_a_run_of_the_zoo_does_not_go_on_with_a_module() -> None:
+def test_zoo_run_does_not_resume_with_a_module() -> None:
     run = cnnkit.fit("lenet", **QUICK)
     kept = (run.path / "last.ckpt").read_bytes()
     with pytest.raises(UsageError, match=r"another one than the run was trained with: .*, not lenet"):
@@ -223,7 +223,7 @@ def test_a_run_of_the_zoo_does_not_go_on_with_a_module() -> None:
     assert (run.path / "last.ckpt").read_bytes() == kept
 
 
-def test_a_module_takes_images_that_are_not_square() -> None:
+def test_custom_module_accepts_non_square_images() -> None:
     wide = np.concatenate([IMAGES, IMAGES[:, :, :4]], 2)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
     run = cnnkit.fit(net, (wide, LABELS), **QUICK)
@@ -233,7 +233,7 @@ def test_a_module_takes_images_that_are_not_square() -> None:
 
 
 @pytest.mark.parametrize("kind", ["arrays", "data set", "module", "list"])
-def test_what_python_handed_in_resumes_to_the_bit(kind: str) -> None:
+def test_run_from_python_objects_resumes_bit_exact(kind: str) -> None:
     def given() -> tuple[Any, Any]:
         data: Any = "digits"
         if kind == "arrays":
@@ -260,7 +260,7 @@ def test_what_python_handed_in_resumes_to_the_bit(kind: str) -> None:
     assert all(weights(rest)[name].equal(value) for name, value in weights(whole).items())
 
 
-def test_other_data_and_other_modules_are_told_when_a_run_goes_on() -> None:
+def test_resume_with_other_data_or_module_is_reported() -> None:
     run = cnnkit.fit("lenet", (IMAGES, LABELS), **QUICK)
     with pytest.raises(UsageError, match=r"handed in from Python \(python:arrays\); hand them in again"):
         cnnkit.fit(resume=run.path, epochs=3)
@@ -284,7 +284,7 @@ def test_other_data_and_other_modules_are_told_when_a_run_goes_on() -> None:
         cnnkit.fit(data=(IMAGES, LABELS), resume=run.path, lr=0.1)
 
 
-def test_a_run_is_measured_on_its_test_part_or_on_other_data() -> None:
+def test_run_is_evaluated_on_its_test_part_or_other_data() -> None:
     run = cnnkit.fit("lenet", (IMAGES, LABELS), **QUICK)
     own = run.evaluate()
     again = cnnkit.evaluate(run.path, (IMAGES, LABELS))
@@ -298,7 +298,7 @@ def test_a_run_is_measured_on_its_test_part_or_on_other_data() -> None:
         run.evaluate((IMAGES[:500], LABELS[:500] + 1))
 
 
-def test_validation_and_test_data_may_be_others() -> None:
+def test_validation_and_test_data_may_be_separate() -> None:
     test = DIGITS.test
     assert test is not None
     others = (test.images, test.labels)
@@ -322,7 +322,7 @@ def test_validation_and_test_data_may_be_others() -> None:
     assert other.evaluate().num_images == len(IMAGES), "each is brought to the size that the network sees"
 
 
-def test_test_data_may_lack_classes_and_leave_out_files() -> None:
+def test_test_data_may_lack_classes_and_files() -> None:
     few = DIGITS.train.labels < 3
     run = cnnkit.fit("lenet", (IMAGES, LABELS), test_data=(IMAGES[few], LABELS[few]), **QUICK)
     report = run.evaluate()
@@ -337,14 +337,14 @@ def test_test_data_may_lack_classes_and_leave_out_files() -> None:
     assert "bad.png: not an image that can be read" in (run.path / "log.txt").read_text()
 
 
-def test_a_path_is_never_a_name() -> None:
+def test_path_objects_are_never_dataset_names() -> None:
     files(Path("digits"))
     with pytest.raises(DataError, match="digits holds 30 images, but no folders of classes"):
         cnnkit.fit("lenet", Path("digits"), **QUICK)
     assert len(cnnkit.fit("lenet", "digits", **QUICK).model.classes) == 10
 
 
-def test_a_list_a_frame_and_a_csv_file_are_one_data_set(cli: Cli) -> None:
+def test_list_frame_and_csv_give_the_same_run(cli: Cli) -> None:
     rows = files(Path("photos"))
     options = QUICK | {"batch_size": 8}
     run = cnnkit.fit("lenet", rows, **options)
@@ -418,7 +418,7 @@ def test_two_processes_train_from_python(tmp_path: Path) -> None:
         ({"data_dir": ".", "data": (IMAGES, LABELS)}, UsageError, "data_dir is for data sets with names"),
     ],
 )
-def test_bad_input_is_one_clear_error_and_leaves_nothing(given: dict[str, Any], error: type, words: str) -> None:
+def test_bad_input_is_one_clear_error_without_leftovers(given: dict[str, Any], error: type, words: str) -> None:
     given = {"net": "lenet"} | given
     with pytest.raises(error, match=words) as caught:
         cnnkit.fit(**given)
@@ -436,7 +436,7 @@ def test_help_lists_every_setting_with_its_text() -> None:
     assert not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
-def test_the_package_offers_its_face_and_its_rooms() -> None:
+def test_package_imports_fast_and_lists_its_names() -> None:
     code = (
         "import sys, time; start = time.perf_counter(); import cnnkit; seconds = time.perf_counter() - start\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"

@@ -32,7 +32,7 @@ class Watcher(Callback):
         self.heard.append(reason)
 
 
-def test_callbacks_hear_of_the_training_and_may_stop_it() -> None:
+def test_callbacks_receive_records_and_may_stop_the_run() -> None:
     watcher = Watcher(stop_after=2)
     run = cnnkit.fit("lenet", callbacks=[watcher], **(QUICK | {"epochs": 5}))
     begin, first, second, end = watcher.heard
@@ -46,7 +46,7 @@ def test_callbacks_hear_of_the_training_and_may_stop_it() -> None:
     assert (watcher.heard[0].epoch, watcher.heard[-1]) == (3, "all epochs are done")
 
 
-def test_a_step_may_stop_the_run_too_and_it_goes_on_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_stopped_by_a_step_callback_resumes_bit_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnkit.train.loop.LOOK_SECONDS", 0)
 
     class Once:  # any object will do
@@ -63,7 +63,7 @@ def test_a_step_may_stop_the_run_too_and_it_goes_on_to_the_bit(monkeypatch: pyte
     assert figures(rest) == figures(whole)
 
 
-def test_any_other_error_of_a_callback_is_raised() -> None:
+def test_callback_error_is_raised() -> None:
     class Broken:
         def on_epoch_end(self, record: EpochRecord) -> None:
             raise KeyError("what")
@@ -74,7 +74,7 @@ def test_any_other_error_of_a_callback_is_raised() -> None:
     assert watcher.heard[-1] == "'what'"
 
 
-def test_all_hear_of_the_end_and_the_first_error_counts(caplog: pytest.LogCaptureFixture) -> None:
+def test_all_callbacks_are_called_at_the_end_and_the_first_error_is_raised(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Callback):
         def __init__(self, method: str):
             setattr(self, method, self.fail)
@@ -97,7 +97,7 @@ class Failing:
         raise ZeroDivisionError
 
 
-def test_a_programs_own_logging_stays_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logging_of_the_program_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     code = (
         "import logging, sys, cnnkit\n"
         "logging.basicConfig(level=logging.INFO, stream=sys.stderr, format='mine %(message)s')\n"
@@ -126,7 +126,7 @@ except cnnkit.experiment.RunInterrupted as stop:
 """
 
 
-def test_the_stop_button_saves_and_the_run_goes_on() -> None:
+def test_stop_button_saves_and_the_run_resumes() -> None:
     done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "go on with: cnnkit.fit(resume='runs/lenet-digits-1')" in done.stdout

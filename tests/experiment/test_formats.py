@@ -1,4 +1,4 @@
-"""Files of earlier versions: a run of 0.1.0, written by it, still loads, predicts, is measured and goes on."""
+"""Files of earlier versions: a run written by 0.1.0 loads, predicts, evaluates and resumes."""
 
 import json
 import shutil
@@ -21,27 +21,27 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("place", ["", "best"])
-def test_it_predicts_as_it_did(run: Path, place: str) -> None:
+def test_run_of_version_0_1_0_predicts_the_same(run: Path, place: str) -> None:
     found = cnnkit.load(run / place, device="cpu").predict(ROOT / "examples/digits/1793-is-0.png")
     scores = {row["label"]: row["score"] for row in found[0]}
     assert scores == pytest.approx({row["class"]: row["probability"] for row in EXPECTED["0"]}, abs=1e-5)
 
 
-def test_it_is_measured_as_it_was(run: Path, cli: Cli) -> None:
+def test_run_of_version_0_1_0_evaluates_the_same(run: Path, cli: Cli) -> None:
     report = cnnkit.evaluate(run, device="cpu")
     assert (report.num_images, report.accuracy) == (EXPECTED["test"]["images"], EXPECTED["test"]["accuracy"])
     assert report.loss == pytest.approx(EXPECTED["test"]["loss"], rel=1e-5)
     assert json.loads(cli("runs", "--json").out)[0]["test_accuracy"] == report.accuracy
 
 
-def test_it_goes_on_as_it_did(run: Path) -> None:
+def test_run_of_version_0_1_0_resumes(run: Path) -> None:
     assert Run(run).config.model_kwargs == {"norm": "by_hand"}
     resumed = cnnkit.fit(resume=run, epochs=3)
     row = resumed.history[2]
     assert {key: row[key] for key in EXPECTED["epoch 3"]} == pytest.approx(EXPECTED["epoch 3"], rel=1e-3)
 
 
-def test_its_checkpoint_is_what_it_was(run: Path) -> None:
+def test_checkpoint_of_version_0_1_0_loads(run: Path) -> None:
     state = cnnkit.train.checkpoint.load_checkpoint(run / "last.ckpt")
     assert (state["epoch"], state["step"], state["config"]["optimizer"]) == (3, 0, "sgd")
     best = cnnkit.load(run, device="cpu").net.state_dict()

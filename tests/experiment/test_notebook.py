@@ -1,4 +1,4 @@
-"""A real notebook, run by a real kernel: one line of progress that is updated, and runs that show themselves."""
+"""A real notebook in a real kernel: one updated line of progress, and runs with a rich display."""
 
 import asyncio
 import warnings
@@ -26,7 +26,7 @@ CELLS = [
 
 
 @pytest.mark.filterwarnings("default")  # of the notebook's own libraries
-def test_a_notebook_from_training_to_figures() -> None:
+def test_notebook_runs_from_training_to_figures() -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
     with warnings.catch_warnings(action="ignore"):
         asyncio.run(NotebookClient(notebook, timeout=240, kernel_name="python3").async_execute())

@@ -1,4 +1,4 @@
-"""From a folder of photographs to an evaluated classifier, through the command line."""
+"""From a folder of photos to an evaluated classifier on the command line."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def photos() -> Path:
     return shape_photos(Path("photos"), 40)
 
 
-def test_photos_become_a_classifier(photos: Path, cli: Cli) -> None:
+def test_photos_train_a_classifier(photos: Path, cli: Cli) -> None:
     trained = cli("train", *QUICK, "--lr", 0.02)
     assert trained.code == 0, trained.err
     assert "96 images to train on, 12 to choose the best epoch by" in trained.out
@@ -37,7 +37,7 @@ def test_photos_become_a_classifier(photos: Path, cli: Cli) -> None:
     assert sum(correct) / 12 == pytest.approx(report["accuracy"]), "predictions see the pictures as the test set does"
 
 
-def test_a_folder_of_its_own_splits(photos: Path, cli: Cli) -> None:
+def test_folder_with_split_folders_is_trained(photos: Path, cli: Cli) -> None:
     for index, split in enumerate(("train", "val", "test")):
         for kind in SHAPES:
             for picture in sorted((photos / kind).iterdir())[10 * index :: 30]:
@@ -57,7 +57,7 @@ def test_a_folder_of_its_own_splits(photos: Path, cli: Cli) -> None:
     one_line(cli("evaluate", "runs/lenet-own-1"), 3, "own has no test images", "test/CLASS/", "--data")
 
 
-def test_a_folder_with_more_images_is_resumed_and_one_with_fewer_is_not(photos: Path, cli: Cli) -> None:
+def test_resume_accepts_added_but_not_removed_images(photos: Path, cli: Cli) -> None:
     assert cli("train", *QUICK).code == 0
     draw_shape(photos / "bar/new.png", "bar", 1)
     resumed = cli("train", "--resume", "--epochs", 13)
@@ -70,7 +70,7 @@ def test_a_folder_with_more_images_is_resumed_and_one_with_fewer_is_not(photos: 
     )
 
 
-def test_bad_pictures_stop_before_training_or_are_left_out_by_name(photos: Path, cli: Cli) -> None:
+def test_corrupt_images_stop_the_training_or_are_skipped(photos: Path, cli: Cli) -> None:
     (photos / "bar").rename(photos / "cat")
     (photos / "cat/00.png").touch()
     with_bad_ones(photos)
@@ -84,7 +84,7 @@ def test_bad_pictures_stop_before_training_or_are_left_out_by_name(photos: Path,
     assert " left out, " in log
 
 
-def test_packed_photos_are_trained_on_and_measured(photos: Path, cli: Cli) -> None:
+def test_packed_photos_are_trained_and_evaluated(photos: Path, cli: Cli) -> None:
     packed = cli("data", "pack", photos, "shards", "--images-per-shard", 20)
     assert packed.code == 0, packed.err
     for data in ("shards", "shards/{train-00000,train-00001,test-00000}.tar"):

@@ -1,4 +1,4 @@
-"""Settings, plans, splits and saved figures that nobody means: one line, and neither memory nor time without end."""
+"""Absurd settings, plans, splits and saved metrics: one line, and no endless memory or time."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ TOO_MUCH = {
 
 
 @pytest.mark.parametrize("name", TOO_MUCH)
-def test_a_setting_has_an_upper_end(cli: Cli, name: str) -> None:
+def test_settings_have_upper_bounds(cli: Cli, name: str) -> None:
     word = name.replace("-", "_") if name != "augment" else "padding"
     for value in (TOO_MUCH[name], "9" * 4_000):
         if name != "augment" or value == TOO_MUCH[name]:
@@ -86,7 +86,7 @@ def test_a_setting_has_an_upper_end(cli: Cli, name: str) -> None:
         (["sweep", "lenet", "-c", "dates.toml", "--trials", 10**9], "--trials"),
     ],
 )
-def test_one_line(cli: Cli, arguments: list[Any], words: str) -> None:
+def test_oversized_settings_are_one_line(cli: Cli, arguments: list[Any], words: str) -> None:
     Path("plan.json").write_text(DEEP)
     Path("deep.toml").write_text(f"lr = {DEEP}")
     Path("long.toml").write_text(f"epochs = {LONG}")
@@ -104,7 +104,7 @@ PLANS = [LONG, "[]", '"x"', "null", '{"threads": -1}', '{"threads": 1000000000}'
 
 
 @pytest.mark.parametrize("content", [*PLANS, '{"convolutions": {"conv1": ["x", "y", "z"]}}', '{"engine": 1}', "\xff"])
-def test_a_plan_is_checked(content: str) -> None:
+def test_plan_values_are_validated(content: str) -> None:
     Path("plan.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(UsageError, match=r"plan plan\.json: not a plan \(") as caught:
         read_plan(Path("plan.json"))
@@ -140,7 +140,7 @@ SPLITS = {
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_a_split_is_checked(cli: Cli, run: Path, name: str) -> None:
+def test_split_values_are_validated(cli: Cli, run: Path, name: str) -> None:
     for place in ("split.json", "best/split.json"):
         spoilt(place, SPLITS[name])(run)
     one_line(cli("train", "--resume", run), 1, "split.json: corrupt (")
@@ -150,12 +150,12 @@ def test_a_split_is_checked(cli: Cli, run: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "content", [DEEP, LONG, "[]", "{}", '{"in_channels": 0, "mean": [0], "std": [1], "source": "", "loaded": ""}']
 )
-def test_what_a_run_started_from_is_checked(cli: Cli, run: Path, content: str) -> None:
+def test_initial_weights_record_is_validated(cli: Cli, run: Path, content: str) -> None:
     (run / "start.json").write_text(content)
     one_line(cli("train", "--resume", run, "--epochs", 2), 1, "start.json: corrupt (")
 
 
-def test_json_is_json(cli: Cli, run: Path) -> None:
+def test_json_output_is_valid_json(cli: Cli, run: Path) -> None:
     """A training that diverged has null in its rows; rows of earlier versions have NaN."""
     rows = run / "metrics.jsonl"
     row = json.loads(rows.read_text()) | {"train_loss": float("nan")}
@@ -173,7 +173,7 @@ def test_json_is_json(cli: Cli, run: Path) -> None:
     assert to_json({"a": [float("inf"), (1.5, float("nan"))]}, indent=None) == '{"a": [null, [1.5, null]]}'
 
 
-def test_numbers_that_python_cannot_print() -> None:
+def test_unprintable_numbers_are_refused() -> None:
     for read in (from_json, lambda text: from_toml(f"a = {text}".encode())):
         with pytest.raises(ValueError, match=r"^a number has too many digits$"):
             read(LONG)
@@ -181,7 +181,7 @@ def test_numbers_that_python_cannot_print() -> None:
             read(DEEP)
 
 
-def test_a_home_that_nobody_has() -> None:
+def test_unknown_home_is_one_line() -> None:
     with pytest.raises(UsageError, match="~nobody-has-this/run: no such folder"):
         cnnkit.load("~nobody-has-this/run")
     with pytest.raises(CnnkitError, match="~nobody-has-this"):

@@ -1,4 +1,4 @@
-"""Runs that go on: from nothing but their folder, exactly or told why not, and never on other images unasked."""
+"""Resumed runs: from their folder alone, exactly or with the reason why not, never on changed images unasked."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def best(run: Path) -> bytes:
 # --- a run that has only begun
 
 
-def test_a_folder_that_is_seen_can_begin(cli: Cli) -> None:
+def test_run_folder_can_be_resumed_once_visible(cli: Cli) -> None:
     """A real process is killed when its folder appears, which is before its first checkpoint."""
     settings = ("lenet_bn", "--epochs", 2, "--augment", "flip,crop:1", "--label-smoothing", 0.1)
     assert cli("train", *settings, "--output", "whole").code == 0
@@ -83,7 +83,7 @@ def test_a_folder_that_is_seen_can_begin(cli: Cli) -> None:
     ],
     ids=["automatic", "lanes", "weights", "mixup"],
 )
-def test_a_run_without_checkpoint_begins_to_the_same_bits(settings: tuple[object, ...], cli: Cli) -> None:
+def test_run_without_checkpoint_restarts_bit_exact(settings: tuple[object, ...], cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1, "--output", "old").code == 0
     assert cli("train", *settings, "--epochs", 2).code == 0
     [run] = Path("runs").iterdir()
@@ -98,7 +98,7 @@ def test_a_run_without_checkpoint_begins_to_the_same_bits(settings: tuple[object
     assert not list(Path("runs").glob(".*"))
 
 
-def test_a_module_without_checkpoint_is_told_to_be_another(capsys: pytest.CaptureFixture[str]) -> None:
+def test_module_without_checkpoint_compares_initial_weights(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     start = {name: value.clone() for name, value in net.state_dict().items()}
@@ -114,7 +114,7 @@ def test_a_module_without_checkpoint_is_told_to_be_another(capsys: pytest.Captur
         assert (best(run.path) == whole) == (words == EXACT)
 
 
-def test_a_full_disk_at_the_first_checkpoint_costs_a_line(cli: Cli) -> None:
+def test_full_disk_at_first_checkpoint_is_one_line(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 2, "--output", "whole").code == 0
     limited = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
@@ -129,7 +129,7 @@ def test_a_full_disk_at_the_first_checkpoint_costs_a_line(cli: Cli) -> None:
     assert best(RUN) == best(Path("whole/lenet-digits-1"))
 
 
-def test_no_room_for_the_folder_leaves_none(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_run_folder(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     limited = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
         "sys.argv = ['cnnkit', 'train', 'lenet']; runpy.run_module('cnnkit', run_name='__main__')"
@@ -140,7 +140,7 @@ def test_no_room_for_the_folder_leaves_none(cli: Cli, monkeypatch: pytest.Monkey
     assert list(Path("runs").iterdir()) == []
 
 
-def test_a_draft_of_a_killed_process_takes_no_number_for_long() -> None:
+def test_draft_of_killed_process_frees_its_number() -> None:
     old, fresh = Path("runs/.run-1.new"), Path("runs/.run-2.new")
     for draft in (old, fresh):
         draft.mkdir(parents=True)
@@ -156,7 +156,7 @@ def test_a_draft_of_a_killed_process_takes_no_number_for_long() -> None:
     assert sorted(path.name for path in Path("runs").iterdir()) == [".run-2.new", "run-1", "run-3"]
 
 
-def test_drafts_and_corrupt_neighbours_are_no_runs(cli: Cli) -> None:
+def test_drafts_and_corrupt_folders_are_not_runs(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1, *STEADY).code == 0
     shutil.copytree(RUN, "runs/.lenet-digits-2.new")
     corrupt = Path("runs/other-1")
@@ -167,14 +167,14 @@ def test_drafts_and_corrupt_neighbours_are_no_runs(cli: Cli) -> None:
     assert "lenet-digits-1/best" in cli("train", "--resume", "--epochs", 2).out
 
 
-def test_a_schedule_that_is_stretched_is_not_exact(cli: Cli) -> None:
+def test_stretched_schedule_is_reported_as_inexact(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     result = cli("train", "--resume", "--epochs", 2)
     assert "not exact: epochs 2 instead of 1" in result.out, result
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_a_log_that_is_no_file_is_told(kind: str, cli: Cli) -> None:
+def test_log_that_is_no_file_is_reported(kind: str, cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     (RUN / "log.txt").unlink()
     Path("victim").write_text("mine")
@@ -183,7 +183,7 @@ def test_a_log_that_is_no_file_is_told(kind: str, cli: Cli) -> None:
     assert Path("victim").read_text() == "mine"
 
 
-def test_lost_checkpoints_are_no_beginning(cli: Cli) -> None:
+def test_lost_checkpoints_do_not_restart_the_run(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     for checkpoint in RUN.glob("*.ckpt"):
         checkpoint.unlink()
@@ -195,7 +195,7 @@ def test_lost_checkpoints_are_no_beginning(cli: Cli) -> None:
 # --- exactly, or not
 
 
-def test_what_the_bits_depend_on_is_compared(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_affect_results_are_compared(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("train", "lenet", "--epochs", 1, *STEADY).code == 0
     epochs = iter(range(2, 20))
 
@@ -274,7 +274,7 @@ def test_changed_images_are_refused_unless_allowed(
     assert EXACT in again.out, again
 
 
-def test_several_changes_are_told_together(cli: Cli) -> None:
+def test_several_changes_are_reported_together(cli: Cli) -> None:
     noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
     gone, moved = list(read_split()["train"])[:2]
@@ -284,7 +284,7 @@ def test_several_changes_are_told_together(cli: Cli) -> None:
     one_line(refused, 3, f"gone or replaced (1): {gone}", f"of another class now (1): dog/moved-{Path(moved).name}")
 
 
-def test_changed_images_are_not_forgotten_before_they_are_trained_on(cli: Cli) -> None:
+def test_changed_images_are_remembered_until_trained_on(cli: Cli) -> None:
     """The process is killed when it has written down the new images, and before it has saved what they made of it."""
     noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
@@ -296,7 +296,7 @@ def test_changed_images_are_not_forgotten_before_they_are_trained_on(cli: Cli) -
     assert "not exact: the images have changed" in cli("train", "--resume", PHOTOS, "--epochs", 3).out
 
 
-def test_other_validation_arrays_are_a_change(capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_validation_arrays_are_detected(capsys: pytest.CaptureFixture[str]) -> None:
     noise_photos()
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (20, 12, 12, 3), np.uint8), np.array(["cat", "dog"] * 10)
@@ -311,7 +311,7 @@ def test_other_validation_arrays_are_a_change(capsys: pytest.CaptureFixture[str]
     assert EXACT in capsys.readouterr().out
 
 
-def test_the_epoch_under_way_begins_anew_on_other_images(cli: Cli) -> None:
+def test_current_epoch_restarts_on_changed_images(cli: Cli) -> None:
     noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT, "--max-time", 1e-9).code == 0
     assert load_checkpoint(PHOTOS / "last.ckpt")["step"] > 0
@@ -322,7 +322,7 @@ def test_the_epoch_under_way_begins_anew_on_other_images(cli: Cli) -> None:
     assert (PHOTOS / "metrics.jsonl").read_text().count("\n") == 2
 
 
-def test_an_image_that_is_tested_is_never_taken_for_one_that_was_replaced(cli: Cli) -> None:
+def test_test_image_never_replaces_a_training_image(cli: Cli) -> None:
     noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
     split = read_split()
@@ -332,7 +332,7 @@ def test_an_image_that_is_tested_is_never_taken_for_one_that_was_replaced(cli: C
     assert set(read_split()["train"].values()).isdisjoint(split["test"].values())
 
 
-def test_swapped_names_change_nothing(cli: Cli) -> None:
+def test_swapped_file_names_change_nothing(cli: Cli) -> None:
     noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
     cats = [name for name in read_split()["train"] if name.startswith("cat/")]
@@ -362,7 +362,7 @@ def test_idx_files_are_compared_by_content(what: str, cli: Cli) -> None:
     assert EXACT in cli("train", "--resume", run, "--epochs", 4).out
 
 
-def test_arrays_are_compared_and_may_be_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_arrays_are_refused_unless_allowed(capsys: pytest.CaptureFixture[str]) -> None:
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 3
     given: dict[str, Any] = {"epochs": 1, "device": "cpu", "schedule": "constant"}
@@ -373,7 +373,7 @@ def test_arrays_are_compared_and_may_be_others(capsys: pytest.CaptureFixture[str
     assert "not exact: the images have changed" in capsys.readouterr().out
 
 
-def test_allowing_changes_is_for_a_run_that_goes_on(cli: Cli) -> None:
+def test_allow_changes_requires_resume(cli: Cli) -> None:
     save_noise("photos/cat/1.png")
     one_line(cli("train", "lenet", "--allow-changed-data"), 2, "name it with resume")
     assert not Path("runs").exists()

@@ -1,4 +1,4 @@
-"""Feature maps against the network cut short, filters against its weights, fields against formulas, sheets by pixel."""
+"""Feature maps, filters, effective receptive fields and sheets against truncated networks, weights and formulas."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,7 @@ def state(net: nn.Module) -> tuple[object, ...]:
 # --- feature maps
 
 
-def test_stages_are_the_network_cut_short() -> None:
+def test_stages_equal_the_truncated_network() -> None:
     net, x = create("lenet_bn"), torch.randn(3, 1, 28, 28)
     net.conv1.eval()  # modes are mixed, and stay so
     before = state(net)
@@ -64,12 +64,12 @@ def test_stages_are_the_network_cut_short() -> None:
     assert inner["conv2.0"].equal(net.conv2[0](net.conv1(x)))
 
 
-def test_a_probe_can_be_trained_on_features() -> None:
+def test_probe_trains_on_features() -> None:
     features = feature_maps(create("lenet"), torch.randn(2, 1, 28, 28), ["dense"])["dense"]
     nn.Linear(84, 2)(features).sum().backward()  # tensors of inference mode would refuse
 
 
-def test_a_layer_that_works_in_place_does_not_reach_the_map_before_it() -> None:
+def test_in_place_layer_does_not_change_the_previous_map() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True))
     x = torch.randn(1, 1, 8, 8)
     maps = feature_maps(net, x)
@@ -79,7 +79,7 @@ def test_a_layer_that_works_in_place_does_not_reach_the_map_before_it() -> None:
     assert feature_maps(single, x)["0"].equal(single(x))
 
 
-def test_any_module_will_do() -> None:
+def test_features_accept_any_module() -> None:
     net, x = Wired(), torch.randn(1, 1, 8, 8)
     assert feature_maps(net, x, ["twice"])["twice"].equal(net(x))  # its last output
     assert list(feature_maps(net, x, ["conv"])) == ["conv"]
@@ -96,7 +96,7 @@ def test_any_module_will_do() -> None:
         ("dens.1.x", "unknown layer 'dens'; did you mean 'dense'? known: conv1, conv2, dense, head"),
     ],
 )
-def test_a_wrong_name_is_told_where_it_goes_wrong(name: str, message: str) -> None:
+def test_wrong_layer_name_error_names_the_wrong_part(name: str, message: str) -> None:
     net = create("lenet")
     before = state(net)
     with pytest.raises(UsageError) as caught:
@@ -107,7 +107,7 @@ def test_a_wrong_name_is_told_where_it_goes_wrong(name: str, message: str) -> No
     assert state(net) == before
 
 
-def test_what_cannot_be_shown() -> None:
+def test_unsupported_features_are_refused() -> None:
     x = torch.randn(1, 1, 8, 8)
     with pytest.raises(UsageError, match="idle does not run in this network"):
         feature_maps(Wired(), x)
@@ -145,7 +145,7 @@ def test_filters_are_copies_of_the_weights() -> None:
     assert not filters(one).requires_grad
 
 
-def test_no_convolution() -> None:
+def test_network_without_convolution_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no convolution in dense"):
         filters(create("lenet"), "dense")
     with pytest.raises(UsageError, match="there is no convolution in the network"):
@@ -172,13 +172,13 @@ def ones(kernel: int, layers: int) -> nn.Sequential:
         (3, 2, 8, [0, 0, 1, 2, 3, 2, 1, 0]),  # of an even side the lower middle
     ],
 )
-def test_ones_give_the_binomial_shape(kernel: int, layers: int, size: int, profile: list[int]) -> None:
+def test_effective_field_of_ones_is_binomial(kernel: int, layers: int, size: int, profile: list[int]) -> None:
     row = torch.tensor(profile).double()
     expected = torch.outer(row, row) / row.sum() ** 2
     torch.testing.assert_close(effective_receptive_field(ones(kernel, layers), (1, size, size)), expected)
 
 
-def test_channels_and_samples_are_averaged_by_absolute_value() -> None:
+def test_effective_field_averages_absolute_gradients() -> None:
     """Two outputs: -1 and 3 at the first pixel, 0 and 4 + 1 at the second; then squares, whose gradient is 2 x."""
     net = nn.Conv2d(2, 2, (1, 2), bias=False)
     net.weight.data = torch.tensor([[[[-1.0, 0.0]], [[3.0, 4.0]]], [[[0.0, 0.0]], [[0.0, 1.0]]]])
@@ -194,7 +194,7 @@ def test_channels_and_samples_are_averaged_by_absolute_value() -> None:
     torch.testing.assert_close(field, x / x.sum())
 
 
-def test_nothing_weighs_outside_the_theoretical_field() -> None:
+def test_effective_field_lies_within_the_theoretical_field() -> None:
     net, size = create("lenet", image_size=(40, 44)), (1, 40, 44)
     field = effective_receptive_field(net, size, samples=3)
     [theory] = [stage.receptive for stage in trace(net, size).stages if stage.name == "conv2"]
@@ -208,7 +208,7 @@ def test_nothing_weighs_outside_the_theoretical_field() -> None:
     torch.testing.assert_close(field.sum(), torch.tensor(1.0))
 
 
-def test_a_field_is_seeded_and_leaves_no_trace() -> None:
+def test_effective_field_is_seeded_and_restores_the_state() -> None:
     net = create("lenet_bn")
     before, random = state(net), torch.get_rng_state()
     with torch.no_grad():  # gradients are its own business
@@ -221,7 +221,7 @@ def test_a_field_is_seeded_and_leaves_no_trace() -> None:
     assert not first.requires_grad
 
 
-def test_fields_that_are_none() -> None:
+def test_effective_field_without_gradient_is_refused() -> None:
     net = create("lenet")
     with pytest.raises(UsageError, match="dense gives no feature map"):
         effective_receptive_field(net, (1, 28, 28), "dense")
@@ -254,7 +254,7 @@ def tiles(sheet: Tensor, side: int) -> Tensor:
     return torch.stack(cut)
 
 
-def test_each_map_has_a_scale_of_its_own_and_square_pixels() -> None:
+def test_sheet_scales_each_map_with_square_pixels() -> None:
     maps = torch.tensor([[[-3.0, 0.0], [1.0, 2.0]], [[0.0, 10.0], [20.0, 40.0]], [[7.0, 7.0], [7.0, 7.0]]])
     sheet = contact_sheet(maps)
     assert sheet.dtype == torch.uint8
@@ -264,7 +264,7 @@ def test_each_map_has_a_scale_of_its_own_and_square_pixels() -> None:
     assert tiles(contact_sheet(maps.double() * 1e30, tile=3), 4)[:, 0, ::2, ::2].equal(expected)
 
 
-def test_zero_is_grey_where_the_sign_counts() -> None:
+def test_zero_is_grey_on_symmetric_scale() -> None:
     weights = torch.tensor([[[0.0, 1.0, -2.0]], [[0.0, 0.0, 0.0]]])
     sheet = contact_sheet(weights.expand(2, 3, 3), symmetric=True, tile=1)
     assert tiles(sheet, 3)[0, 0, 0].tolist() == [128, 191, 0]
@@ -276,7 +276,7 @@ def test_zero_is_grey_where_the_sign_counts() -> None:
     assert sheet[:, 1, 1].tolist() == [128, 128, 64]
 
 
-def test_pictures_stay_as_they_are_and_large_maps_shrink() -> None:
+def test_sheet_keeps_images_and_shrinks_large_maps() -> None:
     picture = torch.randint(100, 120, (1, 3, 64, 64), dtype=torch.uint8)
     assert tiles(contact_sheet(picture), 64).equal(picture)
     wide = contact_sheet(torch.full((1, 300, 600), 9, dtype=torch.uint8))
@@ -284,14 +284,14 @@ def test_pictures_stay_as_they_are_and_large_maps_shrink() -> None:
     assert wide[:, 1:-1, 1:-1].unique().tolist() == [9]
 
 
-def test_rows_are_filled_evenly_and_the_last_may_be_short() -> None:
+def test_sheet_fills_rows_evenly() -> None:
     sheet = contact_sheet(torch.arange(41).view(41, 1, 1).float())  # 20 of 70 pixels go into 1444: 3 rows of 14
     assert sheet.shape == (1, 3 * 70 - 4, 14 * 70 - 4)
     values = [int(sheet[0, 70 * (i // 14) + 9, 70 * (i % 14) + 9]) for i in range(42)]
     assert values == [round(255 * i / 40) for i in range(41)] + [PAPER]  # maps of one pixel have one scale
 
 
-def test_other_channels_stand_in_columns_with_one_scale() -> None:
+def test_other_channels_are_columns_of_one_scale() -> None:
     weights = torch.zeros(3, 2, 1, 1)
     weights[:, :, 0, 0] = torch.tensor([[1.0, -0.5], [0.0, 8.0], [2.0, 2.0]])
     sheet = contact_sheet(weights, symmetric=True, tile=1)
@@ -299,7 +299,7 @@ def test_other_channels_stand_in_columns_with_one_scale() -> None:
     assert sheet[0, 1::7, 1::7].tolist() == [[255, 128, 255], [64, 255, 255]]
 
 
-def test_sheets_that_cannot_be() -> None:
+def test_invalid_sheets_are_refused() -> None:
     for shape in ((5, 5), (0, 5, 5), (2, 3, 0, 4), (1, 1, 1, 1, 1)):
         with pytest.raises(UsageError, match="maps must be N x H x W"):
             contact_sheet(torch.zeros(shape))
@@ -309,7 +309,7 @@ def test_sheets_that_cannot_be() -> None:
     assert contact_sheet(torch.full((1, 2, 2), torch.nan)).max() == LINE  # black within its line
 
 
-def test_titles_are_written_over_the_sheets() -> None:
+def test_sheet_titles_are_drawn_above() -> None:
     red = torch.zeros(3, 10, 50, dtype=torch.uint8)
     red[0] = 200
     page = stack_sheets({"first": torch.full((1, 20, 900), 7, dtype=torch.uint8), "second": red})
@@ -351,7 +351,7 @@ def rows(page: Tensor, sheets: list[Tensor]) -> None:
     assert top == page.shape[1] - 16
 
 
-def test_features_of_a_run(cli: Cli, bundle: tuple[Path, nn.Sequential]) -> None:
+def test_features_command_reads_a_run(cli: Cli, bundle: tuple[Path, nn.Sequential]) -> None:
     run, net = bundle
     picture = torch.randint(0, 256, (3, 24, 20), dtype=torch.uint8)
     write_image(Path("photo.png"), picture)
@@ -369,7 +369,7 @@ def test_features_of_a_run(cli: Cli, bundle: tuple[Path, nn.Sequential]) -> None
     assert cli("features", run, DIGIT).code == 0  # grey, where the network takes colours
 
 
-def test_features_of_layers_of_the_zoo(cli: Cli) -> None:
+def test_features_of_zoo_layers_are_returned(cli: Cli) -> None:
     result = cli("features", "lenet", DIGIT, "--layer", "conv2.0", "--layer", "conv1", "--output", "x.png")
     assert result.code == 0, result.err
     assert result.out == "x.png: conv2.0 16 of 16, conv1 6 of 6 maps of lenet with random weights\n"
@@ -379,7 +379,7 @@ def test_features_of_layers_of_the_zoo(cli: Cli) -> None:
     assert read_image(Path("y.png")).equal(page)  # the random weights are the same each time
 
 
-def test_filters_of_a_run_in_colour_and_in_columns(cli: Cli, bundle: tuple[Path, nn.Sequential]) -> None:
+def test_filters_command_draws_colour_and_columns(cli: Cli, bundle: tuple[Path, nn.Sequential]) -> None:
     run, net = bundle
     result = cli("filters", run)
     assert result.out == f"mine-filters.png: 6 of 6 filters of lenet of {run}\n"
@@ -390,7 +390,7 @@ def test_filters_of_a_run_in_colour_and_in_columns(cli: Cli, bundle: tuple[Path,
     assert read_image(Path("lenet-filters.png")).shape[0] == 1
 
 
-def test_of_many_filters_the_first_are_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_filters_show_only_the_first(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def wide(**arguments: object) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(1, 18, 3), nn.Conv2d(18, 20, 3), nn.Conv2d(20, 4, 1))
 

@@ -34,7 +34,7 @@ def folders(root: str = "data", splits: tuple[str, ...] = ("train", "test"), cou
 
 
 def found(root: Path | str, **how: object) -> dict[str, list[tuple[str, ...]]]:
-    """The kinds of what the doctor finds, and the files of each."""
+    """Return the kinds of findings, and the files of each."""
     result = defaultdict(list)
     for finding in look(root, **how).findings:
         result[finding.kind].append(finding.paths)

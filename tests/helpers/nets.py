@@ -1,4 +1,4 @@
-"""Networks with branches, functions and shared layers, and their tracing."""
+"""Networks of functions and shuffles, and the networks of the zoo as parameters."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A server of whatever bytes a test wants, at whatever speed: the sockets are real, HTTP is up to the test."""
+"""A server that sends given bytes at a given speed over real sockets."""
 
 import socket
 import ssl

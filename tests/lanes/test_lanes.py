@@ -1,4 +1,4 @@
-"""Lanes compute what torch does: outputs, losses, gradients, whole trainings; and refuse what they cannot."""
+"""Lanes against torch: outputs, losses, gradients, whole trainings, and what is not supported."""
 
 import copy
 import json
@@ -64,7 +64,7 @@ def assert_equal_to_torch(
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the flags are those of x86")
 @pytest.mark.parametrize(("flag", "lanes"), [("-mno-avx512f", 8), ("-mno-avx", 4)])
 @pytest.mark.parametrize("name", ["strides and padding", "normalised"])
-def test_narrower_registers_compute_the_same(name: str, flag: str, lanes: int) -> None:
+def test_narrow_registers_compute_the_same(name: str, flag: str, lanes: int) -> None:
     layers, image = NETS[name]
     engine = assert_equal_to_torch(build(layers(), image), *batch(image), threads=2, flags=(flag,))
     assert engine.lanes <= lanes
@@ -72,7 +72,7 @@ def test_narrower_registers_compute_the_same(name: str, flag: str, lanes: int) -
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", NETS)
-def test_outputs_losses_and_gradients_are_torchs(name: str, threads: int) -> None:
+def test_outputs_losses_and_gradients_equal_torch(name: str, threads: int) -> None:
     layers, image = NETS[name]
     for images in (BATCH, 2, 64):
         assert_equal_to_torch(build(layers(), image), *batch(image, images), threads)
@@ -110,7 +110,7 @@ def _size(layers: list[nn.Module], image: tuple[int, int, int]) -> tuple[int, in
     "examples",
     [pytest.param(4, id="few"), pytest.param(80, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
 )
-def test_random_networks_are_torchs(examples: int) -> None:
+def test_random_networks_equal_torch(examples: int) -> None:
     @settings(max_examples=examples, phases=[Phase.generate])  # to shrink an example would take hours
     @given(random_nets(), st.integers(2, 70), st.integers(1, 3), st.sampled_from([0.0, 0.1]))
     def check(net: tuple[list[nn.Module], tuple[int, int, int]], images: int, threads: int, smoothing: float) -> None:
@@ -129,7 +129,7 @@ OPTIMIZERS: dict[str, Callable[[Iterator[Tensor]], torch.optim.Optimizer]] = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_training_follows_torchs_step_by_step(name: str) -> None:
+def test_training_in_lanes_follows_torch_step_by_step(name: str) -> None:
     steps, image = 100, (1, 8, 8)
     layers = [nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Tanh(), nn.AvgPool2d(2), *head()]
     net, images = build(layers, image), torch.randint(256, (steps * BATCH, *image), dtype=torch.uint8)
@@ -166,7 +166,7 @@ def test_a_training_follows_torchs_step_by_step(name: str) -> None:
             assert mine.state[parameter]["step"] == theirs.state[reference]["step"] == steps
 
 
-def test_the_same_threads_give_the_same_bits_however_the_steps_are_divided() -> None:
+def test_results_are_bit_exact_for_any_division_of_steps() -> None:
     x, y = torch.randint(256, (200, 1, 28, 28), dtype=torch.uint8), torch.randint(10, (200,))
     sizes, seeds = [64, 64, 64, 8], [5, 6, 7, 8]
 
@@ -187,7 +187,7 @@ def test_the_same_threads_give_the_same_bits_however_the_steps_are_divided() -> 
             assert torch.equal(whole, parts)
 
 
-def test_dropout_follows_its_seed_and_its_gradient_is_right() -> None:
+def test_dropout_in_lanes_is_seeded_with_exact_gradient() -> None:
     net = build([nn.Flatten(), nn.Linear(16, 400), Dropout(0.25), nn.Linear(400, CLASSES)], (1, 4, 4))
     x, y = batch((1, 4, 4))
     engine, twin = (Engine(net, (1, 4, 4), threads=threads) for threads in (1, 2))
@@ -204,7 +204,7 @@ def test_dropout_follows_its_seed_and_its_gradient_is_right() -> None:
     assert (above - below) / 2 == pytest.approx((gradients["1.weight"] * step).sum().item(), rel=1e-2)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+def test_dropout_in_lanes_drops_its_share_and_keeps_the_mean() -> None:
     units = 2000
     net = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(units, 2, bias=False))
     nn.init.zeros_(net[2].weight)
@@ -218,7 +218,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_bytes_are_scaled_channel_by_channel(name: str) -> None:
+def test_bytes_are_scaled_per_channel(name: str) -> None:
     layers, image = NETS[name]
     net, pixels = build(layers(), image), torch.randint(256, (BATCH, *image), dtype=torch.uint8)
     scale, shift = torch.rand(image[0]) / 99, torch.rand(image[0])
@@ -227,7 +227,7 @@ def test_bytes_are_scaled_channel_by_channel(name: str) -> None:
     torch.testing.assert_close(engine.predict(pixels), engine.predict(floats), rtol=1e-6, atol=1e-6)
 
 
-def test_no_number_shows() -> None:
+def test_nan_propagates_in_lanes() -> None:
     for name, (layers, image) in NETS.items():
         net = build(layers(), image)
         x, y = batch(image)
@@ -252,13 +252,13 @@ REFUSED: dict[str, nn.Module] = {
 
 
 @pytest.mark.parametrize("said", REFUSED)
-def test_a_layer_that_lanes_cannot_take_is_named(said: str) -> None:
+def test_unsupported_layer_is_named(said: str) -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Sequential(nn.ReLU(), REFUSED[said]), nn.Flatten(), nn.LazyLinear(2))
     with pytest.raises(UsageError, match=rf"layer 1\.1: .*{said}.*torch can"):
         read_chain(net, (1, 8, 8))
 
 
-def test_wrong_images_labels_and_sizes_are_told() -> None:
+def test_wrong_images_labels_and_sizes_are_refused() -> None:
     net = build([nn.Flatten(), nn.Linear(4, CLASSES)], (1, 2, 2))
     engine, optimizer = Engine(net, (1, 2, 2)), torch.optim.SGD(net.parameters(), 0.1)
     x, y = batch((1, 2, 2), 6)
@@ -285,7 +285,7 @@ def test_wrong_images_labels_and_sizes_are_told() -> None:
     assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
 
 
-def test_frozen_weights_stay() -> None:
+def test_frozen_weights_do_not_change_in_lanes() -> None:
     net = build([nn.Flatten(), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, CLASSES)], (1, 2, 2))
     net[1].requires_grad_(False)
     before = copy.deepcopy(net.state_dict())
@@ -298,7 +298,7 @@ def test_frozen_weights_stay() -> None:
 # --- the trainer's engine ---
 
 
-def test_the_trainer_computes_in_lanes_what_it_does_with_torch(cli: Cli) -> None:
+def test_trainer_in_lanes_equals_trainer_with_torch(cli: Cli) -> None:
     asked = ("train", "lenet_bn", "--epochs", 2, "--batch-size", 40, "--augment", "flip,crop:1", "--plan", "off")
     assert "plan: fp32, in lanes, 1 thread" in cli(*asked, "--engine", "lanes", "--output", "a").out
     assert "plan: fp32, channels-last" in cli(*asked, "--engine", "torch", "--output", "b").out
@@ -323,12 +323,12 @@ def test_the_trainer_computes_in_lanes_what_it_does_with_torch(cli: Cli) -> None
         (["lenet", "--plan", "plan.json"], "plan.json is for torch"),
     ],
 )
-def test_what_lanes_cannot_train_is_one_clear_line(cli: Cli, words: list[str], said: str) -> None:
+def test_unsupported_training_in_lanes_is_one_clear_line(cli: Cli, words: list[str], said: str) -> None:
     Path("plan.json").write_text("{}")
     one_line(cli("train", *words, "--engine", "lanes"), 2, said)
 
 
-def test_without_a_compiler_torch_computes_and_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_compiler_torch_is_used_with_a_message(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr("cnnkit.train.autotune.choose.LANES_WORTH", 0)
     done = cli("train", "lenet", "--epochs", 1)
@@ -340,7 +340,7 @@ def test_without_a_compiler_torch_computes_and_says_so(cli: Cli, monkeypatch: py
         Engine(create("lenet"), (1, 28, 28))
 
 
-def test_lanes_are_chosen_where_they_are_faster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lanes_are_selected_when_faster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnkit.train.autotune.choose.LANES_WORTH", 0)
     asked = ("train", "lenet", "--epochs", 1, "--batch-size", 32)
     done = cli(*asked)
@@ -352,7 +352,7 @@ def test_lanes_are_chosen_where_they_are_faster(cli: Cli, monkeypatch: pytest.Mo
     assert "channels-last" in cli("train", "lenet", "--epochs", 1, "--engine", "torch").out
 
 
-def test_a_run_in_lanes_goes_on_to_the_bit(cli: Cli) -> None:
+def test_run_in_lanes_resumes_bit_exact(cli: Cli) -> None:
     asked = ("train", "lenet", "--engine", "lanes", "--epochs", 6, "--batch-size", 100, "--checkpoint-steps", 3)
     assert cli(*asked, "--output", "whole").code == 0
     assert cli(*asked, "--output", "cut", "--max-time", 1e-6).code == 0
@@ -386,5 +386,5 @@ print("clean")
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_sanitizers_find_nothing() -> None:
+def test_lanes_pass_the_sanitizers() -> None:
     run_sanitized(SANITIZED)

@@ -154,7 +154,7 @@ def keras_total(net: nn.Module) -> int:
     return sum(values.numel() for values in net.state_dict().values() if values.is_floating_point())
 
 
-def test_every_network_of_the_chapter_has_goldens() -> None:
+def test_every_chapter_network_has_goldens() -> None:
     chapters = {name for name, row in ZOO.items() if row.source == "chapter"}
     assert {case["network"] for case in GOLDEN["inference"]} == chapters, ANEW
     normalised = {name for name in chapters if any(isinstance(layer, NORMS) for layer in build(find(name)).modules())}
@@ -165,7 +165,7 @@ def test_every_network_of_the_chapter_has_goldens() -> None:
 
 @pytest.mark.parametrize("case", cases("inference", *(f"vgg{depth}-224" for depth in (13, 16, 19))))
 @torch.inference_mode()
-def test_inference(case: Case) -> None:
+def test_inference_matches_keras(case: Case) -> None:
     net, x = load(case), images(case, 2)
     assert keras_total(net) == case["total"]
     layers = record(net)
@@ -191,7 +191,7 @@ def test_inference(case: Case) -> None:
         "densenet": 990_146,
     }.items(),
 )
-def test_totals(name: str, total: int) -> None:
+def test_parameter_totals_match_keras(name: str, total: int) -> None:
     case = find(name, *ZOO[name].input[1:])
     assert keras_total(build(case)) == case["total"] == total
 
@@ -215,7 +215,7 @@ PRINTED: dict[str, tuple[Callable[[nn.Sequential], Iterable[nn.Module]], str]] =
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_the_shapes_that_the_chapter_prints(name: str) -> None:
+def test_layer_shapes_match_the_chapter(name: str) -> None:
     steps, printed = PRINTED[name]
     case = find(name, *ZOO[name].input[1:])
     x = torch.empty(1, *ZOO[name].input, device="meta")
@@ -236,7 +236,7 @@ def assert_moved(means: list[Tensor], variances: list[Tensor], case: Case) -> No
 
 @pytest.mark.parametrize("case", cases("training"))
 @torch.no_grad()
-def test_training_moves_the_statistics(case: Case) -> None:
+def test_batch_statistics_match_keras(case: Case) -> None:
     net = load(case).train()
     norms = [layer for layer in leaves(net) if isinstance(layer, NORMS)]
     kept = [layer.running_var * (1 - layer.momentum) for layer in norms]
@@ -253,7 +253,7 @@ def test_training_moves_the_statistics(case: Case) -> None:
 
 @pytest.mark.parametrize("case", cases("training", "resnet"))
 @torch.no_grad()
-def test_training_from_scratch_moves_the_statistics_as_keras(case: Case) -> None:
+def test_batch_statistics_from_scratch_match_keras(case: Case) -> None:
     net = from_scratch(load(case).train())
     assert distance(net(images(case, 8)), case["logits"]) < CLOSE
     norms = [layer for layer in net.modules() if isinstance(layer, BatchNormalization)]
@@ -261,7 +261,7 @@ def test_training_from_scratch_moves_the_statistics_as_keras(case: Case) -> None
 
 
 @pytest.mark.parametrize("norm", [None, "torch", "from_scratch"])
-def test_three_steps_of_the_chapters_descent(norm: str | None) -> None:
+def test_three_sgd_steps_match_keras(norm: str | None) -> None:
     network = "lenet_bn" if norm else "lenet"
     (case,) = (case for case in GOLDEN["descent"] if case["network"] == network)
     net = load(case, **{"norm": norm} if norm else {}).train()
@@ -284,7 +284,7 @@ def test_three_steps_of_the_chapters_descent(norm: str | None) -> None:
     "name", some_slow({case["network"]: case["network"] for case in GOLDEN["inference"]}, "vgg", "resnet34")
 )
 @torch.inference_mode()
-def test_every_weight_shows(name: str) -> None:
+def test_every_weight_affects_the_output(name: str) -> None:
     case = find(name)
     net, x = load(case), images(case, 2)
     for path, values in net.state_dict().items():
@@ -379,14 +379,14 @@ MISTAKES: dict[Mistake, dict[str, tuple[int, ...]]] = {  # networks, and the siz
     ],
 )
 @torch.inference_mode()
-def test_a_mistake_breaks_the_parity(mistake: Mistake, name: str, size: tuple[int, ...]) -> None:
+def test_each_mistake_breaks_the_parity(mistake: Mistake, name: str, size: tuple[int, ...]) -> None:
     case = find(name, *size)
     net = load(case)
     mistake(net)
     assert distance(net.eval()(images(case, 2)), case["logits"]) > APART
 
 
-def test_the_unbiased_variance_breaks_the_parity() -> None:
+def test_unbiased_variance_breaks_the_parity() -> None:
     (case,) = (case for case in GOLDEN["training"] if case["network"] == "lenet_bn" and not case["arguments"])
     net = load(case).train()
     net(images(case, 8))

@@ -1,4 +1,4 @@
-"""Each network of the chapter learns: a few hundred steps on real Fashion-MNIST through `cnnkit train`."""
+"""Each chapter network learns: a few hundred steps on real Fashion-MNIST with `cnnkit train`."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def first_images(folder: Path, number: int) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_loss_falls_well_below_chance(name: str, tmp_path: Path, cli: Cli) -> None:
+def test_loss_falls_well_below_chance(name: str, tmp_path: Path, cli: Cli) -> None:
     first_images(tmp_path, round(STEPS * BATCH / 0.9))
     pixels, lr, init = SETTINGS[name]
     data = ["--data", "fashion-mnist", "--data-dir", tmp_path, "--image-size", pixels]

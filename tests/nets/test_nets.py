@@ -1,4 +1,4 @@
-"""The zoo, every row: shapes, parameters, gradients, other sizes, slicing, errors, and the docstrings' tables."""
+"""Every network of the zoo: shapes, parameters, gradients, other sizes, slicing, errors, docstring tables."""
 
 import re
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def shape_of(name: str, channels: int | None = None, size: tuple[int, int] | Non
 
 
 @every
-def test_forward_and_every_parameter_gets_a_gradient(name: str) -> None:
+def test_every_parameter_gets_a_gradient(name: str) -> None:
     pixels = small(name)
     net = create(name, image_size=pixels)
     logits = net(torch.randn(3, ZOO[name].input[0], pixels, pixels))
@@ -58,7 +58,7 @@ def test_forward_and_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 @every
-def test_the_rows_counts_are_those_of_the_network(name: str) -> None:
+def test_zoo_counts_match_the_networks(name: str) -> None:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         net = create(name).eval()
         net(torch.empty(1, *ZOO[name].input))
@@ -67,14 +67,14 @@ def test_the_rows_counts_are_those_of_the_network(name: str) -> None:
 
 
 @every
-def test_other_channels_classes_and_sizes(name: str) -> None:
+def test_networks_accept_other_channels_classes_and_sizes(name: str) -> None:
     smallest = ZOO[name].smallest
     assert shape_of(name) == (2, ZOO[name].classes)
     assert shape_of(name, 4, (smallest + 12, smallest + 25), num_classes=7) == (2, 7)
 
 
 @every
-def test_the_smallest_image_works_and_one_less_says_so(name: str) -> None:
+def test_smallest_image_works_and_smaller_is_refused(name: str) -> None:
     smallest = ZOO[name].smallest
     assert shape_of(name, size=(smallest, smallest)) == (2, ZOO[name].classes)
     if smallest == 1:
@@ -90,7 +90,7 @@ def test_the_smallest_image_works_and_one_less_says_so(name: str) -> None:
 
 
 @every
-def test_named_stages_slices_and_the_state_dict(name: str) -> None:
+def test_stages_have_names_and_slices(name: str) -> None:
     pixels = small(name)
     net = create(name, image_size=pixels).eval()
     x = torch.randn(2, ZOO[name].input[0], pixels, pixels)
@@ -108,7 +108,7 @@ def test_named_stages_slices_and_the_state_dict(name: str) -> None:
 
 
 @pytest.mark.parametrize("build", dict.fromkeys(row.build for row in ZOO.values()), ids=lambda build: build.__name__)
-def test_the_docstrings_tables_are_true(build: Callable[..., nn.Module]) -> None:
+def test_docstring_tables_match_the_networks(build: Callable[..., nn.Module]) -> None:
     tables = re.findall(r"^ +stage +output +(.+)\n((?: +\w+ .*\n)+)", build.__doc__ or "", re.M)
     names = [name for header, _ in tables for name in header.split()]
     assert {name for name in CHAPTER if ZOO[name].build is build} <= set(names)
@@ -125,7 +125,7 @@ def test_the_docstrings_tables_are_true(build: Callable[..., nn.Module]) -> None
             assert sums.get("statistics", "0") == f"{parts.statistics:,}"
 
 
-def test_the_shapes_that_the_chapter_prints_for_lenet() -> None:
+def test_lenet_shapes_match_the_chapter() -> None:
     layers = [layer for stage in trace(create("lenet"), (1, 28, 28)).stages for layer in stage.layers]
     shapes = [layer.output for layer in layers if layer.kind != "Sigmoid"]
     assert shapes == [(6, 24, 24), (6, 12, 12), (16, 8, 8), (16, 4, 4), (256,), (120,), (84,), (10,)]
@@ -143,7 +143,7 @@ def filled_statistics(net: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_lenet_bn_from_scratch_equals_torchs(training: bool) -> None:
+def test_lenet_bn_from_scratch_equals_torch(training: bool) -> None:
     torchs = filled_statistics(create("lenet_bn", norm="torch")).train(training)
     from_scratch = create("lenet_bn", norm="from_scratch").train(training)
     spelled = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -165,7 +165,7 @@ HEAVY = re.compile(r"vgg1[369]|vgg.*\.tv|resnet(34|50|101|152)|densenet1[69]|den
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if HEAVY.match(name) else []) for name in sorted(ZOO)]
 )
-def test_rebuilt_from_scratch_it_answers_the_same(name: str) -> None:
+def test_from_scratch_network_answers_the_same(name: str) -> None:
     """The chapter's operators from scratch are the specification of the fast layers."""
     pixels = small(name)
     net = filled_statistics(create(name, image_size=pixels)).eval()
@@ -190,7 +190,7 @@ def compiled(net: nn.Module, x: torch.Tensor) -> Callable[[torch.Tensor], torch.
     ("prepare", "name"),
     [(exported, "lenet_bn"), (exported, "googlenet"), (compiled, "resnet18"), (compiled, "densenet")],
 )
-def test_exported_or_compiled_in_one_graph_it_answers_the_same(prepare: Callable[..., Any], name: str) -> None:
+def test_exported_and_compiled_networks_answer_the_same(prepare: Callable[..., Any], name: str) -> None:
     net = create(name, image_size=37).eval()
     x = torch.randn(2, 1, 37, 37)
     with torch.no_grad():
@@ -209,7 +209,7 @@ ACTIVATIONS = {
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_the_head_as_the_chapter_writes_it(name: str) -> None:
+def test_head_as_written_adds_its_activation(name: str) -> None:
     pixels = small(name)
     x = torch.randn(2, 1, pixels, pixels)
     net, written = (create(name, image_size=pixels, head=head).eval() for head in ("logits", "as_written"))
@@ -218,7 +218,7 @@ def test_the_head_as_the_chapter_writes_it(name: str) -> None:
         torch.testing.assert_close(written(x), ACTIVATIONS[name](net(x)))
 
 
-def test_nin_as_written_ends_in_relu_before_the_mean() -> None:
+def test_nin_as_published_ends_in_relu_before_the_mean() -> None:
     net = create("nin", image_size=67, head="as_written").eval()
     logits = create("nin", image_size=67).eval()
     logits.load_state_dict(dict(zip(logits.state_dict(), net.state_dict().values(), strict=True)))
@@ -231,7 +231,7 @@ def test_nin_as_written_ends_in_relu_before_the_mean() -> None:
 
 @pytest.mark.parametrize("size", [(28, 28), (75, 101), (8, 7)])
 @pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 2), (2, 2), (5, 3), (3, 1), (2, 1), (4, 1)])
-def test_same_padding_is_tensorflows(size: tuple[int, int], kernel: int, stride: int) -> None:
+def test_same_padding_equals_tensorflow(size: tuple[int, int], kernel: int, stride: int) -> None:
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     conv = SameConv2d(3, 4, kernel, stride).double()
     expected = corr2d_multi_in_out(x, conv.weight, stride, "same") + conv.bias[:, None, None]  # type: ignore[index]
@@ -240,7 +240,7 @@ def test_same_padding_is_tensorflows(size: tuple[int, int], kernel: int, stride:
     assert pooled.equal(pool2d(x - 9, kernel, "max", stride, "same"))
 
 
-def test_the_blocks_answer_the_chapters_examples() -> None:
+def test_blocks_match_the_chapter_examples() -> None:
     assert Residual(3, 3)(torch.randn(4, 3, 6, 6)).shape == (4, 3, 6, 6)
     assert Residual(3, 6, 2)(torch.randn(4, 3, 6, 6)).shape == (4, 6, 3, 3)
     assert DenseBlock(3, 2, 10)(torch.randn(4, 3, 8, 8)).shape == (4, 23, 8, 8)
@@ -251,7 +251,7 @@ def test_the_blocks_answer_the_chapters_examples() -> None:
     assert Residual(64, 64, 1, BOTTLENECK, "torchvision")(torch.randn(2, 64, 5, 5)).shape == (2, 256, 5, 5)
 
 
-def test_a_residual_block_is_the_sum_of_its_two_ways() -> None:
+def test_residual_block_is_the_sum_of_its_branches() -> None:
     x = torch.randn(4, 3, 6, 6)
     block = Residual(3, 3).eval()
     assert block.shortcut is None
@@ -261,7 +261,7 @@ def test_a_residual_block_is_the_sum_of_its_two_ways() -> None:
     assert wider(x).equal((wider.body(x) + wider.shortcut(x)).relu())
 
 
-def test_preactivation_normalises_before_each_convolution_and_adds_the_untouched_input() -> None:
+def test_preactivation_normalises_first_and_adds_the_input() -> None:
     layout = "preactivation"
     x = torch.randn(4, 3, 6, 6)
     block = Residual(3, 3, layout=layout).eval()
@@ -276,7 +276,7 @@ def test_preactivation_normalises_before_each_convolution_and_adds_the_untouched
     assert not list(Residual(3, 3, layout=layout, first=True).before)  # the stem has done it
 
 
-def test_transitions_pool_as_told() -> None:
+def test_transitions_use_the_given_pooling() -> None:
     pools = {name: [type(m).__name__ for m in create("densenet", **own).modules() if "Pool" in type(m).__name__]
              for name, own in {"chapter": {}, "text": {"pool": "avg"}}.items()}  # fmt: skip
     assert pools["chapter"] == ["SameMaxPool2d", *["CeilMaxPool2d"] * 3, "AdaptiveAvgPool2d"]
@@ -298,14 +298,14 @@ def test_norm_constants_reach_the_layers(name: str) -> None:
         assert [(m.decay, m.epsilon) for m in from_scratch.modules() if hasattr(m, "decay")] == [(0.8, 1e-4)] * 4
 
 
-def test_lists_by_glob() -> None:
+def test_list_nets_filters_by_glob() -> None:
     assert list_networks("lenet*") == ["lenet", "lenet_bn"]
     assert list_networks("resnet*.tv") == [f"resnet{depth}.tv" for depth in (101, 152, 18, 34, 50)]
     assert list_networks() == sorted(ZOO)
     assert entry("lenet").section == "5.5"
 
 
-def test_a_name_that_only_torchvision_has_means_its_network() -> None:
+def test_torchvision_only_name_selects_its_network() -> None:
     for name in ("resnet50", "vgg16_bn", "densenet121"):
         assert entry(name) is ZOO[f"{name}.tv"]
     assert entry("vgg16") is ZOO["vgg16"] is not ZOO["vgg16.tv"]
@@ -342,25 +342,25 @@ def test_a_name_that_only_torchvision_has_means_its_network() -> None:
         (lambda: create("lenet", image_size=(28, 28, 3)), "image_size must be"),
     ],
 )
-def test_errors(call: Callable[[], object], message: str) -> None:
+def test_invalid_arguments_raise(call: Callable[[], object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call()
 
 
-def test_create_is_at_the_top() -> None:
+def test_create_is_exported_by_the_package() -> None:
     assert cnnkit.create is create
     with pytest.raises(AttributeError):
         cnnkit.nothing  # noqa: B018
 
 
-def test_a_narrow_vgg_is_narrow_everywhere() -> None:
+def test_vgg_width_scales_every_layer() -> None:
     shapes = [part.output for part in trace(create("vgg11", image_size=64, width=8), (1, 64, 64)).stages]
     assert shapes == [(8, 32, 32), (16, 16, 16), (32, 8, 8), (64, 4, 4), (64, 2, 2), (512,), (10,)]
     with pytest.raises(UsageError, match="width"):
         create("vgg11", width=0)
 
 
-def test_a_narrow_resnet_for_small_images_keeps_its_pixels_in_the_stem() -> None:
+def test_narrow_cifar_resnet_keeps_resolution_in_the_stem() -> None:
     net = create("resnet18", image_size=28, stem="cifar", width=16)
     shapes = [part.output for part in trace(net, (1, 28, 28)).stages]
     assert shapes == [(16, 28, 28), (16, 28, 28), (32, 14, 14), (64, 7, 7), (128, 4, 4), (128,), (10,)]

@@ -81,7 +81,7 @@ def as_published(name: str, state: State) -> State:
 
 
 @every
-def test_the_same_tensors_in_the_same_order(name: str) -> None:
+def test_tensors_match_torchvision_in_order(name: str) -> None:
     with torch.device("meta"):
         net = create(f"{name}.tv")
     theirs = torchvision_names(net, f"{name}.tv")
@@ -93,7 +93,7 @@ def test_the_same_tensors_in_the_same_order(name: str) -> None:
 
 
 @every
-def test_the_published_counts(name: str) -> None:
+def test_counts_match_the_published_ones(name: str) -> None:
     with torch.device("meta"):
         net = create(f"{name}.tv")
     parts, row = trace(net, (3, 224, 224)), ZOO[f"{name}.tv"]
@@ -104,7 +104,7 @@ def test_the_published_counts(name: str) -> None:
 
 
 @every
-def test_what_is_known_of_the_weights(name: str) -> None:
+def test_weight_facts_match_torchvision(name: str) -> None:
     known, fact = WEIGHTS[f"{name}.tv"], FACTS[name]
     assert (known.file, known.top1, known.resize, known.crop) == tuple(
         fact[key] for key in ("file", "top1", "resize", "crop")
@@ -117,7 +117,7 @@ def test_what_is_known_of_the_weights(name: str) -> None:
     torch.testing.assert_close((pixel - torch.tensor(known.mean)) / torch.tensor(known.std), theirs)
 
 
-def test_every_twin_has_weights_and_facts() -> None:
+def test_every_torchvision_network_has_weights_and_facts() -> None:
     twins = {name for name in ZOO if name.endswith(".tv")}
     assert twins == set(WEIGHTS) == {f"{name}.tv" for name in FACTS}
     assert {name for name in ZOO if ZOO[name].source == "torchvision"} == twins
@@ -126,7 +126,7 @@ def test_every_twin_has_weights_and_facts() -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FACTS]
 )
-def test_published_files_load_and_answer_as_in_torchvision(name: str, tmp_path: Path) -> None:
+def test_published_weights_answer_as_in_torchvision(name: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(as_published(name, weights(name)), path)
     net = create(name if name in ("resnet50", "densenet121", "vgg11_bn") else f"{name}.tv", pretrained=path).eval()
@@ -168,7 +168,9 @@ def serve(folder: Path, state: State, monkeypatch: pytest.MonkeyPatch, digest: s
     return file
 
 
-def test_download_once_check_and_load(server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_downloaded_once_verified_and_loaded(
+    server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = weights("resnet18")
     file = serve(tmp_path / "served", state, monkeypatch)
     for _ in range(2):
@@ -178,7 +180,7 @@ def test_download_once_check_and_load(server: list[str], tmp_path: Path, monkeyp
     assert (tmp_path / "cache" / "weights" / file).is_file()
 
 
-def test_a_download_with_another_hash_is_refused(
+def test_download_with_wrong_hash_is_refused(
     server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(tmp_path / "served", {"conv1.weight": torch.zeros(1)}, monkeypatch, digest="00000000")
@@ -188,7 +190,7 @@ def test_a_download_with_another_hash_is_refused(
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_other_channels_adapt_the_first_convolution(channels: int, tmp_path: Path) -> None:
+def test_other_channel_counts_adapt_the_first_convolution(channels: int, tmp_path: Path) -> None:
     state = weights("resnet18")
     torch.save(state, tmp_path / "weights.pth")
     net = create("resnet18.tv", in_channels=channels, pretrained=tmp_path / "weights.pth")
@@ -205,7 +207,7 @@ def test_other_channels_adapt_the_first_convolution(channels: int, tmp_path: Pat
         torch.testing.assert_close(net.eval()(grey), full(grey.expand(1, 3, 32, 32)), rtol=1e-3, atol=1e-3)
 
 
-def test_other_classes_keep_their_own_new_head(tmp_path: Path) -> None:
+def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     state = weights("resnet18")
     torch.save(state, tmp_path / "weights.pth")
     torch.manual_seed(5)
@@ -218,7 +220,7 @@ def test_other_classes_keep_their_own_new_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrapped", ["state_dict", "model"])
-def test_checkpoints_of_training_scripts_load_too(wrapped: str, tmp_path: Path) -> None:
+def test_checkpoints_of_training_scripts_load(wrapped: str, tmp_path: Path) -> None:
     state = weights("resnet18")
     parallel = {f"module.{key}": value for key, value in state.items()}
     torch.save({"epoch": 3, wrapped: parallel}, tmp_path / "checkpoint.pth")
@@ -226,7 +228,7 @@ def test_checkpoints_of_training_scripts_load_too(wrapped: str, tmp_path: Path) 
     assert net.state_dict()["conv4.1.body.conv1.weight"].equal(state["layer3.1.conv1.weight"])
 
 
-def test_files_with_our_own_keys_and_safetensors_load_too(tmp_path: Path) -> None:
+def test_files_with_native_keys_and_safetensors_load(tmp_path: Path) -> None:
     net = create("lenet")
     torch.save(net.state_dict(), tmp_path / "lenet.pth")
     save_file(weights("resnet18"), tmp_path / "resnet18.safetensors")
@@ -284,7 +286,7 @@ def another_width(path: Path) -> None:
         (lambda path: torch.save(create("lenet").state_dict(), path), r"has also conv1\.0\.weight"),
     ],
 )
-def test_files_that_cannot_serve(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+def test_unusable_weight_files_are_refused(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     make(path)
     with pytest.raises(DataError, match=message):
@@ -293,25 +295,25 @@ def test_files_that_cannot_serve(make: Callable[[Path], object], message: str, t
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "googlenet"])
-def test_weights_go_into_heads_as_the_chapter_writes_them(name: str, tmp_path: Path) -> None:
+def test_weights_load_into_chapter_heads(name: str, tmp_path: Path) -> None:
     state = weights(name)
     torch.save(state, tmp_path / "weights.pth")
     net = create(f"{name}.tv", head="as_written", pretrained=tmp_path / "weights.pth")
     assert [*net[-1].parameters()][1].equal(state["classifier.bias" if name == "densenet121" else "fc.bias"])
 
 
-def test_an_empty_path_is_not_no_path() -> None:
+def test_empty_weights_path_is_refused() -> None:
     with pytest.raises(DataError, match=r"^\.: a folder"):
         create("lenet", pretrained="")
 
 
-def test_a_network_without_published_weights_says_so() -> None:
+def test_network_without_published_weights_is_reported() -> None:
     with pytest.raises(UsageError, match=r"^lenet has no published weights; those that have: alexnet\.tv"):
         create("lenet", pretrained=True)
 
 
 @pytest.mark.parametrize(("channels", "mean"), [(3, (0.485, 0.456, 0.406)), (1, (0.449,))])
-def test_images_are_prepared_as_published(channels: int, mean: tuple[float, ...]) -> None:
+def test_preprocessing_matches_the_published_one(channels: int, mean: tuple[float, ...]) -> None:
     prepare = published_preprocess("resnet50", channels)
     assert (prepare.image_size, prepare.resize) == ((224, 224), 232)
     assert prepare.mean == pytest.approx(mean)
@@ -320,7 +322,7 @@ def test_images_are_prepared_as_published(channels: int, mean: tuple[float, ...]
         published_preprocess("lenet")
 
 
-def test_training_goes_on_from_published_weights(
+def test_training_starts_from_published_weights(
     server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     state = weights("resnet18") | {"fc.weight": torch.zeros(1000, 512)}
@@ -349,7 +351,7 @@ def test_training_goes_on_from_published_weights(
     assert (result.code, "lenet has no published weights" in result.err) == (2, True)
 
 
-def test_fine_tuning_moves_the_head_and_hardly_the_body_and_nothing_that_is_frozen(
+def test_fine_tuning_changes_the_head_most_and_frozen_layers_never(
     server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     state = weights("resnet18")
@@ -366,7 +368,7 @@ def test_fine_tuning_moves_the_head_and_hardly_the_body_and_nothing_that_is_froz
     assert checkpoint["head.weight"].shape == (3, 512)
 
 
-def test_nothing_is_downloaded_unless_asked() -> None:
+def test_weights_are_downloaded_only_on_request() -> None:
     with pytest.raises(CnnkitError, match=r"download\.pytorch\.org"):  # the tests' proxy answers nobody
         create("resnet18.tv", pretrained=True)
     assert create("resnet18.tv", num_classes=2)

@@ -1,4 +1,4 @@
-"""Training that starts from weights: of a run, a bundle, a file, or published ones."""
+"""Training from weights: of a run, a bundle, a file, or published ones."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def start(cli: Cli, *arguments: Any, lr: str = "1e-30") -> str:
     return str(result.out)
 
 
-def test_a_run_gives_its_weights_network_size_and_preprocessing(first: str, cli: Cli) -> None:
+def test_run_provides_weights_network_size_and_preprocessing(first: str, cli: Cli) -> None:
     photos("new", ("dog", "emu", "ant"))
     out = start(cli, "--weights", first, "--data", "new")
     old, new = cnnkit.load(first), cnnkit.load("runs/resnet18-new-1")
@@ -68,7 +68,7 @@ def test_a_run_gives_its_weights_network_size_and_preprocessing(first: str, cli:
     assert cnnkit.load("runs/resnet18-new-1").bundle.mean == old.bundle.mean
 
 
-def test_bundles_files_and_python_do_too(first: str, cli: Cli) -> None:
+def test_bundles_files_and_python_provide_weights(first: str, cli: Cli) -> None:
     state = cnnkit.load(first).net.state_dict()
     save_file({name: value.contiguous() for name, value in state.items()}, "w.safetensors")
     torch.save({"epoch": 1, "model": {f"_orig_mod.module.{name}": value for name, value in state.items()}}, "w.pth")
@@ -86,7 +86,7 @@ def test_bundles_files_and_python_do_too(first: str, cli: Cli) -> None:
     assert cli("train", "--config", "run.toml").code == 0
 
 
-def test_what_they_were_trained_on_is_not_tested_on(first: str, cli: Cli) -> None:
+def test_training_images_of_the_weights_are_not_test_images(first: str, cli: Cli) -> None:
     used = json.loads(Path(first, "split.json").read_text())
     seen = {*used["train"].values(), *used["validation"].values()}
     photos("old", ("ant", "bee", "cat", "dog"), count=20)  # the first twelve of each are those of before
@@ -129,13 +129,13 @@ def test_grey_images_are_repeated_for_weights_of_three_channels(first: str, cli:
     assert cli("evaluate", "runs/resnet18-grey-1").code == 0
 
 
-def test_digits_are_repeated_too(first: str, cli: Cli) -> None:
+def test_digits_are_repeated_for_weights_of_three_channels(first: str, cli: Cli) -> None:
     start(cli, "--weights", first, "--data", "digits")
     assert cnnkit.load("runs/resnet18-digits-1").bundle.in_channels == 3
     assert cli("evaluate", "runs/resnet18-digits-1").code == 0
 
 
-def test_a_colour_photo_for_weights_of_one_channel(cli: Cli) -> None:
+def test_grey_weights_are_adapted_to_colour_images(cli: Cli) -> None:
     photos("grey", ("ant", "bee"), grey=True)
     photos("new", ("ant", "bee"))
     assert cli("train", "resnet18", "--data", "grey", *TINY, *FLAGS).code == 0
@@ -144,7 +144,7 @@ def test_a_colour_photo_for_weights_of_one_channel(cli: Cli) -> None:
     )
 
 
-def test_what_does_not_fit_is_told(first: str, cli: Cli) -> None:
+def test_mismatched_weights_are_reported(first: str, cli: Cli) -> None:
     photos("new", ("x", "y"))
     result = cli("train", "lenet", "--weights", first, "--data", "new")
     one_line(result, 2, "has the weights of resnet18, which do not fit lenet")
@@ -164,15 +164,13 @@ def test_what_does_not_fit_is_told(first: str, cli: Cli) -> None:
     assert not Path("runs/resnet18-new-1").exists()
 
 
-def test_the_finetune_recipe_takes_other_weights(first: str, cli: Cli) -> None:
+def test_finetune_recipe_accepts_other_weights(first: str, cli: Cli) -> None:
     photos("new", ("x", "y"))
     result = cli("train", "--recipe", "finetune", "--weights", first, "--data", "new", *FLAGS)
     assert result.code == 0, result
 
 
-def test_a_file_in_the_place_of_a_download_is_told_apart(
-    monkeypatch: pytest.MonkeyPatch, cli: Cli, tmp_path: Path
-) -> None:
+def test_file_in_place_of_download_is_verified(monkeypatch: pytest.MonkeyPatch, cli: Cli, tmp_path: Path) -> None:
     monkeypatch.setattr(pretrained, "SERVER", "http://127.0.0.1:9/")
     monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.3")
     file = WEIGHTS["resnet18.tv"].file
@@ -211,7 +209,7 @@ def test_a_file_in_the_place_of_a_download_is_told_apart(
     "wrapper", ["state_dict", "model_state_dict", "model", "net", "ema", "model_ema", "state_dict_ema"]
 )
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "model.", "net."])
-def test_what_trainings_wrap_around_weights_is_taken_off(wrapper: str, prefix: str, tmp_path: Path) -> None:
+def test_wrappers_around_weights_are_removed(wrapper: str, prefix: str, tmp_path: Path) -> None:
     state = create("lenet").state_dict()
     wrapped = {f"{prefix}{name}": value for name, value in state.items()} | {"n_averaged": torch.tensor(3)}
     torch.save({"epoch": 3, wrapper: wrapped}, tmp_path / "w.pt")
@@ -223,7 +221,7 @@ def test_what_trainings_wrap_around_weights_is_taken_off(wrapper: str, prefix: s
     assert all(net.state_dict()[name].equal(value) for name, value in state.items())
 
 
-def test_a_network_from_python_takes_a_file() -> None:
+def test_weights_file_loads_into_a_module() -> None:
     photos("new", ("x", "y"))
     net = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5)
@@ -249,7 +247,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
-def test_weights_by_url(name: str, server: Raw, cli: Cli, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_load_from_url(
+    name: str, server: Raw, cli: Cli, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     photos("new", ("x", "y"))
     state = create("lenet", in_channels=3).state_dict()
     save_file(state, name) if name == "w.safetensors" else torch.save(state, name)
@@ -277,7 +277,7 @@ def test_weights_by_url(name: str, server: Raw, cli: Cli, tmp_path: Path, caplog
     one_line(result, 3, f"{shown}: the server says 404 Gone")
 
 
-def test_weights_by_url_that_are_none_are_not_kept(server: Raw, cli: Cli, tmp_path: Path) -> None:
+def test_invalid_downloaded_weights_are_not_cached(server: Raw, cli: Cli, tmp_path: Path) -> None:
     photos("new", ("x", "y"))
     server.reply(answer(b"<html>log in first</html>"))
     arguments = ["train", "lenet", "--weights", f"{server.url}/w.pth", "--data", "new", *FLAGS]
@@ -291,7 +291,7 @@ def test_weights_by_url_that_are_none_are_not_kept(server: Raw, cli: Cli, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["", "..", "a" * 400, "\u00fc [bold].pth", ".hidden.pth", "w.pth.sha256"])
-def test_names_of_files_that_urls_may_have(name: str, server: Raw, tmp_path: Path) -> None:
+def test_file_names_of_urls_are_safe(name: str, server: Raw, tmp_path: Path) -> None:
     torch.save(create("lenet").state_dict(), "w.pth")
     server.reply(answer(Path("w.pth").read_bytes()))
     path, tensors = pretrained.fetch_weights(f"{server.url}/{name}")
@@ -313,19 +313,19 @@ def test_names_of_files_that_urls_may_have(name: str, server: Raw, tmp_path: Pat
         ("http://host/\x1b[2Jw.pth", "http://host/\\x1b[2Jw.pth: no URL: it has characters that cannot be printed"),
     ],
 )
-def test_weights_by_a_url_that_is_none(url: str, words: str, cli: Cli) -> None:
+def test_invalid_weights_url_is_refused(url: str, words: str, cli: Cli) -> None:
     photos("new", ("x", "y"))
     one_line(cli("train", "lenet", "--weights", url, "--data", "new", *FLAGS), 3, words)
 
 
-def test_a_server_that_dribbles_costs_a_line(server: Raw, cli: Cli) -> None:
+def test_slow_weights_server_is_one_line(server: Raw, cli: Cli) -> None:
     photos("new", ("x", "y"))
     server.reply(lambda _: drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"))
     result = cli("train", "lenet", "--weights", f"{server.url}/w.pth", "--data", "new", *FLAGS)
     one_line(result, 3, f"{server.url}/w.pth: fewer than 1,000 bytes came in 0.5 seconds", "tried 4 times")
 
 
-def test_published_weights_of_which_all_digits_are_known() -> None:
+def test_published_digests_match_the_file_names() -> None:
     known = [name for name, weights in WEIGHTS.items() if len(weights.sha256) == 64]
     assert {"resnet18.tv", "resnet50.tv", "vgg16.tv"} <= set(known)
     assert all(row.sha256.startswith(row.file.removesuffix(".pth")[-8:]) for row in WEIGHTS.values())
@@ -355,7 +355,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_files_of_weights_that_are_refused(what: str, cli: Cli) -> None:
+def test_unsafe_weight_files_are_refused(what: str, cli: Cli) -> None:
     content, words = REFUSED[what]
     torch.save(content, "w.pth")
     result = cli("train", "lenet", "--weights", "w.pth", "--data", "digits", *FLAGS)
@@ -365,7 +365,7 @@ def test_files_of_weights_that_are_refused(what: str, cli: Cli) -> None:
     assert not Path("runs").exists()
 
 
-def test_what_is_no_file(cli: Cli) -> None:
+def test_weights_path_must_be_a_file(cli: Cli) -> None:
     os.mkfifo("pipe.pth")
     for place in ("pipe.pth", "/dev/zero"):
         result = cli("train", "lenet", "--weights", place, "--data", "digits", *FLAGS)
@@ -376,18 +376,18 @@ def test_what_is_no_file(cli: Cli) -> None:
     one_line(result, 3, "w.safetensors: its header is corrupt")
 
 
-def test_half_precision_weights_and_counters_are_taken() -> None:
+def test_half_precision_weights_and_counters_load() -> None:
     net = create("lenet_bn")
     given = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
     assert give_weights(net, given, "w.pth", 10).tensors == len(given)
 
 
-def test_a_new_head_does_not_mind_what_the_old_one_held() -> None:
+def test_new_head_ignores_the_old_head() -> None:
     net = create("lenet", num_classes=3)
     give_weights(net, changed(head_bias=torch.full((10,), torch.nan)), "w.pth", 3, new_head=True)
 
 
-def test_a_file_of_weights_is_known_by_its_bytes(tmp_path: Path) -> None:
+def test_weights_file_is_identified_by_its_bytes(tmp_path: Path) -> None:
     state = create("lenet").state_dict()
     save_file(state, tmp_path / "w.pth")
     torch.save(state, tmp_path / "w.safetensors")

@@ -1,4 +1,4 @@
-"""Networks in wrappers, of torch.compile, DataParallel and DistributedDataParallel, wherever a network is taken."""
+"""Networks wrapped by torch.compile, DataParallel and DistributedDataParallel, in every function."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,19 +56,19 @@ def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
 Pair = tuple[nn.Module, nn.Module]
 
 
-def test_the_network_inside(pair: Pair) -> None:
+def test_unwrap_returns_the_inner_network(pair: Pair) -> None:
     wrapped, net = pair
     assert unwrapped(wrapped) is net
     assert unwrapped(net) is net
 
 
 @pytest.mark.parametrize("other", ["lenet", None, nn.Module])
-def test_what_is_no_network(other: object) -> None:
+def test_non_network_is_refused(other: object) -> None:
     with pytest.raises(UsageError, match=r"net must be an nn\.Module, such as cnnkit\.create\('lenet'\), not "):
         unwrapped(other)
 
 
-def test_anatomy(pair: Pair) -> None:
+def test_anatomy_accepts_wrapped_networks(pair: Pair) -> None:
     wrapped, net = pair
     seen = trace(wrapped, SIZE)
     assert seen == trace(net, SIZE)
@@ -76,7 +76,7 @@ def test_anatomy(pair: Pair) -> None:
     assert draw(seen, "x") == draw(trace(net, SIZE), "x")
 
 
-def test_explain(pair: Pair) -> None:
+def test_explain_accepts_wrapped_networks(pair: Pair) -> None:
     wrapped, net = pair
     x = torch.rand(2, *SIZE)
     found, expected = feature_maps(wrapped, x), feature_maps(net, x)
@@ -87,7 +87,7 @@ def test_explain(pair: Pair) -> None:
     assert effective_receptive_field(wrapped, SIZE, samples=2).equal(effective_receptive_field(net, SIZE, samples=2))
 
 
-def test_operators(pair: Pair) -> None:
+def test_operators_accept_wrapped_networks(pair: Pair) -> None:
     wrapped, net = pair
     assert repr(from_scratch(wrapped)) == repr(from_scratch(net))
     assert foreign_name(wrapped) == foreign_name(net)
@@ -95,7 +95,7 @@ def test_operators(pair: Pair) -> None:
     assert list(compile_pooling(wrapped)) == (["conv1.3", "conv2.3"] if find_compiler() else [])
 
 
-def test_deploy(pair: Pair, tmp_path: Path) -> None:
+def test_deploy_accepts_wrapped_networks(pair: Pair, tmp_path: Path) -> None:
     wrapped, net = pair
     x = torch.rand(3, *SIZE)
     expected = net(x)
@@ -117,13 +117,13 @@ def test_deploy(pair: Pair, tmp_path: Path) -> None:
     assert again.predict(IMAGES[:5], progress=False).logits.equal(logits)
 
 
-def test_onnx() -> None:
+def test_onnx_export_accepts_wrapped_networks() -> None:
     pytest.importorskip("onnxscript")
     net = cnnkit.create("lenet")
     assert to_onnx(nn.DataParallel(compiled(net)), SIZE) == to_onnx(net, SIZE)
 
 
-def test_why_lanes_cannot_take_it(pair: Pair) -> None:
+def test_lanes_name_the_unsupported_inner_layer(pair: Pair) -> None:
     wrapped, net = pair
     assert obstacle(wrapped, SIZE) == obstacle(net, SIZE)
     deep = cnnkit.create("resnet18", width=4)
@@ -132,13 +132,13 @@ def test_why_lanes_cannot_take_it(pair: Pair) -> None:
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_lanes() -> None:
+def test_lanes_accept_wrapped_networks() -> None:
     net, x = cnnkit.create("lenet").eval(), torch.rand(3, *SIZE)
     engine = Engine(nn.DataParallel(compiled(net)), SIZE)
     torch.testing.assert_close(engine.predict(x), net(x), rtol=1e-3, atol=1e-4)
 
 
-def test_a_training_is_that_of_the_network_inside(pair: Pair) -> None:
+def test_training_of_wrapped_network_equals_the_plain_one(pair: Pair) -> None:
     wrapped, net = pair
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     run = cnnkit.fit(wrapped, (IMAGES, LABELS), epochs=1, device="cpu", plan="off", engine="torch", progress=False)
@@ -153,7 +153,7 @@ def test_a_training_is_that_of_the_network_inside(pair: Pair) -> None:
     assert len(again.history) == 2
 
 
-def test_weights_saved_from_a_wrapper_are_found(pair: Pair, tmp_path: Path) -> None:
+def test_weights_saved_from_a_wrapper_load(pair: Pair, tmp_path: Path) -> None:
     wrapped, net = pair
     torch.save(wrapped.state_dict(), tmp_path / "net.pt")
     loaded = cnnkit.create("lenet_bn", pretrained=tmp_path / "net.pt")

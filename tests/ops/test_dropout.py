@@ -1,4 +1,4 @@
-"""Dropout against torch's own: by its definition, since the random numbers are others."""
+"""Dropout by its definition, since its random numbers differ from torch's."""
 
 import copy
 
@@ -10,7 +10,7 @@ from cnnkit.ops import Dropout
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.75])
-def test_entries_are_zero_or_scaled_so_that_their_mean_stays(p: float, dtype: torch.dtype) -> None:
+def test_dropout_zeroes_or_scales_and_keeps_the_mean(p: float, dtype: torch.dtype) -> None:
     x = torch.ones(8, 5, 101, 99, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
     y = Dropout(p)(x)
     assert y.dtype == dtype
@@ -22,13 +22,13 @@ def test_entries_are_zero_or_scaled_so_that_their_mean_stays(p: float, dtype: to
     assert torch.equal(x.grad, y.detach())
 
 
-def test_entries_are_dropped_independently_of_each_other() -> None:
+def test_dropout_drops_entries_independently() -> None:
     kept = (Dropout(0.5)(torch.ones(1_000_003)) != 0).double() - 0.5
     for lag in (1, 2, 3, 4, 8, 1000):
         assert abs((kept[lag:] * kept[:-lag]).mean()) < 0.001, lag
 
 
-def test_the_seed_gives_the_entries() -> None:
+def test_dropout_is_determined_by_the_seed() -> None:
     found = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -37,7 +37,7 @@ def test_the_seed_gives_the_entries() -> None:
     assert not torch.equal(found[0], found[2])
 
 
-def test_predicting_and_the_extremes_are_torchs_own() -> None:
+def test_dropout_in_eval_and_at_extremes_equals_torch() -> None:
     x = torch.randn(3, 4)
     layer = Dropout(0.5)
     assert torch.equal(copy.deepcopy(layer).eval()(x), x)
@@ -47,7 +47,7 @@ def test_predicting_and_the_extremes_are_torchs_own() -> None:
     assert "aten.dropout.default" in {str(node.target) for node in exported.graph.nodes}
 
 
-def test_strided_and_empty_input() -> None:
+def test_dropout_accepts_strided_and_empty_input() -> None:
     torch.manual_seed(0)
     x = torch.arange(1.0, 41.0).view(4, 10)[:, ::2]
     y = Dropout(0.5)(x)

@@ -1,4 +1,4 @@
-"""Networks rebuilt from the operators from scratch: equal outputs and gradients, a true copy, and what is refused."""
+"""Networks rebuilt from the operators from scratch: equal outputs and gradients, full copies, and refusals."""
 
 import copy
 import math
@@ -72,14 +72,14 @@ pixels = st.tuples(dims, dims)
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # slower, says torch
 @given(st.one_of(sizes, pairs), moves, paddings, moves, st.booleans(), leads, st.tuples(sizes, sizes), pixels)
-def test_convolutions(kernel, stride, padding, dilation, bias: bool, lead, channels, size) -> None:
+def test_convolutions_equal_torch(kernel, stride, padding, dilation, bias: bool, lead, channels, size) -> None:
     stride = 1 if padding == "same" else stride
     conv = nn.Conv2d(*channels, kernel, stride, padding, dilation, bias=bias)
     same_or_refused(conv, random(*lead, channels[0], *size))
 
 
 @given(st.integers(1, 7), steps, pixels, st.booleans())
-def test_tensorflows_alignment(kernel: int, stride: int, size, bias: bool) -> None:
+def test_same_padding_aligns_like_tensorflow(kernel: int, stride: int, size, bias: bool) -> None:
     X = random(2, 2, *size) - 9  # zeros around a maximum would show
     conv, pool = ops.SameConv2d(2, 3, kernel, stride, bias), ops.SameMaxPool2d(kernel, stride)
     for layer in (conv, pool):
@@ -99,22 +99,24 @@ def pooling(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(pooling(), leads, pixels)
-def test_max_pooling(how: dict[str, Any], lead, size) -> None:
+def test_max_pooling_equals_torch(how: dict[str, Any], lead, size) -> None:
     same_or_refused(nn.MaxPool2d(**how), random(*lead, 2, *size))
 
 
 @given(pooling(), st.booleans(), leads, pixels)
-def test_average_pooling(how: dict[str, Any], count_include_pad: bool, lead, size) -> None:
+def test_average_pooling_equals_torch(how: dict[str, Any], count_include_pad: bool, lead, size) -> None:
     same_or_refused(nn.AvgPool2d(**how, count_include_pad=count_include_pad), random(*lead, 2, *size))
 
 
 @given(st.one_of(st.integers(1, 6), st.tuples(dims, dims)), leads, pixels)
-def test_adaptive_average_pooling(output, lead, size) -> None:
+def test_adaptive_average_pooling_equals_torch(output, lead, size) -> None:
     same_function(nn.AdaptiveAvgPool2d(output), random(*lead, 2, *size))
 
 
 @given(st.booleans(), st.booleans(), st.floats(0.01, 1), st.floats(1e-6, 0.1), st.integers(2, 5), sizes)
-def test_batch_normalization(conv: bool, training: bool, momentum: float, eps: float, n: int, channels: int) -> None:
+def test_batch_normalization_equals_torch(
+    conv: bool, training: bool, momentum: float, eps: float, n: int, channels: int
+) -> None:
     norm = (nn.BatchNorm2d if conv else nn.BatchNorm1d)(channels, eps, momentum).train(training).double()
     tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     for seed, tensor in enumerate(tensors):
@@ -127,7 +129,7 @@ def test_batch_normalization(conv: bool, training: bool, momentum: float, eps: f
     torch.testing.assert_close(rebuilt.moving_variance, biased if training else before)
 
 
-def test_padding_that_hangs_over_counts_only_where_it_is_asked_to() -> None:
+def test_ceil_mode_padding_counts_only_on_request() -> None:
     X = torch.arange(16).reshape(4, 4)
     assert ops.pool2d(X, 3, stride=3, ceil_mode=True).tolist() == [[10, 11], [14, 15]]
     assert ops.pool2d(X.to(torch.uint16), 3, stride=3, ceil_mode=True).tolist() == [[10, 11], [14, 15]]
@@ -138,14 +140,14 @@ def test_padding_that_hangs_over_counts_only_where_it_is_asked_to() -> None:
     assert ops.pool2d(nines, 3, "avg", 3, 1, ceil_mode=True, count_include_pad=True).tolist() == [[4, 3], [3, 2.25]]
 
 
-def test_cells_share_rows_where_the_size_does_not_divide() -> None:
+def test_adaptive_cells_overlap_when_sizes_do_not_divide() -> None:
     assert ops.adaptive_avg_pool2d(torch.arange(12).reshape(3, 4), (2, 1)).tolist() == [[3.5], [7.5]]
     assert ops.adaptive_avg_pool2d(torch.tensor([[1, 2]]), (2, 4)).tolist() == [[1, 1, 2, 2]] * 2
     big = torch.full((2, 8, 8), 60000.0, dtype=torch.float16)
     assert ops.adaptive_avg_pool2d(big, 1).equal(big[:, :1, :1])
 
 
-def test_the_layers_own_options() -> None:
+def test_layer_options_are_kept() -> None:
     X, conv = random(1, 4, 4), ops.MultiChannelConv2D(1, 2, 2, bias=False).double()
     assert [name for name, _ in conv.named_parameters()] == ["weight"]
     torch.testing.assert_close(conv(X), F.conv2d(X, conv.weight))
@@ -177,7 +179,7 @@ class Branches(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_net_with_branches(training: bool) -> None:
+def test_network_with_branches_is_rebuilt(training: bool) -> None:
     net = nn.Sequential(Branches(), nn.BatchNorm1d(3)).train(training)
     rebuilt = same_function(net, random(3, 3, 7, 6))
     parts = rebuilt[0]
@@ -190,11 +192,11 @@ def test_a_net_with_branches(training: bool) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["lenet", "lenet_bn"])
-def test_nets_of_the_zoo(name: str, training: bool) -> None:
+def test_zoo_networks_from_scratch_equal_torch(name: str, training: bool) -> None:
     same_function(create(name).train(training), random(3, 1, 28, 28))
 
 
-def test_layers_that_are_from_scratch_stay() -> None:
+def test_from_scratch_layers_are_kept() -> None:
     net = nn.Sequential(
         ops.Conv2D(3),
         ops.MultiChannelConv2D(1, 2, 2),
@@ -216,7 +218,7 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2))
 
 
-def test_nothing_is_shared_and_the_source_is_unchanged() -> None:
+def test_rebuilt_network_shares_nothing_with_its_source() -> None:
     net = small()
     before, layers = copy.deepcopy(net.state_dict()), [*net]
     rebuilt = ops.from_scratch(net)
@@ -227,7 +229,7 @@ def test_nothing_is_shared_and_the_source_is_unchanged() -> None:
     assert all(value.equal(before[name]) for name, value in net.state_dict().items())
 
 
-def test_mode_gradients_wanted_dtype_and_device_are_kept() -> None:
+def test_mode_requires_grad_dtype_and_device_are_kept() -> None:
     net = small()
     net[0].weight.requires_grad_(False)
     net[1].bias.requires_grad_(False)
@@ -242,7 +244,7 @@ def test_mode_gradients_wanted_dtype_and_device_are_kept() -> None:
     assert {(t.device.type, t.dtype) for t in (*shapes.parameters(), *shapes.buffers())} == {("meta", torch.float16)}
 
 
-def test_weights_are_copied_once_and_no_random_number_is_drawn() -> None:
+def test_weights_are_copied_once_without_random_numbers() -> None:
     class Large(TorchDispatchMode):
         made: ClassVar[list[int]] = []
 
@@ -260,7 +262,7 @@ def test_weights_are_copied_once_and_no_random_number_is_drawn() -> None:
     assert torch.get_rng_state().equal(state)
 
 
-def test_a_single_layer_is_replaced_itself() -> None:
+def test_single_layer_is_replaced() -> None:
     assert isinstance(ops.from_scratch(nn.Conv2d(1, 1, 1)), ops.MultiChannelConv2D)
     assert isinstance(ops.from_scratch(nn.Linear(1, 1)), nn.Linear)
 
@@ -343,7 +345,7 @@ NO_FORM = r"has no form from scratch; use Conv2d, .*, Linear, PReLU or elementwi
         (Mean, r"Mean\(\) " + NO_FORM),
     ],
 )
-def test_errors_name_the_layer_and_its_value(layer: Any, message: str) -> None:
+def test_errors_name_the_layer_and_value(layer: Any, message: str) -> None:
     with pytest.raises(UsageError, match=r"^1\.conv: .*" + message):
         ops.from_scratch(nn.Sequential(nn.ReLU(), nn.ModuleDict({"conv": layer()})))
     with pytest.raises(UsageError, match=r"^(?!1\.conv)(?!: ).*" + message):

@@ -1,4 +1,4 @@
-"""The compiled max pooling against torch's own: outputs and gradients, also behind a ReLU, and where it steps back."""
+"""Compiled max pooling against torch: outputs and gradients, also behind a ReLU, and its fallback."""
 
 import copy
 
@@ -25,7 +25,9 @@ def computed_by_ours(net: nn.Module, x: Tensor) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS.keys())
 @pytest.mark.parametrize("channels", [8, 16, 40, 64])
-def test_outputs_and_gradients_are_torchs(channels: int, pool: object, dtype: torch.dtype, rectified: bool) -> None:
+def test_pooling_outputs_and_gradients_equal_torch(
+    channels: int, pool: object, dtype: torch.dtype, rectified: bool
+) -> None:
     """To the bit: in bfloat16 gradients are those of float32, rounded once; torch rounds after each addition."""
     net = nn.Sequential(*[nn.ReLU()] * rectified, pool())
     for size in ((9, 12), (6, 5)):
@@ -53,7 +55,7 @@ def rounded_gradient(net: nn.Module, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("rectified", [False, True], ids=["plain", "behind ReLU"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_what_is_no_number_and_what_is_infinite_stay(dtype: torch.dtype, rectified: bool) -> None:
+def test_pooling_propagates_nan_and_inf(dtype: torch.dtype, rectified: bool) -> None:
     net = nn.Sequential(*[nn.ReLU()] * rectified, nn.MaxPool2d(2))
     x = maps(8, (8, 8), dtype)
     x[0, 0, 0, 0], x[0, 1, 1, 1], x[0, 2, 0, 1] = float("nan"), -float("nan"), float("inf")
@@ -67,7 +69,7 @@ def test_what_is_no_number_and_what_is_infinite_stay(dtype: torch.dtype, rectifi
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_every_network_trains_as_before(net: str) -> None:
+def test_networks_train_the_same_with_compiled_pooling(net: str) -> None:
     torch.manual_seed(0)
     plain = create(net, image_size=96).to(memory_format=torch.channels_last).train()
     own = copy.deepcopy(plain)
@@ -83,7 +85,7 @@ def test_every_network_trains_as_before(net: str) -> None:
         torch.testing.assert_close(found, wanted)
 
 
-def test_it_steps_back_where_it_cannot_compute() -> None:
+def test_compiled_pooling_falls_back_to_torch() -> None:
     net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     compile_pooling(net)
     plain = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
@@ -101,7 +103,7 @@ def test_it_steps_back_where_it_cannot_compute() -> None:
     assert torch.equal(net[0](x), x.relu())
 
 
-def test_a_relu_is_left_out_only_where_its_pooling_makes_up_for_it() -> None:
+def test_relu_is_fused_only_where_pooling_is_equivalent() -> None:
     """The two may be called apart: then the pooling is given a rectified map, and a ReLU's output is its own."""
     net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     compile_pooling(net)
@@ -115,7 +117,7 @@ def test_a_relu_is_left_out_only_where_its_pooling_makes_up_for_it() -> None:
     assert [name for name, _ in net.named_modules()] == ["", "0", "1"]
 
 
-def test_only_layers_that_it_can_replace_are_compiled() -> None:
+def test_only_supported_poolings_are_compiled() -> None:
     class Own(nn.MaxPool2d):
         pass
 
@@ -127,7 +129,7 @@ def test_only_layers_that_it_can_replace_are_compiled() -> None:
     assert list(compile_pooling(net)) == ["5", "6.1"]  # twice does no harm
 
 
-def test_it_compiles_and_exports_as_torchs_own_layer() -> None:
+def test_compiled_pooling_compiles_and_exports_like_torch() -> None:
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2)).to(memory_format=torch.channels_last)
     x = torch.rand(2, 1, 9, 9)
     wanted = net(x)
@@ -139,7 +141,7 @@ def test_it_compiles_and_exports_as_torchs_own_layer() -> None:
     assert any("relu" in target for target in targets)
 
 
-def test_without_a_compiler_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_compiler_poolings_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     compiled.library.cache_clear()
     net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))

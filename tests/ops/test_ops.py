@@ -1,4 +1,4 @@
-"""The operators from scratch: the chapter's numbers, torch's functions on random cases, gradients, and errors."""
+"""The operators from scratch: the chapter's values, torch's functions on random cases, gradients, errors."""
 
 import pytest
 import torch
@@ -20,11 +20,11 @@ WIDE[:, 2:6] = 0
 # --- every number that the chapter prints for 5.1 to 5.4
 
 
-def test_5_1_1_correlation() -> None:
+def test_correlation_matches_chapter_5_1_1() -> None:
     assert ops.corr2d(X33, K22).tolist() == [[19, 25], [37, 43]]
 
 
-def test_5_1_3_edges() -> None:
+def test_edge_detection_matches_chapter_5_1_3() -> None:
     assert ops.detect_edges(WIDE).tolist() == [[0, 1, 0, 0, 0, -1, 0]] * 6
     assert ops.corr2d(WIDE, torch.tensor([[1.0, -1.0]])).equal(ops.detect_edges(WIDE))
     assert ops.detect_edges(WIDE.t()).count_nonzero() == 0
@@ -37,50 +37,50 @@ def test_5_1_3_edges() -> None:
         ([0.0, 0.0], [4.915, 0.825, 0.138, 0.023, 0.004]),
     ],
 )
-def test_5_1_4_learning_a_kernel(start: list[float], losses: list[float]) -> None:
+def test_learned_kernel_matches_chapter_5_1_4(start: list[float], losses: list[float]) -> None:
     learned = ops.learn_kernel(WIDE, ops.detect_edges(WIDE), (1, 2), start=torch.tensor([start]))
     assert [round(loss, 3) for loss in learned.losses[1::2]] == losses
 
 
-def test_5_1_4_the_kernel_found() -> None:
+def test_learned_kernel_finds_the_edge_kernel() -> None:
     start = torch.tensor([[0.79894493, -0.77069186]])
     kernel = ops.learn_kernel(WIDE, ops.detect_edges(WIDE), (1, 2), start=start).kernel
     torch.testing.assert_close(kernel, torch.tensor([[0.99903595, -0.9960023]]), atol=1e-6, rtol=0)
 
 
-def test_5_1_5_convolution_flips_the_kernel() -> None:
+def test_convolution_flips_the_kernel_of_chapter_5_1_5() -> None:
     assert ops.conv2d(X33, K22).tolist() == [[5, 11], [23, 29]]
     assert ops.conv2d(X33, K22.flip(0, 1)).equal(ops.corr2d(X33, K22))
 
 
-def test_5_2_2_padding_and_stride() -> None:
+def test_padding_and_stride_match_chapter_5_2_2() -> None:
     assert ops.corr2d(torch.rand(8, 8), torch.rand(3, 3), stride=2, padding="same").shape == (4, 4)
     assert ops.corr2d(X33, K22, stride=(3, 2), padding=1).tolist() == [[0, 8], [6, 8]]
 
 
-def test_5_3_1_many_channels_in() -> None:
+def test_input_channels_match_chapter_5_3_1() -> None:
     X, K = torch.stack([X33, X33 + 1]), torch.stack([K22, K22 + 1])
     assert ops.corr2d_multi_in(X, K).tolist() == [[56, 72], [104, 120]]
 
 
-def test_5_3_2_many_channels_out() -> None:
+def test_output_channels_match_chapter_5_3_2() -> None:
     X, K = torch.stack([X33, X33 + 1]), torch.stack([K22, K22 + 1])
     Y = ops.corr2d_multi_in_out(X, torch.stack([K, K + 1, K + 2]))
     assert Y.tolist() == [[[56, 72], [104, 120]], [[76, 100], [148, 172]], [[96, 128], [192, 224]]]
 
 
-def test_5_3_3_one_by_one_is_a_matrix_product() -> None:
+def test_one_by_one_convolution_is_a_matrix_product() -> None:
     X, K = torch.rand(3, 3, 3), torch.rand(2, 3, 1, 1)
     assert torch.linalg.vector_norm(ops.corr2d_1x1(X, K) - ops.corr2d_multi_in_out(X, K)) < 1e-6
 
 
-def test_5_4_1_pooling() -> None:
+def test_pooling_matches_chapter_5_4_1() -> None:
     X = X33.float()
     assert ops.pool2d(X, (2, 2)).tolist() == [[4, 5], [7, 8]]
     assert ops.pool2d(X, (2, 2), "avg").tolist() == [[2, 3], [5, 6]]
 
 
-def test_5_4_2_and_3_padding_stride_and_channels() -> None:
+def test_pooling_options_match_chapter_5_4_2_and_3() -> None:
     X = torch.arange(16).reshape(4, 4)
     assert ops.pool2d(X, 3, stride=3).tolist() == [[10]]
     both = ops.pool2d(torch.stack([X, X + 1])[None], 3, stride=2, padding="same")
@@ -201,14 +201,14 @@ def test_narrow_integers_neither_wrap_nor_round() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64])
-def test_the_dtype_is_kept(dtype: torch.dtype) -> None:
+def test_dtype_is_kept(dtype: torch.dtype) -> None:
     X, K = torch.ones(4, 4, dtype=dtype), torch.ones(2, 2, dtype=dtype)
     assert ops.corr2d(X, K).dtype == dtype
     assert ops.corr2d(X, K)[0, 0] == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_do_not_overflow_where_torch_does_not(dtype: torch.dtype) -> None:
+def test_half_precision_overflows_no_earlier_than_torch(dtype: torch.dtype) -> None:
     X = (300 * torch.randn(64, 2, 4, 4)).to(dtype)
     one, zero = torch.ones(2), torch.zeros(2)
     Y, _, variance = ops.batch_norm(X, one, zero, zero, one, training=True)
@@ -221,7 +221,7 @@ def test_half_types_do_not_overflow_where_torch_does_not(dtype: torch.dtype) -> 
     assert ops.pool2d(big, 8, "avg").equal(big[:1, :1])
 
 
-def test_other_dtypes() -> None:
+def test_other_dtypes_are_supported() -> None:
     X = torch.arange(9).reshape(3, 3)
     for dtype in (torch.uint16, torch.int8, torch.bool):
         pooled = ops.pool2d(X.to(dtype), 2, padding=1)
@@ -235,26 +235,26 @@ def test_other_dtypes() -> None:
     assert ops.corr2d_1x1(X[None], torch.full((1, 1, 1, 1), 2**60)).dtype == torch.int64
 
 
-def test_a_refused_first_input_leaves_a_layer_unbuilt() -> None:
+def test_refused_first_input_leaves_the_layer_unbuilt() -> None:
     layer = ops.BatchNormalization()
     with pytest.raises(UsageError, match=r"\(N, C\) or \(N, C, H, W\)"):
         layer(torch.rand(4, 7, 3))
     assert layer(torch.rand(4, 3)).shape == (4, 3)
 
 
-def test_the_start_of_learning_is_seeded() -> None:
+def test_kernel_learning_is_seeded() -> None:
     Y = ops.detect_edges(WIDE)
     one, same, other = (ops.learn_kernel(WIDE, Y, (1, 2), seed=seed).losses for seed in (1, 1, 2))
     assert one == same != other
 
 
-def test_the_meta_device_works() -> None:
+def test_meta_device_is_supported() -> None:
     X, K = torch.empty(2, 3, 9, 9, device="meta"), torch.empty(4, 3, 3, 3, device="meta")
     assert ops.corr2d_multi_in_out(X, K, stride=2).shape == (2, 4, 4, 4)
     assert ops.pool2d(X, 3, padding=1).device.type == "meta"
 
 
-def test_gradients() -> None:
+def test_operators_pass_gradcheck() -> None:
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
@@ -274,14 +274,14 @@ def test_gradients() -> None:
         )
 
 
-def test_ties_share_the_gradient_as_in_torch() -> None:
+def test_tied_maxima_share_the_gradient_as_in_torch() -> None:
     X = torch.zeros(1, 1, 4, 4, requires_grad=True)
     (ours,) = torch.autograd.grad(ops.pool2d(X, 2, stride=2).sum(), X)
     (torchs,) = torch.autograd.grad(F.max_pool2d(X, 2).sum(), X)
     assert ours.equal(torchs)
 
 
-def test_windows_are_a_view() -> None:
+def test_windows_are_views() -> None:
     X = torch.arange(20).reshape(4, 5)
     seen = ops.windows(X, (2, 2), stride=(2, 3))
     assert seen.tolist() == [[[[0, 1], [5, 6]], [[3, 4], [8, 9]]], [[[10, 11], [15, 16]], [[13, 14], [18, 19]]]]
@@ -291,7 +291,7 @@ def test_windows_are_a_view() -> None:
 # --- modules
 
 
-def test_conv2d_module_is_the_chapters_layer() -> None:
+def test_conv2d_module_equals_the_chapter_layer() -> None:
     layer = ops.Conv2D((1, 2))
     assert {name: tuple(p.shape) for name, p in layer.named_parameters()} == {"weight": (1, 2), "bias": (1,)}
     X = torch.rand(3, 1, 5, 6)
@@ -332,7 +332,7 @@ def test_modules_train_inside_a_sequential() -> None:
         lambda: ops.BatchNormalization(),
     ],
 )
-def test_state_dict_round_trip(make) -> None:
+def test_state_dict_round_trip_is_exact(make) -> None:
     torch.manual_seed(1)
     one, other = make(), make()
     X = torch.rand(4, 1 if isinstance(one, ops.Conv2D) else 2, 5, 5)
@@ -353,7 +353,7 @@ def test_batch_normalization_module_equals_torch_in_both_modes() -> None:
     torch.testing.assert_close(ours.train()(X), torchs.train()(X), atol=1e-5, rtol=0)
 
 
-def test_prediction_uses_and_keeps_the_moving_statistics() -> None:
+def test_eval_mode_uses_and_keeps_the_moving_statistics() -> None:
     layer = ops.BatchNormalization(num_features=2)
     layer(torch.randn(8, 2) + 5)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
@@ -367,7 +367,7 @@ def test_prediction_uses_and_keeps_the_moving_statistics() -> None:
 # --- pictures
 
 
-def test_filter_image_on_a_known_picture() -> None:
+def test_filter_image_matches_a_known_result() -> None:
     image = torch.zeros(1, 6, 8, dtype=torch.uint8)
     image[:, :, 4:] = 200
     edges = ops.filter_image(image, ops.parse_kernel("[[1, -1]]"))
@@ -377,7 +377,7 @@ def test_filter_image_on_a_known_picture() -> None:
     assert ops.filter_image(image, ops.parse_kernel("[[2]]")).max() == 255
 
 
-def test_strips_are_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_computing_in_strips_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.randint(0, 256, (3, 40, 30), dtype=torch.uint8)
     whole = [ops.filter_image(image, ops.parse_kernel("sharpen"), stride, "same") for stride in (1, 3)]
     expected = F.conv2d(image[:, None].float(), ops.parse_kernel("sharpen")[None, None], padding=1)[:, 0]
@@ -390,12 +390,12 @@ def test_strips_are_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["[[1, 2], [3]]", "[]", "[1, 2]", "[[1, x]]", "[[NaN]]", '[["a"]]', "[[]]"])
-def test_a_bad_kernel_says_how_to_write_one(text: str) -> None:
+def test_bad_kernel_error_shows_the_syntax(text: str) -> None:
     with pytest.raises(UsageError, match=r"write \[\[1, -1\]\]"):
         ops.parse_kernel(text)
 
 
-def test_an_unknown_kernel_gets_a_hint() -> None:
+def test_unknown_kernel_error_has_a_hint() -> None:
     with pytest.raises(UsageError, match="did you mean 'sobel-x'"):
         ops.parse_kernel("sobelx")
 
@@ -442,6 +442,6 @@ def test_an_unknown_kernel_gets_a_hint() -> None:
         (lambda: ops.filter_image(X33, K22), "image must have 3 dim"),
     ],
 )
-def test_errors_name_the_argument_and_its_value(call, message: str) -> None:
+def test_errors_name_the_argument_and_value(call, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""The tuned convolution against torch's own: outputs and gradients, whatever the algorithm."""
+"""Tuned convolutions against torch: outputs and gradients of every algorithm."""
 
 import copy
 from itertools import product
@@ -49,7 +49,7 @@ def results(net: nn.Module, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_each_algorithm_gives_torchs_output_and_gradients(shape: tuple, bias: bool) -> None:
+def test_each_algorithm_equals_torch(shape: tuple, bias: bool) -> None:
     net = nn.Sequential(layer(shape, bias, torch.float64))
     x = torch.randn(3, *shape[:3], dtype=torch.float64)
     expected = results(net, x)
@@ -61,7 +61,7 @@ def test_each_algorithm_gives_torchs_output_and_gradients(shape: tuple, bias: bo
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_each_algorithm_is_as_exact_as_its_numbers(shape: tuple, dtype: torch.dtype) -> None:
+def test_each_algorithm_has_the_precision_of_its_dtype(shape: tuple, dtype: torch.dtype) -> None:
     net = nn.Sequential(layer(shape, True, dtype))
     x = torch.randn(3, *shape[:3]).to(dtype)
     exact = results(copy.deepcopy(net).double(), x.double())
@@ -74,7 +74,7 @@ def test_each_algorithm_is_as_exact_as_its_numbers(shape: tuple, dtype: torch.dt
             assert error < 4 * torch.finfo(dtype).eps, name
 
 
-def test_a_strided_pixel_of_few_channels_has_its_gradient() -> None:
+def test_strided_1x1_convolution_of_few_channels_has_its_gradient() -> None:
     """oneDNN alone writes beyond its memory here, which shows sooner or later."""
     net = nn.Sequential(nn.Conv2d(4, 8, 1, 2)).to(memory_format=torch.channels_last)
     x = torch.randn(4, 4, 9, 8)
@@ -85,14 +85,14 @@ def test_a_strided_pixel_of_few_channels_has_its_gradient() -> None:
         torch.testing.assert_close(found, [each.float() for each in expected])
 
 
-def test_gradients_are_those_of_differences() -> None:
+def test_gradients_match_finite_differences() -> None:
     net = nn.Sequential(layer(SHAPES[0], True, torch.float64))
     tune(net)["0"].algorithms = Algorithms("unfold", "unfold", "unfold")
     x = torch.randn(1, 3, 5, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(net, x)
 
 
-def test_only_layers_that_have_a_choice_are_tuned() -> None:
+def test_only_layers_with_a_choice_are_tuned() -> None:
     kept = [
         nn.Conv2d(4, 4, 3, groups=2),
         nn.Conv2d(4, 4, 3, dilation=2),
@@ -106,7 +106,7 @@ def test_only_layers_that_have_a_choice_are_tuned() -> None:
     assert list(tune(net)) == ["5.0"]  # twice does no harm
 
 
-def test_weights_keep_their_names_and_their_places() -> None:
+def test_weights_keep_names_and_storage() -> None:
     net = create("resnet18", image_size=32, width=8)
     parameters = dict(net.named_parameters())
     tuned = tune(net)
@@ -137,7 +137,7 @@ def unfolds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_without_gradients_it_is_torchs_own_layer(unfolds: list[int]) -> None:
+def test_without_gradients_torch_is_used(unfolds: list[int]) -> None:
     net, x = tuned_net(), torch.randn(2, 3, 6, 6)
     net(x)
     assert sum(unfolds) == 2
@@ -146,7 +146,7 @@ def test_without_gradients_it_is_torchs_own_layer(unfolds: list[int]) -> None:
     assert sum(unfolds) == 2
 
 
-def test_it_compiles_and_exports_as_torchs_own_layer() -> None:
+def test_tuned_convolution_compiles_and_exports_like_torch() -> None:
     net, x = tuned_net(), torch.randn(2, 3, 6, 6)
     exported = torch.export.export(net, (x,))
     called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
@@ -159,7 +159,7 @@ def test_it_compiles_and_exports_as_torchs_own_layer() -> None:
     torch.testing.assert_close(results(compiled, x), expected)
 
 
-def test_autocast_computes_in_half_and_keeps_whole_gradients() -> None:
+def test_autocast_computes_in_half_with_float32_gradients() -> None:
     net, x = tuned_net(), torch.randn(2, 3, 6, 6)
     with torch.autocast("cpu", torch.bfloat16):
         y = net(x)
@@ -168,7 +168,7 @@ def test_autocast_computes_in_half_and_keeps_whole_gradients() -> None:
     assert {parameter.grad.dtype for parameter in net.parameters()} == {torch.float32}
 
 
-def test_what_is_possible() -> None:
+def test_possible_algorithms_depend_on_the_layer() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
     tuned = tune(net)["0"]
     large, small, grey = torch.empty(1, 3, 99, 99), torch.empty(1, 3, 2, 2), torch.empty(1, 1, 9, 9)

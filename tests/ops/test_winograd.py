@@ -1,4 +1,4 @@
-"""Winograd's convolution against torch's own in float64: outputs and both gradients."""
+"""Winograd convolutions against torch in float64: outputs and both gradients."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def error(found: Tensor, exact: Tensor) -> float:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_outputs_and_gradients_are_those_of_the_definition(shape: tuple, kernel: int, threads: int) -> None:
+def test_winograd_outputs_and_gradients_match_the_definition(shape: tuple, kernel: int, threads: int) -> None:
     torch.set_num_threads(threads)
     x, weight, bias, dy, window = made(shape, kernel)
     assert winograd.suits(x, weight, window.stride)
@@ -40,7 +40,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(shape: tuple, kernel:
     assert error(WEIGHT["winograd"](dy, x, weight, window), kernels.grad) < EXACT
 
 
-def test_numbers_that_are_none_stay_in_their_tiles() -> None:
+def test_winograd_keeps_nan_and_inf_in_their_tiles() -> None:
     x, weight, bias, _, window = made(SHAPES[0], 3)
     x[0, 0, 0, 0] = torch.nan
     y = OUTPUT["winograd"](x, weight, bias, window)
@@ -60,7 +60,7 @@ def test_numbers_that_are_none_stay_in_their_tiles() -> None:
         (8, 8, 3, 1, torch.float64),
     ],
 )
-def test_what_it_cannot_take_is_torchs(
+def test_unsupported_convolutions_use_torch(
     channels: int, outputs: int, kernel: int, stride: int, dtype: torch.dtype
 ) -> None:
     x = torch.randn(2, channels, 12, 12).to(dtype).contiguous(memory_format=torch.channels_last)
@@ -70,13 +70,13 @@ def test_what_it_cannot_take_is_torchs(
     assert torch.equal(OUTPUT["winograd"](x, weight, None, window), OUTPUT["onednn"](x, weight, None, window))
 
 
-def test_of_no_images_gradients_are_zero() -> None:
+def test_winograd_gradients_of_no_images_are_zero() -> None:
     x, weight, _, dy, window = made(SHAPES[0], 3)
     assert not WEIGHT["winograd"](dy[:0], x[:0], weight, window).any()
     assert OUTPUT["winograd"](x[:0], weight, None, window).shape == (0, 8, 8, 8)
 
 
-def test_it_is_tried_on_maps_of_a_tile_or_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winograd_is_tried_on_maps_of_at_least_one_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, window = torch.randn(8, 8, 3, 3), Window((3, 3), (1, 1), (1, 1, 1, 1))
     large, small = torch.randn(1, 8, 3, 3), torch.randn(1, 8, 2, 2)
     assert "winograd" in possible(window, large, weight)
@@ -116,6 +116,6 @@ print("clean")
 
 
 @pytest.mark.slow
-def test_the_sanitizers_find_nothing() -> None:
+def test_winograd_and_pooling_pass_the_sanitizers() -> None:
     """In the transforms, and in the pooling beside them."""
     run_sanitized(SANITIZED)

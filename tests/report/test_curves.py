@@ -18,9 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 BLUE, VERMILION = "#0072b2", "#d55e00"
 
 
-def test_curves_are_plain_text_where_there_is_no_terminal(
-    cli: Cli, runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_curves_are_plain_text_without_a_terminal(cli: Cli, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "72")
     done = cli("plot", "runs/lenet-digits-1")
     assert (done.code, done.err) == (0, "")
@@ -47,7 +45,7 @@ def heights(text: str, letter: str) -> list[int]:
     ]
 
 
-def test_a_line_is_drawn_where_its_values_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_curve_passes_through_its_values(capsys: pytest.CaptureFixture[str]) -> None:
     ramp = list(range(1, 101))
     print(
         text_plot(Panel("Up", "epoch", "unit", [Series("up", ramp, ramp), Series("flat", ramp, [50.0] * 100, True, 3)]))
@@ -61,7 +59,7 @@ def test_a_line_is_drawn_where_its_values_are(capsys: pytest.CaptureFixture[str]
     assert set(flat) == {max(rising) // 2}
 
 
-def test_a_logarithmic_axis_is_even_in_powers_of_ten(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logarithmic_axis_is_even_in_powers_of_ten(capsys: pytest.CaptureFixture[str]) -> None:
     rates = [10 ** (-5 + step / 10) for step in range(41)]
     print(text_plot(Panel("Find", "learning rate", "unit", [Series("loss", rates, range(41))], log_x=True)))
     out = capsys.readouterr().out
@@ -77,7 +75,7 @@ def test_a_logarithmic_axis_is_even_in_powers_of_ten(capsys: pytest.CaptureFixtu
     assert len(rising) >= 70
 
 
-def test_what_is_no_number_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nan_values_are_skipped_in_curves(capsys: pytest.CaptureFixture[str]) -> None:
     holes = Series("loss", [0.0, 0.1, 1.0, 10.0, 100.0], [5.0, 4.0, float("nan"), 2.0, float("inf")])
     panel = Panel("Find", "learning rate", "nats", [holes], log_x=True)
     assert panel.points(holes) == ([0.1, 10.0], [4.0, 2.0])
@@ -87,7 +85,7 @@ def test_what_is_no_number_is_left_out(capsys: pytest.CaptureFixture[str]) -> No
     assert [(dashed, len(points)) for dashed, points in curves("find.svg", BLUE)] == [(False, 2)]
 
 
-def test_curves_in_a_terminal_have_its_width_and_colours(runs: Path) -> None:
+def test_curves_in_a_terminal_use_its_width_and_colours(runs: Path) -> None:
     coloured = in_terminal(70, "plot", "runs/lenet-digits-1", "--metric", "loss")
     assert "\x1b[38;5;33m" in coloured
     assert any("⠁" <= letter <= "⣿" for letter in coloured)
@@ -100,7 +98,7 @@ def test_curves_in_a_terminal_have_its_width_and_colours(runs: Path) -> None:
         assert "a validation" in plain
 
 
-def test_several_runs_are_told_apart(cli: Cli, runs: Path) -> None:
+def test_curves_of_several_runs_are_distinguishable(cli: Cli, runs: Path) -> None:
     done = cli("plot", "runs/lenet-digits-1", "runs/lenet-digits-2", "--metric", "accuracy")
     legend = [line for line in done.out.splitlines() if re.match(r"\w lenet", line)]
     assert legend == ["A lenet-digits-1 training", "a lenet-digits-1 validation", "B lenet-digits-2 training"]
@@ -118,7 +116,7 @@ def test_every_metric_has_a_curve(cli: Cli, runs: Path, metric: str) -> None:
     assert "AAAA" in done.out
 
 
-def test_a_single_epoch_is_a_point(cli: Cli, runs: Path) -> None:
+def test_single_epoch_is_a_point(cli: Cli, runs: Path) -> None:
     path = runs / "lenet-digits-1/metrics.jsonl"
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     done = cli("plot", "runs/lenet-digits-1", "--output", "one.svg", "--metric", "accuracy")
@@ -129,7 +127,7 @@ def test_a_single_epoch_is_a_point(cli: Cli, runs: Path) -> None:
     assert [text for text in texts if text.startswith(("1", "0.9"))] == ["1"]
 
 
-def test_a_run_without_an_epoch_has_no_curve(cli: Cli, runs: Path) -> None:
+def test_run_without_epochs_has_no_curve(cli: Cli, runs: Path) -> None:
     (runs / "lenet-digits-1/metrics.jsonl").unlink()
     one_line(cli("plot", "runs/lenet-digits-1", "--output", "a.png"), 1, "lenet-digits-1", "no epoch is finished yet")
     assert not Path("a.png").exists()
@@ -139,7 +137,7 @@ def test_a_run_without_an_epoch_has_no_curve(cli: Cli, runs: Path) -> None:
     assert "A training" in both.out
 
 
-def test_what_plot_cannot_use(cli: Cli, runs: Path) -> None:
+def test_unusable_plot_arguments_are_refused(cli: Cli, runs: Path) -> None:
     one_line(cli("plot"), 2, "which runs?")
     one_line(cli("plot", "runs"), 2, "runs is not a run folder")
     one_line(cli("plot", "runs/lenet-digits-1", "--metric", "los"), 2, "unknown metric 'los'", "'loss'")
@@ -166,7 +164,7 @@ def curves(svg: str, colour: str) -> list[tuple[bool, list[tuple[float, float]]]
     return found
 
 
-def test_a_picture_shows_the_metrics_where_they_are(cli: Cli, runs: Path) -> None:
+def test_svg_curves_pass_through_the_metrics(cli: Cli, runs: Path) -> None:
     done = cli("plot", "runs/lenet-digits-1", "--output", "curves.svg")
     assert done.out.endswith("\ncurves.svg: loss, accuracy of lenet-digits-1\n")
     texts = ["".join(text.itertext()) for text in ElementTree.parse("curves.svg").iter(f"{SVG}text")]
@@ -190,14 +188,14 @@ def test_a_picture_shows_the_metrics_where_they_are(cli: Cli, runs: Path) -> Non
         assert across[1] - across[0] == pytest.approx(across[2] - across[1], abs=1e-3)
 
 
-def test_each_run_has_a_colour_in_pictures(cli: Cli, runs: Path) -> None:
+def test_svg_curves_have_a_colour_for_each_run(cli: Cli, runs: Path) -> None:
     assert cli("plot", "runs/lenet-digits-1", "runs/lenet-digits-2", "--output", "a.svg", "--metric", "loss").code == 0
     assert [dashed for dashed, _ in curves("a.svg", BLUE)] == [False, True]
     assert [dashed for dashed, _ in curves("a.svg", VERMILION)] == [False]
 
 
 @pytest.mark.parametrize(("kind", "begin"), [("png", b"\x89PNG\r\n\x1a\n"), ("svg", b"<?xml"), ("pdf", b"%PDF-")])
-def test_the_same_curves_are_the_same_file(
+def test_equal_curves_give_identical_files(
     runs: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, kind: str, begin: bytes
 ) -> None:
     files = []
@@ -210,7 +208,7 @@ def test_the_same_curves_are_the_same_file(
     assert len(files[0]) > 5000
 
 
-def test_names_are_no_formulas(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_names_are_not_formulas(capsys: pytest.CaptureFixture[str]) -> None:
     panel = Panel("$a$ & <b>", "x", "y", [Series("_hidden $c$", [1, 2], [1, 2])])
     Plot([panel], "$d$").save("odd.svg")
     texts = ["".join(text.itertext()) for text in ElementTree.parse("odd.svg").iter(f"{SVG}text")]

@@ -27,7 +27,7 @@ def change(run: Path, **settings: object) -> None:
     RunFolder(run).write_settings(RunFolder(run).settings() | settings)
 
 
-def test_a_run_is_summed_up_from_its_folder(runs: Path) -> None:
+def test_run_summary_matches_its_folder(runs: Path) -> None:
     with_validation, without = list_runs(runs)
     rows = metrics(runs / "lenet-digits-1")
     best = [row for row in rows if row["best"]][-1]
@@ -51,7 +51,7 @@ def test_a_run_is_summed_up_from_its_folder(runs: Path) -> None:
     assert (without.best_epoch, without.val_accuracy, without.started > with_validation.started) == (3, None, True)
 
 
-def test_the_json_has_the_same_keys_for_every_run(cli: Cli, runs: Path) -> None:
+def test_json_has_the_same_keys_for_every_run(cli: Cli, runs: Path) -> None:
     (runs / "lenet-digits-2/config.toml").unlink()
     RunFolder(runs / "lenet-digits-1").write_json("test.json", {"data": "digits", "images": 360, "accuracy": 0.75})
     done = cli("runs", "--json")
@@ -72,14 +72,14 @@ def test_the_json_has_the_same_keys_for_every_run(cli: Cli, runs: Path) -> None:
     assert (damaged["state"], damaged["net"]) == ("damaged", None)
 
 
-def test_evaluating_a_run_fills_its_test_column(cli: Cli, runs: Path) -> None:
+def test_evaluation_fills_the_test_column(cli: Cli, runs: Path) -> None:
     accuracy = json.loads(cli("evaluate", "runs/lenet-digits-1", "--json").out)["accuracy"]
     assert [run.test_accuracy for run in list_runs(runs)] == [accuracy, None]
     row = next(line for line in cli("runs").out.splitlines() if "lenet-digits-1" in line)
     assert f" {accuracy:.4f} " in row
 
 
-def test_the_table_shows_each_run_on_a_line(cli: Cli, runs: Path) -> None:
+def test_table_shows_each_run_on_a_line(cli: Cli, runs: Path) -> None:
     change(runs / "lenet-digits-2", epochs=7, data="/some/where/photos")
     rows = metrics(runs / "lenet-digits-1")
     best = [row for row in rows if row["best"]][-1]
@@ -94,7 +94,7 @@ def test_the_table_shows_each_run_on_a_line(cli: Cli, runs: Path) -> None:
     assert (first[-1], second[:4], second[-1]) == ("done", ["lenet-digits-2", "lenet", "photos", "3/7"], "stopped")
 
 
-def test_long_names_fold_and_numbers_stay_whole_in_80_columns(runs: Path) -> None:
+def test_table_wraps_names_but_no_numbers_in_80_columns(runs: Path) -> None:
     (runs / "lenet-digits-1").rename(runs / "a_rather_long_name-of-a-run-100")
     shown = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(80, "runs"))
     lines = shown.splitlines()
@@ -104,7 +104,7 @@ def test_long_names_fold_and_numbers_stay_whole_in_80_columns(runs: Path) -> Non
     assert max(map(len, in_terminal(132, "runs").splitlines())) > 80
 
 
-def test_names_are_shown_as_they_are(cli: Cli, runs: Path) -> None:
+def test_run_names_are_shown_literally(cli: Cli, runs: Path) -> None:
     (runs / "lenet-digits-1").rename(runs / "[red]a[bold]")
     assert "[red]a[bold]" in cli("runs").out
 
@@ -122,7 +122,7 @@ def test_names_are_shown_as_they_are(cli: Cli, runs: Path) -> None:
         (["started"], "abcd"),
     ],
 )
-def test_sorting(keys: list[str], expected: str) -> None:
+def test_runs_are_sorted_by_keys(keys: list[str], expected: str) -> None:
     def run(name: str, net: str | None, val: float | None, test: float | None, seconds: float) -> RunSummary:
         started = float(ord(name))
         return RunSummary(
@@ -143,7 +143,7 @@ def test_sorting(keys: list[str], expected: str) -> None:
     assert "".join(run.name for run in sort_runs(some, keys)) == expected
 
 
-def test_sorting_on_the_command_line(cli: Cli, runs: Path) -> None:
+def test_runs_command_sorts(cli: Cli, runs: Path) -> None:
     (runs / "lenet-digits-2").rename(runs / "lenet-digits-10")
     shutil.copytree(runs / "lenet-digits-1", runs / "lenet-digits-9")
 
@@ -156,7 +156,7 @@ def test_sorting_on_the_command_line(cli: Cli, runs: Path) -> None:
     one_line(cli("runs", "--sort", "vall"), 2, "unknown sort key 'vall'", "did you mean 'val'?", "started")
 
 
-def test_a_sweeps_runs_are_found_a_level_down(cli: Cli, runs: Path) -> None:
+def test_runs_of_a_sweep_are_found_one_level_down(cli: Cli, runs: Path) -> None:
     Path("runs/sweep").mkdir()
     (runs / "lenet-digits-2").rename(runs / "sweep/lenet-digits-1")
     shutil.copytree(runs / "sweep", runs / ".hidden")
@@ -167,7 +167,7 @@ def test_a_sweeps_runs_are_found_a_level_down(cli: Cli, runs: Path) -> None:
     assert [(row["path"], row["name"]) for row in one] == [("runs/sweep/lenet-digits-1", "lenet-digits-1")]
 
 
-def test_a_folder_without_runs(cli: Cli) -> None:
+def test_folder_without_runs_is_reported(cli: Cli) -> None:
     one_line(cli("runs"), 2, "runs: there is no such folder", "cnnkit train")
     Path("runs").mkdir()
     empty = cli("runs")
@@ -175,7 +175,7 @@ def test_a_folder_without_runs(cli: Cli) -> None:
     assert cli("runs", "--json").out == "[]\n"
 
 
-def test_looking_at_runs_needs_no_torch(runs: Path) -> None:
+def test_listing_runs_does_not_import_torch(runs: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from cnnkit.cli.runs import runs; runs(Path('runs'), json=True)\n"
         "assert not {'torch', 'numpy', 'matplotlib', 'plotext'} & set(sys.modules)"
@@ -185,7 +185,7 @@ def test_looking_at_runs_needs_no_torch(runs: Path) -> None:
     assert len(json.loads(done.stdout)) == 2
 
 
-def test_a_run_is_running_until_it_is_killed() -> None:
+def test_killed_run_is_no_longer_running() -> None:
     process = start("train", "lenet", "--epochs", 9999, "--batch-size", 256)
     until = time.monotonic() + 60
     while not list(Path().glob("runs/*/metrics.jsonl")):
@@ -202,7 +202,7 @@ def test_a_run_is_running_until_it_is_killed() -> None:
     assert killed.epochs >= running.epochs
 
 
-def test_looking_leaves_the_lock_to_the_run(runs: Path) -> None:
+def test_listing_runs_does_not_take_their_locks(runs: Path) -> None:
     change(runs / "lenet-digits-1", epochs=5)
     assert summarise(runs / "lenet-digits-1").state == "stopped"
     with RunFolder(runs / "lenet-digits-1").locked():
@@ -214,7 +214,7 @@ def test_looking_leaves_the_lock_to_the_run(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(("since", "state"), [(1, "stopped"), (2, "done"), (3, "done")])
-def test_a_run_out_of_patience_is_done(runs: Path, since: int, state: str) -> None:
+def test_run_out_of_patience_is_done(runs: Path, since: int, state: str) -> None:
     run = runs / "lenet-digits-1"
     change(run, epochs=100, patience=2)
     rows = [row | {"best": row["epoch"] == 1} for row in metrics(run)]
@@ -223,14 +223,14 @@ def test_a_run_out_of_patience_is_done(runs: Path, since: int, state: str) -> No
     assert (summarise(run).state, summarise(run).best_epoch) == (state, 1)
 
 
-def test_a_last_row_that_is_half_written_does_not_count(runs: Path) -> None:
+def test_incomplete_last_row_is_ignored(runs: Path) -> None:
     path = runs / "lenet-digits-1/metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     torn = summarise(path.parent)
     assert (torn.state, torn.epochs, torn.problem) == ("stopped", 2, None)
 
 
-def test_files_may_come_and_go_while_one_looks(runs: Path) -> None:
+def test_files_may_change_while_runs_are_listed(runs: Path) -> None:
     over = threading.Event()
 
     def write() -> None:
@@ -299,7 +299,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_run_is_listed_as_such(cli: Cli, runs: Path, name: str) -> None:
+def test_corrupt_run_is_listed_as_corrupt(cli: Cli, runs: Path, name: str) -> None:
     damage, word = DAMAGE[name]
     damage(runs / "lenet-digits-1")
     shown = cli("runs", "--sort", "run")
@@ -318,6 +318,6 @@ def test_a_damaged_run_is_listed_as_such(cli: Cli, runs: Path, name: str) -> Non
 @pytest.mark.parametrize(
     "figures", [{}, {"train_loss": float("nan")}, {"val_loss": None}, {"train_loss": -float("inf")}]
 )
-def test_insert_row_alone_does_no_damage(runs: Path, figures: dict[str, float | None]) -> None:
+def test_inserted_row_alone_is_valid(runs: Path, figures: dict[str, float | None]) -> None:
     insert_row(ROW | figures)(runs / "lenet-digits-1")
     assert summarise(runs / "lenet-digits-1").problem is None

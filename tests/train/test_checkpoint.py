@@ -1,4 +1,4 @@
-"""Checkpoints made by hand: each is taken up whole, or told in one line and passed over for the one before it."""
+"""Corrupt and foreign checkpoints: restored completely, or skipped with one line for an older one."""
 
 import os
 import pickle
@@ -149,7 +149,7 @@ def rewritten(path: Path, edit: Callable[[State], Any]) -> None:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path, trained: dict[str, bytes], name: str) -> None:
+def test_mismatched_checkpoint_is_skipped(tmp_path: Path, trained: dict[str, bytes], name: str) -> None:
     edit, word = WRONG[name]
     path = put(tmp_path / "run", trained)
     rewritten(path, edit)
@@ -165,7 +165,7 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path, trained: 
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_nothing_of_a_checkpoint_is_taken_up_if_not_all(tmp_path: Path, trained: dict[str, bytes], name: str) -> None:
+def test_invalid_checkpoint_changes_nothing(tmp_path: Path, trained: dict[str, bytes], name: str) -> None:
     path = put(tmp_path / "run", {"last.ckpt": trained["last.ckpt"]})
     rewritten(path, WRONG[name][0])
     run, fresh = trainer(path.parent), trainer(tmp_path / "fresh")
@@ -196,7 +196,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_no_checkpoint_is_told_in_own_words(cli: Cli, name: str) -> None:
+def test_non_checkpoint_is_refused_in_plain_words(cli: Cli, name: str) -> None:
     assert cli("train", "lenet", "--epochs", 1, "--keep", 1).code == 0
     path = Path("runs/lenet-digits-1/last.ckpt")
     FILES[name][0](path)
@@ -210,7 +210,7 @@ def test_what_is_no_checkpoint_is_told_in_own_words(cli: Cli, name: str) -> None
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("ema", [None, 0.9])
-def test_what_a_run_wrote_itself_is_taken_up(
+def test_checkpoints_of_the_run_are_restored(
     tmp_path: Path, optimizer: str, momentum: float, ema: float | None
 ) -> None:
     settings = {"optimizer": optimizer, "momentum": momentum, "ema": ema, "skip_nan": 2}
@@ -225,7 +225,7 @@ def test_what_a_run_wrote_itself_is_taken_up(
     "scale",
     [{"scale": -1.0}, {"scale": 0.0}, {"growth_interval": 2.5}, {"_growth_tracker": 2**40}, {"backoff_factor": 0}],
 )
-def test_a_loss_scale_is_checked(tmp_path: Path, scale: dict[str, Any]) -> None:
+def test_loss_scale_is_validated(tmp_path: Path, scale: dict[str, Any]) -> None:
     run = trainer(tmp_path, precision="fp16", epochs=1)
     run.run()
     assert trainer(tmp_path, precision="fp16", epochs=1).resume() == ([], [])

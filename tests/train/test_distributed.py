@@ -1,4 +1,4 @@
-"""Several real processes, started by torchrun, train as one does; killed ones are started again and end the same."""
+"""Several processes under torchrun: they train like one, and killed ones restart with identical results."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_two_processes_follow_the_curve_of_one(cli: Cli) -> None:
     assert cli("evaluate", "two/lenet-digits-1").code == 0
 
 
-def test_batch_normalisation_over_all_processes(cli: Cli) -> None:
+def test_sync_batch_norm_matches_one_process(cli: Cli) -> None:
     """With SGD: Adam makes whole steps of the rounding errors that biases before a normalisation have for gradients."""
     arguments = ("train", "lenet_bn", *SETTINGS, "--epochs", 3, "--optimizer", "sgd", "--momentum", 0.9)
     assert cli(*arguments, "--output", "one").code == 0
@@ -58,7 +58,7 @@ def test_batch_normalisation_over_all_processes(cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_validated_is_what_is_saved() -> None:
+def test_saved_weights_are_the_validated_ones() -> None:
     """Each process has moving statistics of its own, and those of one are kept; odd parts in half precision work."""
     done = run_torchrun("train", "lenet_bn", "--epochs", 2, "--batch-size", 64)
     assert done.returncode == 0, done.stderr
@@ -74,7 +74,7 @@ def test_what_is_validated_is_what_is_saved() -> None:
     assert odd.returncode == 0, odd.stderr
 
 
-def test_a_job_goes_on_with_its_own_newest_run_of_the_same_settings() -> None:
+def test_job_resumes_its_newest_run_of_equal_settings() -> None:
     asked = {lr: resolve({"net": "lenet", "lr": lr}) for lr in (0.1, 0.2, 0.3)}
     made = []
     for lr in (0.1, 0.2, 0.2):
@@ -98,7 +98,7 @@ def workers(parent: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find torchrun's workers")
-def test_a_killed_process_is_replaced_and_the_job_ends_the_same() -> None:
+def test_killed_process_is_replaced_with_identical_result() -> None:
     arguments = ("train", "lenet", *SETTINGS, "--epochs", 30, "--checkpoint-steps", 3)
     assert run_torchrun(*arguments, "--output", "whole").returncode == 0
     rows = Path("runs/lenet-digits-1/metrics.jsonl")
@@ -119,7 +119,7 @@ def test_a_killed_process_is_replaced_and_the_job_ends_the_same() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find torchrun's workers")
-def test_one_process_that_is_told_to_stop_stops_all() -> None:
+def test_sigterm_of_one_process_stops_all() -> None:
     arguments = ("train", "lenet", *SETTINGS, "--epochs", 200)
     with subprocess.Popen(
         torchrun(*arguments), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -133,7 +133,7 @@ def test_one_process_that_is_told_to_stop_stops_all() -> None:
     assert len(metrics("runs/lenet-digits-1")) == done["epoch"]
 
 
-def test_more_processes_than_images_in_a_batch() -> None:
+def test_more_processes_than_batch_images_is_refused() -> None:
     done = run_torchrun("train", "lenet", "--batch-size", 1)
     assert done.returncode == 1
     assert "batch_size must be at least 2 for 2 processes, not 1" in done.stderr

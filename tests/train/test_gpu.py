@@ -1,4 +1,4 @@
-"""What only a GPU shows: captured steps, a loop that never waits, and the command line on the device."""
+"""On a GPU: captured steps, a loop without synchronisation, and the command line."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def data(image: tuple[int, int, int], number: int = 64) -> ImageSet:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("name", NETS)
-def test_a_captured_step_is_the_step(name: str, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_step_equals_plain_step_on_gpu(name: str, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With batches of two sizes, dropout and batch normalisation."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     config = TrainConfig(optimizer=optimizer, clip=1.0, label_smoothing=0.1)
@@ -63,7 +63,7 @@ def test_a_captured_step_is_the_step(name: str, optimizer: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("plan", [Plan(), Plan(graph=True), Plan(precision="bf16", graph=True)], ids=str)
 @pytest.mark.parametrize("augment", [(), ("flip", "crop:4", "erase"), ("trivial",), ("rrc",)])
-def test_no_step_waits_for_the_device(plan: Plan, augment: tuple[str, ...]) -> None:
+def test_steps_do_not_synchronise_the_device(plan: Plan, augment: tuple[str, ...]) -> None:
     net, image = made("resnet18")
     stepper = Stepper(net, TrainConfig(), plan=plan)
     stepper.train()
@@ -92,13 +92,13 @@ def test_augmentation_is_the_same_on_every_device(name: str, channels: int) -> N
         assert torch.equal(augment(images.cuda(), numbers).cpu(), augment(images, u))
 
 
-def test_a_small_network_is_captured_and_a_mixture_is_not() -> None:
+def test_small_network_is_captured_but_mixup_is_not() -> None:
     net, image = made("lenet_bn")
     assert choose_plan(net, image, 64, 10**6, TrainConfig()).graph
     assert not choose_plan(net, image, 64, 10**6, TrainConfig(mixup=0.2)).graph
 
 
-def test_a_profile_counts_each_kernel_once() -> None:
+def test_profile_counts_each_kernel_once() -> None:
     net, image = made("resnet18")
     kinds = profile_steps(net, image, 64, TrainConfig(), Plan(graph=True))
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -113,7 +113,7 @@ def test_a_profile_counts_each_kernel_once() -> None:
     assert sum(kinds.values()) < 1.2e-3 * start.elapsed_time(end)
 
 
-def test_a_run_goes_on_and_is_evaluated(cli: Cli, tmp_path: Path) -> None:
+def test_run_on_gpu_resumes_and_evaluates(cli: Cli, tmp_path: Path) -> None:
     plan = tmp_path / "graph.json"
     plan.write_text(json.dumps({"graph": True, "precision": "bf16"}))
     train = ["train", "lenet_bn", "--data", "digits", "--output", "runs", "--device", "cuda"]

@@ -1,4 +1,4 @@
-"""Runs that are killed again and again end as if nothing had happened: real processes, `kill -9`, to the bit."""
+"""Runs killed with SIGKILL again and again resume bit for bit."""
 
 import random
 import signal
@@ -37,9 +37,7 @@ def where(run: Path) -> float:
         pytest.param(1, 5, LANES, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_killed_at_random_ends_to_the_bit_as_one_left_alone(
-    processes: int, kills: int, settings: tuple[str, ...]
-) -> None:
+def test_run_killed_at_random_resumes_bit_exact(processes: int, kills: int, settings: tuple[str, ...]) -> None:
     run = Path("runs/lenet_bn-digits-1")
     finished(start_training(processes, *settings, "--output", "whole"))
     draw = random.Random(kills)

@@ -1,4 +1,4 @@
-"""The learning-rate finder: where a loss is known, the answer is; otherwise a clear line."""
+"""The learning-rate finder: known answers for known losses, a clear line otherwise."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from helpers.training import config, trainer
 RATES = [1e-6 * 10 ** (7 * step / 99) for step in range(100)]
 
 
-def test_the_suggestion_is_where_the_loss_falls_the_steepest() -> None:
+def test_suggestion_is_at_the_steepest_fall_of_the_loss() -> None:
     """A loss that falls as a smooth step of log10(lr) around 0.01, and explodes above 1."""
     losses = [2 - math.tanh(3 * (math.log10(lr) + 2)) + (50 * max(0.0, math.log10(lr))) for lr in RATES]
     found = suggest_lr(list(zip(RATES, losses, strict=True)))
@@ -23,12 +23,12 @@ def test_the_suggestion_is_where_the_loss_falls_the_steepest() -> None:
     assert math.log10(RATES[step]) == pytest.approx(-2, abs=0.1)
 
 
-def test_a_loss_that_never_falls() -> None:
+def test_lr_find_reports_a_loss_that_never_falls() -> None:
     with pytest.raises(CnnkitError, match="the loss never falls"):
         suggest_lr([(lr, 1 + index) for index, lr in enumerate(RATES)])
 
 
-def test_the_net_is_left_as_it_was_and_the_rates_are_even_by_ratio(tmp_path: Path) -> None:
+def test_lr_find_restores_the_network_and_spaces_rates_by_ratio(tmp_path: Path) -> None:
     run = trainer(tmp_path, config())
     before = [value.clone() for value in run.net.state_dict().values()]
     points = list(lr_range_test(run.net, run.train, config(), 1e-5, 0.1, 21))
@@ -39,7 +39,7 @@ def test_the_net_is_left_as_it_was_and_the_rates_are_even_by_ratio(tmp_path: Pat
         list(lr_range_test(run.net, run.train, config(), 1e-5, 0.1, 21))
 
 
-def test_from_the_command_line(cli: Cli) -> None:
+def test_lr_find_command_prints_a_suggestion(cli: Cli) -> None:
     report = json.loads(cli("lr-find", "lenet_bn", "--json").out)
     assert 0.0005 < report["suggestion"] < 0.3
     losses = [point["loss"] for point in report["points"]]

@@ -1,4 +1,4 @@
-"""Metrics over batches, by class and of the default recipe."""
+"""Metrics over batches and by class."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_evaluation_is_exact_over_unequal_batches() -> None:
         evaluate(net, [])
 
 
-def test_per_class_figures_by_hand() -> None:
+def test_per_class_metrics_match_hand_calculation() -> None:
     metrics = Metrics(0.0, torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
     assert metrics.accuracy == 0.7
     assert metrics.num_images == 10

@@ -1,4 +1,4 @@
-"""What batch normalisation predicts with: statistics that belong to the weights, whatever has trained them."""
+"""Statistics of batch normalisation: measured for the saved weights by every engine."""
 
 import copy
 import json
@@ -135,7 +135,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("way", [*WAYS, pytest.param("lanes", marks=needs_compiler)])
-def test_the_statistics_are_those_of_the_weights_that_are_kept(tmp_path: Path, way: str) -> None:
+def test_statistics_match_the_saved_weights(tmp_path: Path, way: str) -> None:
     run = Trained(tmp_path, **WAYS.get(way, {"engine": "lanes"})).run()
     assert_pooled(run.net, ["1", "6"], measured(run))
     run.net.load_state_dict(run.best)
@@ -146,7 +146,7 @@ def test_the_statistics_are_those_of_the_weights_that_are_kept(tmp_path: Path, w
 
 
 @pytest.mark.parametrize("way", [*WAYS, pytest.param("lanes", marks=needs_compiler)])
-def test_measuring_changes_nothing_else(tmp_path: Path, way: str) -> None:
+def test_measuring_statistics_changes_nothing_else(tmp_path: Path, way: str) -> None:
     settings = WAYS.get(way, {"engine": "lanes"})
     fresh, moving = (
         Trained(tmp_path / name, **{"made": copy_of(settings)} | settings, norm_statistics=name).run()
@@ -170,7 +170,7 @@ def copy_of(settings: dict[str, Any]) -> Made:
     return settings["made"]
 
 
-def test_only_what_learns_and_remembers_is_measured(tmp_path: Path) -> None:
+def test_only_trained_layers_with_statistics_are_measured(tmp_path: Path) -> None:
     """Frozen stages, layers without a memory, constants and layers that only training calls keep what they have."""
 
     class Aside(nn.Module):
@@ -192,7 +192,7 @@ def test_only_what_learns_and_remembers_is_measured(tmp_path: Path) -> None:
     assert_pooled(run.net, ["5", "8"], measured(run))
 
 
-def test_a_layer_that_is_called_twice_meets_both(tmp_path: Path) -> None:
+def test_layer_called_twice_measures_both_calls(tmp_path: Path) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -231,7 +231,7 @@ def test_batches_of_skipped_steps_are_not_measured(tmp_path: Path) -> None:
     assert_pooled(run.net, ["1", "6"], measured(run, numbers=(0, 2)))
 
 
-def test_statistics_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
+def test_nan_statistics_are_never_saved(tmp_path: Path) -> None:
     run = Trained(tmp_path, aside=False)
     run.trainer.net[0].register_forward_hook(lambda module, _, y: None if module.training else y * float("inf"))
     run.trainer.net[1].register_forward_pre_hook(
@@ -274,7 +274,7 @@ def test_only_the_measured_images_are_read_again(tmp_path: Path) -> None:
     ("images", "batch", "expected"),
     [(800, 64, 2), (8, 8, 1), (54_000, 64, 16), (6_400, 64, 5), (3_200, 64, 2), (54_000, 1024, 1), (10**6, 256, 4)],
 )
-def test_how_many_batches_are_measured(images: int, batch: int, expected: int) -> None:
+def test_measured_batch_count_is_limited(images: int, batch: int, expected: int) -> None:
     from cnnkit.train.norms import batches_to_measure
 
     data = ImageSet(torch.zeros(1, 1, 2, 2, dtype=torch.uint8).expand(images, 1, 2, 2), torch.zeros(images))
@@ -283,7 +283,7 @@ def test_how_many_batches_are_measured(images: int, batch: int, expected: int) -
 
 @needs_compiler
 @pytest.mark.parametrize("threads", [1, 2])
-def test_lanes_measure_what_torch_meets(threads: int) -> None:
+def test_lanes_measure_the_statistics_of_torch(threads: int) -> None:
     torch.manual_seed(1)
     net = nn.Sequential(*layers()).eval()
     before = copy.deepcopy(net.state_dict())
@@ -312,7 +312,7 @@ def test_lanes_measure_what_torch_meets(threads: int) -> None:
     ],
     ids=["shares", "synchronised", "from scratch"],
 )
-def test_processes_measure_their_shares(flags: tuple[object, ...], synced: bool) -> None:
+def test_processes_measure_their_parts_of_batches(flags: tuple[object, ...], synced: bool) -> None:
     done = run_torchrun("train", "lenet_bn", "--epochs", 1, "--batch-size", 90, *flags)
     assert done.returncode == 0, done.stderr
     run = Run(Path("runs/lenet_bn-digits-1"))
@@ -347,7 +347,7 @@ for kind in ("fresh", "moving"):
 """
 
 
-def test_a_cumulative_average_over_processes_moves() -> None:
+def test_cumulative_average_over_processes_is_updated() -> None:
     Path("together.py").write_text(TOGETHER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "together.py"]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
@@ -358,7 +358,7 @@ def test_a_cumulative_average_over_processes_moves() -> None:
         assert float(loss) < 1
 
 
-def test_a_run_of_before_keeps_its_moving_averages(tmp_path: Path) -> None:
+def test_run_of_earlier_version_keeps_its_moving_averages(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('net = "lenet"\n')
     assert Run(tmp_path).config.norm_statistics == "moving"
@@ -366,14 +366,14 @@ def test_a_run_of_before_keeps_its_moving_averages(tmp_path: Path) -> None:
     assert Run(tmp_path).config.norm_statistics == "fresh"
 
 
-def test_the_chapters_recipe_has_keras_moving_averages(cli: Cli) -> None:
+def test_chapter_recipe_uses_keras_moving_averages(cli: Cli) -> None:
     from cnnkit.experiment.config import resolve
 
     assert resolve({"net": "lenet", "recipe": "chapter"}).norm_statistics == "moving"
     assert resolve({"net": "lenet"}).norm_statistics == "fresh"
 
 
-def test_keras_slow_averages_do_no_harm_in_a_short_run(cli: Cli) -> None:
+def test_slow_keras_averages_are_harmless_in_a_short_run(cli: Cli) -> None:
     """ResNet-18 with Keras' decay, in 60 steps on the digits: with moving averages validation is noise."""
     rows = {}
     for kind in ("fresh", "moving"):
@@ -388,7 +388,7 @@ def test_keras_slow_averages_do_no_harm_in_a_short_run(cli: Cli) -> None:
 
 
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason="the photographs of clothes are not here (CNNKIT_TEST_CLOTHING)")
-def test_photographs_are_validated_without_noise() -> None:
+def test_validation_of_photos_is_not_noisy() -> None:
     run = cnnkit.fit("resnet18", CLOTHING, image_size=32, epochs=6, model_kwargs={"width": 16}, progress=False)
     assert max(run.history["val_loss"]) < 5
     assert run.history["val_accuracy"][-1] > 0.3

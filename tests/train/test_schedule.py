@@ -11,7 +11,7 @@ def rates(steps: int = 10, **settings: object) -> list[float]:
     return [learning_rate(row, step, steps) for step in range(row.epochs * steps)]
 
 
-def test_schedules() -> None:
+def test_schedules_match_their_formulas() -> None:
     assert set(rates(schedule="constant", lr=0.9)) == {0.9}
     cycle = rates(schedule="one-cycle")
     assert cycle[0] == pytest.approx(0.04)
@@ -32,7 +32,7 @@ def test_schedules() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle", "poly", "step"])
-def test_a_warm_up_is_a_line_to_the_peak(schedule: str) -> None:
+def test_warm_up_is_linear_to_the_peak(schedule: str) -> None:
     warm = rates(schedule=schedule, warm_up=2.5)
     assert warm[:25] == pytest.approx([0.04 + 0.96 * step / 25 for step in range(25)])
     assert warm[25] == 1.0

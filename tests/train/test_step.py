@@ -1,4 +1,4 @@
-"""What a step does under each setting: exact where there is something to compare with."""
+"""Training steps under each setting, exact where a reference exists."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def parameters(stepper: Stepper) -> list[torch.Tensor]:
     return [parameter.detach() for parameter in stepper.net.parameters()]
 
 
-def test_a_step_is_torchs_own() -> None:
+def test_step_equals_a_plain_torch_step() -> None:
     stepper = stepped(3, optimizer="sgd", momentum=0.9, weight_decay=0.0)
     net = small_net()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9)
@@ -55,18 +55,18 @@ def test_a_step_is_torchs_own() -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5, 12, 50])
-def test_a_batch_in_parts_is_the_whole_batch(parts: int) -> None:
+def test_accumulated_batch_equals_the_whole_batch(parts: int) -> None:
     settings = {"optimizer": "sgd", "label_smoothing": 0.1, "mixup": 0.5}
     whole, divided = stepped(3, **settings), stepped(3, accumulate=parts, **settings)
     torch.testing.assert_close(parameters(divided), parameters(whole))
 
 
-def test_parts_have_two_images_at_least_for_batch_normalisation() -> None:
+def test_accumulated_parts_have_at_least_two_images_for_batch_norm() -> None:
     stepper = stepped(2, norm=True, accumulate=64)
     assert stepper.net[1].num_batches_tracked == 2 * 6
 
 
-def test_what_a_step_returns() -> None:
+def test_step_returns_loss_and_correct() -> None:
     stepper = stepped(0)
     expected = F.cross_entropy(stepper.net(X), Y)
     correct = (stepper.net(X).argmax(1) == Y).sum()
@@ -75,7 +75,7 @@ def test_what_a_step_returns() -> None:
     assert found == correct
 
 
-def test_weight_decay_spares_biases_and_normalisations() -> None:
+def test_weight_decay_excludes_biases_and_normalisations() -> None:
     stepper = stepped(0, norm=True, weight_decay=0.3)
     net = stepper.net
     decayed = {
@@ -87,7 +87,7 @@ def test_weight_decay_spares_biases_and_normalisations() -> None:
     assert {decayed[id(p)] for p in (net[0].bias, net[1].weight, net[1].bias, net[3].bias)} == {0.0}
 
 
-def test_a_gradient_is_clipped_to_its_norm() -> None:
+def test_gradient_is_clipped_to_its_norm() -> None:
     plain, clipped = (stepped(optimizer="sgd", clip=clip, weight_decay=0) for clip in (None, 0.01))
     start = [*small_net().parameters()]
     moved = torch.cat([(a - b).flatten() for a, b in zip(start, parameters(clipped), strict=True)]).norm() / 0.1
@@ -95,7 +95,7 @@ def test_a_gradient_is_clipped_to_its_norm() -> None:
     assert torch.cat([(a - b).flatten() for a, b in zip(start, parameters(plain), strict=True)]).norm() > 0.02
 
 
-def test_the_average_follows_the_weights() -> None:
+def test_weight_average_follows_the_weights() -> None:
     stepper = stepped(0, norm=True, ema=0.9)
     expected = stepper.net[0].weight.detach().clone()
     for number in range(5):
@@ -110,7 +110,7 @@ def test_the_average_follows_the_weights() -> None:
     assert not any(parameter.requires_grad for parameter in average.parameters())
 
 
-def test_frozen_stages_stay_and_others_learn_at_their_own_pace() -> None:
+def test_frozen_stages_are_fixed_and_stages_have_their_rates() -> None:
     start = small_net(norm=True)
     stepper = stepped(3, norm=True, freeze=["0", "1"], optimizer="sgd", weight_decay=0)
     assert stepper.net[0].weight.equal(start[0].weight)
@@ -131,14 +131,14 @@ def test_frozen_stages_stay_and_others_learn_at_their_own_pace() -> None:
         ({"freeze": ["*"]}, "freeze leaves no weight to learn"),
     ],
 )
-def test_patterns_that_fit_nothing(settings: dict[str, object], words: str) -> None:
+def test_unmatched_layer_patterns_are_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError) as caught:
         stepped(0, **settings)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_learns_in_half_and_keeps_whole_weights(tmp_path: Path, precision: str) -> None:
+def test_mixed_precision_computes_in_half_with_float32_weights(tmp_path: Path, precision: str) -> None:
     seen = Quiet()
     run = trainer(tmp_path, config(precision=precision, epochs=4), seen)
     kinds = []
@@ -157,7 +157,7 @@ def test_mixed_precision_learns_in_half_and_keeps_whole_weights(tmp_path: Path, 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile meets torch's own old parts
-def test_a_compiled_net_follows_the_same_curve(tmp_path: Path) -> None:
+def test_compiled_network_follows_the_same_curve(tmp_path: Path) -> None:
     seen, compiled = Quiet(), Quiet()
     plain = trainer(tmp_path / "plain", config(epochs=2), seen)
     other = trainer(tmp_path / "compiled", config(epochs=2, compile=True), compiled)
@@ -169,7 +169,7 @@ def test_a_compiled_net_follows_the_same_curve(tmp_path: Path) -> None:
     assert [*other.net.state_dict()] == [*plain.net.state_dict()]
 
 
-def test_a_gradient_that_is_no_number_is_left_out(tmp_path: Path) -> None:
+def test_nan_gradient_is_skipped(tmp_path: Path) -> None:
     seen = Quiet()
     run = trainer(tmp_path, config(skip_nan=2, ema=0.9, epochs=2), seen)
     calls = iter(range(1000))
@@ -189,7 +189,7 @@ def test_a_gradient_that_is_no_number_is_left_out(tmp_path: Path) -> None:
         again.run()
 
 
-def test_the_loss_scale_of_fp16_finds_its_way_without_skipping(tmp_path: Path) -> None:
+def test_fp16_loss_scale_adapts_without_counting_skips(tmp_path: Path) -> None:
     run = trainer(tmp_path, config(precision="fp16", skip_nan=1, epochs=3))
     run.stepper.scaler._init_scale = 2.0**30  # overflows at first
     run.run()
@@ -197,7 +197,7 @@ def test_the_loss_scale_of_fp16_finds_its_way_without_skipping(tmp_path: Path) -
     assert run.stepper.scaler.get_scale() < 2.0**30
 
 
-def test_trying_what_fits_leaves_the_net_alone() -> None:
+def test_batch_size_trial_leaves_the_network_unchanged() -> None:
     import cnnkit.train.autotune.batch_size as memory
 
     net = create("lenet_bn").train()
@@ -206,7 +206,7 @@ def test_trying_what_fits_leaves_the_net_alone() -> None:
     assert all(a.equal(b) for a, b in zip(before, net.state_dict().values(), strict=True))
 
 
-def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+def test_patience_ends_a_run_without_improvement(tmp_path: Path) -> None:
     seen = Quiet()
     run = trainer(tmp_path, config(epochs=20, patience=2, lr=1e-9), seen)
     run.validation = run.train.__class__(stripes(40, 2), 16, run.train.preprocess)
@@ -223,7 +223,7 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     assert [record.epoch for record in seen.epochs] == [1, 2, 3, 4]
 
 
-def test_time_is_up_in_the_middle_of_an_epoch_and_the_run_goes_on_later(tmp_path: Path) -> None:
+def test_time_limit_stops_within_an_epoch_and_the_run_resumes(tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole", config())
     whole.run()
     run = trainer(tmp_path / "run", config(max_time=1e-6))
@@ -238,7 +238,7 @@ def test_time_is_up_in_the_middle_of_an_epoch_and_the_run_goes_on_later(tmp_path
     )
 
 
-def test_checkpoints_every_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_written_every_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trainer(tmp_path, config(epochs=1, checkpoint_steps=5))
     saved: list[int] = []
     monkeypatch.setattr(Trainer, "_save", lambda self: saved.append(self.step))
@@ -255,7 +255,7 @@ MIXTURE = Targets(Y, Y.flip(0), 0.3)
 @pytest.mark.parametrize("targets", [Targets(Y), MIXTURE], ids=["plain", "mixed"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0], [0.02, 0.0, 40.0]])
-def test_smoothing_and_class_weights_are_the_definition(
+def test_smoothing_and_class_weights_match_their_definition(
     smoothing: float, weights: list[float] | None, targets: Targets
 ) -> None:
     """An image's loss is the cross entropy with its smoothed label, times the weight of the label's own class."""
@@ -282,7 +282,7 @@ def test_smoothing_and_class_weights_are_the_definition(
 
 
 @pytest.mark.parametrize(("common", "rare"), [(300, 6), (19, 1), (40, 1)])
-def test_at_the_minimum_each_class_keeps_its_own_images(common: int, rare: int) -> None:
+def test_class_weights_keep_each_class_at_the_minimum(common: int, rare: int) -> None:
     """One row of logits for the images of each class: they end at the smoothed label, however rare the class is."""
     labels = torch.tensor([0] * common + [1] * rare)
     objective = Objective(config(label_smoothing=0.1), balanced_weights(labels, 2))
@@ -301,7 +301,7 @@ def test_at_the_minimum_each_class_keeps_its_own_images(common: int, rare: int) 
 
 
 @pytest.mark.parametrize("mixed", [{}, {"mixup": 0.4}, {"cutmix": 1.0}], ids=str)
-def test_weighted_smoothed_parts_are_the_whole_batch(mixed: dict[str, float]) -> None:
+def test_accumulated_weighted_smoothed_batch_equals_the_whole_batch(mixed: dict[str, float]) -> None:
     settings = {"optimizer": "sgd", "label_smoothing": 0.1, **mixed}
     weights = torch.tensor([0.1, 1.0, 9.0])
     whole, divided = (stepped(3, accumulate=parts, class_weights=weights, **settings) for parts in (1, 3))
@@ -309,7 +309,7 @@ def test_weighted_smoothed_parts_are_the_whole_batch(mixed: dict[str, float]) ->
 
 
 @pytest.mark.parametrize("settings", [{}, {"mixup": 0.2}, {"accumulate": 4}], ids=str)
-def test_a_rare_class_and_smoothed_labels_are_learned(settings: dict[str, float]) -> None:
+def test_rare_class_and_smoothed_labels_are_learned(settings: dict[str, float]) -> None:
     """300 bright images of one class and 6 dark ones of the other, from all settings of a user."""
     labels = torch.tensor([0] * 300 + [1] * 6)
     bright = torch.where(labels == 0, 200, 40).view(-1, 1, 1, 1)
@@ -323,7 +323,7 @@ def test_a_rare_class_and_smoothed_labels_are_learned(settings: dict[str, float]
         assert run.history["train_accuracy"][-1] == 1.0
 
 
-def test_balanced_weights_average_to_one() -> None:
+def test_balanced_class_weights_average_to_one() -> None:
     labels = torch.tensor([0] * 6 + [1] * 3 + [3])
     weights = balanced_weights(labels, 4)
     assert weights.tolist() == pytest.approx([10 / 18, 10 / 9, 0, 10 / 3])
@@ -331,7 +331,7 @@ def test_balanced_weights_average_to_one() -> None:
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
-def test_mixed_images_have_mixed_labels(mixup: float, cutmix: float) -> None:
+def test_mixup_mixes_images_and_labels(mixup: float, cutmix: float) -> None:
     """Images whose pixels are their label: what a mixed image is made of is the target's shares."""
     x = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 16, 12).clone()
     y = torch.arange(8)
@@ -351,7 +351,7 @@ def test_mixed_images_have_mixed_labels(mixup: float, cutmix: float) -> None:
 
 
 @given(share=st.floats(0, 1), logits=st.lists(st.floats(-5, 5), min_size=6, max_size=6))
-def test_the_loss_of_a_mixture_is_the_mixture_of_losses(share: float, logits: list[float]) -> None:
+def test_mixup_loss_is_the_mixture_of_losses(share: float, logits: list[float]) -> None:
     values = torch.tensor(logits).view(2, 3)
     first, second = torch.tensor([0, 1]), torch.tensor([2, 2])
     objective = Objective(config())
@@ -366,7 +366,7 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_losses(share: float, logits: li
 # --- memory
 
 
-def test_out_of_memory_says_what_to_try() -> None:
+def test_out_of_memory_error_says_what_to_try() -> None:
     for error in (
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
@@ -381,7 +381,7 @@ def test_out_of_memory_says_what_to_try() -> None:
         raise RuntimeError("something else")
 
 
-def test_a_batch_that_fits_follows_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fitting_batch_size_follows_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     import cnnkit.train.autotune.batch_size as memory
 
     net = create("lenet").train()

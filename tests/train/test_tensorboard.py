@@ -56,7 +56,7 @@ def test_tensorboard_reads_what_the_callback_writes(tmp_path: Path) -> None:
     callback.on_train_end("")
 
 
-def test_without_validation_there_is_no_curve_of_it(tmp_path: Path) -> None:
+def test_run_without_validation_has_no_validation_curve(tmp_path: Path) -> None:
     callback = TensorBoard(tmp_path)
     callback.on_epoch_end(epoch(1, 2.0))
     callback.on_train_end("")
@@ -65,7 +65,7 @@ def test_without_validation_there_is_no_curve_of_it(tmp_path: Path) -> None:
     assert not [tag for tag in events.Tags()["scalars"] if "validation" in tag]
 
 
-def test_a_resumed_run_takes_back_what_it_repeats(tmp_path: Path) -> None:
+def test_resumed_run_replaces_repeated_events(tmp_path: Path) -> None:
     callback = begun(tmp_path)
     for number in (1, 2, 3):
         callback.on_step_end(step(number, 5, number))
@@ -81,12 +81,12 @@ def test_a_resumed_run_takes_back_what_it_repeats(tmp_path: Path) -> None:
     assert scalars(tmp_path, "running/loss") == [(5, 1.0), (15, 2.0), (24, 30.0), (28, 31.0)]
 
 
-def test_a_callback_without_records_writes_nothing(tmp_path: Path) -> None:
+def test_callback_without_records_writes_nothing(tmp_path: Path) -> None:
     begun(tmp_path / "events").on_train_end("")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_trainer_can_be_watched_in_tensorboard(tmp_path: Path) -> None:
+def test_trainer_writes_tensorboard_events(tmp_path: Path) -> None:
     data = load_dataset("digits", None)
     batches = Batches(data.train.subset(data.train.labels.argsort(stable=True)[::6]), 64, Preprocess((28, 28)), seed=0)
 

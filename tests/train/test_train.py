@@ -26,7 +26,7 @@ from helpers.training import Quiet, config, metrics, stripes, trainer
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
-def test_it_learns(tmp_path: Path, optimizer: str, schedule: str) -> None:
+def test_trainer_learns_stripes(tmp_path: Path, optimizer: str, schedule: str) -> None:
     seen, saved = Quiet(), []
     trainer(tmp_path, config(optimizer=optimizer, schedule=schedule, momentum=0.5), seen, saved).run()
     assert [record.epoch for record in seen.epochs] == [1, 2, 3]
@@ -35,7 +35,7 @@ def test_it_learns(tmp_path: Path, optimizer: str, schedule: str) -> None:
     assert saved == [record.epoch for record in seen.epochs if record.best]
 
 
-def test_the_epochs_figures_are_exact(tmp_path: Path) -> None:
+def test_epoch_metrics_are_exact(tmp_path: Path) -> None:
     """With a learning rate near nothing, the epoch's loss is that of the whole set, its last small batch weighted."""
     seen = Quiet()
     run = trainer(tmp_path, config(epochs=1, lr=1e-12, weight_decay=0, optimizer="sgd", schedule="constant"), seen)
@@ -47,7 +47,7 @@ def test_the_epochs_figures_are_exact(tmp_path: Path) -> None:
     assert seen.epochs[0].train_accuracy == pytest.approx((logits.argmax(1) == data.labels).float().mean().item())
 
 
-def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
+def test_last_epoch_is_best_without_validation(tmp_path: Path) -> None:
     saved: list[int] = []
     run = trainer(tmp_path, config(), saved=saved)
     run.validation = None
@@ -59,7 +59,7 @@ def weights(run: Trainer) -> list[torch.Tensor]:
     return [*run.net.state_dict().values(), *(v for s in run.optimizer.state.values() for v in s.values())]
 
 
-def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
+def test_same_seed_is_bit_exact(tmp_path: Path) -> None:
     runs = []
     for number, seed in enumerate((5, 5, 6)):
         runs.append(trainer(tmp_path / str(number), config(seed=seed)))
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 12, 13, 14, 20, 39])
-def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, stop_at: int) -> None:
+def test_stopped_run_resumes_bit_exact(tmp_path: Path, stop_at: int) -> None:
     whole_seen, seen = Quiet(), Quiet()
     whole_saved, saved = [], []
     whole = trainer(tmp_path / "whole", config(), whole_seen, whole_saved)
@@ -104,7 +104,7 @@ def test_a_stopped_run_resumes_to_the_bit(tmp_path: Path, stop_at: int) -> None:
     assert noisy.seen + second.net[4].seen == whole.net[4].seen
 
 
-def test_sigterm_saves_too_and_the_handlers_are_put_back(tmp_path: Path) -> None:
+def test_sigterm_saves_and_handlers_are_restored(tmp_path: Path) -> None:
     run = trainer(tmp_path, config())
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     run.net.register_forward_hook(lambda *_: signal.raise_signal(signal.SIGTERM))
@@ -115,9 +115,7 @@ def test_sigterm_saves_too_and_the_handlers_are_put_back(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("poisoned", "where"), [(3, "epoch 1 at step 3"), (18, "epoch 2 at step 5")])
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
-    tmp_path: Path, poisoned: int, where: str
-) -> None:
+def test_nan_loss_stops_and_keeps_the_last_good_state(tmp_path: Path, poisoned: int, where: str) -> None:
     saved: list[int] = []
     run = trainer(tmp_path, config(), saved=saved)
     steps = 0
@@ -136,7 +134,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
     assert saved == ([] if poisoned == 3 else [1])
 
 
-def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
+def test_nan_weights_are_never_saved(tmp_path: Path) -> None:
     """The last step of the epoch breaks a weight; its loss came before and was fine, and no validation looks."""
     saved: list[int] = []
     run = trainer(tmp_path, config(epochs=1), saved=saved)
@@ -155,7 +153,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
     assert saved == []
 
 
-def test_the_schedule_and_the_settings_reach_the_optimiser(tmp_path: Path) -> None:
+def test_schedule_and_settings_reach_the_optimizer(tmp_path: Path) -> None:
     kinds = {
         "sgd": torch.optim.SGD,
         "adam": torch.optim.Adam,
@@ -173,14 +171,14 @@ def test_the_schedule_and_the_settings_reach_the_optimiser(tmp_path: Path) -> No
         assert used == [learning_rate(run.config, step, 13) for step in range(26)]
 
 
-def test_no_image_to_train_on(tmp_path: Path) -> None:
+def test_training_without_images_is_refused(tmp_path: Path) -> None:
     run = trainer(tmp_path, config())
     run.train = Batches(ImageSet(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0)), 8, Preprocess((8, 8)))
     with pytest.raises(UsageError, match="no image to train on"):
         run.run()
 
 
-def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
+def test_corrupt_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     run = trainer(tmp_path, config(epochs=1, keep=1))
     run.run()
@@ -197,7 +195,7 @@ def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
             trainer(tmp_path, config()).resume()
 
 
-def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
+def test_newest_valid_checkpoint_is_used(tmp_path: Path) -> None:
     """Of the last three, the newest are damaged or gone: the run goes on from the one before, to the same end."""
     whole = trainer(tmp_path / "whole", config(epochs=5, schedule="constant"))
     whole.run()
@@ -219,7 +217,7 @@ def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
     assert trainer(tmp_path / "run", config(schedule="constant")).resume().wrong == []
 
 
-def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
+def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     run = trainer(tmp_path, config())
     torch.save({"weights": 1}, run.checkpoint)
     with pytest.raises(CnnkitError, match="not a checkpoint of format 2"):
@@ -229,7 +227,7 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
         run.resume()
 
 
-def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+def test_checkpoint_runs_no_code(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.touch, (Path(tmp_path / "touched"),)
@@ -240,7 +238,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(cli: Cli) -> None:
+def test_full_disk_leaves_the_old_checkpoint(cli: Cli) -> None:
     """The kernel refuses to let the file grow: the run ends with one line, the files from before are whole."""
     import resource
 
@@ -268,7 +266,7 @@ def rows(run: Path) -> list[tuple[float, ...]]:
     return [tuple(row[name] for name in names) for row in metrics(run)]
 
 
-def test_killed_and_interrupted_processes_resume_to_the_same_run(cli: Cli) -> None:
+def test_killed_and_interrupted_runs_resume_identically(cli: Cli) -> None:
     arguments = ("train", "lenet", "--epochs", 12)
     assert cli(*arguments, "--output", "whole").code == 0
     whole, run = Path("whole/lenet-digits-1"), Path("runs/lenet-digits-1")
@@ -290,7 +288,7 @@ def test_killed_and_interrupted_processes_resume_to_the_same_run(cli: Cli) -> No
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux' /proc to see what a process has loaded")
-def test_ctrl_c_while_torch_is_imported(cli: Cli) -> None:
+def test_ctrl_c_during_torch_import_exits_cleanly(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     with start("evaluate", "runs/lenet-digits-1") as process:
         maps = Path(f"/proc/{process.pid}/maps")
@@ -301,7 +299,7 @@ def test_ctrl_c_while_torch_is_imported(cli: Cli) -> None:
     assert (process.returncode, err) == (130, "cnnkit: interrupted\n")
 
 
-def test_no_password_stays_in_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_folder_contains_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setattr(sys, "argv", ["cnnkit", "sweep", "--storage", "postgresql://me:s3cret@host/db", "a:b@c"])
@@ -310,7 +308,7 @@ def test_no_password_stays_in_a_run_folder(tmp_path: Path, monkeypatch: pytest.M
     assert run.read_json("environment.json")["command"][3:] == ["postgresql://me:***@host/db", "a:b@c"]
 
 
-def test_resuming_sweeps_away_what_a_killed_process_was_writing(cli: Cli) -> None:
+def test_resume_removes_leftovers_of_killed_process(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     run = Path("runs/lenet-digits-1")
     (run / ".last.new.ckpt.123.tmp").write_bytes(b"half")
@@ -321,7 +319,7 @@ def test_resuming_sweeps_away_what_a_killed_process_was_writing(cli: Cli) -> Non
     assert {path.name for path in run.iterdir()} == kept | {"last.1.ckpt"}
 
 
-def test_a_run_is_resumed_by_one_process_with_its_own_settings(cli: Cli) -> None:
+def test_run_is_resumed_by_one_process_with_its_saved_settings(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     run = RunFolder.open(Path("runs/lenet-digits-1"))
     with run.locked():
@@ -338,14 +336,14 @@ def test_a_run_is_resumed_by_one_process_with_its_own_settings(cli: Cli) -> None
         one_line(result, 1, words)
 
 
-def test_the_chapters_recipe_is_the_chapters() -> None:
+def test_chapter_recipe_matches_the_chapter() -> None:
     row = RECIPES["chapter"]
     assert (row["optimizer"], row["lr"], row["batch_size"], row["epochs"], row["init"]) == ("sgd", 0.9, 32, 5, "glorot")
     assert row["schedule"] == "constant"
     assert row["weight_decay"] == 0
 
 
-def test_glorot_is_keras() -> None:
+def test_glorot_init_equals_keras() -> None:
     net = create("lenet")
     initialise(net, "glorot")
     for layer in net.modules():
@@ -356,7 +354,7 @@ def test_glorot_is_keras() -> None:
             assert not layer.bias.any()
 
 
-def test_he_keeps_the_signal_of_deep_relu_networks() -> None:
+def test_he_init_keeps_the_signal_of_deep_relu_networks() -> None:
     torch.manual_seed(0)
     net = create("vgg16", image_size=32).eval()
     x = torch.randn(2, 1, 32, 32)
@@ -368,7 +366,7 @@ def test_he_keeps_the_signal_of_deep_relu_networks() -> None:
     assert not any(layer.bias.any() for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
 
 
-def test_the_init_setting_reaches_the_net(cli: Cli) -> None:
+def test_init_setting_reaches_the_network(cli: Cli) -> None:
     for init, least in {"glorot": 0, "torch": 0.01}.items():
         flags = ("--init", init, "--lr", "1e-12", "--optimizer", "sgd", "--weight-decay", 0, "--epochs", 1)
         assert cli("train", "lenet", *flags, "--output", init).code == 0

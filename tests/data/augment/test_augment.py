@@ -16,7 +16,7 @@ ENTRIES = [*AUGMENTATIONS, "crop:3", "rrc:0.5", "jitter:1", "erase:1", "rand:3:1
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_a_pure_function_of_bytes_and_numbers(entry: str, channels: int) -> None:
+def test_augmentation_is_a_pure_function(entry: str, channels: int) -> None:
     images = pictures(64, channels)
     before, state = images.clone(), torch.get_rng_state()
     augment = Augment([entry], SIZE)
@@ -39,7 +39,7 @@ def test_a_pure_function_of_bytes_and_numbers(entry: str, channels: int) -> None
     side=st.tuples(st.integers(1, 17), st.integers(1, 17)),
     seed=st.integers(0, 2**20),
 )
-def test_a_batch_may_be_cut_anywhere(
+def test_augmentation_is_independent_of_batch_cuts(
     entries: list[str], channels: int, number: int, where: float, side: tuple[int, int], seed: int
 ) -> None:
     augment, images = Augment(entries, SIZE), pictures(number, channels, *side, seed=seed)
@@ -49,7 +49,7 @@ def test_a_batch_may_be_cut_anywhere(
 
 
 @pytest.mark.parametrize("entry", AUGMENTATIONS)
-def test_a_large_batch_and_single_images_agree(entry: str) -> None:
+def test_augmentation_of_batch_equals_single_images(entry: str) -> None:
     images, augment = pictures(97, 3, 28, 28), Augment([entry], (28, 28))
     u = uniform(97, augment.numbers)
     result = augment(images, u)
@@ -58,7 +58,7 @@ def test_a_large_batch_and_single_images_agree(entry: str) -> None:
 
 
 @pytest.mark.parametrize("entry", AUGMENTATIONS)
-def test_pieces_for_the_cache_do_not_show(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_sized_pieces_do_not_change_the_result(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, augment = pictures(20, 3), Augment([entry], SIZE)
     u = uniform(20, augment.numbers)
     whole = augment(images, u)
@@ -70,7 +70,7 @@ def test_pieces_for_the_cache_do_not_show(entry: str, monkeypatch: pytest.Monkey
     assert pieces == [3] * 6 + [2]
 
 
-def test_processes_that_share_batches_see_the_same_pictures() -> None:
+def test_augmentation_is_the_same_over_processes() -> None:
     data = ImageSet(pictures(23, 1, 8, 8), torch.arange(23))
     augment = Augment(["flip", "crop", "trivial", "erase"], (8, 8))
 
@@ -85,7 +85,7 @@ def test_processes_that_share_batches_see_the_same_pictures() -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_numbers_on_the_cpu_leave_a_device_alone(entry: str) -> None:
+def test_random_numbers_on_cpu_cause_no_device_sync(entry: str) -> None:
     """The meta device has no values: whatever waited for one would fail."""
     augment = Augment([entry], SIZE)
     result = augment(pictures(9, 3).to("meta"), uniform(9, augment.numbers))
@@ -93,7 +93,7 @@ def test_numbers_on_the_cpu_leave_a_device_alone(entry: str) -> None:
     assert result.dtype == torch.uint8
 
 
-def test_one_follows_the_other() -> None:
+def test_entries_apply_in_order() -> None:
     images, both = pictures(16, 3), Augment(["erase:1", "flip", "rrc"], SIZE)
     u = uniform(16, both.numbers)
     erase, flip, rrc = (Augment([entry], SIZE) for entry in ("erase:1", "flip", "rrc"))
@@ -104,7 +104,7 @@ def test_one_follows_the_other() -> None:
     assert none(images, torch.empty(16, 0)).equal(images)
 
 
-def test_goldens() -> None:
+def test_augmented_images_match_goldens() -> None:
     """A few pixels by heart: numbers drawn years apart shall give the same pictures."""
     grey = torch.arange(0, 160, 10, dtype=torch.uint8).view(1, 1, 4, 4)
     augment = Augment(["flip", "crop:1", "jitter:0.5"], (4, 4))
@@ -136,26 +136,26 @@ def test_goldens() -> None:
         ("flip:1", "'flip:1' has too many parameters; write flip"),
     ],
 )
-def test_a_wrong_entry_is_told(entry: str, message: str) -> None:
+def test_wrong_entry_is_refused(entry: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         Augment(["erase", entry] if not entry.startswith("erase") else [entry], SIZE)
     assert str(caught.value).startswith(message)
 
 
-def test_the_same_twice_is_told() -> None:
+def test_repeated_entry_is_refused() -> None:
     with pytest.raises(UsageError, match="'crop' is given twice"):
         Augment(["crop:4", "flip", "crop:2"], SIZE)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (4, 2), (4,)])
-def test_numbers_must_be_as_many_as_it_takes(shape: tuple[int, ...]) -> None:
+def test_wrong_count_of_random_numbers_raises(shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="u must be 4 x 3, not"):
         Augment(["flip", "crop"], SIZE)(pictures(4, 1), torch.rand(shape))
 
 
-def test_names_come_one_by_one_or_in_one_word() -> None:
+def test_names_may_be_a_list_or_one_word() -> None:
     assert parse(["flip, crop:4", "erase", "", ","]) == ("flip", "crop:4", "erase")
 
 
-def test_the_help_names_all() -> None:
+def test_help_lists_all_augmentations() -> None:
     assert [line.partition(":")[0].partition("[")[0] for line in AUGMENT_HELP.split("; ")] == [*AUGMENTATIONS]

@@ -26,7 +26,7 @@ CASES = [
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("change", "span", "reference"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_tones_are_pillows_to_the_bit(
+def test_tone_operations_are_bit_exact_with_pillow(
     change: Callable[[Tensor, list[float]], Tensor],
     span: tuple[float, float],
     reference: Callable[[Image.Image, float], Image.Image],
@@ -40,7 +40,7 @@ def test_tones_are_pillows_to_the_bit(
             assert got.equal(tensor(reference(pillow(image), amount))), (height, width, amount)
 
 
-def test_autocontrast_is_pillows_where_its_floats_are_right() -> None:
+def test_autocontrast_equals_pillow_up_to_its_rounding() -> None:
     images = pictures(200, 3)
     got = colour.autocontrast(images, [0] * 200)
     expected = torch.stack([tensor(ImageOps.autocontrast(pillow(image))) for image in images])
@@ -52,7 +52,7 @@ def test_autocontrast_is_pillows_where_its_floats_are_right() -> None:
     assert colour.autocontrast(flat, [0, 0]).equal(flat)
 
 
-def test_a_third_of_a_turn_exchanges_the_colours() -> None:
+def test_hue_shift_by_a_third_permutes_the_channels() -> None:
     images = pictures(6, 3)
     assert colour.hue(images, [1 / 3] * 6).equal(images.roll(1, 1))
     assert colour.hue(images, [-1 / 3] * 6).equal(images.roll(-1, 1))
@@ -62,14 +62,14 @@ def test_a_third_of_a_turn_exchanges_the_colours() -> None:
     assert (colour.hue(pale, [0.1] * 6).sum(1) - pale.sum(1)).abs().max() <= 1.5
 
 
-def test_grey_pictures_have_no_colour_to_change() -> None:
+def test_colour_operations_keep_grey_images() -> None:
     images = pictures(5, 1)
     for change in (colour.saturation, colour.hue):
         assert change(images, [0.5] * 5).equal(images)
 
 
 @pytest.mark.parametrize("name", sorted(operations(8, 8).keys() - {"autocontrast", "equalize"}))
-def test_no_amount_changes_nothing(name: str) -> None:
+def test_zero_amount_changes_nothing(name: str) -> None:
     images = pictures(8, 3)
     assert operations(11, 14)[name].apply(images, [0] * 8).equal(images)
     for entry in ("jitter:0", "erase:0", "crop:0"):
@@ -77,7 +77,7 @@ def test_no_amount_changes_nothing(name: str) -> None:
     assert colour.hue(images, [0] * 8).equal(images)
 
 
-def test_jitter_goes_as_far_as_it_says() -> None:
+def test_jitter_covers_its_range() -> None:
     """One column at a time, at the ends and in the middle."""
     images = pictures(3, 3)
     augment, half = Augment(["jitter:0.6"], SIZE), torch.full((3, 4), 0.5)

@@ -17,14 +17,14 @@ from helpers.augment import SIZE, augmented, pictures, pillow, read_like_a_photo
 BELOW_ONE = 1 - 2**-24  # the largest float32
 
 
-def test_flip_mirrors_below_a_half() -> None:
+def test_flip_mirrors_below_one_half() -> None:
     images = pictures(4, 3)
     result = Augment(["flip"], SIZE)(images, torch.tensor([[0], [0.5 - 2**-25], [0.5], [BELOW_ONE]]))
     assert result.equal(torch.cat([images[:2].flip(-1), images[2:]]))
 
 
 @pytest.mark.parametrize(("entry", "down", "right"), [("crop:3", 3, 3), ("crop", 2, 1), ("crop:0", 0, 0)])
-def test_crop_is_padding_and_slicing_at_every_place(entry: str, down: int, right: int) -> None:
+def test_crop_equals_padding_and_slicing(entry: str, down: int, right: int) -> None:
     height, width = 9, 5
     places = [(y, x) for y in range(2 * down + 1) for x in range(2 * right + 1)]
     u = [((y + 0.5) / (2 * down + 1), (x + 0.5) / (2 * right + 1)) for y, x in places]
@@ -36,7 +36,7 @@ def test_crop_is_padding_and_slicing_at_every_place(entry: str, down: int, right
     assert Augment([entry], SIZE)(images, torch.tensor(u)).equal(torch.stack(expected))
 
 
-def test_crop_goes_everywhere_alike() -> None:
+def test_crop_offsets_are_uniform() -> None:
     dot = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
     dot[0, 0, 4, 4] = 1
     found = augmented("crop:2", dot.expand(25_000, -1, -1, -1)).flatten(1).argmax(1).bincount(minlength=81)
@@ -56,7 +56,7 @@ def boxes(entry: str, u: Tensor, height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("entry", "smallest"), [("rrc", 0.08), ("rrc:0.35", 0.35)])
-def test_random_parts_keep_their_bounds(entry: str, smallest: float) -> None:
+def test_random_crops_keep_their_bounds(entry: str, smallest: float) -> None:
     side = 160
     top, left, tall, wide = boxes(entry, uniform(800, 4), side, side).unbind(1)
     share, ratio = tall * wide / side**2, (wide / tall).log() / math.log(4 / 3)
@@ -75,7 +75,7 @@ def test_random_parts_keep_their_bounds(entry: str, smallest: float) -> None:
         assert place.max() > 0.98
 
 
-def test_random_parts_and_holes_reach_all_edges() -> None:
+def test_random_crops_and_holes_reach_all_edges() -> None:
     u = uniform(100, 5)
     for end in (0, BELOW_ONE):
         u[:, -2:] = end
@@ -93,13 +93,13 @@ def test_random_parts_and_holes_reach_all_edges() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "tall", "wide"), [(30, 120, 30, 40), (120, 30, 40, 30), (60, 60, 60, 60)])
-def test_where_no_whole_part_fits_it_is_the_largest(height: int, width: int, tall: int, wide: int) -> None:
+def test_random_crop_falls_back_to_the_largest_part(height: int, width: int, tall: int, wide: int) -> None:
     found = boxes("rrc:1", uniform(50, 4), height, width)[:, 2:]
     assert found.eq(torch.tensor([tall, wide])).all()
 
 
 @pytest.mark.parametrize("size", [(40, 24), (9, 7)], ids=["larger", "smaller"])
-def test_random_parts_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
+def test_random_crops_are_resized_like_pillow(size: tuple[int, int]) -> None:
     picture = read_like_a_photo(20, 31)
     rrc = Augment(["rrc"], size)
     u = uniform(60, 4)
@@ -113,7 +113,7 @@ def test_random_parts_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("probability", [0, 0.25, 1])
-def test_erase_cuts_one_rectangle_of_the_papers_size(probability: float) -> None:
+def test_erase_cuts_one_rectangle_of_the_published_size(probability: float) -> None:
     height, width = 50, 80
     images = torch.full((2000, 1, height, width), 255, dtype=torch.uint8)
     gone = augmented(f"erase:{probability}", images)[:, 0] == 0
@@ -150,7 +150,7 @@ WARPS: dict[str, Callable[[float], tuple[float, ...]]] = {
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", [*WARPS, "rotate"])
-def test_warps_are_pillows_to_the_bit(name: str, channels: int) -> None:
+def test_warps_are_bit_exact_with_pillow(name: str, channels: int) -> None:
     draw = random.Random(0)
     for height, width in [(1, 1), (8, 5), (28, 28), (50, 70)]:
         operation, images = operations(height, width)[name], pictures(20, channels, height, width)

@@ -19,7 +19,7 @@ def test_trivial_reaches_every_operation(level: int, sign: float) -> None:
         assert result[row].equal(operation.apply(images[row : row + 1], [amount])[0])
 
 
-def test_trivial_draws_all_alike() -> None:
+def test_trivial_draws_operations_uniformly() -> None:
     """A picture that each operation leaves its own mark on tells which ones were drawn."""
     image, table = read_like_a_photo(28, 28) // 2 + 40, operations(28, 28)
     u = uniform(2800, 3)
@@ -32,7 +32,7 @@ def test_trivial_draws_all_alike() -> None:
 
 
 @pytest.mark.parametrize("magnitude", [0, 5, 10])
-def test_rand_is_several_of_one_magnitude(magnitude: int) -> None:
+def test_rand_applies_several_operations_of_one_magnitude(magnitude: int) -> None:
     images, table = pictures(14 * 14, 3, 28, 28), [*operations(28, 28).values()]
     augment = Augment([f"rand:2:{magnitude}"], (28, 28))
     assert augment.numbers == 4
@@ -49,7 +49,7 @@ def test_rand_is_several_of_one_magnitude(magnitude: int) -> None:
         assert result[row].equal(twice[0]), (first, second)
 
 
-def test_ranges_are_the_papers_but_nothing_moves_by_more_than_half_a_side() -> None:
+def test_ranges_match_the_papers_with_limited_translation() -> None:
     table = operations(224, 320)
     assert {name: (operation.trivial, operation.rand) for name, operation in table.items()} == {
         "identity": (0, 0),

@@ -16,7 +16,7 @@ def details(diagnosis: Diagnosis, kind: str) -> list[str]:
     return [finding.detail for finding in diagnosis.findings if finding.kind == kind]
 
 
-def test_a_sound_folder_has_no_findings() -> None:
+def test_valid_folder_has_no_findings() -> None:
     diagnosis = look(folders())
     assert diagnosis.findings == ()
     assert not diagnosis.harms
@@ -25,7 +25,7 @@ def test_a_sound_folder_has_no_findings() -> None:
     assert diagnosis.statistics["classes"] == {"cat": {"train": 3, "test": 3}, "dog": {"train": 3, "test": 3}}
 
 
-def test_each_bad_file_is_named_with_its_ill() -> None:
+def test_bad_files_are_named_with_their_problems() -> None:
     root = folders()
     spoil(root)
     save(root / "train/cat/bomb.png", Image.new("1", (8000, 7000)))
@@ -44,7 +44,7 @@ def test_each_bad_file_is_named_with_its_ill() -> None:
     assert diagnosis.statistics["pictures"] == 12
 
 
-def test_a_suffix_that_is_wrong_is_only_noted() -> None:
+def test_wrong_suffix_is_only_a_note() -> None:
     root = folders()
     save(root / "train/cat/x.jpg", noise(), format="PNG")
     save(root / "train/cat/y.jpeg", smooth_image(0), format="MPO")
@@ -54,7 +54,7 @@ def test_a_suffix_that_is_wrong_is_only_noted() -> None:
     assert not diagnosis.harms
 
 
-def test_what_training_does_not_see() -> None:
+def test_files_unseen_by_training_are_found() -> None:
     root = folders()
     save(root / "train/stray.png")
     save(root / "train/cat/x.xyz", noise(), format="JPEG")
@@ -68,7 +68,7 @@ def test_what_training_does_not_see() -> None:
     }
 
 
-def test_copies_within_a_split_and_across_splits() -> None:
+def test_duplicates_within_and_across_splits_are_found() -> None:
     root = folders(splits=("train", "val", "test"))
     one, two, three, four = (noise() for _ in range(4))
     save(root / "train/cat/one.png", one)
@@ -93,7 +93,7 @@ def test_copies_within_a_split_and_across_splits() -> None:
     ]
 
 
-def test_a_turned_picture_equals_the_upright_one() -> None:
+def test_rotated_copy_equals_the_upright_image() -> None:
     pixels = noise()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -108,14 +108,14 @@ def test_a_turned_picture_equals_the_upright_one() -> None:
     assert diagnosis.statistics["height"]["max"] == 30
 
 
-def test_equal_bytes_in_another_shape_are_another_picture() -> None:
+def test_equal_pixels_of_another_shape_are_no_duplicate() -> None:
     pixels = noise()
     save("data/a/1.png", pixels)
     save("data/b/2.png", pixels.reshape(30, 20, 3))
     assert found("data").keys() == {"few"}
 
 
-def test_statistics() -> None:
+def test_statistics_describe_the_images() -> None:
     save("data/a/1.png", np.zeros((10, 20), np.uint8))
     save("data/a/2.jpg", noise(30, 30))
     save("data/b/3.png", noise(50, 25))
@@ -137,7 +137,7 @@ def test_imbalance_is_a_warning() -> None:
     assert not diagnosis.harms
 
 
-def test_the_number_of_threads_changes_nothing() -> None:
+def test_findings_do_not_depend_on_the_threads() -> None:
     root = folders(count=20)
     spoil(root)
     assert look(root, workers=1) == look(root, workers=5)
@@ -145,7 +145,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
         look(root, workers=0)
 
 
-def test_classes_without_pictures() -> None:
+def test_classes_without_images_are_found() -> None:
     root = folders()
     (root / "train/emu").mkdir()
     save(root / "test/fox/1.png")
@@ -161,7 +161,7 @@ def test_classes_without_pictures() -> None:
     assert diagnosis.harms
 
 
-def test_a_broken_layout_does_not_hide_the_rest() -> None:
+def test_broken_layout_does_not_hide_other_findings() -> None:
     root = folders(splits=("train", "val", "valid"))
     spoil(folders(root="data"))
     save(root / "val/cat/leak.png", Image.open(root / "train/cat/0.png"))
@@ -173,7 +173,7 @@ def test_a_broken_layout_does_not_hide_the_rest() -> None:
     assert "both val/ and valid/" in details(look(root), "layout")[0]
 
 
-def test_pictures_without_a_class_are_still_examined() -> None:
+def test_images_without_class_are_examined() -> None:
     save("loose/1.png")
     Path("loose/2.png").touch()
     diagnosis = look("loose")
@@ -181,7 +181,7 @@ def test_pictures_without_a_class_are_still_examined() -> None:
     assert diagnosis.statistics["pictures"] == 1
 
 
-def test_a_folder_with_nothing_in_it() -> None:
+def test_empty_folder_is_a_layout_finding() -> None:
     Path("empty").mkdir()
     diagnosis = look("empty")
     assert found("empty") == {"layout": [()]}
@@ -190,7 +190,7 @@ def test_a_folder_with_nothing_in_it() -> None:
         look("nowhere")
 
 
-def test_copies_that_were_changed_a_little_are_found() -> None:
+def test_near_duplicates_are_found() -> None:
     for number in range(40):
         whole = smooth_image(number)
         save(f"data/train/{number % 2}/{number}.png", whole)

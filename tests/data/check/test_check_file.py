@@ -28,7 +28,7 @@ def samples() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("suffix", sorted(FORMAT_OF))
-def test_no_beginning_of_a_picture_stops_it(suffix: str) -> None:
+def test_truncated_images_become_findings(suffix: str) -> None:
     content = samples()[suffix]
     path = Path(f"x.{suffix}")
     bad = 0
@@ -44,7 +44,7 @@ def test_no_beginning_of_a_picture_stops_it(suffix: str) -> None:
     assert not isinstance(examine(str(path)), Trouble)
 
 
-def test_nothing_that_decoding_raises_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoder_exceptions_become_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     def surprise(*arguments: object, **options: object) -> None:
         raise RuntimeError("two\nlines")
 
@@ -62,7 +62,7 @@ def readable(path: Path) -> bool:
 
 
 @given(st.sampled_from(sorted(FORMAT_OF)), st.binary(max_size=40), st.integers(0, 400), st.booleans())
-def test_no_bytes_stop_it(
+def test_random_bytes_become_findings(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, junk: bytes, at: int, cut: bool
 ) -> None:
     root = tmp_path_factory.mktemp("fuzz", numbered=True)
@@ -78,7 +78,7 @@ def test_no_bytes_stop_it(
         assert "\n" not in finding.detail
 
 
-def test_names_links_and_folders_of_all_sorts() -> None:
+def test_check_handles_unusual_names_links_and_folders() -> None:
     root = folders()
     odd = b"train/cat/new\nline \xff \xe7\x8c\xab.png"
     save(os.fsdecode(bytes(root) + b"/" + odd))
@@ -97,7 +97,7 @@ def test_names_links_and_folders_of_all_sorts() -> None:
     assert "line" not in named
 
 
-def test_a_file_that_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vanished_file_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders()
     look_at = os.stat
 
@@ -111,7 +111,7 @@ def test_a_file_that_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kinds["unreadable"] == [("test/cat/1.png",), ("train/cat/1.png",)]
 
 
-def test_pillow_is_silent(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillow_warnings_are_suppressed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders()
     whole = save(root / "train/cat/y.tif", smooth_image(0), tiffinfo={0x0112: 1}).read_bytes()
     at = whole.index(b"\x12\x01\x03\x00\x01") + 4  # how many values the tag is said to have
@@ -136,7 +136,7 @@ def test_pillow_is_silent(capfd: pytest.CaptureFixture[str], monkeypatch: pytest
     assert "tif" in capfd.readouterr().err  # as before
 
 
-def test_memory_does_not_grow_with_the_pictures() -> None:
+def test_check_memory_does_not_grow_with_the_images() -> None:
     for number in range(40):
         save(f"data/{number % 2}/{number}.png", Image.new("RGB", (1000, 1000), (number, 0, 0)))
     look("data")

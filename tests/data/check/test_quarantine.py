@@ -25,7 +25,7 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_quarantine_moves_what_harms_and_can_be_undone() -> None:
+def test_quarantine_moves_bad_files_and_can_be_undone() -> None:
     root = folders()
     spoil(root)
     save(root / "test/cat/leak.bmp", Image.open(root / "train/cat/0.png"))
@@ -49,7 +49,7 @@ def test_quarantine_moves_what_harms_and_can_be_undone() -> None:
     assert tree(root) == before
 
 
-def test_names_that_are_taken_get_numbers() -> None:
+def test_taken_names_get_numbers() -> None:
     root = folders()
     for content in ("first", "second", "third"):
         (root / "train/cat/bad.png").write_text(content)
@@ -66,12 +66,12 @@ def test_names_that_are_taken_get_numbers() -> None:
     ]
 
 
-def test_nothing_to_move_makes_no_folder() -> None:
+def test_quarantine_of_nothing_creates_no_folder() -> None:
     assert quarantine(look(folders()), Path("away")) == ({}, {})
     assert not Path("away").exists()
 
 
-def test_a_quarantine_must_not_be_part_of_the_data() -> None:
+def test_quarantine_inside_the_data_is_refused() -> None:
     root = folders()
     spoil(root)
     before = tree(root)
@@ -87,7 +87,7 @@ def test_a_quarantine_must_not_be_part_of_the_data() -> None:
     assert found(root) == {}
 
 
-def test_onto_another_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quarantine_works_across_file_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders()
     spoil(root)
     before = tree(root)
@@ -105,7 +105,7 @@ def test_onto_another_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [entry["what"] for entry in json.loads(Path("away", JOURNAL).read_text())] == list(moved)
 
 
-def test_a_full_disk_leaves_no_half_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_partial_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders()
     spoil(root)
     before = tree(root)
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_no_half_copies(monkeypatch: pytest.MonkeyPatch) -> N
     assert tree(Path("away")).keys() == {JOURNAL}
 
 
-def test_what_cannot_be_moved_stays() -> None:
+def test_file_that_cannot_be_moved_stays() -> None:
     root = folders()
     spoil(root)
     Path("away").mkdir()
@@ -137,7 +137,7 @@ def test_what_cannot_be_moved_stays() -> None:
     assert tree(root) == {path: content for path, content in before.items() if path not in moved}
 
 
-def test_an_interrupt_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_quarantine_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders()
     spoil(root)
     before = tree(root)
@@ -162,7 +162,7 @@ def test_an_interrupt_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tree(root) == before
 
 
-def test_a_journal_that_is_none_is_kept() -> None:
+def test_foreign_journal_file_is_kept() -> None:
     root = folders()
     spoil(root)
     before = tree(root)
@@ -175,7 +175,7 @@ def test_a_journal_that_is_none_is_kept() -> None:
     assert tree(root) == before
 
 
-def test_the_same_file_seen_through_a_link_is_not_moved() -> None:
+def test_file_seen_through_a_link_is_not_moved() -> None:
     root = folders(splits=("train",))
     (root / "test").symlink_to("train")
     before = tree(root)
@@ -184,7 +184,7 @@ def test_the_same_file_seen_through_a_link_is_not_moved() -> None:
     assert tree(root) == before
 
 
-def test_the_command_moves_and_the_next_is_clean(cli: Cli) -> None:
+def test_check_after_quarantine_is_clean(cli: Cli) -> None:
     root = folders()
     spoil(root)
     result = cli("data", "check", root, "--quarantine", "away")
@@ -199,7 +199,7 @@ def test_the_command_moves_and_the_next_is_clean(cli: Cli) -> None:
     assert "--quarantine" not in result.err
 
 
-def test_the_command_tells_what_could_not_be_moved(cli: Cli) -> None:
+def test_check_reports_files_that_could_not_be_moved(cli: Cli) -> None:
     root = folders()
     (root / "train/cat/bad.png").write_text("x")
     Path("away").mkdir()

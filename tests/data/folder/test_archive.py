@@ -1,4 +1,4 @@
-"""Archives made to harm: one clear line, nothing outside of the target, nothing left behind in the cache."""
+"""Malicious archives: one clear line, nothing outside the target, no leftovers in the cache."""
 
 import gzip
 import io
@@ -60,17 +60,17 @@ def refused(name: str, reason: str, error: type[CnnkitError] = DataError) -> Non
 
 @KINDS
 @pytest.mark.parametrize("name", ["/etc/x.png", "../x.png", "cat/../../x.png", "..\\x.png", "C:\\x.png", "//x/y.png"])
-def test_names_outside_are_refused(kind: Callable[[Members], str], name: str) -> None:
+def test_names_outside_the_folder_are_refused(kind: Callable[[Members], str], name: str) -> None:
     refused(kind([*GOOD, (name, b"x")]), "refused: it names a file outside")
 
 
-def test_a_pax_header_renames_to_nowhere_else() -> None:
+def test_pax_header_cannot_rename_outside() -> None:
     refused(as_tar([("cat/a.png", b"x")], path="../../outside.png"), "outside of its own folder")
     assert not Path("outside.png").exists()
 
 
 @KINDS
-def test_names_that_no_disk_takes(kind: Callable[[Members], str]) -> None:
+def test_invalid_file_names_are_refused(kind: Callable[[Members], str]) -> None:
     for names, reason in {
         ("a", "a/b.png"): "no file can have the name 'a/b.png'",
         ("a/b.png", "a"): "no file can have the name 'a'",
@@ -87,11 +87,11 @@ def test_names_that_no_disk_takes(kind: Callable[[Members], str]) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @KINDS
-def test_two_files_of_a_name_are_refused(kind: Callable[[Members], str]) -> None:
+def test_duplicate_names_are_refused(kind: Callable[[Members], str]) -> None:
     refused(kind([*GOOD, GOOD[0]]), "two files of the name cat/0.png")
 
 
-def test_a_name_that_the_disk_has_already_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_existing_on_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """On disks that do not tell A from a, or the two forms of an umlaut, no file is written over another."""
     opened = Path.open
 
@@ -106,7 +106,7 @@ def test_a_name_that_the_disk_has_already_is_refused(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_bombs_are_refused_before_they_are_unpacked() -> None:
+def test_archive_bombs_are_refused_before_unpacking() -> None:
     zeros = bytes(1 << 26)
     with zipfile.ZipFile("bomb.zip", "w") as archive:
         for number in range(20):
@@ -128,7 +128,7 @@ def test_bombs_are_refused_before_they_are_unpacked() -> None:
     small(3, ("a header of more than 1,048",), "train", "lenet", "--data", "pax.tar.gz", most=500)
 
 
-def test_entries_that_overlap_are_refused() -> None:
+def test_overlapping_entries_are_refused() -> None:
     """Many names for one piece of content, as in a quine or a bomb that needs no nesting."""
     as_zip([("cat/0.bmp", bytes(1 << 26))])
     content = Path("x.zip").read_bytes()
@@ -141,7 +141,7 @@ def test_entries_that_overlap_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("offset", "value"), [(24, 10), (24, 10**6), (20, 5), (42, 2**31), (10, 97), (8, 1)])
-def test_a_directory_that_lies_is_told(offset: int, value: int) -> None:
+def test_false_zip_directory_is_refused(offset: int, value: int) -> None:
     """Sizes, packed sizes, places, kinds of compression, encryption."""
     content = bytearray(Path(as_zip(GOOD)).read_bytes())
     at = content.index(b"PK\1\2") + offset
@@ -152,7 +152,7 @@ def test_a_directory_that_lies_is_told(offset: int, value: int) -> None:
     refused("lies.zip", "the archive is corrupt or of an unknown kind")
 
 
-def test_sizes_of_64_bits_are_read_and_believed_to_be_too_much() -> None:
+def test_zip64_sizes_are_read_and_limited() -> None:
     with zipfile.ZipFile("big.zip", "w") as archive:
         for name, content in GOOD:
             with archive.open(name, "w", force_zip64=True) as file:
@@ -171,7 +171,7 @@ def test_sizes_of_64_bits_are_read_and_believed_to_be_too_much() -> None:
 
 
 @pytest.mark.slow
-def test_empty_members_by_the_hundred_thousand_are_refused() -> None:
+def test_too_many_empty_members_are_refused() -> None:
     name, count = b"a/%06d", 100_000
     entries = [(name % number, number) for number in range(count)]
     local = b"".join(struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 33, 0, 0, 0, 8, 0) + word for word, _ in entries)
@@ -187,7 +187,7 @@ def test_empty_members_by_the_hundred_thousand_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_directory_of_gigabytes_is_not_read() -> None:
+def test_huge_zip_directory_is_refused() -> None:
     with Path("wide.zip").open("wb") as file:
         file.truncate(3 << 30)
         file.seek(0, os.SEEK_END)
@@ -195,21 +195,21 @@ def test_a_directory_of_gigabytes_is_not_read() -> None:
     small(3, ("corrupt",), "train", "lenet", "--data", "wide.zip", most=600)
 
 
-def test_an_archive_without_images_is_named_and_not_the_cache() -> None:
+def test_archive_without_images_is_named_in_the_error() -> None:
     as_zip([("notes.txt", b"no image")])
     with pytest.raises(DataError, match=r"^x\.zip has no folder of images in it") as found:
         load("x.zip")
     assert "cache" not in str(found.value)
 
 
-def test_an_encrypted_member_is_named() -> None:
+def test_encrypted_member_is_named() -> None:
     content = bytearray(Path(as_zip([("cat/a.png", noise_png(1))])).read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1
     Path("x.zip").write_bytes(content)
     refused("x.zip", "cat/a.png is encrypted; unpack it yourself")
 
 
-def test_what_is_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_members_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with tarfile.open("x.tar.xz", "w:xz") as archive:
         for name, content in [*GOOD, ("cat/inner.zip", b"PK"), ("more.tar.gz", b"")]:
             info = tarfile.TarInfo(name)
@@ -225,7 +225,7 @@ def test_what_is_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert all(path.is_file() or path.is_dir() for path in Path("cache/unpacked").rglob("*"))
 
 
-def test_a_disk_without_room_is_no_fault_of_the_data(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_not_reported_as_data_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     as_zip(GOOD)
     used = shutil.disk_usage(".")
     monkeypatch.setattr("shutil.disk_usage", lambda path: used._replace(free=20_000))

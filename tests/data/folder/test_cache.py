@@ -26,7 +26,7 @@ def test_the_second_start_decodes_nothing(decoded: list[bytes]) -> None:
     assert len(decoded) == 20
 
 
-def test_a_touched_file_is_not_decoded_again(decoded: list[bytes]) -> None:
+def test_touched_file_is_not_decoded_again(decoded: list[bytes]) -> None:
     root = flat("photos", 3)
     load(root)
     for path in root.rglob("*.png"):
@@ -39,7 +39,7 @@ def test_a_touched_file_is_not_decoded_again(decoded: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("same_size", [True, False])
-def test_a_changed_file_alone_is_decoded_again(decoded: list[bytes], same_size: bool) -> None:
+def test_only_the_changed_file_is_decoded_again(decoded: list[bytes], same_size: bool) -> None:
     root = flat("photos", 3)
     for path in root.rglob("*.png"):
         Image.open(path).save(path.with_suffix(".bmp"))
@@ -56,7 +56,7 @@ def test_a_changed_file_alone_is_decoded_again(decoded: list[bytes], same_size: 
     contents(root, data)
 
 
-def test_files_that_come_and_go(decoded: list[bytes]) -> None:
+def test_added_and_removed_files_update_the_cache(decoded: list[bytes]) -> None:
     root = flat("photos", 4)
     load(root)
     del decoded[:]
@@ -70,7 +70,7 @@ def test_files_that_come_and_go(decoded: list[bytes]) -> None:
     assert (place() / "pixels.u8").stat().st_size == 9 * 64
 
 
-def test_what_belongs_to_no_file_is_thrown_away_in_time(decoded: list[bytes]) -> None:
+def test_rows_without_files_are_discarded(decoded: list[bytes]) -> None:
     root = flat("photos", 10)
     load(root)
     for path in list(root.rglob("0[0-6].png")):
@@ -79,7 +79,7 @@ def test_what_belongs_to_no_file_is_thrown_away_in_time(decoded: list[bytes]) ->
     assert (place() / "pixels.u8").stat().st_size == 6 * 64
 
 
-def test_another_size_takes_the_place_of_the_old_one(decoded: list[bytes]) -> None:
+def test_cache_of_another_size_replaces_the_old_one(decoded: list[bytes]) -> None:
     root = flat("photos", 2)
     before = load(root, image_size=(4, 4), test_fraction=0)
     kept = before.train.images[:]
@@ -89,7 +89,7 @@ def test_another_size_takes_the_place_of_the_old_one(decoded: list[bytes]) -> No
     assert before.train.images[:].equal(kept), "who has the old file mapped still sees it"
 
 
-def test_a_moved_folder_is_another_one_and_the_old_cache_goes() -> None:
+def test_moved_folder_gets_a_new_cache_and_the_old_is_deleted() -> None:
     root = flat("photos", 2)
     load(root)
     shutil.move(root, "moved")
@@ -98,14 +98,14 @@ def test_a_moved_folder_is_another_one_and_the_old_cache_goes() -> None:
     assert left.name.startswith("moved-")
 
 
-def test_two_folders_of_one_name_have_two_caches(decoded: list[bytes]) -> None:
+def test_folders_of_the_same_name_have_separate_caches(decoded: list[bytes]) -> None:
     one, two = flat("one/photos", 2), flat("two/photos", 2)
     for root in (one, two, one, two):
         contents(root, load(root))
     assert len(decoded) == 8
 
 
-def test_a_damaged_cache_is_made_anew(decoded: list[bytes]) -> None:
+def test_corrupt_cache_is_rebuilt(decoded: list[bytes]) -> None:
     root = flat("photos", 2)
     load(root)
     (place() / "index.json").write_text('{"version": 1, "canvas"')
@@ -121,7 +121,7 @@ def test_a_damaged_cache_is_made_anew(decoded: list[bytes]) -> None:
     assert len(decoded) == 20
 
 
-def test_an_interrupted_start_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, decoded: list[bytes]) -> None:
+def test_interrupted_start_resumes_where_it_stopped(monkeypatch: pytest.MonkeyPatch, decoded: list[bytes]) -> None:
     """Whole chunks are kept; half a row that a kill has left behind is cut off."""
     root = flat("photos", 10)
     monkeypatch.setattr(store_module, "CHUNK", 4)
@@ -145,7 +145,7 @@ def test_an_interrupted_start_goes_on_where_it_was(monkeypatch: pytest.MonkeyPat
     assert len(decoded) == 12
 
 
-def test_a_long_start_is_kept_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_start_saves_the_cache_periodically(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a `kill -9` finds: an index of the rows that were written before."""
     root = flat("photos", 4)
     monkeypatch.setattr(store_module, "CHUNK", 2)
@@ -183,7 +183,7 @@ def start_loading() -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", LOAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_of_two_processes_one_decodes() -> None:
+def test_only_one_of_two_processes_decodes() -> None:
     flat("photos", 200)
     processes = [start_loading(), start_loading()]
     answers = [process.communicate() for process in processes]
@@ -194,7 +194,7 @@ def test_of_two_processes_one_decodes() -> None:
 
 
 @pytest.mark.parametrize("room", [2000, 20_000])
-def test_a_full_disk_is_told_and_given_back(room: int) -> None:
+def test_full_disk_is_reported_and_freed(room: int) -> None:
     """A limit on the size of files, as a disk that is full, met by the pixels or by the thumbnails."""
     root = flat("photos", 40)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_and_given_back(room: int) -> None:
     contents(root, load(root))
 
 
-def test_progress_is_told_without_a_terminal(
+def test_progress_is_printed_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = flat("photos", 4)

@@ -1,4 +1,4 @@
-"""Caches that are corrupt: made anew with a line in the log, and never believed, nor a traceback."""
+"""Corrupt caches: rebuilt with a line in the log, never used, no traceback."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def swapped(rows: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("harm", FILES)
-def test_pixels_and_thumbnails_that_are_not_what_was_written(
+def test_corrupt_pixels_and_thumbnails_are_rebuilt(
     harm: str, photos: Path, decoded: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     first = opened().thumbs().copy()
@@ -113,7 +113,7 @@ def found_place() -> str:
     return str(Path(os.environ["CNNKIT_CACHE"]) / "images" / place().name)
 
 
-def test_only_what_is_used_is_checked_and_a_large_file_when_it_was_touched(
+def test_only_used_rows_are_verified_and_large_files_after_changes(
     photos: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened()
@@ -152,7 +152,7 @@ def keys(content: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [*((key,) for key in KEYS), *within, ("files", "1.png"), *entry]
 
 
-def test_junk_anywhere_in_the_index_is_no_harm(photos: Path) -> None:
+def test_junk_in_the_index_is_harmless(photos: Path) -> None:
     opened()
     index = place() / "index.json"
     whole = index.read_bytes()
@@ -188,7 +188,7 @@ def test_junk_anywhere_in_the_index_is_no_harm(photos: Path) -> None:
         b"1" * 9999,
     ],
 )
-def test_an_index_that_is_none(junk: bytes, photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_index_is_rebuilt(junk: bytes, photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     opened()
     (place() / "index.json").write_bytes(junk)
     check(opened())
@@ -196,7 +196,7 @@ def test_an_index_that_is_none(junk: bytes, photos: Path, caplog: pytest.LogCapt
     assert "made anew" in caplog.text
 
 
-def test_one_digit_of_the_index_is_noticed(photos: Path, decoded: list[str]) -> None:
+def test_changed_digit_of_the_index_is_detected(photos: Path, decoded: list[str]) -> None:
     opened()
     index = place() / "index.json"
     text = index.read_text()
@@ -207,7 +207,7 @@ def test_one_digit_of_the_index_is_noticed(photos: Path, decoded: list[str]) -> 
     assert len(decoded) == 12
 
 
-def test_what_a_killed_process_was_writing_is_swept(photos: Path) -> None:
+def test_leftovers_of_killed_process_are_removed(photos: Path) -> None:
     opened()
     left = [place() / f".index.json.{'0' * 16}.tmp", place() / ".index.json.backup.tmp"]
     for path in left:

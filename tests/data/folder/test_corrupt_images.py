@@ -16,7 +16,7 @@ from helpers.folders import SIZE, contents, flat, load
 
 
 @pytest.mark.parametrize("budget", [0, 10**9])
-def test_bad_pictures_are_left_out_and_named(budget: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_images_are_skipped_and_named(budget: int, caplog: pytest.LogCaptureFixture) -> None:
     root = with_bad_ones(flat("photos", 10))
     for _ in range(2):
         data = load(root, on_bad_image="skip", budget=budget, image_size=SIZE, test_fraction=0)
@@ -32,7 +32,7 @@ def test_bad_pictures_are_left_out_and_named(budget: int, caplog: pytest.LogCapt
     assert not caplog.messages
 
 
-def test_bad_pictures_are_an_error_at_the_start() -> None:
+def test_corrupt_images_are_an_error_at_start() -> None:
     root = with_bad_ones(flat("photos", 10))
     for _ in range(2):
         with pytest.raises(DataError) as caught:
@@ -49,7 +49,7 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
 
-def test_an_image_of_a_stream_that_becomes_corrupt_is_an_error_when_it_is_met() -> None:
+def test_streamed_image_that_becomes_corrupt_raises_when_read() -> None:
     root = flat("photos", 10)
     data = load(root, budget=0, test_fraction=0).train
     cut_short(root / "cat/05.png")
@@ -59,7 +59,7 @@ def test_an_image_of_a_stream_that_becomes_corrupt_is_an_error_when_it_is_met() 
     assert threading.active_count() == before
 
 
-def test_labels_and_random_numbers_go_with_their_pictures() -> None:
+def test_labels_and_random_numbers_stay_with_their_images() -> None:
     """Streaming leaves out pictures; what is left of a batch is augmented as it would be among all."""
     root = flat("photos", 10)
 
@@ -81,7 +81,7 @@ def test_labels_and_random_numbers_go_with_their_pictures() -> None:
         assert y.equal(data.labels[rows[kept]])
 
 
-def test_a_batch_without_any_picture() -> None:
+def test_batch_without_readable_image_is_an_error() -> None:
     root = flat("photos", 2)
     data = load(root, budget=0, test_fraction=0, on_bad_image="skip").train
     for path in root.rglob("*.png"):
@@ -91,7 +91,7 @@ def test_a_batch_without_any_picture() -> None:
         next(Batches(data, 2, Preprocess(SIZE), seed=0).epoch(1))
 
 
-def test_a_class_of_which_nothing_can_be_read() -> None:
+def test_class_without_readable_image_is_an_error() -> None:
     root = flat("photos", 2)
     for path in (root / "dog").iterdir():
         path.write_bytes(b"")
@@ -103,7 +103,7 @@ def test_a_class_of_which_nothing_can_be_read() -> None:
         load(root)
 
 
-def test_what_was_bad_may_be_good_another_time(decoded: list[bytes]) -> None:
+def test_repaired_image_is_read_again(decoded: list[bytes]) -> None:
     root = flat("photos", 3)
     good = (root / "cat/00.png").read_bytes()
     (root / "cat/00.png").write_bytes(good[:-30])

@@ -19,7 +19,7 @@ from helpers.folders import SIZE, contents, flat, load, picture
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val"])
-def test_a_folder_for_each_split(validation: str) -> None:
+def test_split_folders_become_splits(validation: str) -> None:
     for split in ("train", validation, "test"):
         for name in ("dog", "cat"):
             picture(f"photos/{split}/{name}/1.png")
@@ -35,7 +35,7 @@ def test_a_folder_for_each_split(validation: str) -> None:
     assert [len(part) for part in (data.train, data.validation, data.test)] == [3, 2, 2]
 
 
-def test_what_is_not_a_picture_is_passed_over() -> None:
+def test_non_images_are_ignored() -> None:
     flat("photos", 2)
     for name in ("photos/.git/x.png", "photos/cat/.thumbs/x.png", "photos/cat/.x.png", "photos/loose.png"):
         picture(name)
@@ -45,13 +45,13 @@ def test_what_is_not_a_picture_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "JPG"])
-def test_the_fields_formats(suffix: str) -> None:
+def test_common_formats_are_read(suffix: str) -> None:
     for name in ("a", "b"):
         picture(f"photos/{name}/1.{suffix}")
     assert len(load("photos", test_fraction=0).train) == 2
 
 
-def test_the_order_is_that_of_the_names_not_of_the_disk() -> None:
+def test_order_follows_names_not_the_disk() -> None:
     names = ["b/10.png", "a/x/1.png", "a-b/1.png", "b/9.png", "a/0.png", "B/1.png"]
     for name in names:
         picture(f"one/{name}")
@@ -64,7 +64,7 @@ def test_the_order_is_that_of_the_names_not_of_the_disk() -> None:
     assert one.splits["train"].labels == (0, 2, 1, 1, 3, 3)
 
 
-def test_links_are_followed_and_circles_end() -> None:
+def test_links_are_followed_and_cycles_end() -> None:
     picture("elsewhere/cats/1.png")
     picture("elsewhere/2.png")
     flat("photos", 1, ("dog",))
@@ -99,27 +99,27 @@ def mixed(*folders: str) -> None:
         (lambda: mixed("train/a", "train/b", "cat"), "images in cat/ beside it"),
     ],
 )
-def test_what_no_network_can_be_trained_on(make: Callable[[], object], reason: str) -> None:
+def test_untrainable_folders_are_refused(make: Callable[[], object], reason: str) -> None:
     make()
     with pytest.raises(DataError, match=reason):
         load("photos")
 
 
-def test_folders_without_pictures_may_lie_beside_the_splits() -> None:
+def test_folders_without_images_beside_splits_are_allowed() -> None:
     mixed("train/a", "train/b")
     Path("photos/annotations").mkdir()
     Path("photos/annotations/a.json").write_text("{}")
     assert len(load("photos").train) == 2
 
 
-def test_all_complaints_are_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     mixed("train/a", "train/b", "val/a", "test/c", "test/d")
     assert len(scan_folder(Path("photos")).complaints()) == 2
     with pytest.raises(DataError, match=r"'c' has images in test, but none in train.*; .*'d' has images in test"):
         load("photos")
 
 
-def test_a_flat_folder_has_the_same_test_set_everywhere() -> None:
+def test_test_set_of_flat_folder_is_machine_independent() -> None:
     for name in ("cat", "dog"):  # of a format without compression: the bytes are the same everywhere
         for number in range(20):
             picture(f"photos/{name}/{number:02}.bmp")
@@ -138,7 +138,7 @@ def test_a_flat_folder_has_the_same_test_set_everywhere() -> None:
 GOLDEN_TEST = ("cat/02.bmp", "cat/17.bmp", "dog/04.bmp", "dog/19.bmp")
 
 
-def test_names_win_and_paths_are_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dataset_names_take_precedence_over_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     flat("digits", 3)
     flat("photos", 3)
     assert load_dataset("digits").classes == tuple("0123456789")
@@ -155,7 +155,7 @@ def test_names_win_and_paths_are_folders(monkeypatch: pytest.MonkeyPatch) -> Non
         load_dataset("photos", Path("/usr"))
 
 
-def test_a_subset_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subset_reads_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     root = flat("photos", 5)
     for how in ({}, {"budget": 0}):
         data = load(root, test_fraction=0, **how)
@@ -170,7 +170,7 @@ def test_a_subset_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert part.images[torch.tensor([1])][0].equal(read_image(root / "dog/04.png"))
 
 
-def test_one_size_is_kept_and_many_are_fitted() -> None:
+def test_common_size_is_kept_and_other_sizes_are_fitted() -> None:
     root = flat("photos", 2, size=(6, 10), mode="RGB")
     assert tuple(load(root).train.images.shape) == (4, 3, 6, 10)
     assert tuple(load(root, image_size=(10, 10)).train.images.shape) == (4, 3, 6, 10)
@@ -185,7 +185,7 @@ def test_one_size_is_kept_and_many_are_fitted() -> None:
         load(root)
 
 
-def test_a_turned_photo_counts_as_it_is_shown() -> None:
+def test_exif_rotation_is_applied_before_sizes() -> None:
     """EXIF says that the camera was turned: upright, both are of one size."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -198,7 +198,7 @@ def test_a_turned_photo_counts_as_it_is_shown() -> None:
     contents(Path("photos"), data)
 
 
-def test_grey_if_all_are() -> None:
+def test_images_are_grey_only_if_all_are() -> None:
     root = flat("photos", 2)
     assert load(root).train.images.shape[1] == 1
     assert load(root, channels=3).train.images.shape[1] == 3
@@ -209,7 +209,7 @@ def test_grey_if_all_are() -> None:
         load(root, channels=2)
 
 
-def test_what_is_no_file_is_not_waited_for() -> None:
+def test_non_regular_files_do_not_block() -> None:
     root = flat("photos", 2)
     os.mkfifo(root / "cat/pipe.png")
     assert load(root, on_bad_image="skip").skipped == (("cat/pipe.png", "not a file"),)

@@ -1,4 +1,4 @@
-"""How folders are read: splits, classes, what is passed over, archives, lists beside images."""
+"""Layouts of folders: splits, classes, ignored files, archives, tables beside images."""
 
 import io
 import json
@@ -57,7 +57,7 @@ def counts(data: Dataset) -> dict[str, int]:
         ("обучающая выборка", "тестовая выборка"),
     ],
 )
-def test_splits_are_known_by_the_fields_words(train: str, test: str) -> None:
+def test_common_split_names_are_recognised(train: str, test: str) -> None:
     images(f"{train}/cat", f"{train}/dog", f"{test}/cat", f"{test}/dog")
     data = load()
     assert data.classes == ("cat", "dog")
@@ -66,7 +66,7 @@ def test_splits_are_known_by_the_fields_words(train: str, test: str) -> None:
     assert len(said) == (0 if train == "train" else 2)
 
 
-def test_a_training_says_what_it_takes_for_a_split(cli: Cli) -> None:
+def test_training_prints_the_splits_it_found(cli: Cli) -> None:
     images("Training/cat", "Training/dog", "Testing/cat", "Testing/dog")
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
     assert result.code == 0, result
@@ -77,12 +77,12 @@ def test_a_training_says_what_it_takes_for_a_split(cli: Cli) -> None:
     assert json.loads(cli("evaluate", "runs/lenet-photos-1", "--json").out)["images"] == 8
 
 
-def test_words_within_other_words_are_not_splits() -> None:
+def test_split_words_within_other_words_are_ignored() -> None:
     names = ["test_tube", "contest", "latest", "training_shoes", "invalid", "evaluation_board", "dataset"]
     assert [split_of(name) for name in names] == [None] * len(names)
 
 
-def test_a_folder_of_a_splits_name_may_be_a_class() -> None:
+def test_class_may_be_named_like_a_split() -> None:
     images("bus", "car", "train")
     data = load()
     assert data.classes == ("bus", "car", "train")
@@ -90,12 +90,12 @@ def test_a_folder_of_a_splits_name_may_be_a_class() -> None:
     assert "photos/train is taken for a class, since it lies beside others" in data.remarks
 
 
-def test_classes_may_be_called_valid_and_invalid() -> None:
+def test_classes_may_be_named_valid_and_invalid() -> None:
     images("valid", "invalid")
     assert load().classes == ("invalid", "valid")
 
 
-def test_a_split_may_lie_in_a_folder_of_its_own_name() -> None:
+def test_split_may_be_nested_in_a_folder_of_its_name() -> None:
     images("seg_train/seg_train/sea", "seg_train/seg_train/hill", "seg_test/seg_test/sea", "seg_test/seg_test/hill")
     for number in range(3):
         image(f"photos/seg_pred/seg_pred/{number}.png")
@@ -105,7 +105,7 @@ def test_a_split_may_lie_in_a_folder_of_its_own_name() -> None:
     assert any("seg_pred holds 3 images without classes" in remark for remark in data.remarks)
 
 
-def test_a_test_folder_without_classes_is_for_predicting(cli: Cli) -> None:
+def test_test_folder_without_classes_is_for_prediction(cli: Cli) -> None:
     images("train/cat", "train/dog", count=10)
     for number in range(5):
         image(f"photos/test/{number}.png")
@@ -118,7 +118,7 @@ def test_a_test_folder_without_classes_is_for_predicting(cli: Cli) -> None:
     assert cli("evaluate", "runs/lenet-photos-1").code == 0
 
 
-def test_one_folder_deeper() -> None:
+def test_classes_may_be_one_folder_deeper() -> None:
     images("animals/cat", "animals/dog")
     assert load().classes == ("cat", "dog")
     assert "photos/animals is taken for the folder of the data set" in load().remarks
@@ -126,7 +126,7 @@ def test_one_folder_deeper() -> None:
     assert counts(load("other")) == {"train": 8, "test": 8}
 
 
-def test_two_ways_to_read_a_folder_are_an_error_with_a_command_for_each(cli: Cli) -> None:
+def test_ambiguous_layout_is_an_error_with_a_command_for_each_reading(cli: Cli) -> None:
     images("cat/indoor", "cat/outdoor", "dog/indoor", "dog/outdoor")
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1)
     one_line(result, 3, "cat, dog hold the same folders, indoor, outdoor")
@@ -142,14 +142,14 @@ def test_two_ways_to_read_a_folder_are_an_error_with_a_command_for_each(cli: Cli
     assert load().classes == ("cat", "dog")
 
 
-def test_classes_may_have_splits_of_their_own() -> None:
+def test_class_folders_may_contain_splits() -> None:
     images("cat/train", "cat/test", "dog/train", "dog/test")
     data = load()
     assert (data.classes, counts(data)) == (("cat", "dog"), {"train": 8, "test": 8})
     assert any("each class has its own train, test folders" in remark for remark in data.remarks)
 
 
-def test_a_validation_folder_may_hold_images_of_no_class() -> None:
+def test_validation_folder_may_hold_unlabelled_images() -> None:
     images("train/n01/images", "train/n02/images", "val/images", "test/images", count=10)
     data = load()
     assert (data.classes, counts(data)) == (("n01", "n02"), {"train": 18, "test": 2})
@@ -157,7 +157,7 @@ def test_a_validation_folder_may_hold_images_of_no_class() -> None:
     assert not any("outside" in remark for remark in data.remarks)
 
 
-def test_what_is_no_folder_of_classes_is_told_for_what_it_is() -> None:
+def test_unsupported_layouts_are_named() -> None:
     for number in range(3):
         image(f"one/{number}.png")
     with pytest.raises(DataError, match=r"one holds 3 images, but no folders of classes.*CSV file"):
@@ -171,7 +171,7 @@ def test_what_is_no_folder_of_classes_is_told_for_what_it_is() -> None:
         load("two")
 
 
-def test_unicode_forms_of_a_class_are_joined() -> None:
+def test_unicode_forms_of_a_class_are_merged() -> None:
     images("train/caf\u00e9", "train/bar", "test/cafe\u0301", "test/bar")
     data = load()
     assert data.classes == ("bar", "caf\u00e9")
@@ -186,7 +186,7 @@ def test_unicode_forms_of_a_class_are_joined() -> None:
 # --- what is passed over
 
 
-def test_thumbnails_and_leftovers_are_passed_over_and_counted() -> None:
+def test_thumbnail_and_leftover_files_are_skipped_and_counted() -> None:
     images("cat", "dog")
     for path in (
         "cat/@eaDir/0.png/SYNOPHOTO_THUMB_SM.jpg",
@@ -206,7 +206,7 @@ def test_thumbnails_and_leftovers_are_passed_over_and_counted() -> None:
     assert "7 files" in said[0]
 
 
-def test_images_in_wrong_places_are_told() -> None:
+def test_misplaced_images_are_reported() -> None:
     images("cat", "dog")
     shutil.copy("photos/cat/0.png", "photos/cat/nameless")
     shutil.copy("photos/cat/1.png", "photos/cat/wrong.txt")
@@ -226,7 +226,7 @@ def test_images_in_wrong_places_are_told() -> None:
 # --- classes of few images
 
 
-def test_classes_that_cannot_be_learnt_or_measured_are_told(cli: Cli) -> None:
+def test_classes_without_training_or_test_images_are_reported(cli: Cli) -> None:
     images("cat", "dog", count=30)
     images("emu", count=1)
     images("fox", count=2)
@@ -253,13 +253,13 @@ def test_classes_that_cannot_be_learnt_or_measured_are_told(cli: Cli) -> None:
     assert report["images"] == 6
 
 
-def test_too_much_asked_of_classes_is_an_error(cli: Cli) -> None:
+def test_min_images_without_classes_left_is_an_error(cli: Cli) -> None:
     images("cat", "dog")
     result = cli("train", "lenet", "--data", "photos", "--min-images", 100)
     one_line(result, 3, "min_images 100 leaves no class: the largest has 4 images to train on")
 
 
-def test_no_images_to_choose_by_are_told(cli: Cli) -> None:
+def test_empty_validation_set_is_reported(cli: Cli) -> None:
     images("cat", "dog", count=3)
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
     assert result.code == 0, result
@@ -271,7 +271,7 @@ def test_no_images_to_choose_by_are_told(cli: Cli) -> None:
     assert "the data have no images for testing" in result.out
 
 
-def test_a_test_folder_may_lack_a_class(cli: Cli) -> None:
+def test_test_folder_may_lack_a_class(cli: Cli) -> None:
     images("train/cat", "train/dog", "train/emu", "test/cat", "test/dog", count=8)
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
     assert result.code == 0, result
@@ -303,7 +303,7 @@ def packed(kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
-def test_an_archive_is_unpacked_into_the_cache(kind: str, cli: Cli) -> None:
+def test_archive_is_unpacked_into_the_cache(kind: str, cli: Cli) -> None:
     path = packed(kind)
     expected = load()
     data = load(path)
@@ -318,7 +318,7 @@ def test_an_archive_is_unpacked_into_the_cache(kind: str, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
-def test_corrupt_bytes_within_an_archive_are_told(kind: str) -> None:
+def test_corrupt_archive_is_reported(kind: str) -> None:
     path = packed(kind)
     content = bytearray(path.read_bytes())
     for at in range(len(content) // 4, 3 * len(content) // 4, 50):
@@ -349,7 +349,7 @@ def hostile(kind: str, name: str, how: str) -> Path:
 @pytest.mark.parametrize(
     "name", ["../out.png", "/tmp/out-of-archive.png", "cat/../../out.png", "..\\out.png", "C:/x.png"]
 )
-def test_an_archive_writes_nothing_outside_of_its_folder(kind: str, name: str) -> None:
+def test_archive_writes_nothing_outside_its_folder(kind: str, name: str) -> None:
     with pytest.raises(DataError, match="refused: it names a file outside"):
         load(hostile(kind, name, "file"))
     assert not list(Path.cwd().parent.rglob("out.png"))
@@ -358,13 +358,13 @@ def test_an_archive_writes_nothing_outside_of_its_folder(kind: str, name: str) -
 
 
 @pytest.mark.parametrize(("kind", "how"), [("zip", "link"), ("tar.gz", "link"), ("tar.gz", "device")])
-def test_an_archive_makes_no_links_or_devices(kind: str, how: str) -> None:
+def test_archive_creates_no_links_or_devices(kind: str, how: str) -> None:
     with pytest.raises(DataError, match="has no folder of images in it"):
         load(hostile(kind, "cat", how))
     assert not [path for path in Path(os.environ["CNNKIT_CACHE"]).rglob("*") if path.is_symlink()]
 
 
-def test_an_archive_larger_than_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_larger_than_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile("bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
             archive.writestr(f"cat/{number}.png", bytes(10**6))
@@ -380,7 +380,7 @@ def test_an_archive_larger_than_the_disk_is_refused(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("names", ["{n}.png", "images/{n}.png", "{n}"])
 @pytest.mark.parametrize("header", ["filename,label", "id,class", "image,category", "path,label", "id,breed"])
-def test_images_and_a_csv_file_beside_them(names: str, header: str) -> None:
+def test_csv_beside_images_gives_the_labels(names: str, header: str) -> None:
     for number in range(20):
         image(f"photos/images/{number}.png")
     rows = [f"{names.format(n=number)},{'cat' if number % 2 else 'dog'}" for number in range(20)]
@@ -395,7 +395,7 @@ def test_images_and_a_csv_file_beside_them(names: str, header: str) -> None:
     assert "the classes of the images are read from photos/labels.csv" in data.remarks
 
 
-def test_a_competitions_folder() -> None:
+def test_competition_layout_is_read() -> None:
     for number in range(20):
         image(f"photos/train/{number}.png")
     image("photos/test/100.png")
@@ -409,7 +409,7 @@ def test_a_competitions_folder() -> None:
         load()
 
 
-def test_images_without_any_classes(cli: Cli) -> None:
+def test_images_without_classes_are_refused(cli: Cli) -> None:
     images("train", "test")
     one_line(cli("train", "lenet", "--data", "photos"), 3, "train/ hold images, but no folders of classes", "CSV file")
 

@@ -1,4 +1,4 @@
-"""What is known of image files without reading them again: digests, thumbnails, and when a file is another one."""
+"""The store of decoded images: digests, thumbnails, and detection of changed files."""
 
 import hashlib
 import os
@@ -56,7 +56,7 @@ def opened(paths: list[str], **how: Any) -> Opened:
 
 
 @pytest.mark.parametrize("budget", [0, 10**9])
-def test_digests_and_thumbnails_are_those_of_the_files(budget: int, read: list[str]) -> None:
+def test_digests_and_thumbnails_match_the_files(budget: int, read: list[str]) -> None:
     paths = photos(jpeg=(900, 1200))
     Path("photos/cut.png").write_bytes(Path("photos/0.png").read_bytes()[:-60])
     asked = [*paths[:3], "cut.png", *paths[3:]]
@@ -69,7 +69,7 @@ def test_digests_and_thumbnails_are_those_of_the_files(budget: int, read: list[s
         assert sorted(read) == sorted(asked), f"the second start ({number}) reads nothing but what could not be decoded"
 
 
-def test_thumbnails_do_not_depend_on_the_size_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thumbnails_are_independent_of_image_size_and_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = photos(jpeg=(900, 1200), png=(300, 200))
     first = opened(paths).thumbs()
     assert first.shape == (len(paths), THUMB * THUMB * 3)
@@ -80,7 +80,7 @@ def test_thumbnails_do_not_depend_on_the_size_and_are_made_once(monkeypatch: pyt
         assert (opened(paths, **how).thumbs() == first).all()
 
 
-def test_the_doctor_compares_the_same_thumbnails() -> None:
+def test_data_check_compares_the_same_thumbnails() -> None:
     paths = photos(jpeg=(900, 1200), png=(300, 200))
     Image.new("L", (20, 20), 7).save("photos/0.png")
     found = opened(paths).thumbs()
@@ -88,7 +88,7 @@ def test_the_doctor_compares_the_same_thumbnails() -> None:
     assert (rows["thumb"] == found).all()
 
 
-def test_a_thumbnail_looks_like_its_image() -> None:
+def test_thumbnail_resembles_its_image() -> None:
     for path in photos(jpeg=(900, 1200), png=(300, 200)):
         with Image.open(f"photos/{path}") as picture:
             whole = picture.convert("RGB").resize((THUMB, THUMB), Image.Resampling.BILINEAR)
@@ -96,7 +96,7 @@ def test_a_thumbnail_looks_like_its_image() -> None:
         assert np.abs(thumb.astype(int) - np.asarray(whole).reshape(-1)).mean() < 2, path
 
 
-def test_a_turned_image_has_an_upright_thumbnail() -> None:
+def test_rotated_image_has_an_upright_thumbnail() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for suffix in ("png", "jpg"):
@@ -147,7 +147,7 @@ def put_in_place(one: str, other: str) -> None:
 
 @pytest.mark.parametrize("change", [swap, overwrite, put_in_place])
 @pytest.mark.parametrize("budget", [0, 10**9])
-def test_a_file_of_the_same_size_and_times_is_seen_to_be_another(
+def test_replaced_file_of_same_size_and_times_is_detected(
     change: Callable[[str, str], None], budget: int, read: list[str]
 ) -> None:
     paths = bitmaps(0, 1, 2)
@@ -159,7 +159,7 @@ def test_a_file_of_the_same_size_and_times_is_seen_to_be_another(
     check(paths, budget=budget)
 
 
-def test_what_was_copied_or_renamed_is_not_decoded_again(read: list[str]) -> None:
+def test_copied_or_renamed_file_is_not_decoded_again(read: list[str]) -> None:
     paths = bitmaps(0, 1, 2)
     check(paths)
     shutil.copytree("photos", "copy")
@@ -172,7 +172,7 @@ def test_what_was_copied_or_renamed_is_not_decoded_again(read: list[str]) -> Non
     assert not read
 
 
-def test_a_file_that_changes_between_looking_and_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_changed_during_decoding_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = bitmaps(0, 1)
 
     def changing(path: str) -> Any:
@@ -190,7 +190,7 @@ def test_a_file_that_changes_between_looking_and_decoding(monkeypatch: pytest.Mo
         opened(paths, image_size=None)
 
 
-def test_a_file_that_never_rests_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_keeps_changing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = bitmaps(0, 1)
 
     def restless(path: str) -> Any:
@@ -202,7 +202,7 @@ def test_a_file_that_never_rests_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert opened(paths).problems == {"1.bmp": "it changes while it is read"}
 
 
-def test_a_file_written_twice_at_the_same_moment_is_seen_to_be_another() -> None:
+def test_second_write_at_the_same_time_is_detected() -> None:
     """The clock of a file system stands still for some milliseconds."""
     for number in range(5):
         paths = bitmaps(0, 1)
@@ -213,7 +213,7 @@ def test_a_file_written_twice_at_the_same_moment_is_seen_to_be_another() -> None
         assert found.digests[1] == hashlib.blake2b(Path("photos/1.bmp").read_bytes(), digest_size=16).hexdigest()
 
 
-def test_reading_tells_which_file_it_was() -> None:
+def test_read_returns_the_file_stamp() -> None:
     (path,) = bitmaps(0)
     content, stamp = read_with_stamp(f"photos/{path}")
     status = Path("photos", path).stat()

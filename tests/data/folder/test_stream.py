@@ -17,7 +17,7 @@ from cnnkit.data import (
 from helpers.folders import SIZE, contents, flat, load, picture, place
 
 
-def test_what_is_too_large_for_the_budget_is_streamed(monkeypatch: pytest.MonkeyPatch, decoded: list[bytes]) -> None:
+def test_images_beyond_the_memory_budget_are_streamed(monkeypatch: pytest.MonkeyPatch, decoded: list[bytes]) -> None:
     root = flat("photos", 10)
     for how in ({"budget": 20 * 64 - 1}, {"budget": 0}):
         data = load(root, **how)
@@ -34,7 +34,7 @@ def test_what_is_too_large_for_the_budget_is_streamed(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("budget", [0, 10**9])
 @pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
-def test_batches_from_the_disk_are_those_from_memory(budget: int, shard: tuple[int, int]) -> None:
+def test_streamed_batches_equal_batches_from_memory(budget: int, shard: tuple[int, int]) -> None:
     root = flat("photos", 12)
     stored = load(root, budget=budget).train
     memory = type(stored)(stored.images[:], stored.labels, stored.names)
@@ -47,14 +47,14 @@ def test_batches_from_the_disk_are_those_from_memory(budget: int, shard: tuple[i
     assert channel_statistics(stored.images) == channel_statistics(memory.images)
 
 
-def test_statistics_of_what_is_on_the_disk_look_at_some(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_of_streamed_images_use_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = load(flat("photos", 12), test_fraction=0).train
     monkeypatch.setattr("cnnkit.data.storage.SAMPLE", 4)
     spread = stored.images[torch.tensor([0, 7, 15, 23])]
     assert channel_statistics(stored.images) == channel_statistics(spread)
 
 
-def test_threads_work_in_order_and_not_for_those_who_left() -> None:
+def test_read_ahead_keeps_order_and_stops_when_abandoned() -> None:
     done = []
 
     def work(item: int) -> int:
@@ -70,7 +70,7 @@ def test_threads_work_in_order_and_not_for_those_who_left() -> None:
     assert len(done) < 500
 
 
-def test_streaming_ends_with_its_batches() -> None:
+def test_streaming_threads_end_with_the_batches() -> None:
     data = load(flat("photos", 30), budget=0).train
     before = threading.active_count()
     batches = Batches(data, 2, Preprocess(SIZE), seed=0)

@@ -1,4 +1,4 @@
-"""CSV files, lists and frames of image files: what they mean, and the row of what is wrong in them."""
+"""CSV files, lists and data frames of image files: their meaning, and errors that name the row."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def load(data: Any, **options: Any) -> Any:
     return load_dataset(data, progress=False, **options)
 
 
-def test_a_csv_file_is_the_folder_that_it_lists(folder: Path) -> None:
+def test_csv_dataset_equals_the_folder_it_lists(folder: Path) -> None:
     expected = load_folder(folder, progress=False)
     for data in (write(folder, table(folder)), str(write(folder, table(folder)))):
         found = load(data)
@@ -62,7 +62,7 @@ def test_lists_and_frames_are_relative_to_the_current_folder(folder: Path) -> No
         assert found.sha256 is None
 
 
-def test_a_column_says_the_split_and_others_are_ignored(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_split_column_is_used_and_others_are_ignored(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     splits = ["train"] * 6 + ["val", "VALID", "test", " test"]
     lines = [f"{label},{splits[i % 10]},x,{path}\n" for i, (path, label) in enumerate(rows(folder))]
     found = load(write(folder, "label,Split,more,path\n" + "".join(lines)))
@@ -73,13 +73,13 @@ def test_a_column_says_the_split_and_others_are_ignored(folder: Path, caplog: py
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
-def test_as_spreadsheets_write_it(folder: Path, delimiter: str) -> None:
+def test_csv_of_spreadsheets_is_read(folder: Path, delimiter: str) -> None:
     text = "\ufeff" + table(folder).replace(",", delimiter).replace("\n", "\r\n") + "\r\n"
     (folder / "labels.csv").write_bytes(text.encode())
     assert load(folder / "labels.csv").classes == ("cat", "dog")
 
 
-def test_labels_that_are_numbers_are_sorted_by_size(folder: Path) -> None:
+def test_numeric_labels_are_sorted_by_value(folder: Path) -> None:
     lines = [f"{path},{number % 12}\n" for number, (path, _) in enumerate(rows(folder))]
     assert load(write(folder, "path,label\n" + "".join(lines)), test_fraction=0).classes == tuple(map(str, range(12)))
 
@@ -103,13 +103,13 @@ def test_labels_that_are_numbers_are_sorted_by_size(folder: Path) -> None:
         ('path,label\n"cat/0.png,cat\n' + "x" * 200_000, "not a CSV file"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_row(folder: Path, content: str, words: str, cli: Cli) -> None:
+def test_errors_name_their_row(folder: Path, content: str, words: str, cli: Cli) -> None:
     path = write(folder, content)
     one_line(cli("train", "lenet", "--data", path, "--epochs", 1), 3, words)
     assert not Path("runs").exists()
 
 
-def test_a_frame_tells_its_rows_too(folder: Path) -> None:
+def test_data_frame_errors_name_the_row(folder: Path) -> None:
     here = [(f"photos/{path}", label) for path, label in rows(folder)]
     split = pd.DataFrame(here, columns=["path", "label"]).assign(split=[None] * 10 + ["test"] * 10)
     with pytest.raises(DataError, match="row 0 of the frame: unknown split ''"):
@@ -121,17 +121,17 @@ def test_a_frame_tells_its_rows_too(folder: Path) -> None:
         load([("photos/cat/0.png", "cat"), ("photos/cat/x.png", "cat")])
 
 
-def test_rows_without_a_file_may_be_left_out(folder: Path) -> None:
+def test_rows_without_file_may_be_skipped(folder: Path) -> None:
     path = write(folder, table(folder) + "cat/gone.png,cat\n")
     found = load(path, on_bad_image="skip")
     assert [name for name, _ in found.skipped] == ["cat/gone.png"]
 
 
-def test_a_file_that_is_not_there(cli: Cli) -> None:
+def test_missing_file_is_reported(cli: Cli) -> None:
     one_line(cli("train", "lenet", "--data", "labels.csv"), 3, "labels.csv: cannot be read (No such file")
 
 
-def test_the_command_line_trains_resumes_and_evaluates(folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_dataset_is_trained_resumed_and_evaluated(folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, table(folder))
     flags = ["--epochs", 2, "--batch-size", 4, "--device", "cpu"]
     result = cli("train", "lenet", "--data", "photos/labels.csv", *flags)

@@ -9,7 +9,7 @@ from cnnkit.data.images.duplicates import NEIGHBOURS, PASSES, gather, near_pairs
 from helpers.check import DRAW
 
 
-def test_pictures_of_few_details_raise_no_false_alarm() -> None:
+def test_images_of_little_detail_are_no_near_duplicates() -> None:
     digits = load_dataset("digits").train.images[:, 0].numpy()
     shades = [np.linspace(0, 255, size, dtype=np.uint8)[None].repeat(size, 0) for size in (40, 41)]
     grey = [np.full((20, 20), level, np.uint8) for level in range(100, 104)]
@@ -20,7 +20,7 @@ def test_pictures_of_few_details_raise_no_false_alarm() -> None:
     assert not any(near_pairs(np.stack([*(np.asarray(thumb).reshape(-1) for thumb in thumbs), *night])))
 
 
-def test_neighbours_are_nearly_all_found_that_comparing_all_with_all_finds() -> None:
+def test_near_pairs_match_exhaustive_comparison() -> None:
     draw = np.random.default_rng(0)
     ramp = np.linspace(0, 1, THUMB)
     shapes = np.stack([np.cos(3 * a * ramp)[:, None] * np.cos(3 * b * ramp)[None] for a in range(4) for b in range(4)])
@@ -42,7 +42,7 @@ def test_neighbours_are_nearly_all_found_that_comparing_all_with_all_finds() -> 
     assert len(pairs) > 0.99 * len(expected)
 
 
-def test_a_thousand_frames_of_a_still_scene_are_one_group() -> None:
+def test_frames_of_a_still_scene_form_one_group() -> None:
     frames = DRAW.integers(0, 256, 432) + DRAW.integers(-2, 3, (1000, 432))
     pairs = [pair for portion in near_pairs(frames.clip(0, 255).astype(np.uint8)) for pair in portion]
     assert len(pairs) <= 1000 * PASSES * NEIGHBOURS  # not 1000 * 999 / 2: linear, however alike they are

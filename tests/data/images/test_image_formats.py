@@ -1,4 +1,4 @@
-"""Which image files are read, by what they hold; what they say beside their pixels; and what is only named."""
+"""Image formats by content, metadata beside the pixels, and formats that are not read."""
 
 import io
 import os
@@ -80,7 +80,7 @@ def test_every_suffix_is_found_in_a_folder(suffix: str) -> None:
 
 @pytest.mark.parametrize("how", [{}, {"no_jp2": True}])
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
-def test_jpeg_2000_in_every_mode(mode: str, how: dict[str, bool]) -> None:
+def test_jpeg_2000_is_read_in_every_mode(mode: str, how: dict[str, bool]) -> None:
     picture = Image.fromarray(np.asarray(photo().convert("L")).astype(np.uint16) * 257)
     content = saved("JPEG2000", picture if mode == "I;16" else photo().convert(mode), **how)
     grey = mode in ("L", "LA", "I;16")
@@ -89,7 +89,7 @@ def test_jpeg_2000_in_every_mode(mode: str, how: dict[str, bool]) -> None:
     assert read_header(io.BytesIO(content)) == (*SIZE, grey)
 
 
-def test_the_first_image_of_an_mpo_counts() -> None:
+def test_first_image_of_mpo_is_read() -> None:
     content = saved("MPO", save_all=True, append_images=[photo(1, (10, 10))], quality=95)
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.format == "MPO"
@@ -138,7 +138,7 @@ for what in (
 """
 
 
-def test_heic_without_the_extra_is_named_everywhere() -> None:
+def test_heic_without_the_extra_is_reported_everywhere() -> None:
     for path in ("photos/a/1.png", "photos/b/1.png"):
         write(path, saved("PNG", photo(ord(path[7]))))
     write("photos/b/2.heic", HEIC_START)
@@ -175,7 +175,7 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mark"
 
 
-def test_no_program_is_started_by_an_image(mark: Path) -> None:
+def test_image_formats_start_no_program(mark: Path) -> None:
     subprocess.run(["gs"], check=False)
     assert mark.read_text() == "gs\n", "it would be seen"
     mark.unlink()
@@ -200,7 +200,7 @@ def test_no_program_is_started_by_an_image(mark: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "SGI", "DDS", "ICNS", "MSP", "SPIDER", "XBM", "PDF"])
-def test_what_pillow_reads_besides_is_not_read(kind: str) -> None:
+def test_other_pillow_formats_are_not_read(kind: str) -> None:
     mode = {"XBM": "1", "MSP": "1", "SPIDER": "F"}.get(kind, "RGB")
     content = saved(kind, photo(0, (16, 16)).convert(mode))
     for read in (decode_image, thumbnail, header):
@@ -208,7 +208,7 @@ def test_what_pillow_reads_besides_is_not_read(kind: str) -> None:
             read(content)
 
 
-def test_pillows_own_way_to_open_files_is_not_used() -> None:
+def test_pillow_open_is_not_used() -> None:
     sources = Path(sys.modules["cnnkit"].__file__ or "").parent.rglob("*.py")
     assert [path.name for path in sources if "Image.open(" in path.read_text()] == []
 
@@ -238,23 +238,21 @@ def test_pillows_own_way_to_open_files_is_not_used() -> None:
         ("x.jxl", b"\xff\x0a" + bytes(9), Unread("JPEG XL", "convert")),
     ],
 )
-def test_images_that_are_not_read_are_told_by_their_first_bytes(
-    name: str, content: bytes, expected: Unread | None
-) -> None:
+def test_unsupported_images_are_recognised_by_signature(name: str, content: bytes, expected: Unread | None) -> None:
     found = unread(write(name, content))
     if expected and expected.remedy == "convert":
         expected = expected._replace(remedy="convert to JPEG or PNG")
     assert found == expected
 
 
-def test_what_is_no_file_is_not_looked_into() -> None:
+def test_non_regular_files_are_not_opened() -> None:
     os.mkfifo("pipe")
     Path("link").symlink_to("nowhere")
     Path("folder").mkdir()
     assert [unread(name) for name in ("pipe", "link", "folder", "none")] == [None] * 4
 
 
-def test_each_suffix_and_start_belongs_to_one_format() -> None:
+def test_suffixes_and_signatures_belong_to_one_format() -> None:
     suffixes = [suffix for form in FORMATS for suffix in form.suffixes]
     assert len(set(suffixes)) == len(suffixes)
     assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in suffixes)
@@ -303,7 +301,7 @@ def with_exif(kind: str, block: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "PNG, behind", "PNG, as text", "WEBP"])
 @pytest.mark.parametrize("name", BLOCKS)
-def test_an_orientation_is_1_to_8_or_none(kind: str, name: str) -> None:
+def test_orientation_outside_1_to_8_is_ignored(kind: str, name: str) -> None:
     """What is neither leaves the image as it is stored; header, pixels and thumbnail agree."""
     content = with_exif(kind, BLOCKS[name])
     upright = decode_image(content)
@@ -319,7 +317,7 @@ def test_an_orientation_is_1_to_8_or_none(kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("value", [*range(12), 65535])
 @pytest.mark.parametrize("kind", [3, 4])
-def test_a_tiff_is_turned_by_its_tag(value: int, kind: int) -> None:
+def test_tiff_orientation_tag_is_applied(value: int, kind: int) -> None:
     ifd = TiffImagePlugin.ImageFileDirectory_v2()
     ifd.tagtype[ORIENTATION] = kind
     ifd[ORIENTATION] = value
@@ -331,7 +329,7 @@ def test_a_tiff_is_turned_by_its_tag(value: int, kind: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_avif_says_itself_how_it_is_turned(orientation: int) -> None:
+def test_avif_orientation_comes_from_its_container(orientation: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     exif[0x010E] = "a description"
@@ -348,7 +346,7 @@ def test_an_avif_says_itself_how_it_is_turned(orientation: int) -> None:
 
 @needs_heif
 @pytest.mark.parametrize("orientation", [*range(12), 65535])
-def test_a_heic_says_itself_how_it_is_turned(orientation: int) -> None:
+def test_heic_orientation_comes_from_its_container(orientation: int) -> None:
     block = exif_block(orientation)
     content = saved("HEIF", exif=block)
     upright = decode_image(content)
@@ -362,7 +360,7 @@ def test_a_heic_says_itself_how_it_is_turned(orientation: int) -> None:
 
 @pytest.mark.parametrize("xmp", ['tiff:Orientation="6"', "<tiff:Orientation>6</tiff:Orientation>"])
 @pytest.mark.parametrize("where", ["JPEG", "WEBP", "before", "behind", "compressed"])
-def test_an_orientation_in_xmp(xmp: str, where: str) -> None:
+def test_xmp_orientation_is_handled(xmp: str, where: str) -> None:
     text = f"<x:xmpmeta>{'.' * 5000}{xmp}</x:xmpmeta>".encode()
     content = saved(where, xmp=text) if where in ("JPEG", "WEBP") else saved("PNG")
     key = b"XML:com.adobe.xmp\0"
@@ -376,7 +374,7 @@ def test_an_orientation_in_xmp(xmp: str, where: str) -> None:
 
 
 @given(st.binary(max_size=80), st.sampled_from(["JPEG", "PNG", "PNG, behind", "WEBP"]))
-def test_whatever_an_exif_block_holds_the_image_is_read(noise: bytes, kind: str) -> None:
+def test_image_is_read_with_any_exif_block(noise: bytes, kind: str) -> None:
     for block in (b"Exif\0\0" + noise, exif_block(6)[:20] + noise):
         content = with_exif(kind, block)
         assert header(content) == decode_image(content).shape[:2]
@@ -408,7 +406,7 @@ BESIDE: dict[str, bytes] = {
 @pytest.mark.parametrize("where", [33, -12])
 @pytest.mark.parametrize("name", BESIDE)
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "I;16"])
-def test_a_png_is_its_pixels(name: str, where: int, mode: str) -> None:
+def test_png_metadata_does_not_change_pixels(name: str, where: int, mode: str) -> None:
     picture = Image.fromarray(np.asarray(photo().convert("L")).astype(np.uint16) * 257)
     plain = saved("PNG", picture if mode == "I;16" else photo().convert(mode))
     content = plain[:where] + BESIDE[name] + plain[where:]
@@ -416,7 +414,7 @@ def test_a_png_is_its_pixels(name: str, where: int, mode: str) -> None:
     assert read_header(io.BytesIO(content)) == read_header(io.BytesIO(plain))
 
 
-def test_no_text_is_inflated_and_memory_stays_small() -> None:
+def test_compressed_text_is_not_inflated() -> None:
     code = (
         "import io, resource, sys, zlib; from pathlib import Path; from cnnkit.data.images.decode import decode_image\n"
         "content = Path('x.png').read_bytes()\n"
@@ -430,7 +428,7 @@ def test_no_text_is_inflated_and_memory_stays_small() -> None:
     assert int(result.stdout) < 20_000, "kilobytes"
 
 
-def test_transparency_counts_as_pixels() -> None:
+def test_png_transparency_is_applied() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "x" * (2 << 20), zip=True)
     for mode, value in (("L", 7), ("RGB", (1, 2, 3)), ("P", 0)):
@@ -439,7 +437,7 @@ def test_transparency_counts_as_pixels() -> None:
 
 
 @pytest.mark.parametrize("keep", [20, 40, 60, 200, 1000])
-def test_a_png_that_is_cut_short_is_still_told(keep: int) -> None:
+def test_truncated_png_is_refused(keep: int) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
     content = saved("PNG", noise)
     content = content[:33] + BESIDE["private"] + content[33:]
@@ -468,7 +466,7 @@ SEGMENTS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", SEGMENTS)
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_a_jpeg_is_its_pixels(name: str, mode: str) -> None:
+def test_jpeg_metadata_does_not_change_pixels(name: str, mode: str) -> None:
     exif = exif_block(6)
     plain = saved("JPEG", photo().convert(mode), exif=exif)
     content = plain[:2] + SEGMENTS[name] + plain[2:]
@@ -483,12 +481,12 @@ def test_a_jpeg_is_its_pixels(name: str, mode: str) -> None:
 @pytest.mark.parametrize(
     "how", [{"icc_profile": bytes(3 << 20)}, {"exif": b"Exif\0\0" + bytes(3 << 20)}, {"xmp": b"x" * (3 << 20)}]
 )
-def test_a_webp_is_its_pixels(how: dict[str, bytes]) -> None:
+def test_webp_metadata_does_not_change_pixels(how: dict[str, bytes]) -> None:
     assert decode_image(saved("WEBP", **how)).tolist() == decode_image(saved("WEBP")).tolist()
     assert header(saved("WEBP", **how)) == SIZE
 
 
-def test_opening_leaves_pillow_as_it_was() -> None:
+def test_opening_leaves_pillow_unchanged() -> None:
     before = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, Image.MAX_IMAGE_PIXELS
     plain = saved("PNG")
     open_image(io.BytesIO(plain[:33] + BESIDE["zTXt"] + plain[33:]))

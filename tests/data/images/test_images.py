@@ -1,4 +1,4 @@
-"""Pictures of every mode that users have, and files that are none."""
+"""Reading and writing images of every mode, fast paths, and files that are no images."""
 
 import io
 import time
@@ -19,7 +19,7 @@ from helpers.images import smooth_image
 RAMP = np.arange(0, 256, 17, dtype=np.uint8).reshape(4, 4)
 
 
-def test_grey_and_colour(tmp_path: Path) -> None:
+def test_grey_and_colour_images_are_read(tmp_path: Path) -> None:
     Image.fromarray(RAMP).save(tmp_path / "grey.png")
     assert read_image(tmp_path / "grey.png")[0].numpy().tolist() == RAMP.tolist()
     assert read_image(tmp_path / "grey.png", 3).shape == (3, 4, 4)
@@ -39,7 +39,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> Non
     assert read_image(path)[0].numpy().tolist() == RAMP.tolist()
 
 
-def test_palette_and_its_transparency(tmp_path: Path) -> None:
+def test_palette_transparency_is_applied(tmp_path: Path) -> None:
     picture = Image.new("P", (2, 1))
     picture.putpalette([255, 0, 0, 0, 0, 255])
     picture.putpixel((1, 0), 1)
@@ -49,7 +49,7 @@ def test_palette_and_its_transparency(tmp_path: Path) -> None:
     assert read_image(tmp_path / "see-through.gif")[:, 0].T.tolist() == [[255, 0, 0], [255, 255, 255]]
 
 
-def test_alpha_lies_over_white(tmp_path: Path) -> None:
+def test_alpha_is_composited_over_white(tmp_path: Path) -> None:
     Image.new("RGBA", (1, 1), (0, 0, 0, 51)).save(tmp_path / "alpha.png")
     assert read_image(tmp_path / "alpha.png").flatten().tolist() == [204, 204, 204]
     Image.new("LA", (1, 1), (0, 0)).save(tmp_path / "grey-alpha.png")
@@ -68,12 +68,12 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("CMYK", 3), ("YCbCr", 3), ("F", 1), ("I", 1)])
-def test_other_modes(tmp_path: Path, mode: str, channels: int) -> None:
+def test_other_modes_are_converted(tmp_path: Path, mode: str, channels: int) -> None:
     Image.fromarray(RAMP).convert("RGB").convert(mode).save(tmp_path / "x.tif")
     assert read_image(tmp_path / "x.tif").shape == (channels, 4, 4)
 
 
-def test_float_pictures_keep_their_brightness(tmp_path: Path) -> None:
+def test_float_images_keep_their_brightness(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 0.5, 1]], np.float32)).save(tmp_path / "f.tif")
     assert read_image(tmp_path / "f.tif").tolist() == [[[0, 127, 255]]]
 
@@ -82,7 +82,7 @@ def test_float_pictures_keep_their_brightness(tmp_path: Path) -> None:
     ("content", "reason"),
     [(None, "no such file"), (b"", "not an image"), (b"hello", "not an image"), ("cut", "corrupt or cut short")],
 )
-def test_a_bad_file_is_named(tmp_path: Path, content: bytes | str | None, reason: str) -> None:
+def test_bad_file_is_named(tmp_path: Path, content: bytes | str | None, reason: str) -> None:
     path = tmp_path / "bad.png"
     if content == "cut":
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(path)
@@ -94,19 +94,19 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | str | None, reason
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+def test_folder_in_place_of_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a regular file"):
         read_image(tmp_path)
 
 
-def test_an_absurdly_large_image_is_refused(tmp_path: Path) -> None:
+def test_oversized_image_is_refused(tmp_path: Path) -> None:
     Image.new("1", (8000, 7000)).save(tmp_path / "bomb.png")
     with pytest.raises(DataError, match=r"refused: 8,000 x 7,000 pixels .* --max-pixels 56000000"):
         read_image(tmp_path / "bomb.png")
     assert read_image(tmp_path / "bomb.png", size=(8, 8), max_pixels=56_000_000).shape == (1, 8, 8)
 
 
-def test_what_is_written_reads_back(tmp_path: Path) -> None:
+def test_written_image_reads_back(tmp_path: Path) -> None:
     for image in (
         torch.randint(0, 256, (1, 3, 5), dtype=torch.uint8),
         torch.randint(0, 256, (3, 3, 5), dtype=torch.uint8),
@@ -115,7 +115,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         assert read_image(tmp_path / "x.png").equal(image)
 
 
-def test_writing_to_the_wrong_place(tmp_path: Path) -> None:
+def test_write_to_unsupported_path_is_refused(tmp_path: Path) -> None:
     image = torch.zeros(1, 2, 2, dtype=torch.uint8)
     with pytest.raises(UsageError, match=r"x\.abc: no image format"):
         write_image(tmp_path / "x.abc", image)
@@ -141,7 +141,7 @@ def difference(path: Path, size: tuple[int, int], channels: int | None = None) -
 
 
 @given(*[st.integers(1, 70)] * 2, st.tuples(*[st.integers(1, 70)] * 2), st.sampled_from(["L", "RGB"]))
-def test_a_sized_picture_is_what_resize_with_pad_makes(
+def test_sized_read_equals_resize_with_pad(
     tmp_path_factory: pytest.TempPathFactory, height: int, width: int, size: tuple[int, int], mode: str
 ) -> None:
     path = tmp_path_factory.mktemp("sized") / "x.png"
@@ -149,7 +149,7 @@ def test_a_sized_picture_is_what_resize_with_pad_makes(
     assert difference(path, size).max() <= 1.5
 
 
-def test_nothing_is_lost_where_nothing_is_scaled(tmp_path: Path) -> None:
+def test_unscaled_images_are_lossless(tmp_path: Path) -> None:
     for suffix in ("png", "jpg"):
         path = tmp_path / f"x.{suffix}"
         smooth_image(size=(20, 31)).save(path)
@@ -159,7 +159,7 @@ def test_nothing_is_lost_where_nothing_is_scaled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-def test_a_turned_picture_is_fitted_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_rotated_image_is_fitted_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"x.{suffix}"
@@ -170,7 +170,7 @@ def test_a_turned_picture_is_fitted_upright(tmp_path: Path, orientation: int, su
         assert read_header(file)[:2] == tuple(read_image(path).shape[1:])
 
 
-def test_a_turned_tiff_with_metadata_is_turned_once(tmp_path: Path) -> None:
+def test_rotated_tiff_with_metadata_is_rotated_once(tmp_path: Path) -> None:
     smooth_image(size=(20, 30)).save(tmp_path / "x.tif", tiffinfo={0x0112: 6, 700: b"<x:xmpmeta/>"})
     assert read_image(tmp_path / "x.tif").shape == (3, 30, 20)
     with (tmp_path / "x.tif").open("rb") as file:
@@ -195,7 +195,7 @@ def test_every_mode_is_fitted(tmp_path: Path, mode: str, suffix: str, channels: 
         assert read_header(file).grey == (read_image(path).shape[0] == 1)
 
 
-def test_grey_with_a_transparent_value_stays_grey(tmp_path: Path) -> None:
+def test_grey_image_with_transparent_value_stays_grey(tmp_path: Path) -> None:
     Image.fromarray(RAMP).save(tmp_path / "x.png", transparency=17)
     expected = RAMP.copy()
     expected[0, 1] = 255
@@ -204,7 +204,7 @@ def test_grey_with_a_transparent_value_stays_grey(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1001, 903), (900, 1107), (3000, 400)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_photo_decoded_small_looks_the_same(tmp_path: Path, height: int, width: int, channels: int) -> None:
+def test_photo_decoded_at_reduced_size_looks_the_same(tmp_path: Path, height: int, width: int, channels: int) -> None:
     path = tmp_path / "x.jpg"
     smooth_image(size=(height, width), detail=(30, 40)).save(path, quality=92)
     far = difference(path, (100, 100), channels)
@@ -212,7 +212,7 @@ def test_a_photo_decoded_small_looks_the_same(tmp_path: Path, height: int, width
     assert far.max() < 4
 
 
-def test_a_photo_from_a_camera_is_decoded_in_a_part_of_the_time(tmp_path: Path) -> None:
+def test_reduced_decoding_of_camera_photo_is_faster(tmp_path: Path) -> None:
     smooth_image(size=(2400, 3200)).save(tmp_path / "x.jpg", quality=92)
 
     def seconds(size: tuple[int, int] | None) -> float:
@@ -225,7 +225,7 @@ def test_a_photo_from_a_camera_is_decoded_in_a_part_of_the_time(tmp_path: Path) 
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.tuples(st.integers(1, 300), st.integers(1, 300)))
-def test_the_fitted_size_fits_and_touches(height: int, width: int, size: tuple[int, int]) -> None:
+def test_fitted_size_fits_and_touches_the_target(height: int, width: int, size: tuple[int, int]) -> None:
     inner = fitted_size(height, width, size)
     assert all(1 <= inside <= whole for inside, whole in zip(inner, size, strict=True))
     assert any(inside == whole for inside, whole in zip(inner, size, strict=True))
@@ -236,7 +236,7 @@ def test_the_fitted_size_fits_and_touches(height: int, width: int, size: tuple[i
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(["L", "RGB"]), st.integers(0, 2**32), st.booleans())
-def test_a_small_png_is_decoded_as_pillow_does(height: int, width: int, mode: str, seed: int, noise: bool) -> None:
+def test_fast_png_decoder_equals_pillow(height: int, width: int, mode: str, seed: int, noise: bool) -> None:
     values = np.random.default_rng(seed).integers(0, 256 if noise else 3, (height, width, 3), np.uint8)
     picture = Image.fromarray(values).convert(mode)
     buffer = io.BytesIO()
@@ -247,7 +247,7 @@ def test_a_small_png_is_decoded_as_pillow_does(height: int, width: int, mode: st
     assert header == (height, width, mode == "L")
 
 
-def test_a_png_that_says_more_is_decoded_the_long_way() -> None:
+def test_png_with_extra_chunks_uses_pillow() -> None:
     """Text, an orientation behind the pixels, a transparent value: what the short way does not know."""
     text = PngImagePlugin.PngInfo()
     text.add_text("Title", "x")
@@ -268,7 +268,7 @@ def test_a_png_that_says_more_is_decoded_the_long_way() -> None:
     assert decode_image(behind)[..., 0].tolist() == RAMP[::-1, ::-1].tolist()
 
 
-def test_a_png_whose_header_is_damaged_is_told() -> None:
+def test_png_with_corrupt_header_is_refused() -> None:
     buffer = io.BytesIO()
     Image.fromarray(RAMP).save(buffer, "PNG")
     content = bytearray(buffer.getvalue())
@@ -286,7 +286,7 @@ FORMATS = ["PNG", "JPEG", "MPO", "GIF", "TIFF", "WEBP", "BMP", "PPM", "AVIF", "J
 @given(
     st.sampled_from(FORMATS), st.sampled_from(["L", "RGB"]), st.integers(0, 10**6), st.binary(min_size=1, max_size=8)
 )
-def test_a_damaged_file_is_read_or_told(kind: str, mode: str, position: int, damage: bytes) -> None:
+def test_corrupt_file_is_read_or_refused(kind: str, mode: str, position: int, damage: bytes) -> None:
     """Whatever bytes change, the only error is the one that callers expect."""
     buffer = io.BytesIO()
     smooth_image(size=(24, 24), mode=mode).save(buffer, kind)
@@ -305,7 +305,7 @@ def test_a_damaged_file_is_read_or_told(kind: str, mode: str, position: int, dam
             assert size is None or image.shape[:2] == size
 
 
-def test_a_large_file_is_read_whole(tmp_path: Path) -> None:
+def test_large_file_is_read_completely(tmp_path: Path) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
     picture.save(tmp_path / "x.bmp")
     assert (tmp_path / "x.bmp").stat().st_size > 4 * 2**16

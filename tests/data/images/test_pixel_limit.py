@@ -1,4 +1,4 @@
-"""The limit of pixels: of images as they are decoded, in every verb, by what their headers and their decoders say."""
+"""The pixel limit: of decoded sizes and of headers, in every command and in Python."""
 
 import io
 import os
@@ -112,7 +112,7 @@ CORRUPT = {
 }
 
 
-def test_headers_that_lie_take_no_memory() -> None:
+def test_false_headers_allocate_no_memory() -> None:
     for name, content in (FILES | CORRUPT).items():
         Path(name).write_bytes(content)
     result = measured("predict", RUN, *FILES, *CORRUPT)
@@ -127,7 +127,7 @@ def test_headers_that_lie_take_no_memory() -> None:
     assert len(result.err.splitlines()) == len(FILES) + len(CORRUPT) + 1
 
 
-def test_a_tiff_with_a_long_list_takes_what_its_file_does() -> None:
+def test_tiff_with_long_tag_list_takes_memory_of_its_file() -> None:
     numbers = 25_000_000
     content = tiff(16, 16, bytes(256), (278, 16), (338, 0), compression=1)
     at = content.index(struct.pack("<HHI", 338, 4, 1))
@@ -138,7 +138,7 @@ def test_a_tiff_with_a_long_list_takes_what_its_file_does() -> None:
     assert result.megabytes < 600
 
 
-def test_a_jpeg_counts_as_it_is_decoded() -> None:
+def test_pixel_limit_applies_to_the_decoded_jpeg_size() -> None:
     Image.new("RGB", (800, 800)).save("baseline.jpg")
     Image.new("RGB", (800, 800)).save("progressive.jpg", progressive=True)
     assert read_image(Path("baseline.jpg"), size=(28, 28), max_pixels=10_000).shape == (3, 28, 28)
@@ -170,7 +170,7 @@ VERBS = (
 
 
 @pytest.mark.parametrize("command", VERBS)
-def test_every_verb_has_the_limit_and_the_flag(cli: Cli, large: Path, command: str) -> None:
+def test_every_command_has_the_pixel_limit_and_flag(cli: Cli, large: Path, command: str) -> None:
     refused = cli(*command.split())
     assert refused.code == 3, refused
     assert FLAG in refused.err + refused.out
@@ -179,7 +179,7 @@ def test_every_verb_has_the_limit_and_the_flag(cli: Cli, large: Path, command: s
     assert "refused" not in allowed.err + allowed.out
 
 
-def test_what_was_refused_once_is_read_when_it_is_allowed(cli: Cli, large: Path) -> None:
+def test_refused_image_is_read_after_raising_the_limit(cli: Cli, large: Path) -> None:
     options = {"image_size": (28, 28), "progress": False}
     for skip in (1, 2):  # the cache knows the file
         with pytest.raises(DataError, match=FLAG):
@@ -194,7 +194,7 @@ def test_what_was_refused_once_is_read_when_it_is_allowed(cli: Cli, large: Path)
     assert shown.code == 0, shown
 
 
-def test_shards_and_evaluation_have_the_limit(cli: Cli, large: Path) -> None:
+def test_shards_and_evaluation_have_the_pixel_limit(cli: Cli, large: Path) -> None:
     assert cli("data", "pack", "photos", "shards", *FLAG.split()).code == 0
     command = ("train", "lenet", "--data", "shards", "--image-size", 28, "--epochs", 1, "--batch-size", 4)
     one_line(cli(*command), 3, "large", FLAG)
@@ -209,7 +209,7 @@ def test_shards_and_evaluation_have_the_limit(cli: Cli, large: Path) -> None:
     assert "refused" not in cli("evaluate", run, "--data", "other", *FLAG.split()).err
 
 
-def test_python_has_the_limit_too() -> None:
+def test_python_api_has_the_pixel_limit() -> None:
     model = cnnkit.load(RUN)
     image = Image.new("L", (300, 300))
     image.save("a.png")
@@ -245,7 +245,7 @@ STARTS = {
 NAMED = ("PostScript", "WMF", "ICO", "ICNS", "PSD", "FITS")
 
 
-def test_no_image_starts_a_program(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_start_no_program(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "bin" / "gs"
     fake.parent.mkdir()
     fake.write_text(f"#!/bin/sh\ntouch {tmp_path}/mark\n")
@@ -272,7 +272,7 @@ def test_no_image_starts_a_program(cli: Cli, tmp_path: Path, monkeypatch: pytest
     assert not Path(tmp_path, "mark").exists()
 
 
-def test_a_jpeg_of_many_scans_is_refused() -> None:
+def test_jpeg_of_many_scans_is_refused() -> None:
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(file, "JPEG", progressive=True)
     content = file.getvalue()

@@ -15,13 +15,13 @@ from helpers.shards import load, png, tar_file
 
 
 @pytest.mark.parametrize("harm", ["{", "{}", '{"version": 99}', "[]"])
-def test_a_damaged_index(shards: Path, harm: str) -> None:
+def test_corrupt_index_is_refused(shards: Path, harm: str) -> None:
     (shards / "shards.json").write_text(harm)
     with pytest.raises(DataError, match=r"shards\.json: (not an index|this cnnkit reads version 1)"):
         load(shards)
 
 
-def test_an_index_of_other_shards(shards: Path) -> None:
+def test_index_of_other_shards_is_refused(shards: Path) -> None:
     content = (shards / "samples.npy").read_bytes()
     (shards / "samples.npy").write_bytes(content[:-1] + b"x")
     with pytest.raises(DataError, match=r"samples\.npy beside it is of other shards"):
@@ -31,7 +31,7 @@ def test_an_index_of_other_shards(shards: Path) -> None:
         load(shards)
 
 
-def test_ways_to_name_shards(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shard_patterns_are_expanded(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shards.parent)
     for spec in ("shards", "shards/", "shards/shards.json", str(shards)):
         assert is_shards(spec)
@@ -57,7 +57,7 @@ def one_shard(path: Path, label: int) -> None:
     os.utime(tar_file(path, {"1.png": png(6, 6), "1.cls": str(label).encode()}), (1, 1))
 
 
-def test_a_shard_of_the_same_size_and_time_is_seen_to_be_another() -> None:
+def test_swapped_shards_of_same_size_and_time_are_detected() -> None:
     for label, name in enumerate("ab"):
         one_shard(Path("foreign", f"{name}.tar"), label)
     for _ in range(2):
@@ -72,7 +72,7 @@ def test_a_shard_of_the_same_size_and_time_is_seen_to_be_another() -> None:
             one_shard(Path("foreign", f"{name}.tar"), label)
 
 
-def test_a_shard_that_was_replaced_on_a_server_is_read_again() -> None:
+def test_shard_replaced_on_server_is_read_again() -> None:
     one_shard(Path("foreign/a.tar"), 1)
 
     class Quiet(SimpleHTTPRequestHandler):

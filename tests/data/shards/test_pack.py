@@ -17,7 +17,7 @@ from cnnkit.data.shards.pack import pack_folder
 from helpers.shards import label, load, numbers, picture
 
 
-def test_packing_changes_no_byte_and_is_the_same_each_time(folder: Path, shards: Path, tmp_path: Path) -> None:
+def test_pack_keeps_bytes_and_is_reproducible(folder: Path, shards: Path, tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in shards.iterdir()}
     pack_folder(folder, tmp_path / "again", images_per_shard=12, progress=False)
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == files
@@ -35,7 +35,7 @@ def test_packing_changes_no_byte_and_is_the_same_each_time(folder: Path, shards:
     assert {row["images"] for row in index["shards"] if row["split"] == "train"} <= {11, 12}
 
 
-def test_a_flat_folder_gives_the_test_set_of_the_folder(folder: Path, tmp_path: Path) -> None:
+def test_pack_of_flat_folder_keeps_its_test_set(folder: Path, tmp_path: Path) -> None:
     root = folder / "train"
     pack_folder(root, tmp_path / "flat", megabytes=1, test_fraction=0.2, progress=False)
     plain, packed = load_folder(root, test_fraction=0.2, progress=False), load(tmp_path / "flat")
@@ -46,7 +46,7 @@ def test_a_flat_folder_gives_the_test_set_of_the_folder(folder: Path, tmp_path: 
     assert len(list((tmp_path / "flat").glob("train-*.tar"))) == 1
 
 
-def test_megabytes_bound_a_shard(tmp_path: Path) -> None:
+def test_shard_size_limit_is_kept(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     for number in range(40):
         path = tmp_path / "noise" / "ab"[number % 2] / f"{number}.bmp"
@@ -57,7 +57,7 @@ def test_megabytes_bound_a_shard(tmp_path: Path) -> None:
     assert max(shard.bytes or 0 for shard in index.shards) < 1.1e6
 
 
-def test_what_cannot_be_packed(folder: Path, tmp_path: Path) -> None:
+def test_unpackable_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     bad = folder / "train" / "a" / "bad.png"
     bad.write_bytes(picture(0)[:-30])
     with pytest.raises(DataError, match=r"train/a/bad\.png .*cnnkit data check .*--on-bad-image skip"):
@@ -85,9 +85,7 @@ def test_what_cannot_be_packed(folder: Path, tmp_path: Path) -> None:
         pack_folder(folder, tmp_path / "new", progress=False)
 
 
-def test_a_disk_that_does_not_keep_what_it_is_given(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pack_detects_a_disk_that_loses_data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add = pack._add
     monkeypatch.setattr(pack, "_add", lambda archive, name, content: add(archive, name, content) + 512)
     with pytest.raises(CnnkitError, match="is not what was written"):
@@ -95,7 +93,7 @@ def test_a_disk_that_does_not_keep_what_it_is_given(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pack_command_prints_a_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "test" / "a" / "bad.jpg").write_bytes(b"")
     data_pack.pack(folder, Path("out"), images_per_shard=50, on_bad_image="skip")
     captured = capsys.readouterr()

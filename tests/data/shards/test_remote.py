@@ -75,7 +75,7 @@ def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def test_training_from_a_server_is_that_from_the_disk(server: Server) -> None:
+def test_training_from_server_equals_training_from_disk(server: Server) -> None:
     here, there = load(server.root), load(f"{server.url}/shards.json")
     assert there.classes == here.classes
     for epoch, first in [(1, 0), (2, 5)]:
@@ -88,7 +88,7 @@ def test_training_from_a_server_is_that_from_the_disk(server: Server) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
-def test_broken_connections_are_taken_up(server: Server, ranges: bool) -> None:
+def test_broken_connections_are_resumed(server: Server, ranges: bool) -> None:
     server.ranges = ranges
     data, here = load(f"{server.url}/shards.json"), load(server.root)
     server.cut = cycle([3000, 10**6, 20_000, 0, 700] if ranges else [3000, 10**6])
@@ -99,13 +99,13 @@ def test_broken_connections_are_taken_up(server: Server, ranges: bool) -> None:
         assert any(first % 512 for _, first in server.asked), "within a picture"
 
 
-def test_a_server_without_lengths(server: Server) -> None:
+def test_server_without_lengths_is_read(server: Server) -> None:
     server.ranges = server.length = False
     data = load(f"{server.url}/train-{{00000..00004}}.tar")
     assert len(flat(seen(batches(data).epoch(1)))) == len(data.train) == 59
 
 
-def test_foreign_shards_on_a_server_are_read_through_once(server: Server) -> None:
+def test_remote_foreign_shards_are_scanned_once(server: Server) -> None:
     (server.root / "shards.json").unlink()
     server.cut = cycle([3000, 10**6])
     spec = f"{server.url}/train-{{00000..00003}}.tar"
@@ -123,7 +123,7 @@ def test_foreign_shards_on_a_server_are_read_through_once(server: Server) -> Non
     [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "],
 )
 @pytest.mark.parametrize("name", ["shards.json", "a.tar"])
-def test_a_server_that_dribbles_costs_a_line(head: bytes, name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_shard_server_is_one_line(head: bytes, name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.3")
     with raw_server() as raw:
         raw.reply(lambda _: drip(b"HTTP/1.1 200 OK\r\n" + head))
@@ -132,7 +132,7 @@ def test_a_server_that_dribbles_costs_a_line(head: bytes, name: str, cli: Cli, m
     one_line(result, 1, "http://me:***@127.0.0.1", "fewer than 1,000 bytes came in 0.3 seconds", "tried 4 times")
 
 
-def test_a_server_that_dribbles_while_it_trains(server: Server) -> None:
+def test_slow_server_stops_the_training(server: Server) -> None:
     data = load(f"{server.url}/shards.json", on_bad_image="skip")
     with raw_server() as raw:
         raw.reply(lambda _: drip(b"HTTP/1.1 200 OK\r\nContent-Length: 30720\r\n\r\n"))
@@ -144,7 +144,7 @@ def test_a_server_that_dribbles_while_it_trains(server: Server) -> None:
 
 
 @pytest.mark.parametrize("harm", ["huge", "digest", "more"])
-def test_an_index_on_a_server_that_is_wrong(server: Server, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_remote_index_is_refused(server: Server, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = server.root / "shards.json"
     content = json.loads(path.read_text())
     if harm == "digest":
@@ -175,7 +175,7 @@ def _declare(request: BaseHTTPRequestHandler) -> None:
 @pytest.mark.parametrize(
     "place", ["ftp://host/a.tar", "http:///a.tar", "http://host/\x1b[2J.tar", "file:///a/shards.json"]
 )
-def test_data_by_a_url_that_is_none(place: str) -> None:
+def test_invalid_data_url_is_refused(place: str) -> None:
     with pytest.raises(DataError) as caught:
         load(place)
     assert "only http:// and https://" in str(caught.value) or "no URL" in str(caught.value)
@@ -183,7 +183,7 @@ def test_data_by_a_url_that_is_none(place: str) -> None:
 
 
 @pytest.mark.parametrize(("code", "words"), [(404, "the server says 404 Not Found"), (403, "403 Forbidden")])
-def test_a_server_that_refuses(server: Server, code: int, words: str) -> None:
+def test_refusing_server_is_reported(server: Server, code: int, words: str) -> None:
     data, tolerant = (load(f"{server.url}/shards.json", on_bad_image=how) for how in ("error", "skip"))
     server.refuse = iter([code])
     with pytest.raises(DataError, match=words):
@@ -194,7 +194,7 @@ def test_a_server_that_refuses(server: Server, code: int, words: str) -> None:
         load(f"{server.url}/other.json")
 
 
-def test_a_shard_that_changes_on_the_server(server: Server) -> None:
+def test_shard_changed_on_server_is_an_error(server: Server) -> None:
     data = load(f"{server.url}/shards.json")
     with (server.root / "train-00004.tar").open("ab") as file:
         file.write(bytes(512))
@@ -202,7 +202,7 @@ def test_a_shard_that_changes_on_the_server(server: Server) -> None:
         seen(batches(data).epoch(1))
 
 
-def test_a_server_that_is_gone_stops_a_training_that_skips_too(server: Server) -> None:
+def test_unreachable_server_stops_a_training_that_skips_errors(server: Server) -> None:
     data = load(f"{server.url}/shards.json", on_bad_image="skip")
     server.refuse = repeat(503)
     with pytest.raises(CnnkitError, match=r"503 Service Unavailable .*; tried 4 times") as caught:

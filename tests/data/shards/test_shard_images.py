@@ -24,7 +24,7 @@ from helpers.shards import COUNT, RAW, batches, flat, label, load, numbers, samp
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 8, 11])
-def test_each_picture_once_over_all_processes_in_equally_many_steps(shards: Path, world: int) -> None:
+def test_epoch_has_each_image_once_in_equal_steps_per_process(shards: Path, world: int) -> None:
     data = load(shards)
     parts = [seen(batches(data, 24, rank, world).epoch(1)) for rank in range(world)]
     assert {len(part) for part in parts} == {len(batches(data, 24, 0, world))}
@@ -36,7 +36,7 @@ def test_each_picture_once_over_all_processes_in_equally_many_steps(shards: Path
 
 
 @pytest.mark.parametrize("world", [2, 4, 8])
-def test_the_batches_are_those_of_one_process(shards: Path, world: int) -> None:
+def test_batches_over_processes_equal_those_of_one(shards: Path, world: int) -> None:
     data = load(shards)
     parts = [seen(batches(data, 56, rank, world).epoch(2)) for rank in range(world)]
     for step, whole in enumerate(seen(batches(data, 56).epoch(2))):
@@ -44,7 +44,7 @@ def test_the_batches_are_those_of_one_process(shards: Path, world: int) -> None:
 
 
 @pytest.mark.parametrize(("world", "batch_size"), [(1, 16), (1, 7), (2, 16), (3, 20)])
-def test_an_epoch_is_entered_at_any_batch(shards: Path, world: int, batch_size: int) -> None:
+def test_shard_epoch_can_start_at_any_batch(shards: Path, world: int, batch_size: int) -> None:
     data = load(shards)
     for rank in range(world):
         own = batches(data, batch_size, rank, world)
@@ -53,7 +53,7 @@ def test_an_epoch_is_entered_at_any_batch(shards: Path, world: int, batch_size: 
             assert seen(own.epoch(3, first)) == whole[first:]
 
 
-def test_epochs_and_seeds_have_orders_of_their_own(shards: Path) -> None:
+def test_epochs_and_seeds_have_different_orders(shards: Path) -> None:
     data = load(shards)
     orders = [flat(seen(batches(data, seed=seed).epoch(epoch))) for seed, epoch in [(0, 1), (0, 2), (1, 1)]]
     assert orders[0] != orders[1] != orders[2] != orders[0]
@@ -76,14 +76,14 @@ def images(counts: Sequence[int], size: int = 500) -> ShardImages:
     st.integers(0, 2**40),
     st.integers(1, 100),
 )
-def test_the_order_for_any_shards(counts: list[int], world: int, seed: int, epoch: int) -> None:
+def test_order_is_a_permutation_for_any_shards(counts: list[int], world: int, seed: int, epoch: int) -> None:
     order = images(counts).order(seed, epoch, world)
     assert order.sort().values.equal(torch.arange(sum(counts)))
     if LANES % world == 0:
         assert order.equal(images(counts).order(seed, epoch, 1))
 
 
-def test_processes_read_shards_of_their_own_and_batches_mix_many() -> None:
+def test_processes_read_separate_shards_and_batches_mix_shards() -> None:
     data = images([1000] * 64)
     shard = torch.arange(64_000) // 1000
     for world in (1, 4, 16):
@@ -93,21 +93,21 @@ def test_processes_read_shards_of_their_own_and_batches_mix_many() -> None:
         assert len(set(shard[order[:256]].tolist())) >= max(LANES, world)
 
 
-def test_images_move_within_a_window_of_their_lane() -> None:
+def test_images_are_shuffled_within_a_window_of_their_lane() -> None:
     lane = images([16_000]).order(0, 1, 1)[::LANES]
     assert lane.sort().values.equal(torch.arange(2000))
     moved = (lane - torch.arange(2000)).abs()
     assert 100 < moved.double().mean() < moved.max() <= 512
 
 
-def test_the_window_is_smaller_for_large_pictures_and_small_shards() -> None:
+def test_shuffle_window_shrinks_for_large_images_and_small_shards() -> None:
     assert images([1000]).window == 512
     assert images([1000], 1 << 20).window == 32
     assert images([1000], 1 << 30).window == 1
     assert images([90, 110, 0, 0]).window == 50
 
 
-def test_augmentation_draws_the_same_for_each_picture_however_many_processes(shards: Path) -> None:
+def test_augmentation_of_shard_images_is_independent_of_processes(shards: Path) -> None:
     class Mark:
         """Writes each image's random number into it."""
 
@@ -133,14 +133,14 @@ def test_augmentation_draws_the_same_for_each_picture_however_many_processes(sha
 
 
 @pytest.mark.parametrize("world", [1, 2, 5])
-def test_iteration_is_exact_over_all_processes(shards: Path, world: int) -> None:
+def test_evaluation_covers_all_images_over_processes(shards: Path, world: int) -> None:
     test = load(shards).test
     assert test is not None
     parts = [flat(seen(iter(Batches(test, 10, RAW, shard=(rank, world))))) for rank in range(world)]
     assert sorted(flat(parts)) == list(range(400, 417))
 
 
-def test_too_few_images_and_no_seed(shards: Path) -> None:
+def test_too_few_images_or_no_seed_raises(shards: Path) -> None:
     data = load(shards)
     with pytest.raises(UsageError, match="no seed"):
         next(batches(data, seed=None).epoch(1))
@@ -149,7 +149,7 @@ def test_too_few_images_and_no_seed(shards: Path) -> None:
         next(few.epoch(1))
 
 
-def test_the_shards_hold_the_folder(folder: Path, shards: Path) -> None:
+def test_shards_equal_their_folder(folder: Path, shards: Path) -> None:
     data, source = load(shards), load_folder(folder, progress=False)
     assert (data.name, data.classes, data.skipped) == ("shards", source.classes, ())
     for packed, plain in [(data.train, source.train), (data.validation, source.validation), (data.test, source.test)]:
@@ -160,7 +160,7 @@ def test_the_shards_hold_the_folder(folder: Path, shards: Path) -> None:
         assert packed.labels.tolist() == [label(number) for number in numbers(packed.images[:])]
 
 
-def test_rows_are_read_in_any_order_and_twice(shards: Path) -> None:
+def test_rows_may_be_read_in_any_order_and_repeatedly(shards: Path) -> None:
     train = load(shards).train
     everything = train.images[:]
     rows = torch.tensor([200, 3, 3, 77, 0])
@@ -169,14 +169,14 @@ def test_rows_are_read_in_any_order_and_twice(shards: Path) -> None:
     assert train.images[:0].shape == (0, 1, 6, 6)
 
 
-def test_pictures_are_fitted_and_coloured_as_asked(shards: Path) -> None:
+def test_shard_images_have_the_requested_size_and_channels(shards: Path) -> None:
     assert load(shards, image_size=(4, 4), channels=3).train.images[:2].shape == (2, 3, 4, 4)
     assert load(shards, image_size=(9, 9)).train.images.shape == (203, 1, 6, 6), "enlarged on the batch"
     with pytest.raises(UsageError, match="channels must be 1 or 3"):
         load(shards, channels=2)
 
 
-def test_validation_images_are_set_aside_in_stretches(shards: Path) -> None:
+def test_validation_images_are_held_out_in_runs(shards: Path) -> None:
     train = load(shards).train
     kept, aside = train.hold_out(0.2, seed=1)
     assert torch.cat([kept, aside]).sort().values.equal(torch.arange(203))
@@ -190,7 +190,7 @@ def test_validation_images_are_set_aside_in_stretches(shards: Path) -> None:
         train.hold_out(1, seed=1)
 
 
-def test_a_sample_of_many_is_read_in_stretches() -> None:
+def test_large_sample_is_read_in_runs() -> None:
     data = images([1000] * 20)
     rows = data.sample().rows
     assert len(rows) == len(rows.unique()) == 4096
@@ -199,7 +199,7 @@ def test_a_sample_of_many_is_read_in_stretches() -> None:
     assert images([4096]).sample().shape[0] == 4096
 
 
-def test_a_training_is_resumed_to_the_bit(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_on_shards_resumes_bit_exact(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Quiet:
         def on_step_end(self, record: object) -> None: ...
         def on_epoch_end(self, record: object) -> None: ...
@@ -253,7 +253,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_each_process_reads_its_own_and_a_resumed_epoch_what_is_left(shards: Path, reads: list[int]) -> None:
+def test_processes_and_resumed_epochs_read_only_their_images(shards: Path, reads: list[int]) -> None:
     data = load(shards)
 
     def cost(rank: int, world: int, first: int) -> int:
@@ -267,7 +267,9 @@ def test_each_process_reads_its_own_and_a_resumed_epoch_what_is_left(shards: Pat
     assert cost(0, 1, 10) < whole / 3
 
 
-def test_a_large_shard_is_never_in_memory(tmp_path: Path, reads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_shard_is_never_loaded_into_memory(
+    tmp_path: Path, reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of one that all lanes are in, little is read before the first batch."""
     monkeypatch.setattr(shard_images, "WINDOW", 4)
     path = tar_file(tmp_path / "train.tar", samples(0, 2000))
@@ -281,7 +283,7 @@ def test_a_large_shard_is_never_in_memory(tmp_path: Path, reads: list[int], monk
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in Linux' /proc")
-def test_few_files_are_open_and_none_is_left(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_files_are_limited_and_closed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tars() -> int:
         found = 0
         for link in Path("/proc/self/fd").iterdir():

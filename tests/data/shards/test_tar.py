@@ -17,7 +17,7 @@ from cnnkit.data.shards import tar
 from helpers.shards import COUNT, batches, flat, label, load, numbers, picture, png, samples, seen, spoil, tar_file
 
 
-def test_shards_of_webdatasets_own_writer(tmp_path: Path) -> None:
+def test_shards_of_webdataset_writer_are_read(tmp_path: Path) -> None:
     for start in (0, 20):
         with webdataset.TarWriter(str(tmp_path / f"x-{start}.tar")) as writer:
             for number in range(start, start + 20):
@@ -30,7 +30,7 @@ def test_shards_of_webdatasets_own_writer(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
-def test_webdataset_reads_ours(shards: Path) -> None:
+def test_webdataset_reads_packed_shards(shards: Path) -> None:
     files = [str(path) for path in sorted(shards.glob("train-*.tar"))]
     found = webdataset.WebDataset(files, shardshuffle=False, empty_check=False).decode("l8").to_tuple("png", "cls")
     pairs = [(int(image[0, 0]) * 256 + int(image[0, 1]), number) for image, number in found]
@@ -39,14 +39,14 @@ def test_webdataset_reads_ours(shards: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_any_tar_with_long_names(tmp_path: Path, form: int) -> None:
+def test_tar_with_long_names_is_read(tmp_path: Path, form: int) -> None:
     folder = "/".join(["a-rather-long-name"] * 6)
     many = {f"{folder}/{name}": content for name, content in samples(0, 9).items()}
     data = load(tar_file(tmp_path / "x.tar", {"README": b"", "._00001.png": b"", **many}, form))
     assert sorted(numbers(data.train.images[:])) == list(range(9))
 
 
-def test_labels_as_names_and_as_json_before_or_behind_the_picture(tmp_path: Path) -> None:
+def test_labels_are_read_as_names_and_as_json(tmp_path: Path) -> None:
     words = [b'{"label": "ape"}', b'{"class": "cow", "label": 7}', b'{"class": "bee"}']
     members = {}
     for number in range(9):
@@ -58,13 +58,13 @@ def test_labels_as_names_and_as_json_before_or_behind_the_picture(tmp_path: Path
     assert names == [["ape", "cow", "bee"][label(number)] for number in numbers(data.train.images[:])]
 
 
-def test_numbers_count_as_numbers_and_need_not_begin_at_zero(tmp_path: Path) -> None:
+def test_numeric_labels_are_sorted_and_need_not_start_at_zero(tmp_path: Path) -> None:
     data = load(tar_file(tmp_path / "x.tar", samples(0, 9, lambda number: f" {9 + label(number)}\n")))
     assert data.classes == ("9", "10", "11")
     assert data.train.labels.tolist() == [label(number) for number in range(9)]
 
 
-def test_splits_by_the_names_of_foreign_shards(tmp_path: Path) -> None:
+def test_foreign_shard_names_give_the_splits(tmp_path: Path) -> None:
     for name, first in [("set-train-0", 0), ("set-train-1", 10), ("set-val-0", 20), ("x-Test", 30)]:
         tar_file(tmp_path / f"{name}.tar", samples(first, 10))
     data = load(tmp_path)
@@ -76,7 +76,7 @@ def test_splits_by_the_names_of_foreign_shards(tmp_path: Path) -> None:
     assert load(tmp_path / "set-{train-1,val-0}.tar").train.labels.shape == (10,)
 
 
-def test_foreign_shards_are_read_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_shards_are_scanned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     original = tar.read_tar
     monkeypatch.setattr(tar, "read_tar", lambda place: read.append(Path(place).name) or original(place))
@@ -103,7 +103,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("members", "name", "reason"), BAD.values(), ids=BAD)
-def test_samples_that_cannot_be_used(tmp_path: Path, members: dict[str, bytes], name: str, reason: str) -> None:
+def test_unusable_samples_are_reported(tmp_path: Path, members: dict[str, bytes], name: str, reason: str) -> None:
     path = tar_file(tmp_path / "x.tar", samples(0, 5) | members | samples(5, 5))
     with pytest.raises(DataError, match=r"1 shards or pictures cannot be used.*--on-bad-image skip") as caught:
         load(path)
@@ -116,7 +116,7 @@ def test_samples_that_cannot_be_used(tmp_path: Path, members: dict[str, bytes], 
 
 
 @pytest.mark.parametrize("keep", [5 * 2048 + 700, 5 * 2048, 5 * 2048 + 100], ids=["picture", "no end", "header"])
-def test_a_foreign_shard_that_is_cut_short(tmp_path: Path, keep: int) -> None:
+def test_truncated_foreign_shard_is_reported(tmp_path: Path, keep: int) -> None:
     path = tar_file(tmp_path / "x.tar", samples(0, 20))
     os.truncate(path, keep)
     with pytest.raises(DataError, match=r"x\.tar \("):
@@ -126,7 +126,7 @@ def test_a_foreign_shard_that_is_cut_short(tmp_path: Path, keep: int) -> None:
     assert numbers(data.train.images[:]) == list(range(5))
 
 
-def test_a_foreign_shard_that_is_damaged_or_compressed(tmp_path: Path) -> None:
+def test_corrupt_or_compressed_foreign_shard_is_refused(tmp_path: Path) -> None:
     tar_file(tmp_path / "a.tar", samples(0, 20))
     with (tmp_path / "a.tar").open("r+b") as file:
         file.seek(10 * 2048)
@@ -140,7 +140,7 @@ def test_a_foreign_shard_that_is_damaged_or_compressed(tmp_path: Path) -> None:
         load(tmp_path / "b.tar")
 
 
-def test_a_damaged_picture(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_image_in_shard_is_skipped_or_refused(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = shards / "train-00003.tar"
     name = spoil(path, 2)
     with pytest.raises(DataError, match=re.escape(f"{path}: {name}: ")):
@@ -157,7 +157,7 @@ def test_a_damaged_picture(shards: Path, caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize("harm", [lambda path: os.truncate(path, 5000), Path.unlink], ids=["cut", "gone"])
-def test_a_damaged_shard_shows_when_the_data_is_opened(shards: Path, harm: Callable[[Path], object]) -> None:
+def test_corrupt_shard_is_detected_when_opened(shards: Path, harm: Callable[[Path], object]) -> None:
     harm(shards / "train-00003.tar")
     with pytest.raises(DataError, match=r"1 shards .*train-00003\.tar \("):
         load(shards)
@@ -166,7 +166,7 @@ def test_a_damaged_shard_shows_when_the_data_is_opened(shards: Path, harm: Calla
     assert len(flat(seen(batches(data).epoch(1)))) == len(data.train) == 203 - 12
 
 
-def test_a_shard_that_is_damaged_while_training(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_shard_corrupted_during_training_is_an_error(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
     data, tolerant = load(shards), load(shards, on_bad_image="skip")
     os.truncate(shards / "train-00003.tar", 5000)
     with pytest.raises(DataError, match=r"train-00003\.tar: it has 5,000 bytes, and its index says"):
@@ -175,7 +175,7 @@ def test_a_shard_that_is_damaged_while_training(shards: Path, caplog: pytest.Log
     assert caplog.text.count("left out") == 1
 
 
-def test_a_batch_without_any_picture(tmp_path: Path) -> None:
+def test_shard_batch_without_readable_image_is_an_error(tmp_path: Path) -> None:
     path = tar_file(tmp_path / "x.tar", samples(0, 6))
     data = load(path, on_bad_image="skip")
     for number in range(6):
@@ -184,7 +184,7 @@ def test_a_batch_without_any_picture(tmp_path: Path) -> None:
         next(batches(data).epoch(1))
 
 
-def test_shards_that_cannot_be_trained_on(shards: Path, tmp_path: Path) -> None:
+def test_untrainable_shards_are_refused(shards: Path, tmp_path: Path) -> None:
     for spec, words in {
         tmp_path / "nowhere-{0..3}.tar": "nowhere-0.tar: no such shard \\(4 of 4 are missing",
         shards / "train-{00000..00099}.tar": "train-00017.tar: no such shard \\(83 of 100",
@@ -203,7 +203,7 @@ def test_shards_that_cannot_be_trained_on(shards: Path, tmp_path: Path) -> None:
     assert load(tmp_path / "sizes.tar", image_size=(5, 5)).train.images.shape == (10, 1, 5, 5)
 
 
-def test_a_pipe_in_the_place_of_a_shard(tmp_path: Path) -> None:
+def test_pipe_in_place_of_shard_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tar")
     with pytest.raises(DataError, match=r"a\.tar"):
         load(str(tmp_path / "a.tar"))

@@ -13,7 +13,7 @@ from helpers.sweep import LR, search, write
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def test_a_space_is_read() -> None:
+def test_space_is_parsed() -> None:
     space = parse_space(
         {
             "lr": {"low": 1e-4, "high": 0.1, "log": True},
@@ -83,7 +83,7 @@ def test_a_space_is_read() -> None:
         ("lr = [", ["space.toml: not a TOML file"]),
     ],
 )
-def test_a_wrong_space_is_told_before_the_first_trial(cli: Cli, space: str, words: list[str]) -> None:
+def test_wrong_space_is_refused_before_the_first_trial(cli: Cli, space: str, words: list[str]) -> None:
     net = [] if space.startswith("net") else ["lenet"]
     one_line(cli("sweep", *net, "-c", write(space, "epochs = 2"), "--trials", 2), 2, *words)
     assert not Path("runs").exists()
@@ -107,14 +107,14 @@ def test_a_wrong_space_is_told_before_the_first_trial(cli: Cli, space: str, word
         (["--storage", "study.txt"], 2, ["or a file that ends in .journal or .log, not 'study.txt'"]),
     ],
 )
-def test_what_all_trials_would_share_ends_it_at_once(
+def test_error_common_to_all_trials_ends_the_sweep_at_once(
     cli: Cli, arguments: list[str], code: int, words: list[str]
 ) -> None:
     one_line(cli("sweep", "-c", write(LR), "--trials", 2, *arguments), code, *words)
     assert not Path("runs").exists()
 
 
-def test_it_needs_a_network_and_trials(cli: Cli) -> None:
+def test_sweep_requires_a_network_and_trials(cli: Cli) -> None:
     one_line(
         cli("sweep", "-c", write(LR), "--trials", 0), 2, "--trials must be at least 1 and at most 1,000,000, not 0"
     )
@@ -122,6 +122,6 @@ def test_it_needs_a_network_and_trials(cli: Cli) -> None:
     assert search(cli, "lenet", "--trials", 1)[0]["state"] == "complete"
 
 
-def test_without_optuna_it_says_what_to_install(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_optuna_error_says_what_to_install(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     one_line(cli("sweep", "-c", write(LR), "--trials", 1), 1, 'package optuna: pip install "cnnkit[search]"')

@@ -19,7 +19,7 @@ from helpers.training import repeatable_metrics
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def test_trials_are_ordinary_runs_and_the_study_goes_on(cli: Cli) -> None:
+def test_trials_are_ordinary_runs_and_the_study_continues(cli: Cli) -> None:
     write(LR + 'net = ["lenet", "lenet_bn"]\nstage_lr.head = [1.0, 2.0]\naugment = [["crop:1"], []]', FIXED[13:])
     trials = search(cli, "--trials", 3)
     assert [trial["number"] for trial in trials] == [0, 1, 2]
@@ -49,7 +49,7 @@ def test_trials_are_ordinary_runs_and_the_study_goes_on(cli: Cli) -> None:
     assert repeatable_metrics(f"runs/{Path(best['run']).name[:-2]}-1") == repeatable_metrics(best["run"])
 
 
-def test_each_finished_trial_is_a_line_and_the_best_are_a_table(cli: Cli) -> None:
+def test_finished_trials_are_printed_and_the_best_are_a_table(cli: Cli) -> None:
     result = cli("sweep", "-c", write("lr = [0.01, 0.001]\nnesterov = [true]"), "--trials", 2)
     assert result.code == 0
     lines = result.out.splitlines()
@@ -68,7 +68,7 @@ def test_each_finished_trial_is_a_line_and_the_best_are_a_table(cli: Cli) -> Non
     assert sorted(rows, key=lambda row: -float(row[1])) == rows
 
 
-def test_the_seed_decides(cli: Cli) -> None:
+def test_sweep_is_determined_by_its_seed(cli: Cli) -> None:
     write(LR, "net = 'lenet'\nepochs = 1\nbatch_size = 512")
     first, same, other = (
         search(cli, "--trials", 2, "--name", n, "--seed", s) for n, s in (("a", 1), ("b", 1), ("c", 2))
@@ -77,7 +77,7 @@ def test_the_seed_decides(cli: Cli) -> None:
     assert {t["params"]["lr"] for t in first}.isdisjoint(t["params"]["lr"] for t in other)
 
 
-def test_another_search_is_another_study(cli: Cli) -> None:
+def test_different_search_needs_a_different_study(cli: Cli) -> None:
     write(LR)
     search(cli, "--trials", 1)
     search(cli, "--trials", 1, "--workers", 1, "--device", "cpu")  # may be others on another machine
@@ -90,7 +90,7 @@ def test_another_search_is_another_study(cli: Cli) -> None:
     )
 
 
-def test_hopeless_trials_are_ended_early(cli: Cli) -> None:
+def test_hopeless_trials_are_pruned(cli: Cli) -> None:
     """Eight trials of which the first five, which set the median, are good ones."""
     fixed = 'net = "lenet_bn"\nepochs = 2\nschedule = "constant"\n'
     write("lr = {low = 0.005, high = 0.02}", fixed)
@@ -110,7 +110,7 @@ def test_hopeless_trials_are_ended_early(cli: Cli) -> None:
     assert json.loads(kept.out)["trials"][7]["state"] == "complete"
 
 
-def test_a_trial_in_its_last_epoch_is_not_ended_early(cli: Cli) -> None:
+def test_trial_in_its_last_epoch_is_not_pruned(cli: Cli) -> None:
     write(
         "lr = {low = 1e-3, high = 0.03, log = true}",
         'net = "lenet_bn"\nepochs = 1\nschedule = "constant"\nbatch_size = 32\n',
@@ -120,7 +120,7 @@ def test_a_trial_in_its_last_epoch_is_not_ended_early(cli: Cli) -> None:
     assert min(trial["value"] for trial in trials[5:]) < max(trial["value"] for trial in trials[:5])
 
 
-def test_a_trial_that_fails_is_recorded_and_the_others_go_on(cli: Cli) -> None:
+def test_failed_trial_is_recorded_and_the_sweep_continues(cli: Cli) -> None:
     write("lr = [1e30, 0.01]\nnesterov = [true, false]\noptimizer = ['sgd', 'adamw']", FIXED + "momentum = 0.9")
     trials = search(cli, "--trials", 8, "--pruner", "none")
     assert len(trials) == 8
@@ -138,16 +138,14 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(cli: Cli) -> None:
     assert len({trial["reason"] for trial in trials}) >= 3
 
 
-def test_a_sweep_whose_trials_all_fail_alike_ends(cli: Cli) -> None:
+def test_sweep_ends_when_all_trials_fail_alike(cli: Cli) -> None:
     write("lr = {low = 0.001, high = 0.01}", FIXED + "nesterov = true")
     result = cli("sweep", "-c", "space.toml", "--trials", 50)
     one_line(result, 1, "the first 5 trials failed, all alike: nesterov goes with")
     assert len(result.out.splitlines()) == 5
 
 
-def test_what_is_wrong_with_the_machine_ends_it_and_the_trial_is_tried_again(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_machine_error_ends_the_sweep_and_the_trial_is_retried(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     write(LR)
     Path("runs/space").mkdir(parents=True)
     with monkeypatch.context() as patch:
@@ -157,20 +155,20 @@ def test_what_is_wrong_with_the_machine_ends_it_and_the_trial_is_tried_again(
     assert [(trial["number"], trial["state"]) for trial in trials] == [(1, "complete"), (2, "complete")]
 
 
-def test_no_trial_begins_after_the_timeout(cli: Cli) -> None:
+def test_no_trial_starts_after_the_timeout(cli: Cli) -> None:
     result = cli("sweep", "-c", write(LR), "--trials", 2, "--timeout", 1e-9)
     assert (result.code, result.out) == (0, "space: no trial yet\n")
 
 
 @pytest.mark.parametrize("content", [b"somebody's own log", b"{}\n", b'{"op_code":0\n{}\n', b'{"op_code":0}\n'])
 @pytest.mark.parametrize("storage", ["sqlite:///study.log", "study.log"])
-def test_a_damaged_storage_is_told(cli: Cli, storage: str, content: bytes) -> None:
+def test_corrupt_storage_is_reported(cli: Cli, storage: str, content: bytes) -> None:
     Path("study.log").write_bytes(content)
     one_line(cli("sweep", "-c", write(LR), "--trials", 1, "--storage", storage), 1, "study.log", "cannot be used")
     assert Path("study.log").read_bytes() == content
 
 
-def test_a_line_that_a_full_disk_tore_is_dropped() -> None:
+def test_truncated_journal_line_is_dropped() -> None:
     trial = joined("study.log", 2).claim()
     whole = Path("study.log").read_bytes()
     Path("study.log").write_bytes(whole + b'{"op_code":8,"worker')
@@ -182,7 +180,7 @@ def test_a_line_that_a_full_disk_tore_is_dropped() -> None:
     assert [result.number for result in study.results()] == [trial.number, 1]
 
 
-def test_postgresql_needs_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_requires_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(CnnkitError) as caught:
         open_storage("postgresql://ann:secret@127.0.0.1/sweeps")

@@ -27,7 +27,7 @@ STORAGES = ["sqlite:///deep/study.db", "deep/study.journal"]
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_workers_that_take_trials_at_the_same_moment_share_them_exactly(storage: str) -> None:
+def test_simultaneous_workers_take_each_trial_once(storage: str) -> None:
     total, together = 30, threading.Barrier(4)
     studies = [joined(storage, total) for _ in range(4)]
     taken: list[int] = []
@@ -51,7 +51,7 @@ def test_workers_that_take_trials_at_the_same_moment_share_them_exactly(storage:
     assert len({trial.params["lr"] for trial in results}) == total
 
 
-def test_a_study_that_was_interrupted_goes_on_as_it_would_have() -> None:
+def test_interrupted_study_continues_identically() -> None:
     """Among them trials that the sampler chooses by what it has seen."""
     space = {"x": Range(low=0.0, high=1.0), "y": Choices(("a", "b", "c"))}
 
@@ -91,7 +91,7 @@ def numbered(*attributes: dict) -> list[FrozenTrial]:
         ([], 2, []),
     ],
 )
-def test_the_first_that_tries_a_trial_again_counts(attributes: list[dict], total: int, numbers: list[int]) -> None:
+def test_first_retry_of_a_trial_counts(attributes: list[dict], total: int, numbers: list[int]) -> None:
     assert [trial.number for trial in attempts(numbered(*attributes), total)] == numbers
 
 
@@ -103,7 +103,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("storage", STORAGES)
-def test_the_trial_of_a_worker_that_is_gone_is_tried_again(storage: str) -> None:
+def test_trial_of_dead_worker_is_retried(storage: str) -> None:
     one, other = joined(storage, 1), joined(storage, 1)
     trial = one.claim()
     assert trial
@@ -130,7 +130,7 @@ def test_the_trial_of_a_worker_that_is_gone_is_tried_again(storage: str) -> None
     assert one.others == 0
 
 
-def test_a_trial_that_takes_every_worker_with_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_that_kills_every_worker_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three workers die in the first epoch, or, after three that went on for an epoch each, in the fifth."""
     monkeypatch.setattr(shared, "STALE_SECONDS", 0.2)
     for epochs, attempts_made in ((0, 3), (4, 6)):
@@ -162,7 +162,7 @@ def workers(count: int, *arguments: object) -> Iterator[list]:
 
 
 @pytest.mark.parametrize("storage", [STORAGES[0], pytest.param(STORAGES[1], marks=pytest.mark.slow)])
-def test_two_workers_at_once_share_one_study(cli: Cli, storage: str) -> None:
+def test_concurrent_workers_share_one_study(cli: Cli, storage: str) -> None:
     write(LR)
     with workers(2, "--trials", 6, "--storage", storage) as both:
         outputs = [process.communicate(timeout=200) for process in both]
@@ -180,7 +180,7 @@ def test_two_workers_at_once_share_one_study(cli: Cli, storage: str) -> None:
 
 
 @pytest.mark.parametrize(("how", "storage"), [*zip([signal.SIGKILL, signal.SIGINT], STORAGES, strict=True)])
-def test_a_worker_that_is_stopped_loses_nothing(
+def test_stopped_worker_loses_no_trial(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, storage: str, how: signal.Signals
 ) -> None:
     """Killed or interrupted in its first trial; then the study ends as one that was left alone, to the bit."""
@@ -211,7 +211,7 @@ def test_a_worker_that_is_stopped_loses_nothing(
     assert [repeatable_metrics(t["run"]) for t in trials] == [repeatable_metrics(t["run"]) for t in whole]
 
 
-def test_an_open_study_that_breaks_is_told() -> None:
+def test_study_that_breaks_while_open_is_reported() -> None:
     study = joined("study.journal", 1)
     with Path("study.journal").open("a") as file:
         file.write("{torn\n{}\n")
@@ -219,7 +219,7 @@ def test_an_open_study_that_breaks_is_told() -> None:
         study.claim()
 
 
-def test_a_study_is_joined_by_its_own_alone() -> None:
+def test_study_is_joined_only_by_equal_searches() -> None:
     joined("study.journal", 1)
     with pytest.raises(UsageError, match="begun with another lr"):
         Study("study.journal", "study", 1, 0, "none", {"lr": 2})

@@ -1,6 +1,6 @@
-"""Captured steps without a GPU: a graph of torch's operators, recorded and run again, in place of CUDA's.
+"""Captured steps without a GPU: a recorded graph of torch's operators stands in for a CUDA graph.
 
-As in CUDA's, what is recorded works on the same memory again, nothing else of Python runs, and waiting is an error.
+As with CUDA, a replay uses the same memory, runs no other Python, and synchronising is an error.
 """
 
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def steps(net: nn.Module, config: TrainConfig, plan: Plan, size: int) -> tuple[T
     ids=str,
 )
 @pytest.mark.parametrize(("name", "size"), [("lenet_bn", 28), ("resnet18", 32)])
-def test_captured_steps_are_the_steps(name: str, size: int, settings: dict[str, Any]) -> None:
+def test_captured_steps_equal_plain_steps(name: str, size: int, settings: dict[str, Any]) -> None:
     """With batches of two sizes, and statistics that capturing leaves alone."""
     config = TrainConfig(**settings | ({} if name == "lenet_bn" else {"freeze": ()}))
     found = []
@@ -97,7 +97,7 @@ def test_captured_steps_are_the_steps(name: str, size: int, settings: dict[str, 
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
-def test_what_waits_cannot_be_captured() -> None:
+def test_synchronising_steps_cannot_be_captured() -> None:
     net = nn.Linear(4, 3)
 
     def work(x: Tensor, y: Tensor) -> Tensor:
@@ -117,6 +117,8 @@ def test_what_waits_cannot_be_captured() -> None:
         ("cuda", {"mixup": 0.2, "accumulate": 2}, 1, "have no accumulate, mixup"),
     ],
 )
-def test_what_can_be_captured(device: str, settings: dict[str, Any], processes: int, words: str | None) -> None:
+def test_capturable_settings_are_recognised(
+    device: str, settings: dict[str, Any], processes: int, words: str | None
+) -> None:
     why = uncapturable(torch.device(device), TrainConfig(**settings), processes)
     assert why is None if words is None else why and words in why

@@ -1,4 +1,4 @@
-"""The execution plan: chosen by trying, kept, obeyed, and without an effect on what is computed."""
+"""The execution plan: chosen by measurement, cached, applied, and without effect on results."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def small_plan(**fields: object) -> Path:
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
-def test_a_plan_is_chosen_once_and_found_again(
+def test_plan_is_chosen_once_and_cached(
     net: nn.Module, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = TrainConfig(precision=precision)
@@ -53,7 +53,7 @@ def test_a_plan_is_chosen_once_and_found_again(
         choose_plan(net, IMAGE, 5, MANY, config)
 
 
-def test_a_damaged_plan_is_chosen_anew_and_no_cache_is_no_harm(
+def test_corrupt_plan_is_chosen_again_and_cache_is_optional(
     net: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = iter([Plan(threads=1), Plan(threads=2), Plan(threads=3)])
@@ -68,7 +68,7 @@ def test_a_damaged_plan_is_chosen_anew_and_no_cache_is_no_harm(
     assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).threads == 3
 
 
-def test_choosing_leaves_the_net_as_it_is(net: nn.Module) -> None:
+def test_autotune_leaves_the_network_unchanged(net: nn.Module) -> None:
     net.train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     choose_plan(net, IMAGE, 4, MANY, TrainConfig(freeze=("stem",)))
@@ -79,7 +79,7 @@ def test_choosing_leaves_the_net_as_it_is(net: nn.Module) -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_what_is_fastest_is_taken_if_it_wins_enough(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fastest_plan_is_taken_only_above_the_margin(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock of our own: the trial's logic, not this machine's speed."""
     cost = {"bf16": 0.7, "fp32": 1.0, "contiguous": 0.5, "channels_last": 1.0}
 
@@ -97,7 +97,7 @@ def test_what_is_fastest_is_taken_if_it_wins_enough(net: nn.Module, monkeypatch:
 
 
 @pytest.mark.parametrize(("untuned", "tried"), [(2.9, ["fp32", "bf16"]), (3.1, ["fp32"])])
-def test_half_precision_is_tried_with_its_best_algorithms(
+def test_half_precision_is_tried_with_its_fastest_algorithms(
     net: nn.Module, untuned: float, tried: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slower with oneDNN alone, but twice as fast with others; where it is hopeless, no time is spent on it."""
@@ -141,7 +141,7 @@ def test_half_precision_without_the_instructions_is_not_tried(net: nn.Module, mo
         (True, 10**6, False, Plan()),
     ],
 )
-def test_on_a_gpu_what_captures_and_compiles_is_tried(
+def test_autotune_on_gpu_tries_capture_and_compilation(
     graph: bool, steps: int, able: bool, best: Plan, net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(trial: object, asked: Plan) -> object:
@@ -157,7 +157,7 @@ def test_on_a_gpu_what_captures_and_compiles_is_tried(
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize(("cost", "pooling"), [(0.99, "compiled"), (1.01, "torch")])
-def test_pooling_is_compiled_if_it_wins(cost: float, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pooling_is_compiled_if_faster(cost: float, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def step(trial: object, asked: Plan) -> object:
         return lambda: cost if asked.pooling == "compiled" else 1.0
 
@@ -168,7 +168,7 @@ def test_pooling_is_compiled_if_it_wins(cost: float, pooling: str, monkeypatch: 
     assert choose_plan(net[2:], (8, 3, 3), 4, MANY, config) == Plan()  # nothing to pool
 
 
-def test_each_layers_fastest_algorithm_is_found(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autotune_finds_the_fastest_algorithm_of_each_layer(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what can be chosen the last is the fastest here; a layer that keeps its weights has no gradient to choose."""
     monkeypatch.setattr(race, "_winner", lambda ways: [*ways][-1])
     net.conv2.requires_grad_(False)
@@ -179,7 +179,7 @@ def test_each_layers_fastest_algorithm_is_found(net: nn.Module, monkeypatch: pyt
     assert chosen["conv5.0.shortcut.0"] == ("unfold", "unfold", "unfold")
 
 
-def test_short_trainings_and_off_have_the_plain_plan(net: nn.Module, tmp_path: Path) -> None:
+def test_short_trainings_and_plan_off_use_the_plain_plan(net: nn.Module, tmp_path: Path) -> None:
     for images, how in ((1000, "auto"), (MANY, "off")):
         assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how)) == Plan()
         assert choose_plan(net, IMAGE, 4, images, TrainConfig(plan=how, precision="bf16")).precision == "bf16"
@@ -188,7 +188,7 @@ def test_short_trainings_and_off_have_the_plain_plan(net: nn.Module, tmp_path: P
     assert not (tmp_path / "cache").exists()
 
 
-def test_of_two_that_choose_at_once_the_first_ones_counts(tmp_path: Path) -> None:
+def test_first_of_two_concurrent_plans_is_used(tmp_path: Path) -> None:
     file = tmp_path / "plans/one.json"
     plans = [Plan(threads=number + 1) for number in range(8)]
     writers = [threading.Thread(target=choose._keep_first, args=(file, plans[0]))]
@@ -204,7 +204,7 @@ def test_of_two_that_choose_at_once_the_first_ones_counts(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("memory_format", ["channels_last", "contiguous"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_get_the_plans_strides(channels: int, memory_format: str) -> None:
+def test_images_get_the_strides_of_the_plan(channels: int, memory_format: str) -> None:
     chosen = Plan(memory_format=memory_format)
     for x in (torch.rand(2, channels, 4, 5), torch.rand(2, channels, 4, 5).to(memory_format=torch.channels_last)):
         laid = chosen.lay_out(x)
@@ -214,7 +214,7 @@ def test_images_get_the_plans_strides(channels: int, memory_format: str) -> None
         assert channels > 1 or laid.data_ptr() == x.data_ptr(), "no copy"
 
 
-def test_threads_are_as_many_as_before_afterwards() -> None:
+def test_autotune_restores_the_thread_count() -> None:
     before = torch.get_num_threads()
     with threads(3):
         assert torch.get_num_threads() == 3
@@ -223,7 +223,7 @@ def test_threads_are_as_many_as_before_afterwards() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_using_a_plan_sets_every_layer_anew(net: nn.Module) -> None:
+def test_use_plan_resets_every_layer(net: nn.Module) -> None:
     name = "conv3.0.body.conv1"
     use_plan(net, Plan(convolutions={name: UNFOLD}))
     assert tune(net)[name].algorithms == tuple(UNFOLD)
@@ -236,7 +236,7 @@ def metrics(run: str) -> list[dict[str, float]]:
     return [{key: row[key] for key in ("train_loss", "val_loss", "val_accuracy")} for row in rows]
 
 
-def test_a_run_obeys_its_plan_and_keeps_it(cli: Cli) -> None:
+def test_run_applies_its_plan_and_saves_it(cli: Cli) -> None:
     """Other algorithms, the same losses but for rounding; gone on with and repeated, the same to the bit."""
     small_plan(convolutions={"conv2": UNFOLD}, memory_format="contiguous")
     arguments = ("train", "lenet", "--seed", 3, "--lr", 0.003)
@@ -259,7 +259,7 @@ def test_a_run_obeys_its_plan_and_keeps_it(cli: Cli) -> None:
     assert metrics("runs/lenet-digits-3")[:2] != other
 
 
-def test_a_wrong_plan_is_told(cli: Cli) -> None:
+def test_wrong_plan_is_refused(cli: Cli) -> None:
     small_plan(convolutions={"conv9": UNFOLD})
     one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "plan.json", "another network's", "conv9")
     small_plan(precision="bf16")
@@ -272,7 +272,7 @@ def test_a_wrong_plan_is_told(cli: Cli) -> None:
     assert not list(Path().glob("runs/*/metrics.jsonl"))
 
 
-def test_half_precision_is_the_plans(cli: Cli) -> None:
+def test_plan_sets_half_precision(cli: Cli) -> None:
     small_plan(precision="bf16")
     assert "plan: bf16" in cli("train", "lenet_bn", "--epochs", 1, "--plan", "plan.json").out
     assert "plan: bf16" in cli("train", "lenet_bn", "--epochs", 1, "--precision", "bf16").out
