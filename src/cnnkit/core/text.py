@@ -28,6 +28,7 @@ __all__ = [
     "html",
     "is_url",
     "markdown",
+    "plural",
     "printable",
     "shell",
     "short",
@@ -88,6 +89,16 @@ def some(names: Sequence[str], most: int = 3) -> str:
     'a, b, c and 2 more'
     """
     return ", ".join(map(short, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "image"), plural(1797, "image"), plural(2, "class")
+    ('1 image', '1,797 images', '2 classes')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
 
 
 def short(value: object) -> str:
