@@ -28,9 +28,9 @@ class RunConfig(TrainConfig):
     net: Annotated[str, Parameter(parse=False)] = ""
     """Network name; `cnnkit nets` lists them."""
     data: str = "digits"
-    """Data set: digits (included), fashion-mnist or mnist; a folder CLASS/..., or train/CLASS/... with optional val/ and
-    test/; an archive of one (.zip, .tar.gz); a CSV file with columns path, label and optionally split; or tar shards:
-    a folder, "x-{000..015}.tar" or a URL."""
+    """Data set: digits (included), fashion-mnist or mnist; a folder CLASS/..., or train/CLASS/... with optional val/
+    and test/; an archive of one (.zip, .tar.gz); a CSV file with columns path, label and optionally split; or tar
+    shards: a folder, "x-{000..015}.tar" or a URL."""
     validation_data: str | None = None
     """Choose the best epoch on this data set instead of on a share of the training images."""
     test_data: str | None = None
