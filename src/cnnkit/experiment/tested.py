@@ -86,7 +86,7 @@ def _not_trained_on(record: Record | None, images: ImageSet, place: str) -> tupl
     if not seen:
         return images, []
     if not images:
-        raise DataError(f"the network was trained on all {plural(total, 'image')} of {place}: choose another --data")
+        raise DataError(f"the network was trained on all images of {place} ({total:,}): choose another --data")
     remarks = [f"skipping {len(seen):,} of {plural(total, 'image')}, which the network was trained or validated on"]
     if 2 * len(seen) > len(record["train"]):  # a copy of its own data
         there = set(images.digests)
