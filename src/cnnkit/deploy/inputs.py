@@ -29,7 +29,7 @@ Size = tuple[int, int]
 class Input:
     """An image's name, and `read`, which takes channels and a size to shrink to and returns uint8 H x W x C.
 
-    `read` raises DataError with the reason alone. If `file`, the caller reports it; else it is an invalid argument.
+    `read` raises DataError with the reason alone, which only for a `file` is reported without failing the others.
     """
 
     name: str
