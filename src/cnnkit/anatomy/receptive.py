@@ -11,7 +11,7 @@ from torch.nn.modules import activation, dropout
 from cnnkit.core.shape import Pads, pair, resolve_padding
 from cnnkit.ops import AdaptiveAvgPool2D, BatchNormalization, Conv2D, MultiChannelConv2D, Pool2D
 
-__all__ = ["Receptive", "behind"]
+__all__ = ["Receptive", "field_after"]
 
 Operator = nn.Module | Callable[..., Any] | str  # in a torch.fx graph: a layer, a function or the name of a method
 
@@ -70,7 +70,7 @@ class _Window(NamedTuple):
     pads: Pads = (0, 0, 0, 0)  # top, bottom, left, right
 
 
-def behind(
+def field_after(
     operator: Operator,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],

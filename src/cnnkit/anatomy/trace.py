@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnkit.anatomy.receptive import Receptive, behind
+from cnnkit.anatomy.receptive import Receptive, field_after
 from cnnkit.core.errors import UsageError
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.shape import by
@@ -96,8 +96,8 @@ def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 recorder = _Recorder(shadow.eval(), input_size, counter)
                 recorder.run(_images(1, input_size))
-            keeper = _Keeper(shadow.train())  # the third image's share, as channel statistics do not grow
-            two, three = (keeper.measure(_images(count, input_size)) for count in (2, 3))
+            saved = _SavedBytes(shadow.train())  # the third image's share, as channel statistics do not grow
+            two, three = (saved.measure(_images(count, input_size)) for count in (2, 3))
     except UsageError as error:
         raise UsageError(_first_line(error)) from error
     except (RuntimeError, ValueError, TypeError) as error:
@@ -225,21 +225,21 @@ class _Recorder(_Run):
             fields = [self.seen[node][1] for node in feeds]
             maps = [tensor for node in feeds for tensor in _each(Tensor, self.env[node]) if tensor.ndim > 3]
             args, kwargs = self.fetch_args_kwargs_from_env(n)
-            seen = behind(layer or n.target, args, kwargs, fields, maps, made, self.everything)
+            seen = field_after(layer or n.target, args, kwargs, fields, maps, made, self.everything)
         self.seen[n] = tuple(made.shape[1:]), seen
 
 
-class _Keeper(_Run):
+class _SavedBytes(_Run):
     """Counts the bytes that autograd saves, by module."""
 
     def measure(self, images: Tensor) -> Counter[str]:
         """Return the bytes for these images, by the modules' keys."""
         self.seen, self.bytes = set(self.weights), Counter[str]()
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(self.keep, lambda kept: kept):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(self._save, lambda tensor: tensor):
             self.run(images)
         return self.bytes
 
-    def keep(self, tensor: Tensor) -> Tensor:
+    def _save(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage not in self.seen:
             self.seen.add(storage)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from cnnkit.anatomy import Anatomy, Part
     from cnnkit.nets import Entry
 
-__all__ = ["anatomy", "look_into"]
+__all__ = ["anatomy", "find_anatomy"]
 
 MAX_SIZE = 10**6  # channels, pixels, classes
 
@@ -51,7 +51,7 @@ def anatomy(
         raise UsageError("--json, --csv and --markdown exclude each other; choose one")
     if depth is not None and depth < 0:
         raise UsageError(f"--depth must be 0 or more, not {depth}")
-    name, whole, facts = look_into(net, input_size, num_classes)
+    name, whole, facts = find_anatomy(net, input_size, num_classes)
     if json:
         _print_json(name, whole, facts, depth)
     elif csv:
@@ -60,7 +60,7 @@ def anatomy(
         _print_table(name, whole, facts, depth, markdown)
 
 
-def look_into(net: str, input_size: str | None, num_classes: int | None) -> "tuple[str, Anatomy, Entry]":
+def find_anatomy(net: str, input_size: str | None, num_classes: int | None) -> "tuple[str, Anatomy, Entry]":
     """Return the name (in the zoo, or of the folder), anatomy and zoo entry of `net`, for an input like "1x28x28"."""
     import torch
 
@@ -169,10 +169,10 @@ def _print_table(net: str, whole: "Anatomy", facts: "Entry", depth: int | None, 
     weights = f"{4 * whole.params / size:,.2f} {unit}"
     memory = "train: saved for the backward pass; infer: peak of the feature maps"
     notes = [f"memory in {unit} for one image; {memory}; weights: {weights}"]
-    if said := facts.published:
-        params, macs = (f"{count:,}" if count else "" for count in (said.params, said.macs))
+    if published := facts.published:
+        params, macs = (f"{count:,}" if count else "" for count in (published.params, published.macs))
         totals.append(["published", "", params, "", macs, *[""] * 6])
-        notes.append(f"published: {said.source}")
+        notes.append(f"published: {published.source}")
     if whole.statistics:
         notes.append(f"plus {whole.statistics:,} moving statistics (Keras' total: {whole.params + whole.statistics:,})")
     show = _show_markdown if markdown else _show

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from cnnkit.core.console import PatientConsole, table
 from cnnkit.core.text import printable, to_json
 
-__all__ = ["complain", "console", "given_flags", "narrated", "page", "print_json", "table"]
+__all__ = ["complain", "console", "given_flags", "page", "print_json", "printing_logs", "table"]
 
 console = PatientConsole()
 page = PatientConsole(width=max(console.width, 120))  # a narrow terminal wraps tables; rich would cut figures
@@ -33,7 +33,7 @@ def given_flags(settings: BaseModel, net: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def narrated(room: str, screen: PatientConsole) -> Iterator[None]:
+def printing_logs(room: str, screen: PatientConsole) -> Iterator[None]:
     """Print the log records of the package `room` while the block runs, one line each."""
     logger, handler = logging.getLogger(room), _Printer(screen)
     level = logger.level

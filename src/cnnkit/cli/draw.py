@@ -29,13 +29,13 @@ def draw(
         Output file; by default NAME.svg in the current folder, with the network's name.
     """
     from cnnkit.anatomy import draw as diagram
-    from cnnkit.cli.anatomy import look_into
+    from cnnkit.cli.anatomy import find_anatomy
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError
     from cnnkit.core.files import write_output
     from cnnkit.core.shape import by
 
-    name, whole, _ = look_into(net, input_size, num_classes)
+    name, whole, _ = find_anatomy(net, input_size, num_classes)
     target = output or Path(f"{Path(name).resolve().name}.svg")
     if target.suffix.lower() != ".svg":
         raise UsageError(f"{target}: the diagram is SVG; --output must end in .svg")

@@ -61,7 +61,7 @@ def sweep(
     json
         Print the trials as JSON at the end.
     """
-    from cnnkit.cli.console import console, given_flags, narrated
+    from cnnkit.cli.console import console, given_flags, printing_logs
     from cnnkit.core.console import PatientConsole
     from cnnkit.core.extras import require
 
@@ -69,7 +69,7 @@ def sweep(
     from cnnkit.experiment.sweep.search import search
 
     options: dict[str, Any] = {"storage": storage, "name": name, "output": output, "pruner": pruner, "timeout": timeout}
-    with narrated("cnnkit.experiment.sweep", PatientConsole(stderr=True) if json else console):
+    with printing_logs("cnnkit.experiment.sweep", PatientConsole(stderr=True) if json else console):
         study, stopped = search(config, given_flags(settings, net), trials, **options)
     _report(study, name or config.stem, json)
     if stopped:

@@ -146,10 +146,10 @@ def _with_those_of_weights(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("net", bundle.net) != bundle.net:
         return given  # reported when the weights are read
     height, width = bundle.image_size
-    said = {"net": bundle.net} | ({"image_size": height} if height == width else {})
+    saved = {"net": bundle.net} | ({"image_size": height} if height == width else {})
     arguments = {name: value for name, value in bundle.arguments.items() if name != "pretrained"}
     own = given.get("model_kwargs", {})
-    return said | given | {"model_kwargs": arguments | own if isinstance(own, dict) else own}
+    return saved | given | {"model_kwargs": arguments | own if isinstance(own, dict) else own}
 
 
 def _parse(value: Any) -> Any:

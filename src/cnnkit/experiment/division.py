@@ -73,7 +73,7 @@ def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Divis
     else:
         record["validation"] = list(validation.names) or rows.tolist()
         record |= {} if dataset.sha256 else {"train_sha256": training.digest()}
-    record |= {"data_sha256": digests} if (digests := _handed_in(dataset)) else {}
+    record |= {"data_sha256": digests} if (digests := _python_digests(dataset)) else {}
     saved: Record = json.loads(json.dumps(record))  # as it will be read
     return Division(training, validation, test, saved, tuple(remarks))
 
@@ -100,8 +100,8 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
         for what, names in (("missing or replaced", gone), ("moved to another class", others))
         if names
     ]
-    handed = _handed_in(dataset)
-    if record.get("data_sha256", handed) != handed:
+    digests = _python_digests(dataset)
+    if record.get("data_sha256", digests) != digests:
         changes.append("the data passed from Python differ from those that the run was split from")
     if changes and not allow_changed:
         raise DataError(f"{config.data}: {'; '.join(changes)}; {REMEDY}")
@@ -113,7 +113,7 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
     )
     remarks = (*changes, *about_missing(found["test"][1]))
     if changes:
-        record = _amended(record, training, validation, handed)
+        record = _amended(record, training, validation, digests)
     return Division(training, validation, test if len(test) else None, record, remarks)
 
 
@@ -140,7 +140,7 @@ def _content(part: ImageSet | None) -> dict[str, str]:
     return dict(zip(part.names, part.digests, strict=True)) if part and part.digests else {}
 
 
-def _handed_in(dataset: Dataset) -> list[str]:
+def _python_digests(dataset: Dataset) -> list[str]:
     """Return the digests of data passed from Python."""
     return [digest for digest in (dataset.sha256, *dataset.parts_sha256) if digest]
 
@@ -203,13 +203,13 @@ def _of_other_classes(record: Record, pools: Mapping[str, ImageSet], found: Mapp
     return names
 
 
-def _amended(record: Record, training: ImageSet, validation: ImageSet, handed_in: list[str]) -> Record:
+def _amended(record: Record, training: ImageSet, validation: ImageSet, data_sha256: list[str]) -> Record:
     """Return the record of a run that resumes with changed images; those it has already used stay recorded as used."""
     before = content_before(record)
     parts: dict[str, ImageSet | None] = {"train": training, "validation": validation}
     new: Record = {name: _content(part) for name, part in parts.items()} | {"labels": _labels(parts)}
     new |= {f"{name}_before": sorted(digests) for name, digests in before._asdict().items() if digests}
-    new |= {"data_sha256": handed_in} if handed_in else {}
+    new |= {"data_sha256": data_sha256} if data_sha256 else {}
     saved: Record = json.loads(json.dumps(record | new))
     return saved
 

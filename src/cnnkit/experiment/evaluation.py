@@ -179,7 +179,7 @@ def evaluate(
         raise DataError(f"{found.name} has {channels} channels, the network takes {bundle.in_channels}")
     batches = Batches(images, looking_batch(max(bundle.image_size)), bundle.preprocess, device=classifier.device)
     net = classifier.net
-    metrics = measure(net, batches, predict=_Watched(net, found.images))
+    metrics = measure(net, batches, predict=_FiniteNet(net, found.images))
     if not math.isfinite(metrics.loss):
         raise CnnkitError(f"the loss on {found.name} is {metrics.loss}: the network's outputs are too large")
     report = Evaluation(bundle.net, found.name, bundle.classes, metrics, found.skipped, found.remarks)
@@ -188,7 +188,7 @@ def evaluate(
     return report
 
 
-class _Watched:
+class _FiniteNet:
     """A network whose outputs must be finite; batches are passed in the order of the images."""
 
     def __init__(self, net: nn.Module, images: ImageSet):

@@ -62,16 +62,16 @@ def fit(
             known = inspect.signature(fit).parameters
             raise unknown("setting", name, known)
     places = {"data": data, "validation_data": validation_data, "test_data": test_data}
-    said = {name: place(value) for name, value in places.items() if isinstance(value, str | Path)}
-    handed = {name: value for name, value in places.items() if name not in said}
+    named = {name: place(value) for name, value in places.items() if isinstance(value, str | Path)}
+    objects = {name: value for name, value in places.items() if name not in named}
     if net is not None and not isinstance(net, str | nn.Module):
         raise UsageError(f"net must be a name of the zoo or a torch.nn.Module, not {type(net).__name__}")
     require_callbacks(callbacks)
-    given = Given(unwrapped(net) if isinstance(net, nn.Module) else None, **handed)
+    given = Given(unwrapped(net) if isinstance(net, nn.Module) else None, **objects)
     if isinstance(net, str):
-        said["net"] = net
+        named["net"] = net
     folder = launch(
-        {name: value for name, value in settings.items() if value is not None} | said,
+        {name: value for name, value in settings.items() if value is not None} | named,
         output=expanded(output),
         resume=None if resume is None or resume is False else expanded(LATEST if resume is True else resume),
         allow_changed_data=allow_changed_data,

@@ -30,7 +30,7 @@ PARTS = ("train", "validation", "test")
 Record = dict[str, Any]
 
 
-class _Kept(BaseModel):
+class _SplitFile(BaseModel):
     """Schema of split.json: names with digests for each part, or the names or rows that are not trained on."""
 
     split_seed: Count = 0
@@ -45,7 +45,7 @@ class _Kept(BaseModel):
     data_sha256: list[Word] = []
 
     @model_validator(mode="after")
-    def _alike(self) -> "_Kept":
+    def _alike(self) -> "_SplitFile":
         wanted = list if self.train is None else dict
         if not isinstance(self.validation, wanted) or not isinstance(self.test, wanted):
             raise ValueError("either all of train, validation and test must have digests, or none")
@@ -105,7 +105,7 @@ def read_record(path: Path) -> Record | None:
         return None
     try:
         record: Record = from_json(read_bytes(place))
-        validated(_Kept, record)
+        validated(_SplitFile, record)
         return record
     except OSError as error:
         raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error

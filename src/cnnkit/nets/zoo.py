@@ -91,19 +91,19 @@ def _twin(
     **arguments: Any,
 ) -> Entry:
     """Return a row in torchvision's definition, which publishes the parameters, and the MACs in millions."""
-    said = Published(params, round(macs, -6), f"torchvision, {FULL}")
+    published = Published(params, round(macs, -6), f"torchvision, {FULL}")
     layout = {"layout": "torchvision"} | arguments
-    return Entry(build, COLOUR, smallest, 1000, params, macs, *about, "torchvision", layout, said)
+    return Entry(build, COLOUR, smallest, 1000, params, macs, *about, "torchvision", layout, published)
 
 
 def _vgg(depth: int, params: int, macs: int, millions: int) -> Entry:
-    said = Published(millions * 10**6, None, f"the paper's table 2, {FULL}")
-    return _chapters(vgg, GREY, 32, params, macs, VGG, said, depth=depth)
+    published = Published(millions * 10**6, None, f"the paper's table 2, {FULL}")
+    return _chapters(vgg, GREY, 32, params, macs, VGG, published, depth=depth)
 
 
 def _resnet(depth: int, params: int, macs: int, billions: float) -> Entry:
-    said = Published(None, round(billions * 1e9), f"the paper's table 1, {FULL}")
-    return _chapters(resnet, GREY, 1, params, macs, RESNET, said, depth=depth)
+    published = Published(None, round(billions * 1e9), f"the paper's table 1, {FULL}")
+    return _chapters(resnet, GREY, 1, params, macs, RESNET, published, depth=depth)
 
 
 def _preact(depth: int, params: int, macs: int) -> Entry:

@@ -50,7 +50,7 @@ class Study:
         self.total, self.seed, self.others = total, seed, 0
         self._where, self._storage = open_storage(storage)
         self._beats: dict[int, tuple[int, float]] = {}
-        with self._watched():
+        with self._storage_errors():
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
@@ -62,7 +62,7 @@ class Study:
 
     def claim(self) -> Trial | None:
         """Return the next trial for this worker, or None if none is left; `others` counts running trials."""
-        with self._watched():
+        with self._storage_errors():
             while True:
                 current = attempts(self._study.get_trials(deepcopy=False), self.total)
                 if gone := [trial for trial in current if trial.state == TrialState.RUNNING and self._is_gone(trial)]:
@@ -89,18 +89,18 @@ class Study:
 
     def suggest(self, trial: Trial, space: Space) -> dict[str, Any]:
         """Return the trial's values for the space."""
-        with self._watched():
+        with self._storage_errors():
             return {name: dimension.suggest(trial, name) for name, dimension in space.items()}
 
     def note(self, trial: Trial, **attributes: Any) -> None:
         """Store attributes with the trial."""
-        with self._watched():
+        with self._storage_errors():
             for name, value in attributes.items():
                 trial.set_user_attr(name, value)
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Report the value of an epoch, and return whether to prune the trial."""
-        with self._watched():
+        with self._storage_errors():
             trial.report(value, epoch)
             return trial.should_prune()
 
@@ -118,12 +118,12 @@ class Study:
 
     def results(self) -> list[FrozenTrial]:
         """Return the trials that count, in order."""
-        with self._watched():
+        with self._storage_errors():
             return attempts(self._study.get_trials(), self.total)
 
     def importances(self) -> dict[str, float]:
         """Return the importance of each setting, with sum 1 (PED-ANOVA; Watanabe et al., 2023); {} for few trials."""
-        with self._watched(), warnings.catch_warnings(action="ignore"):
+        with self._storage_errors(), warnings.catch_warnings(action="ignore"):
             if len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < IMPORTANCE_TRIALS:
                 return {}
             found = optuna.importance.get_param_importances(
@@ -156,14 +156,16 @@ class Study:
             system_attrs={"fixed_params": before.params if before else {}},
             user_attrs=attributes,
         )
-        begun = self._storage.create_new_trial(self._storage.get_study_id_from_name(self._study.study_name), template)
+        trial_id = self._storage.create_new_trial(
+            self._storage.get_study_id_from_name(self._study.study_name), template
+        )
         for place, trial in enumerate(attempts(self._study.get_trials(deepcopy=False), self.total)):
-            if trial._trial_id == begun:
+            if trial._trial_id == trial_id:
                 # seeded by position, so that an interrupted study resumes as if uninterrupted
                 self._study.sampler = TPESampler(seed=mix_seed(self.seed, place), constant_liar=True)
-                return Trial(self._study, begun)
-        self._storage.set_trial_user_attr(begun, "surplus", True)
-        self._storage.set_trial_state_values(begun, TrialState.FAIL)
+                return Trial(self._study, trial_id)
+        self._storage.set_trial_user_attr(trial_id, "surplus", True)
+        self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
         return None
 
     def _give_up(self, trial: FrozenTrial) -> None:
@@ -193,14 +195,14 @@ class Study:
 
     def _end(self, trial: Trial, state: TrialState, value: float | None = None, **attributes: Any) -> FrozenTrial:
         self.note(trial, **attributes)
-        with self._watched():
+        with self._storage_errors():
             ended = self._study.tell(trial, value, state, skip_if_finished=True)
         if ended.state != state:
             raise TakenOver
         return ended
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _storage_errors(self) -> Iterator[None]:
         try:
             yield
         except optuna.exceptions.UpdateFinishedTrialError as error:
