@@ -48,7 +48,7 @@ def anatomy(
     from cnnkit.core.errors import UsageError
 
     if json + csv + markdown > 1:
-        raise UsageError("--json, --csv and --markdown exclude each other; choose one")
+        raise UsageError("--json, --csv and --markdown cannot be combined; choose one")
     if depth is not None and depth < 0:
         raise UsageError(f"--depth must be 0 or more, not {depth}")
     name, whole, facts = find_anatomy(net, input_size, num_classes)

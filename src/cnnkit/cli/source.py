@@ -44,7 +44,7 @@ def open_net(source: str, device: torch.device | str = "cpu", pretrained: bool =
             raise UsageError(f"{source} has trained weights; remove --pretrained") from error
         model = load(path, device=device)
         name, channels = model.bundle.net, model.bundle.in_channels
-        return Source(name, model.net, model.preprocess, channels, f"{name} of {path}")
+        return Source(name, model.net, model.preprocess, channels, f"{name} from {path}")
     seed_everything(0)
     net = create(source, pretrained=pretrained).eval().to(device)
     preprocess = published_preprocess(source) if pretrained else Preprocess((height, width))

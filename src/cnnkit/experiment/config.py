@@ -92,7 +92,7 @@ class RunConfig(TrainConfig):
     @model_validator(mode="after")
     def _one_start(self) -> "RunConfig":
         if self.weights and self.pretrained:
-            raise ValueError(f"weights {self.weights} and pretrained exclude each other: remove one")
+            raise ValueError(f"weights {self.weights} and pretrained cannot be combined: remove one")
         return self
 
     @field_validator("data_dir")

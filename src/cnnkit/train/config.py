@@ -62,7 +62,7 @@ class TrainConfig(BaseModel):
     """Statistics that batch normalisation predicts with: fresh ones, measured on a few training batches before each
     validation, or moving averages over the steps, as in Keras and torch, which lag behind the weights."""
     freeze: tuple[str, ...] = ()
-    """Freeze the weights of these stages or layers, such as stem "conv*"."""
+    """Freeze the weights of these stages or layers: stem "conv*"."""
     stage_lr: dict[str, Annotated[float, Field(ge=0, le=MAX_RATE)]] = Field({})
     """Multiply the learning rate of a stage: --stage-lr.stem 0.1."""
     init: Literal["torch", "glorot", "he"] = "torch"
@@ -109,7 +109,7 @@ class TrainConfig(BaseModel):
     @classmethod
     def _possible(cls, value: int | str) -> int | str:
         if isinstance(value, int) and not 1 <= value <= MAX_IMAGES:
-            raise ValueError(f"should be at least 1 and less than {MAX_IMAGES + 1}")
+            raise ValueError(f"should be from 1 to {MAX_IMAGES:,}")
         return value
 
     @field_validator("augment", "freeze", mode="before")
