@@ -53,7 +53,7 @@ def sweep(
     name
         Name of the study and of its folder in --output; by default the name of the config file.
     output
-        Create the study's folder in this one.
+        Parent folder of the study's folder.
     pruner
         Prune trials after an epoch if they are below the median of the others, by hyperband, or not at all.
     timeout

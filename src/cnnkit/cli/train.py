@@ -37,7 +37,7 @@ def train(
     allow_changed_data
         With --resume, continue even if images of the run were deleted, replaced or moved to another class.
     output
-        Create the run folder in this one.
+        Parent folder of new run folders.
     """
     from cnnkit.cli.console import given_flags
     from cnnkit.experiment.launch import launch

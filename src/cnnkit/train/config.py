@@ -87,7 +87,7 @@ class TrainConfig(BaseModel):
     one, or torch if the training is short."""
     plan: str = "auto"
     """Execution plan of a step: "auto" benchmarks this machine, unless the training is short; "off" uses torch's
-    defaults; a file, such as an earlier run's plan.json, is used as is."""
+    defaults; or a file, such as an earlier run's plan.json."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the forward pass; "auto" is fp32, or bf16 if the plan finds it much faster."""
     compile: bool = False
@@ -95,9 +95,9 @@ class TrainConfig(BaseModel):
     sync_bn: bool = False
     """Synchronise batch normalisation over all processes."""
     checkpoint_steps: int | None = Field(None, ge=1, le=MAX_COUNT)
-    """Save a checkpoint every this many steps, in addition to one after each epoch."""
+    """Interval in steps between checkpoints, in addition to those after each epoch."""
     checkpoint_minutes: float | None = Field(10, gt=0, le=MAX_MINUTES)
-    """Save a checkpoint every this many minutes as well."""
+    """Interval in minutes between checkpoints, in addition to those after each epoch."""
     keep: int = Field(2, ge=1, le=MAX_KEPT)
     """Keep this many of the latest checkpoints."""
     seed: int = Field(0, ge=0, lt=2**31)
