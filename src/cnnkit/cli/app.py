@@ -91,7 +91,7 @@ class _OneLine(logging.Formatter):
 
 
 def _name_the_run(arguments: list[str]) -> list[str]:
-    """Let --resume alone mean the latest run."""
+    """Replace a bare --resume with --resume latest."""
     named = []
     for argument, following in pairwise([*arguments, "--"]):
         named += [argument, "latest"] if argument == "--resume" and following.startswith("-") else [argument]
