@@ -28,9 +28,9 @@ def test_the_table(cli: Cli) -> None:
     total = lines.index("total 44,426 100.0 281,640 100.0 34.48 27.00")
     assert lines[total + 1] == "published 60,000 340,908"
     text = " ".join(lines)
-    for words in ("published: the paper", "KiB for one image", "weights 173.54 KiB"):
+    for words in ("published: the paper", "KiB for one image", "weights: 173.54 KiB"):
         assert words in text
-    assert "and 452 moving statistics: 45,330 as Keras counts" in lines_of(cli, "lenet_bn")
+    assert "plus 452 moving statistics (Keras' total: 45,330)" in lines_of(cli, "lenet_bn")
 
 
 def test_starts_and_larger_units(cli: Cli) -> None:
@@ -127,7 +127,7 @@ def test_a_bundle_keeps_its_input_and_classes(cli: Cli) -> None:
     save_bundle(Path("own"), create("lenet", in_channels=3, num_classes=2, image_size=(32, 40)), card)
     assert lines_of(cli, "own", "--depth", 0)[0] == "own, input 3 x 32 x 40"
     for option in (["--input", "1x28x28"], ["--num-classes", 2]):
-        one_line(cli("anatomy", "own", *option), 2, "own has its own input and classes")
+        one_line(cli("anatomy", "own", *option), 2, "own is trained: its input and classes are fixed")
 
 
 def test_no_number_is_cut_and_no_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_what_a_bundle_says_is_checked(cli: Cli, bundle: Path, name: str) -> Non
 @pytest.mark.parametrize("content", ["[" * 20_000, "9" * 5_000, "[]", "3", '"x"', "null", '{"net": {"net":' * 20_000])
 def test_a_description_that_is_no_object(cli: Cli, bundle: Path, content: str) -> None:
     (bundle / "config.json").write_text(content)
-    one_line(cli("predict", "run", "x.png"), 1, "run/best/config.json: the bundle's description is corrupt (")
+    one_line(cli("predict", "run", "x.png"), 1, "run/best/config.json: corrupt (")
 
 
 HUGE: dict[str, tuple[dict[str, Any], str]] = {  # each would take tens of gigabytes if it were built

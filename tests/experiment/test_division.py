@@ -146,7 +146,7 @@ def test_images_that_are_gone_are_named_and_left_out(run: dict[str, Any], cli: C
     for number in range(20):
         save_noise(f"photos/cat/new-{number}.png")
     found = cli("evaluate", "runs/lenet-photos-1", "--json")
-    assert f"1 test images of the run are gone, and left out: {gone}" in found.err
+    assert f"skipping 1 missing test image of the run: {gone}" in found.err
     assert json.loads(found.out)["images"] == run["images"] - 1
 
 
@@ -163,7 +163,9 @@ def test_renamed_and_moved_files_are_found(run: dict[str, Any], cli: Cli) -> Non
         Path("photos", name).rename(Path("photos", name).with_name(f"renamed-{number}.png"))
     assert figures(report(cli, "runs/lenet-photos-1")) == figures(run)
     shutil.move("photos", "elsewhere")
-    one_line(cli("evaluate", "runs/lenet-photos-1"), 3, "no such folder; say where the data are now: --data")
+    one_line(
+        cli("evaluate", "runs/lenet-photos-1"), 3, "no such folder; if the data were moved, pass their path: --data"
+    )
     assert figures(report(cli, "runs/lenet-photos-1", "--data", "elsewhere")) == figures(run)
     result = cli("train", "--resume", "runs/lenet-photos-1", "--epochs", 3, "--data", "elsewhere")
     assert result.code == 0, result
@@ -190,7 +192,7 @@ def test_other_data_count_without_what_was_trained_on(run: dict[str, Any], cli: 
         save_noise(f"other/dog/new-{number}.png")
         save_noise(f"other/cat/new-{number}.png")
     found = cli("evaluate", "runs/lenet-photos-1", "--data", "other", "--json")
-    assert "5 of 19 images are left out: the network was trained on them" in found.err
+    assert "skipping 5 of 19 images, which the network was trained or validated on" in found.err
     assert json.loads(found.out)["images"] == 14
     assert cnnkit.evaluate("runs/lenet-photos-1", "other", progress=False).num_images == 14
     shutil.copytree("runs/lenet-photos-1/best", "bundle")
@@ -199,7 +201,7 @@ def test_other_data_count_without_what_was_trained_on(run: dict[str, Any], cli: 
     for path in Path("other").rglob("*.png"):
         if path.name not in ("0.png", "1.png", "2.png"):
             path.unlink()
-    one_line(cli("evaluate", "runs/lenet-photos-1", "--data", "other"), 3, "trained on all of the 3 images of other")
+    one_line(cli("evaluate", "runs/lenet-photos-1", "--data", "other"), 3, "trained on all images of other (3)")
 
 
 def test_a_copy_that_lacks_a_test_image_says_so(run: dict[str, Any], cli: Cli) -> None:
@@ -207,7 +209,7 @@ def test_a_copy_that_lacks_a_test_image_says_so(run: dict[str, Any], cli: Cli) -
     gone = next(iter(read_split()["test"]))
     Path("copy", gone).unlink()
     found = cli("evaluate", "runs/lenet-photos-1", "--data", "copy", "--json")
-    assert f"1 test images of the run are gone, and left out: {gone}" in found.err
+    assert f"skipping 1 missing test image of the run: {gone}" in found.err
     assert json.loads(found.out)["images"] == run["images"] - 1
 
 
@@ -245,13 +247,13 @@ def test_a_resumed_run_keeps_its_images(cli: Cli) -> None:
     Path("moved", test_image).unlink()
     result = cli("train", "--resume", "runs/again", "--epochs", 5)
     assert result.code == 0, result
-    assert f"1 test images of the run are gone, and left out: {test_image}" in result.out + result.err
+    assert f"skipping 1 missing test image of the run: {test_image}" in result.out + result.err
     gone = next(
         path for path in sorted(Path("moved").rglob("*.png")) if str(path.relative_to("moved")) in read_split()["train"]
     )
     gone.unlink()
     result = cli("train", "--resume", "runs/again", "--epochs", 6)
-    one_line(result, 3, f"trains on or chooses by are gone or replaced (1): {gone.relative_to('moved')}", "--weights")
+    one_line(result, 3, f"1 training or validation image missing or replaced: {gone.relative_to('moved')}", "--weights")
 
 
 def test_a_run_of_an_earlier_version_goes_by_names(cli: Cli) -> None:
@@ -304,9 +306,7 @@ def test_a_test_folder_that_was_trained_on_is_not_measured(cli: Cli) -> None:
         shutil.copy(f"photos/train/{name}/0.png", f"photos/test/{name}/copy.png")
     result = cli("train", "lenet", "--data", "photos", *FLAGS)
     assert result.code == 0
-    assert (
-        "2 test images are left out, being trained on: test/cat/copy.png, test/dog/copy.png" in result.out + result.err
-    )
+    assert "skipping 2 test images used for training: test/cat/copy.png, test/dog/copy.png" in result.out + result.err
     assert report(cli, "runs/lenet-photos-1")["images"] == 16
     with pytest.raises(DataError, match="trained on all"):
         cnnkit.evaluate("runs/lenet-photos-1", "photos/train", progress=False)
@@ -322,11 +322,11 @@ def test_a_split_that_was_changed_is_refused(place: str, run: dict[str, Any], cl
     split = json.loads(Path(place).read_text())
     name, digest = next(iter(split["train"].items()))
     Path(place).write_text(json.dumps(split | {"test": split["test"] | {name: digest}}))
-    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json", "some images are trained on and tested by")
+    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json", "train and test have images in common")
     del split["train"][name]
     del split["labels"]["train"][0]
     Path(place).write_text(json.dumps(split | {"test": split["test"] | {name: digest}}))
-    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json is not the one that the network was trained by")
+    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json is not the one that the network was trained with")
 
 
 def test_figures_that_cannot_be_kept_are_shown(run: dict[str, Any], cli: Cli) -> None:

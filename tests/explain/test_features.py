@@ -111,13 +111,13 @@ def test_what_cannot_be_shown() -> None:
     x = torch.randn(1, 1, 8, 8)
     with pytest.raises(UsageError, match="idle does not run in this network"):
         feature_maps(Wired(), x)
-    with pytest.raises(UsageError, match="pool gives no tensor"):
+    with pytest.raises(UsageError, match="pool outputs no tensor"):
         feature_maps(Wired(), x, ["pool"])
     net = create("lenet")
     before = state(net)
-    with pytest.raises(UsageError, match=r"the network cannot take a batch of 1 x 3 x 28 x 28: .*channels"):
+    with pytest.raises(UsageError, match=r"the network does not accept a batch of 1 x 3 x 28 x 28: .*channels"):
         feature_maps(net, torch.randn(1, 3, 28, 28))
-    with pytest.raises(UsageError, match=r"cannot take a batch of 1 x 1 x 2 x 2: the window of 3 x 3 is larger"):
+    with pytest.raises(UsageError, match=r"does not accept a batch of 1 x 1 x 2 x 2: the window of 3 x 3 is larger"):
         feature_maps(MultiChannelConv2D(1, 1, 3), torch.randn(1, 1, 2, 2))
     with pytest.raises(UsageError, match=r"x must be N x C x H x W, not \(1, 28, 28\)"):
         feature_maps(net, torch.randn(1, 28, 28))
@@ -146,9 +146,9 @@ def test_filters_are_copies_of_the_weights() -> None:
 
 
 def test_no_convolution() -> None:
-    with pytest.raises(UsageError, match="there is no convolution in dense"):
+    with pytest.raises(UsageError, match="dense has no convolution"):
         filters(create("lenet"), "dense")
-    with pytest.raises(UsageError, match="there is no convolution in the network"):
+    with pytest.raises(UsageError, match="the network has no convolution"):
         filters(nn.Linear(1, 1))
     with pytest.raises(UsageError, match="unknown layer 'x'; known: 0"):
         filters(nn.Linear(1, 1), "x")
@@ -223,17 +223,17 @@ def test_a_field_is_seeded_and_leaves_no_trace() -> None:
 
 def test_fields_that_are_none() -> None:
     net = create("lenet")
-    with pytest.raises(UsageError, match="dense gives no feature map"):
+    with pytest.raises(UsageError, match="dense outputs no feature map"):
         effective_receptive_field(net, (1, 28, 28), "dense")
-    with pytest.raises(UsageError, match="the network gives no feature map"):
+    with pytest.raises(UsageError, match="the network outputs no feature map"):
         effective_receptive_field(nn.Sequential(nn.Flatten()), (1, 2, 2))
     with pytest.raises(UsageError, match="samples must be an int >= 1, not 0"):
         effective_receptive_field(net, (1, 28, 28), samples=0)
-    with pytest.raises(UsageError, match="cannot take a batch of 1 x 1 x 8 x 8"):
+    with pytest.raises(UsageError, match="does not accept a batch of 1 x 1 x 8 x 8"):
         effective_receptive_field(net, (1, 8, 8))
     dead = nn.Conv2d(1, 1, 1)
     nn.init.zeros_(dead.weight)
-    with pytest.raises(CnnkitError, match="no gradient comes back from the last map in 20 samples"):
+    with pytest.raises(CnnkitError, match="no gradient arrives from the last map in 20 samples"):
         effective_receptive_field(dead, (1, 2, 2))
 
 
@@ -301,9 +301,11 @@ def test_other_channels_stand_in_columns_with_one_scale() -> None:
 
 def test_sheets_that_cannot_be() -> None:
     for shape in ((5, 5), (0, 5, 5), (2, 3, 0, 4), (1, 1, 1, 1, 1)):
-        with pytest.raises(UsageError, match="maps must be N x H x W"):
+        with pytest.raises(UsageError, match="maps must be non-empty, N x H x W"):
             contact_sheet(torch.zeros(shape))
-    with pytest.raises(UsageError, match="a sheet of 2000 x 7 x 7 needs more than 4096 pixels; show fewer maps"):
+    with pytest.raises(
+        UsageError, match="a sheet of 2000 x 7 x 7 needs more than 4,096 pixels a side; show fewer maps"
+    ):
         contact_sheet(torch.zeros(2000, 7, 7))
     assert contact_sheet(torch.zeros(1000, 7, 7)).shape[1] <= 4096
     assert contact_sheet(torch.full((1, 2, 2), torch.nan)).max() == LINE  # black within its line
@@ -409,17 +411,17 @@ def test_of_many_filters_the_first_are_shown(cli: Cli, monkeypatch: pytest.Monke
     [
         (["features", "lenett", "small.png"], 2, ["unknown network 'lenett'", "did you mean 'lenet'", "nor is there"]),
         (["filters", "lenett"], 2, ["unknown network 'lenett'", "did you mean 'lenet'", "run folder or bundle"]),
-        (["features", "runs/x", "small.png"], 2, ["runs/x: no such folder; give a run folder or a bundle"]),
+        (["features", "runs/x", "small.png"], 2, ["runs/x: no such folder; pass a run folder or a bundle"]),
         (["filters", "./lenet"], 2, ["is not a run folder or a bundle"]),
         (["filters", "file"], 2, ["file is not a run folder or a bundle"]),
         (["features", "lenet", "nowhere.png"], 3, ["nowhere.png: no such file"]),
         (["features", "lenet", "file"], 3, ["file: not an image"]),
-        (["features", "lenet", "small.png", "--output", "./small.png"], 2, ["small.png is the picture itself"]),
+        (["features", "lenet", "small.png", "--output", "./small.png"], 2, ["small.png is the input image"]),
         (["features", "lenet", "small.png", "--output", "x.what"], 2, ["x.what: no image format", "use .png"]),
         (["features", "lenet", "small.png", "--layer", "conv3"], 2, ["unknown layer 'conv3'", "did you mean 'conv2'"]),
         (["features", "lenet", "small.png", "--channels", "0"], 2, ["channels must be an int >= 1, not 0"]),
         (["features", "lenet", "small.png", "--device", "gpu"], 2, ["device 'gpu' cannot be used"]),
-        (["filters", "lenet", "--layer", "head"], 2, ["there is no convolution in head"]),
+        (["filters", "lenet", "--layer", "head"], 2, ["head has no convolution"]),
         (["filters", "lenet", "--output", "no/x.png"], 1, ["no/x.png: No such file or directory"]),
     ],
 )

@@ -147,7 +147,7 @@ def test_a_trial_that_takes_every_worker_with_it_is_given_up(monkeypatch: pytest
         assert claimed == attempts_made
         (result,) = study.results()
         assert (result.state, result.user_attrs["deaths"], result.user_attrs["again"]) == (TrialState.FAIL, 3, False)
-        assert "no sign of life" in result.user_attrs["reason"]
+        assert "no heartbeat" in result.user_attrs["reason"]
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def test_a_worker_that_is_stopped_loses_nothing(
     assert worker.returncode == (130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
         assert "stopped" in out
-        assert err == "cnnkit: stopped; the same command goes on with the study\n"
+        assert err == "cnnkit: stopped; run the same command to resume the study\n"
     monkeypatch.setattr(shared, "STALE_SECONDS", 0.2)
     trials = search(cli, "--trials", 2, "--storage", storage)
     assert sorted(trial["number"] for trial in trials) == [1, 2]
@@ -221,5 +221,5 @@ def test_an_open_study_that_breaks_is_told() -> None:
 
 def test_a_study_is_joined_by_its_own_alone() -> None:
     joined("study.journal", 1)
-    with pytest.raises(UsageError, match="begun with another lr"):
+    with pytest.raises(UsageError, match=r"started with different settings \(lr\)"):
         Study("study.journal", "study", 1, 0, "none", {"lr": 2})
