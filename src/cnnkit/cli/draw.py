@@ -34,11 +34,11 @@ def draw(
     from cnnkit.core.errors import UsageError
     from cnnkit.core.files import write_output
     from cnnkit.core.shape import by
-    from cnnkit.core.text import plural
+    from cnnkit.core.text import counted
 
     name, whole, _ = find_anatomy(net, input_size, num_classes)
     target = output or Path(f"{Path(name).resolve().name}.svg")
     if target.suffix.lower() != ".svg":
         raise UsageError(f"{target}: the diagram is SVG; --output must end in .svg")
     write_output(target, diagram(whole, name))
-    console.say(f"{target}: {plural(len(whole.stages), 'stage')}, input {by(*whole.input)}")
+    console.say(f"{target}: {counted(len(whole.stages), 'stage')}, input {by(*whole.input)}")

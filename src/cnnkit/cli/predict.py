@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
-from cnnkit.core.text import plural
+from cnnkit.core.text import counted
 
 __all__ = ["predict"]
 
@@ -68,7 +68,7 @@ def predict(
     answers = zip(found.names, found.to_list(top), strict=True)
     if output:
         found.to_csv(output)
-        console.say(f"{output}: {plural(len(found), 'image')}")
+        console.say(f"{output}: {counted(len(found), 'image')}")
     elif json:
         rows = [
             {"image": name, "predictions": [{"class": one["label"], "probability": one["score"]} for one in best]}
@@ -80,7 +80,9 @@ def predict(
         for line in aligned(words):
             console.say(line)
     if found.errors:
-        raise DataError(f"{len(found.errors):,} of {plural(len(found) + len(found.errors), 'image')} could not be read")
+        raise DataError(
+            f"{len(found.errors):,} of {counted(len(found) + len(found.errors), 'image')} could not be read"
+        )
 
 
 def _paths(given: tuple[str, ...]) -> list[str]:

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 __all__ = [
+    "counted",
     "decode",
     "encode",
     "file_name",
@@ -28,7 +29,6 @@ __all__ = [
     "html",
     "is_url",
     "markdown",
-    "plural",
     "printable",
     "shell",
     "short",
@@ -91,14 +91,13 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(map(short, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun.
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun in the singular or plural.
 
-    >>> plural(1, "image"), plural(1797, "image"), plural(2, "class")
-    ('1 image', '1,797 images', '2 classes')
+    >>> counted(1, "image"), counted(2000, "image")
+    ('1 image', '2,000 images')
     """
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{ending}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def short(value: object) -> str:

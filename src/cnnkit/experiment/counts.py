@@ -3,7 +3,6 @@
 import torch
 
 from cnnkit.core.console import as_text, table
-from cnnkit.core.text import plural
 from cnnkit.data import ImageSet
 
 __all__ = ["about_classes"]
@@ -30,7 +29,7 @@ def about_classes(
     for label in weak:
         rows.add_row(classes[label], *(f"{counts[name][label]:,}" for name in counts))
     line = (
-        f"too few images to learn or measure {len(weak):,} of {plural(len(classes), 'class')}: add images, or skip "
+        f"too few images to learn or measure {len(weak):,} of {len(classes):,} classes: add images, or skip "
         "classes with fewer than N training images with --min-images N"
     )
     return (line, *as_text(rows).splitlines())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.text import plural, some
+from cnnkit.core.text import counted, some
 from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.record import NEVER, PARTS, SPLIT, Before, Record, content_before, has_digests
@@ -56,13 +56,13 @@ def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Divis
         why = "the weights were trained on all images" if before.trained else "the classes are too small"
         remarks.append(f"no validation images to choose the best epoch by: {why}; pass some with --validation-data")
     elif dataset.validation and (copies := unused(validation, {*before.trained, *training.digests})[1]):
-        remarks.append(f"{plural(len(copies), 'validation image')} also used for training: {some(copies, NAMED)}")
+        remarks.append(f"{counted(len(copies), 'validation image')} also used for training: {some(copies, NAMED)}")
     if test is None:
         remarks.append("the data have no test images: pass some with --test-data, or evaluate on other data later")
     elif test.digests:
         test, seen = unused(test, {*before.used, *training.digests})
         if seen:
-            remarks.append(f"skipping {plural(len(seen), 'test image')} used for training: {some(seen, NAMED)}")
+            remarks.append(f"skipping {counted(len(seen), 'test image')} used for training: {some(seen, NAMED)}")
     record: Record = {"split_seed": config.split_seed}
     if training.digests:
         parts = {"train": training, "validation": validation, "test": test}
@@ -96,7 +96,7 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
     gone = found["train"][1] + found["validation"][1]
     others = _of_other_classes(record, pools, found)
     changes = [
-        f"{plural(len(names), 'training or validation image')} {what}: {some(names, NAMED)}"
+        f"{counted(len(names), 'training or validation image')} {what}: {some(names, NAMED)}"
         for what, names in (("missing or replaced", gone), ("moved to another class", others))
         if names
     ]
@@ -232,4 +232,4 @@ def _other_data(config: RunConfig) -> DataError:
 
 def about_missing(names: list[str]) -> list[str]:
     """Return a line that names the missing test images, if there are any."""
-    return [f"skipping {plural(len(names), 'missing test image')} of the run: {some(names, NAMED)}"] if names else []
+    return [f"skipping {counted(len(names), 'missing test image')} of the run: {some(names, NAMED)}"] if names else []

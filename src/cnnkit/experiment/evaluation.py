@@ -17,7 +17,7 @@ from cnnkit.core.files import CannotWrite
 from cnnkit.core.finite import require_finite
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
-from cnnkit.core.text import html, plural
+from cnnkit.core.text import counted, html
 from cnnkit.data import Batches, ImageSet, Reading
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
@@ -112,7 +112,7 @@ class Evaluation:
     def _line(self) -> str:
         return (
             f"{self.net} on the test set of {self.data}: accuracy {self.accuracy:.4f}, "
-            f"loss {self.loss:.4f}, {plural(self.num_images, 'image')}"
+            f"loss {self.loss:.4f}, {counted(self.num_images, 'image')}"
         )
 
     def _class_rows(self) -> list[list[str]]:

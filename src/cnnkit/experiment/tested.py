@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.text import plural
+from cnnkit.core.text import counted
 from cnnkit.data import Dataset, ImageSet, Reading, is_handed_in, open_dataset, stratified_split
 from cnnkit.data.folder.layout import class_name
 from cnnkit.deploy import Bundle
@@ -87,7 +87,7 @@ def _not_trained_on(record: Record | None, images: ImageSet, place: str) -> tupl
         return images, []
     if not images:
         raise DataError(f"the network was trained on all images of {place} ({total:,}): choose another --data")
-    remarks = [f"skipping {len(seen):,} of {plural(total, 'image')}, which the network was trained or validated on"]
+    remarks = [f"skipping {len(seen):,} of {counted(total, 'image')}, which the network was trained or validated on"]
     if 2 * len(seen) > len(record["train"]):  # a copy of its own data
         there = set(images.digests)
         remarks += about_missing([name for name, digest in record["test"].items() if digest not in there])

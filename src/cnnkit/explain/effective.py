@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.shape import count
-from cnnkit.core.text import plural
+from cnnkit.core.text import counted
 from cnnkit.deploy import Classifier
 from cnnkit.explain.features import network, outputs
 
@@ -49,6 +49,6 @@ def effective_receptive_field(
                 field += gradient[0].abs().mean(0)
     if not field.sum() > 0:
         raise CnnkitError(
-            f"no gradient arrives from {name or 'the last map'} in {plural(samples, 'sample')}; use more samples"
+            f"no gradient arrives from {name or 'the last map'} in {counted(samples, 'sample')}; use more samples"
         )
     return field / field.sum()

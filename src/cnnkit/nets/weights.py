@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.tensors import is_safetensors, read_safetensors, read_torch
-from cnnkit.core.text import plural, some
+from cnnkit.core.text import some
 
 __all__ = ["Classes", "Loaded", "give_weights", "read_weights_file"]
 
@@ -75,13 +75,13 @@ def give_weights(
     others = classes is not None and tuple(classes[0]) != tuple(classes[1])
     if classes and others and (known := _match_classes(own, given, head, classes)):
         changes.append(
-            f"{known:,} of {plural(num_classes, 'class')} matched by name{', the others new' * (known < num_classes)}"
+            f"{known:,} of {num_classes:,} classes matched by name{', the others new' * (known < num_classes)}"
         )
     wrong = [key for key in own if key in given and given[key].shape != own[key].shape]
     unfit = any(key in head for key in wrong) or not any(key in given for key in head)
     if new_head and (unfit or (others and not changes)):
         fresh = set(head)
-        changes.append(f"the head is new, for {plural(num_classes, 'class')}")
+        changes.append(f"the head is new, for {num_classes:,} classes")
     missing = [key for key in own if key not in given and key not in fresh and not key.endswith(COUNTERS)]
     unknown = [key for key in given if key not in own]
     if missing or unknown:

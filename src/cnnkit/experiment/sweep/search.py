@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.text import plural
+from cnnkit.core.text import counted
 from cnnkit.data import Augment
 from cnnkit.experiment.build import prepare
 from cnnkit.experiment.config import TABLES, RunConfig, resolve
@@ -141,7 +141,7 @@ def _work(worker: Worker, deadline: float) -> None:
             if not study.others:
                 return
             if not waiting:
-                log.info("waiting for %s of other workers", plural(study.others, "trial"))
+                log.info("waiting for %s of other workers", counted(study.others, "trial"))
             waiting = True
             worker.stop.wait(POLL_SECONDS)
             continue
