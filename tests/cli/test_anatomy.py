@@ -38,7 +38,7 @@ def test_starts_and_larger_units(cli: Cli) -> None:
     assert "stem 64 x 56 x 56 9,536 0.1 118,013,952 6.5 11 x 11 4 -5 8.23 6.12" in lines
     assert "conv5 512 x 7 x 7 8,393,728 71.8 411,041,792 22.7 435 x 435 32 -217 0.86 0.38" in lines
     assert "published 11,689,512 1,814,000,000" in lines
-    assert any(line.startswith("MiB for one image") for line in lines)
+    assert any(line.startswith("memory in MiB for one image") for line in lines)
     lines = lines_of(cli, "resnet18", "--input", "1x225x224")
     assert "0 SameConv2d 64 x 113 x 112 3,200 0.0 39,689,216 2.1 7 x 7 2 -3, -2 0.20 3.28" in lines
 

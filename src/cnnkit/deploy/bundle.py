@@ -153,7 +153,7 @@ def read_weights(folder: Path, bundle: Bundle, net: nn.Module | None = None) -> 
     except OSError as error:
         raise CnnkitError(f"{model}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise CnnkitError(f"{model}: not weights of the {bundle.net} in {CONFIG}: {error}") from error
+        raise CnnkitError(f"{model}: not the weights of {bundle.net}, which {CONFIG} describes: {error}") from error
     for name, value in (own or {}).items():
         if _kind(weights[name]) != _kind(value):
             raise CnnkitError(f"{model}: {name} is {weights[name].dtype}, not {value.dtype} as in the network")
