@@ -90,7 +90,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "image of a million": ({"image_size": [10**6, 10**6]}, "image_size"),
     "image of three sides": ({"image_size": [28, 28, 28]}, "image_size"),
     "no class": ({"classes": []}, "classes"),
-    "classes twice": ({"classes": ["cat", "cat"]}, "'cat' is there twice"),
+    "classes twice": ({"classes": ["cat", "cat"]}, "'cat' appears twice"),
     "ten million classes": (
         {"classes": [str(number) for number in range(10**7)]},
         "classes: Tuple should have at most",
@@ -201,8 +201,8 @@ def test_the_network_of_somebody_else_says_what_differs(tmp_path: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
-    "NaN": (lambda weights: weights["conv2.0.bias"].fill_(float("nan")), "the weights hold NaN: conv2.0.bias"),
-    "Inf": (lambda weights: weights["head.weight"][0].fill_(float("inf")), "the weights hold Inf: head.weight"),
+    "NaN": (lambda weights: weights["conv2.0.bias"].fill_(float("nan")), "the weights contain NaN: conv2.0.bias"),
+    "Inf": (lambda weights: weights["head.weight"][0].fill_(float("inf")), "the weights contain Inf: head.weight"),
     "whole numbers": (lambda weights: weights.update({"head.bias": torch.zeros(2, dtype=torch.int64)}), "torch.int64"),
     "a missing one": (lambda weights: weights.pop("head.bias"), "lacks head.bias"),
     "one of another shape": (lambda weights: weights.update({"head.bias": torch.zeros(3)}), "head.bias is (3,)"),
@@ -222,7 +222,7 @@ def test_weights_are_checked_when_they_are_loaded(cli: Cli, bundle: Path, name: 
 
 def test_a_training_starts_from_no_weights_that_are_no_numbers(cli: Cli, bundle: Path) -> None:
     spoil(bundle, SPOILT["NaN"][0])
-    one_line(cli("train", "--weights", bundle, "--epochs", 1), 1, "the weights hold NaN: conv2.0.bias")
+    one_line(cli("train", "--weights", bundle, "--epochs", 1), 1, "the weights contain NaN: conv2.0.bias")
     assert not Path("runs").exists()
 
 

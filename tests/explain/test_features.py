@@ -409,7 +409,7 @@ def test_of_many_filters_the_first_are_shown(cli: Cli, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["features", "lenett", "small.png"], 2, ["unknown network 'lenett'", "did you mean 'lenet'", "nor is there"]),
+        (["features", "lenett", "small.png"], 2, ["unknown network 'lenett'", "did you mean 'lenet'", "either"]),
         (["filters", "lenett"], 2, ["unknown network 'lenett'", "did you mean 'lenet'", "run folder or bundle"]),
         (["features", "runs/x", "small.png"], 2, ["runs/x: no such folder; pass a run folder or a bundle"]),
         (["filters", "./lenet"], 2, ["is not a run folder or a bundle"]),

@@ -168,7 +168,7 @@ def test_a_sweeps_runs_are_found_a_level_down(cli: Cli, runs: Path) -> None:
 
 
 def test_a_folder_without_runs(cli: Cli) -> None:
-    one_line(cli("runs"), 2, "runs: there is no such folder", "cnnkit train")
+    one_line(cli("runs"), 2, "runs: no such folder", "cnnkit train")
     Path("runs").mkdir()
     empty = cli("runs")
     assert (empty.code, empty.out) == (0, "no runs in runs; create one with cnnkit train\n")

@@ -158,7 +158,7 @@ def read_weights(folder: Path, bundle: Bundle, net: nn.Module | None = None) -> 
         if _kind(weights[name]) != _kind(value):
             raise CnnkitError(f"{model}: {name} is {weights[name].dtype}, not {value.dtype} as in the network")
     if found := not_finite(weights):
-        raise CnnkitError(f"{model}: the weights contain {found} and cannot predict; train again")
+        raise CnnkitError(f"{model}: the weights contain {found}; train again")
     return weights
 
 
