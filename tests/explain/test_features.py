@@ -360,7 +360,7 @@ def test_features_of_a_run(cli: Cli, bundle: tuple[Path, nn.Sequential]) -> None
     result = cli("features", run, "photo.png", "--channels", 10, "--device", "cpu")
     assert result.code == 0, result.err
     assert result.out == (
-        f"photo-features.png: conv1 6 of 6, conv2 10 of 16, dense 10 of 84, head 2 of 2 maps of lenet of {run}\n"
+        f"photo-features.png: conv1 6 of 6, conv2 10 of 16, dense 10 of 84, head 2 of 2 maps of lenet from {run}\n"
     )
     x = (picture[None] / 255 - 0.5) / 0.25
     evenly = {1: range(6), 2: [0, 1, 3, 4, 6, 8, 9, 11, 12, 14], 3: [0, 8, 16, 25, 33, 42, 50, 58, 67, 75], 4: range(2)}
@@ -384,7 +384,7 @@ def test_features_of_layers_of_the_zoo(cli: Cli) -> None:
 def test_filters_of_a_run_in_colour_and_in_columns(cli: Cli, bundle: tuple[Path, nn.Sequential]) -> None:
     run, net = bundle
     result = cli("filters", run)
-    assert result.out == f"mine-filters.png: 6 of 6 filters of lenet of {run}\n"
+    assert result.out == f"mine-filters.png: 6 of 6 filters of lenet from {run}\n"
     rows(read_image(Path("mine-filters.png")), [contact_sheet(net.conv1[0].weight, symmetric=True, tile=96)])
     assert cli("filters", run / "best", "--layer", "conv2", "--output", "two.png").code == 0
     rows(read_image(Path("two.png")), [contact_sheet(net.conv2[0].weight, symmetric=True)])

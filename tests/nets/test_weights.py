@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_told(first: str, cli: Cli) -> None:
     one_line(result, 3, "stem.0.weight is (4, 3, 7, 7), not (64, 3, 7, 7)", "and")
     torch.save(create("lenet").state_dict(), "lenet.pth")
     result = cli("train", "resnet18", *TINY, "--weights", "lenet.pth", "--data", "new")
-    one_line(result, 3, "lenet.pth: missing stem.0.weight", "unexpected conv1.0.weight")
+    one_line(result, 3, "lenet.pth: lacks stem.0.weight", "has also conv1.0.weight")
     one_line(cli("train", "resnet18", "--weights", "nowhere.pth", "--data", "new"), 3, "no such file")
     one_line(cli("train", "resnet18", "--weights", "new", "--data", "new"), 2, "not a run folder or a bundle")
     result = cli("train", "resnet18.tv", "--weights", first, "--pretrained", "--data", "new")
@@ -350,7 +350,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "a list": ([torch.ones(1)], "it must hold a dictionary of tensors"),
     "no tensors": ({"a": 1, "b": 2, "c": 3, "d": 4}, "these entries are not tensors: a, b, c and 1 more"),
     "a network": (create("lenet"), "not opened, because it could run code (it asks for"),
-    "another network": (create("lenet_bn").state_dict(), "unexpected conv1.1.weight"),
+    "another network": (create("lenet_bn").state_dict(), "has also conv1.1.weight"),
 }
 
 

@@ -85,7 +85,7 @@ def give_weights(
     missing = [key for key in own if key not in given and key not in fresh and not key.endswith(COUNTERS)]
     unknown = [key for key in given if key not in own]
     if missing or unknown:
-        verbs = [f"{verb} {some(keys)}" for verb, keys in (("missing", missing), ("unexpected", unknown)) if keys]
+        verbs = [f"{verb} {some(keys)}" for verb, keys in (("lacks", missing), ("has also", unknown)) if keys]
         raise DataError(f"{source}: {'; '.join(verbs)}")
     first = next((key for key, value in own.items() if value.ndim == 4), None)
     if first in wrong and (adapted := _adapted(given[first], own[first].shape)) is not None:
