@@ -1,12 +1,12 @@
 """The classic convolutional networks as one kit.
 
-`fit` trains, `load` opens what was trained, `evaluate` measures it, `create` builds a network of the zoo.
+`fit` trains a network, `load` loads a trained one, `evaluate` measures it on a test set, `create` builds a network.
 
-The rooms, lowest first: `ops` (the operators from scratch and their fast twins) and `figures` (what rooms draw with);
-`nets` (the networks), `data` (images to batches) and `lanes` (small networks at the speed of the silicon); `train`
-(batches to a trained net); `anatomy` (the structure of a net) and `deploy` (a trained net in use); `explain` (what a
-net looks at); `experiment` (a run from start to end); `report` (runs compared).
-Each is imported when it is first used; `__init__.pyi` lists what there is.
+The packages, lowest floor first: `ops` (operators from scratch and fast ones) and `figures` (drawing); `nets`
+(networks), `data` (images to batches) and `lanes` (small networks as C++ code); `train` (the training loop); `anatomy`
+(the structure of a network) and `deploy` (prediction with a trained network); `explain` (feature maps, filters,
+effective receptive fields); `experiment` (whole runs); `report` (comparing runs).
+Each is imported at its first use; `__init__.pyi` lists them.
 """
 
 import lazy_loader

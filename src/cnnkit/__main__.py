@@ -6,8 +6,8 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line; Ctrl-C ends it at once with 130, unless a training takes the signal to save first."""
-    signal.signal(signal.SIGINT, _interrupted)  # before anything else, as imports do not survive KeyboardInterrupt
+    """Run the command line; Ctrl-C exits at once with 130, or after saving if a training handles the signal."""
+    signal.signal(signal.SIGINT, _interrupted)  # first, as KeyboardInterrupt breaks imports
     from cnnkit.cli.app import main
 
     main()

@@ -210,12 +210,12 @@ class Undecided(nn.Module):
 @pytest.mark.parametrize(
     ("make", "size", "message"),
     [
-        (lambda: create("lenet"), (1, 32, 32), "cannot take an image of 1 x 32 x 32"),
-        (lambda: nn.BatchNorm1d(2), (2, 4, 4), "cannot take an image of 2 x 4 x 4"),
-        (lambda: nn.GroupNorm(2, 4), (3, 4, 4), "cannot take an image of 3 x 4 x 4"),
+        (lambda: create("lenet"), (1, 32, 32), "does not accept an image of 1 x 32 x 32"),
+        (lambda: nn.BatchNorm1d(2), (2, 4, 4), "does not accept an image of 2 x 4 x 4"),
+        (lambda: nn.GroupNorm(2, 4), (3, 4, 4), "does not accept an image of 3 x 4 x 4"),
         (lambda: ops.Pool2D(5), (1, 4, 4), "the window of 5 x 5 is larger"),
-        (lambda: nn.Identity(), (1, 10**20, 4), "cannot take an image of 1 x 1000"),
-        (lambda: Undecided(), (1, 4, 4), "cannot be followed"),
+        (lambda: nn.Identity(), (1, 10**20, 4), "does not accept an image of 1 x 1000"),
+        (lambda: Undecided(), (1, 4, 4), "cannot be traced"),
         (lambda: ops.BatchNormalization(), (1, 4, 4), "uninitialized parameter"),
     ],
 )

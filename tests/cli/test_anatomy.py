@@ -28,9 +28,9 @@ def test_table_shows_each_layer(cli: Cli) -> None:
     total = lines.index("total 44,426 100.0 281,640 100.0 34.48 27.00")
     assert lines[total + 1] == "published 60,000 340,908"
     text = " ".join(lines)
-    for words in ("published: the paper", "KiB for one image", "weights 173.54 KiB"):
+    for words in ("published: the paper", "KiB for one image", "weights: 173.54 KiB"):
         assert words in text
-    assert "and 452 moving statistics: 45,330 as Keras counts" in lines_of(cli, "lenet_bn")
+    assert "plus 452 moving statistics (Keras' total: 45,330)" in lines_of(cli, "lenet_bn")
 
 
 def test_table_shows_starts_and_larger_units(cli: Cli) -> None:
@@ -38,7 +38,7 @@ def test_table_shows_starts_and_larger_units(cli: Cli) -> None:
     assert "stem 64 x 56 x 56 9,536 0.1 118,013,952 6.5 11 x 11 4 -5 8.23 6.12" in lines
     assert "conv5 512 x 7 x 7 8,393,728 71.8 411,041,792 22.7 435 x 435 32 -217 0.86 0.38" in lines
     assert "published 11,689,512 1,814,000,000" in lines
-    assert any(line.startswith("MiB for one image") for line in lines)
+    assert any(line.startswith("memory in MiB for one image") for line in lines)
     lines = lines_of(cli, "resnet18", "--input", "1x225x224")
     assert "0 SameConv2d 64 x 113 x 112 3,200 0.0 39,689,216 2.1 7 x 7 2 -3, -2 0.20 3.28" in lines
 
@@ -127,7 +127,7 @@ def test_anatomy_of_bundle_uses_its_input_and_classes(cli: Cli) -> None:
     save_bundle(Path("own"), create("lenet", in_channels=3, num_classes=2, image_size=(32, 40)), card)
     assert lines_of(cli, "own", "--depth", 0)[0] == "own, input 3 x 32 x 40"
     for option in (["--input", "1x28x28"], ["--num-classes", 2]):
-        one_line(cli("anatomy", "own", *option), 2, "own has its own input and classes")
+        one_line(cli("anatomy", "own", *option), 2, "own is trained: its input and classes are fixed")
 
 
 def test_table_truncates_no_number_or_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_bench_prints_json(cli: Cli) -> None:
 
 
 def test_bench_refuses_unsupported_options(cli: Cli) -> None:
-    one_line(cli("bench"), 2, "which network?")
+    one_line(cli("bench"), 2, "no network given")
     one_line(cli("bench", "lenett"), 2, "lenet")
-    one_line(cli("bench", "lenet", "--batch-size", "auto"), 2, "batch_size auto", "give a number")
-    one_line(cli("bench", "lenet", "--profile", "--predict"), 2, "--profile is of training")
+    one_line(cli("bench", "lenet", "--batch-size", "auto"), 2, "batch_size auto", "pass a number")
+    one_line(cli("bench", "lenet", "--profile", "--predict"), 2, "--profile profiles training")

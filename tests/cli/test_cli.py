@@ -58,11 +58,11 @@ def test_help_shows_every_verb_and_the_exit_codes(cli: Cli) -> None:
 def test_field_docs_are_the_help_texts(cli: Cli) -> None:
     out = " ".join(cli("train", "--help").out.replace("│", " ").split())
     for words in (
-        "Images per step, over all processes",
+        "Images per step, summed over all processes",
         "--raw-pixels",
         "[choices: sgd, adam, adamw, rmsprop]",
         "--resume",
-        "Passes over",
+        "Train for this many passes over",
     ):
         assert words in out
 
@@ -215,7 +215,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["train"], 2, ["which network?", "cnnkit nets"]),
+        (["train"], 2, ["no network given", "cnnkit nets"]),
         (["train", "lenett"], 2, ["unknown network 'lenett'", "did you mean 'lenet'"]),
         (["trian", "lenet"], 2, ['"trian"', '"train"']),
         (["train", "lenet", "--data", "fashion-mnits"], 2, ["unknown data set", "did you mean 'fashion-mnist'"]),
@@ -232,7 +232,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["train", "lenet_bn", "--model-kwargs.norm", "3"], 2, ["unknown norm 3"]),
         (["train", "lenet_bn", "--model-kwargs.decay", "5"], 2, ["decay must be between 0 and 1, not 5"]),
         (["train", "lenet_bn", "--model-kwargs.epsilon", "x"], 2, ["epsilon must be above 0, not 'x'"]),
-        (["train", "lenet_bn", "--model-kwargs.num_classes", "3"], 2, ["num_classes follows from the data"]),
+        (["train", "lenet_bn", "--model-kwargs.num_classes", "3"], 2, ["num_classes is set by the data"]),
         (["train", "lenet_bn", "--model-kwargs.norm", "[1]"], 2, ["model_kwargs.norm cannot be [1]", "a word"]),
         (["train", "lenet_bn", "--batch-size", "1"], 2, ["batch_size cannot be 1"]),
         (["train", "lenet", "--batch-size", "9" * 20], 2, ["batch_size cannot be"]),
@@ -243,7 +243,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (
             ["train", "-c", "recipe.toml", "--recipe", "default"],
             2,
-            ["recipe.toml says recipe 'chapter'", "leave out one"],
+            ["recipe.toml has recipe 'chapter'", "remove one"],
         ),
         (["train", "lenet", "-c", "nowhere.toml"], 2, ["nowhere.toml: cannot be read"]),
         (["train", "lenet", "-c", "bad.toml"], 2, ["bad.toml: not a TOML file"]),
@@ -258,7 +258,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["evaluate", "empty"], 2, ["empty is not a run folder or a bundle"]),
         (["evaluate", "file"], 2, ["file is not a run folder or a bundle"]),
         (["predict", "empty", "x.png"], 2, ["empty is not a run folder or a bundle"]),
-        (["predict", "empty"], 2, ["which images?"]),
+        (["predict", "empty"], 2, ["no image given"]),
         (["nets", "yolo*"], 2, ["unknown network 'yolo*'"]),
         (["anatomy", "lenett"], 2, ["did you mean 'lenet'"]),
         (["anatomy", "lenet", "--input", "28"], 2, ["--input takes channels x height x width", "'28'"]),
@@ -276,7 +276,7 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
         (["filter", "small.png", "--kernel", "[[1]]", "--stride", "0"], 2, ["stride must be", "not 0"]),
         (["filter", "small.png", "--kernel", "[[1]]", "--padding", "x"], 2, ["--padding", '"x"', "valid, same"]),
         (["filter", "small.png", "--kernel", "[[1]]", "--padding", "-1"], 2, ["padding must be", "not -1"]),
-        (["filter", "small.png", "--kernel", "[[1]]", "--output", "small.png"], 2, ["is the picture itself"]),
+        (["filter", "small.png", "--kernel", "[[1]]", "--output", "small.png"], 2, ["is the input image"]),
         (["filter", "small.png"], 2, ["--kernel"]),
     ],
 )

@@ -90,7 +90,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "image of a million": ({"image_size": [10**6, 10**6]}, "image_size"),
     "image of three sides": ({"image_size": [28, 28, 28]}, "image_size"),
     "no class": ({"classes": []}, "classes"),
-    "classes twice": ({"classes": ["cat", "cat"]}, "'cat' is there twice"),
+    "classes twice": ({"classes": ["cat", "cat"]}, "'cat' appears twice"),
     "ten million classes": (
         {"classes": [str(number) for number in range(10**7)]},
         "classes: Tuple should have at most",
@@ -125,7 +125,7 @@ def test_bundle_description_is_validated(cli: Cli, bundle: Path, name: str) -> N
 @pytest.mark.parametrize("content", ["[" * 20_000, "9" * 5_000, "[]", "3", '"x"', "null", '{"net": {"net":' * 20_000])
 def test_description_must_be_an_object(cli: Cli, bundle: Path, content: str) -> None:
     (bundle / "config.json").write_text(content)
-    one_line(cli("predict", "run", "x.png"), 1, "run/best/config.json: the bundle's description is corrupt (")
+    one_line(cli("predict", "run", "x.png"), 1, "run/best/config.json: corrupt (")
 
 
 HUGE: dict[str, tuple[dict[str, Any], str]] = {  # each would take tens of gigabytes if it were built
@@ -201,8 +201,8 @@ def test_foreign_network_error_names_the_differences(tmp_path: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
-    "NaN": (lambda weights: weights["conv2.0.bias"].fill_(float("nan")), "the weights hold NaN: conv2.0.bias"),
-    "Inf": (lambda weights: weights["head.weight"][0].fill_(float("inf")), "the weights hold Inf: head.weight"),
+    "NaN": (lambda weights: weights["conv2.0.bias"].fill_(float("nan")), "the weights contain NaN: conv2.0.bias"),
+    "Inf": (lambda weights: weights["head.weight"][0].fill_(float("inf")), "the weights contain Inf: head.weight"),
     "whole numbers": (lambda weights: weights.update({"head.bias": torch.zeros(2, dtype=torch.int64)}), "torch.int64"),
     "a missing one": (lambda weights: weights.pop("head.bias"), "lacks head.bias"),
     "one of another shape": (lambda weights: weights.update({"head.bias": torch.zeros(3)}), "head.bias is (3,)"),
@@ -222,7 +222,7 @@ def test_weights_are_verified_on_load(cli: Cli, bundle: Path, name: str, verb: s
 
 def test_training_refuses_initial_weights_with_nan(cli: Cli, bundle: Path) -> None:
     spoil(bundle, SPOILT["NaN"][0])
-    one_line(cli("train", "--weights", bundle, "--epochs", 1), 1, "the weights hold NaN: conv2.0.bias")
+    one_line(cli("train", "--weights", bundle, "--epochs", 1), 1, "the weights contain NaN: conv2.0.bias")
     assert not Path("runs").exists()
 
 

@@ -112,11 +112,11 @@ def test_non_bundle_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "spoil", "reason"),
     [
-        ("config.json", lambda text: text[:100], "description is corrupt"),
-        ("config.json", lambda text: text.replace(b'"net"', b'"nets"'), "description is corrupt"),
-        ("config.json", lambda text: text.replace(b'"mean"', b'"meme"'), "description is corrupt"),
-        ("config.json", lambda _: b"\xff\xfe", "description is corrupt"),
-        ("config.json", lambda text: text.replace(b'"format": 1', b'"format": 2'), "description is corrupt"),
+        ("config.json", lambda text: text[:100], r"config\.json: corrupt \("),
+        ("config.json", lambda text: text.replace(b'"net"', b'"nets"'), r"config\.json: corrupt \("),
+        ("config.json", lambda text: text.replace(b'"mean"', b'"meme"'), r"config\.json: corrupt \("),
+        ("config.json", lambda _: b"\xff\xfe", r"config\.json: corrupt \("),
+        ("config.json", lambda text: text.replace(b'"format": 1', b'"format": 2'), r"config\.json: corrupt \("),
         ("config.json", lambda text: text.replace(b'"arguments": {', b'"arguments": {"x": 1'), "cannot be built"),
         ("model.safetensors", lambda data: data[:-1], "its SHA-256 is not the one"),
         ("model.safetensors", lambda data: data[:200] + b"!" + data[201:], "its SHA-256 is not the one"),

@@ -152,10 +152,10 @@ def test_predictions_convert_to_tables_and_tensors() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        (3, UsageError, "int is no image: predict takes a path"),
-        ({"a": 1}, UsageError, "dict is no image"),
-        (b"abc", UsageError, "bytes is no image"),
-        ("empty", DataError, "empty: there is no image in this folder"),
+        (3, UsageError, "int is not an image: predict takes a path"),
+        ({"a": 1}, UsageError, "dict is not an image"),
+        (b"abc", UsageError, "bytes is not an image"),
+        ("empty", DataError, "empty: the folder has no images"),
     ],
 )
 def test_non_images_are_refused(given: Any, error: type, words: str) -> None:
@@ -203,7 +203,7 @@ def test_arrays_and_columns_of_paths_are_accepted() -> None:
         Image.fromarray(noise(8, 8)).save(name)
     for paths in (np.array(["a.png", "b.png"]), pd.DataFrame({"path": ["a.png", "b.png"]})["path"]):
         assert classifier().predict(paths).names == ("a.png", "b.png")
-    with pytest.raises(UsageError, match="there is no image in what is given"):
+    with pytest.raises(UsageError, match="images is empty"):
         classifier().batch([])
 
 
@@ -257,7 +257,7 @@ def test_predict_command_accepts_folders_globs_and_stdin(run: Path, cli: Cli) ->
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == good
     done = subprocess.run(command, input="", capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (2, "cnnkit: there is no path on standard input\n")
+    assert (done.returncode, done.stderr) == (2, "cnnkit: standard input has no paths\n")
     result = cli("predict", run, "photos", "--jsn")
     assert (result.code, result.err) == (2, "cnnkit: unknown option --jsn; `cnnkit predict --help` lists them\n")
 

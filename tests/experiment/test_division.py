@@ -146,7 +146,7 @@ def test_missing_images_are_named_and_skipped(run: dict[str, Any], cli: Cli) -> 
     for number in range(20):
         save_noise(f"photos/cat/new-{number}.png")
     found = cli("evaluate", "runs/lenet-photos-1", "--json")
-    assert f"1 test images of the run are gone, and left out: {gone}" in found.err
+    assert f"skipping 1 missing test image of the run: {gone}" in found.err
     assert json.loads(found.out)["images"] == run["images"] - 1
 
 
@@ -163,7 +163,9 @@ def test_renamed_and_moved_files_are_found(run: dict[str, Any], cli: Cli) -> Non
         Path("photos", name).rename(Path("photos", name).with_name(f"renamed-{number}.png"))
     assert figures(report(cli, "runs/lenet-photos-1")) == figures(run)
     shutil.move("photos", "elsewhere")
-    one_line(cli("evaluate", "runs/lenet-photos-1"), 3, "no such folder; say where the data are now: --data")
+    one_line(
+        cli("evaluate", "runs/lenet-photos-1"), 3, "no such folder; if the data were moved, pass their path: --data"
+    )
     assert figures(report(cli, "runs/lenet-photos-1", "--data", "elsewhere")) == figures(run)
     result = cli("train", "--resume", "runs/lenet-photos-1", "--epochs", 3, "--data", "elsewhere")
     assert result.code == 0, result
@@ -190,7 +192,7 @@ def test_evaluation_on_other_data_excludes_training_images(run: dict[str, Any], 
         save_noise(f"other/dog/new-{number}.png")
         save_noise(f"other/cat/new-{number}.png")
     found = cli("evaluate", "runs/lenet-photos-1", "--data", "other", "--json")
-    assert "5 of 19 images are left out: the network was trained on them" in found.err
+    assert "skipping 5 of 19 images, which the network was trained or validated on" in found.err
     assert json.loads(found.out)["images"] == 14
     assert cnnkit.evaluate("runs/lenet-photos-1", "other", progress=False).num_images == 14
     shutil.copytree("runs/lenet-photos-1/best", "bundle")
@@ -199,7 +201,7 @@ def test_evaluation_on_other_data_excludes_training_images(run: dict[str, Any], 
     for path in Path("other").rglob("*.png"):
         if path.name not in ("0.png", "1.png", "2.png"):
             path.unlink()
-    one_line(cli("evaluate", "runs/lenet-photos-1", "--data", "other"), 3, "trained on all of the 3 images of other")
+    one_line(cli("evaluate", "runs/lenet-photos-1", "--data", "other"), 3, "trained on all images of other (3)")
 
 
 def test_copy_without_a_test_image_is_reported(run: dict[str, Any], cli: Cli) -> None:
@@ -207,7 +209,7 @@ def test_copy_without_a_test_image_is_reported(run: dict[str, Any], cli: Cli) ->
     gone = next(iter(read_split()["test"]))
     Path("copy", gone).unlink()
     found = cli("evaluate", "runs/lenet-photos-1", "--data", "copy", "--json")
-    assert f"1 test images of the run are gone, and left out: {gone}" in found.err
+    assert f"skipping 1 missing test image of the run: {gone}" in found.err
     assert json.loads(found.out)["images"] == run["images"] - 1
 
 
@@ -245,13 +247,13 @@ def test_resumed_run_keeps_its_split(cli: Cli) -> None:
     Path("moved", test_image).unlink()
     result = cli("train", "--resume", "runs/again", "--epochs", 5)
     assert result.code == 0, result
-    assert f"1 test images of the run are gone, and left out: {test_image}" in result.out + result.err
+    assert f"skipping 1 missing test image of the run: {test_image}" in result.out + result.err
     gone = next(
         path for path in sorted(Path("moved").rglob("*.png")) if str(path.relative_to("moved")) in read_split()["train"]
     )
     gone.unlink()
     result = cli("train", "--resume", "runs/again", "--epochs", 6)
-    one_line(result, 3, f"trains on or chooses by are gone or replaced (1): {gone.relative_to('moved')}", "--weights")
+    one_line(result, 3, f"1 training or validation image missing or replaced: {gone.relative_to('moved')}", "--weights")
 
 
 def test_split_of_earlier_version_matches_by_names(cli: Cli) -> None:
@@ -266,7 +268,7 @@ def test_split_of_earlier_version_matches_by_names(cli: Cli) -> None:
     for place in ("runs/lenet-photos-1", "runs/lenet-photos-1/best"):
         found = cli("evaluate", place, "--json")
         assert figures(json.loads(found.out)) == figures(now)
-        assert "the run is of an earlier version" in found.err
+        assert "the run was made by a version that saved no digests" in found.err
     Path("photos/cat/new.png").unlink()
     assert cli("train", "--resume", "runs/lenet-photos-1", "--epochs", 3).code == 0
     assert read_split() == old
@@ -304,9 +306,7 @@ def test_test_folder_used_for_training_is_not_evaluated(cli: Cli) -> None:
         shutil.copy(f"photos/train/{name}/0.png", f"photos/test/{name}/copy.png")
     result = cli("train", "lenet", "--data", "photos", *FLAGS)
     assert result.code == 0
-    assert (
-        "2 test images are left out, being trained on: test/cat/copy.png, test/dog/copy.png" in result.out + result.err
-    )
+    assert "skipping 2 test images used for training: test/cat/copy.png, test/dog/copy.png" in result.out + result.err
     assert report(cli, "runs/lenet-photos-1")["images"] == 16
     with pytest.raises(DataError, match="trained on all"):
         cnnkit.evaluate("runs/lenet-photos-1", "photos/train", progress=False)
@@ -322,11 +322,11 @@ def test_changed_split_file_is_refused(place: str, run: dict[str, Any], cli: Cli
     split = json.loads(Path(place).read_text())
     name, digest = next(iter(split["train"].items()))
     Path(place).write_text(json.dumps(split | {"test": split["test"] | {name: digest}}))
-    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json", "some images are trained on and tested by")
+    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json", "train and test have images in common")
     del split["train"][name]
     del split["labels"]["train"][0]
     Path(place).write_text(json.dumps(split | {"test": split["test"] | {name: digest}}))
-    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json is not the one that the network was trained by")
+    one_line(cli("evaluate", "runs/lenet-photos-1"), 1, "split.json is not the one that the network was trained with")
 
 
 def test_unsaved_metrics_are_shown(run: dict[str, Any], cli: Cli) -> None:

@@ -66,7 +66,7 @@ def test_resume_accepts_added_but_not_removed_images(photos: Path, cli: Cli) -> 
     trained = next(iter(json.loads(Path("runs/lenet_bn-photos-1/split.json").read_text())["train"]))
     (photos / trained).unlink()
     one_line(
-        cli("train", "--resume", "--epochs", 14), 3, f"trains on or chooses by are gone or replaced (1): {trained}"
+        cli("train", "--resume", "--epochs", 14), 3, f"1 training or validation image missing or replaced: {trained}"
     )
 
 
@@ -95,4 +95,4 @@ def test_packed_photos_are_trained_and_evaluated(photos: Path, cli: Cli) -> None
     assert cli("train", "--resume", "runs/lenet_bn-shards-1", "--epochs", 11).code == 0
     split = Path("runs/lenet_bn-shards-1/split.json")
     split.write_text(split.read_text().replace('"train_sha256": "', '"train_sha256": "0'))
-    one_line(cli("train", "--resume", "runs/lenet_bn-shards-1", "--epochs", 12), 3, "is not the data")
+    one_line(cli("train", "--resume", "runs/lenet_bn-shards-1", "--epochs", 12), 3, "differs from the data")

@@ -136,7 +136,7 @@ def test_full_disk_leaves_no_run_folder(cli: Cli, monkeypatch: pytest.MonkeyPatc
     )
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
     assert done.returncode == 1, done
-    assert "cannot make a run folder in runs: File too large; make room" in done.stderr
+    assert "cannot create a run folder in runs: File too large; free some space" in done.stderr
     assert list(Path("runs").iterdir()) == []
 
 
@@ -242,9 +242,9 @@ def other_class(path: Path) -> None:
 
 
 CHANGES = {
-    "deleted": (delete, "gone or replaced (1)", -1),
-    "replaced": (replace, "gone or replaced (1)", 0),
-    "of another class": (other_class, "of another class now (1)", 0),
+    "deleted": (delete, "1 training or validation image missing or replaced", -1),
+    "replaced": (replace, "1 training or validation image missing or replaced", 0),
+    "of another class": (other_class, "1 training or validation image moved to another class", 0),
 }
 
 
@@ -281,7 +281,12 @@ def test_several_changes_are_reported_together(cli: Cli) -> None:
     delete(Path("photos", gone))
     other_class(Path("photos", moved))
     refused = cli("train", "--resume", PHOTOS, "--epochs", 3)
-    one_line(refused, 3, f"gone or replaced (1): {gone}", f"of another class now (1): dog/moved-{Path(moved).name}")
+    one_line(
+        refused,
+        3,
+        f"1 training or validation image missing or replaced: {gone}",
+        f"1 training or validation image moved to another class: dog/moved-{Path(moved).name}",
+    )
 
 
 def test_changed_images_are_remembered_until_trained_on(cli: Cli) -> None:
@@ -302,7 +307,7 @@ def test_changed_validation_arrays_are_detected(capsys: pytest.CaptureFixture[st
     images, labels = draw.integers(0, 256, (20, 12, 12, 3), np.uint8), np.array(["cat", "dog"] * 10)
     given: dict[str, Any] = {"device": "cpu", "schedule": "constant", "batch_size": 8}
     run = cnnkit.fit("lenet", "photos", validation_data=(images, labels), epochs=1, **given)
-    with pytest.raises(DataError, match="handed in from Python is not what the run was split from"):
+    with pytest.raises(DataError, match="data passed from Python differ from those that the run was split from"):
         cnnkit.fit(resume=run.path, validation_data=(images[::-1], labels), epochs=2)
     capsys.readouterr()
     cnnkit.fit(resume=run.path, validation_data=(images[::-1], labels), epochs=2, allow_changed_data=True)
@@ -356,7 +361,7 @@ def test_idx_files_are_compared_by_content(what: str, cli: Cli) -> None:
     run = Path("runs/lenet-mnist-1")
     assert EXACT in cli("train", "--resume", run, "--epochs", 2).out
     write_set(folder, **test, **(train | {what: train[what][::-1]}))
-    one_line(cli("train", "--resume", run, "--epochs", 3), 3, "is not the data that the run was split from")
+    one_line(cli("train", "--resume", run, "--epochs", 3), 3, "differs from the data that the run was split from")
     result = cli("train", "--resume", run, "--epochs", 3, "--allow-changed-data")
     assert "not exact: the images have changed" in result.out, result
     assert EXACT in cli("train", "--resume", run, "--epochs", 4).out

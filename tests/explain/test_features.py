@@ -111,13 +111,13 @@ def test_unsupported_features_are_refused() -> None:
     x = torch.randn(1, 1, 8, 8)
     with pytest.raises(UsageError, match="idle does not run in this network"):
         feature_maps(Wired(), x)
-    with pytest.raises(UsageError, match="pool gives no tensor"):
+    with pytest.raises(UsageError, match="pool outputs no tensor"):
         feature_maps(Wired(), x, ["pool"])
     net = create("lenet")
     before = state(net)
-    with pytest.raises(UsageError, match=r"the network cannot take a batch of 1 x 3 x 28 x 28: .*channels"):
+    with pytest.raises(UsageError, match=r"the network does not accept a batch of 1 x 3 x 28 x 28: .*channels"):
         feature_maps(net, torch.randn(1, 3, 28, 28))
-    with pytest.raises(UsageError, match=r"cannot take a batch of 1 x 1 x 2 x 2: the window of 3 x 3 is larger"):
+    with pytest.raises(UsageError, match=r"does not accept a batch of 1 x 1 x 2 x 2: the window of 3 x 3 is larger"):
         feature_maps(MultiChannelConv2D(1, 1, 3), torch.randn(1, 1, 2, 2))
     with pytest.raises(UsageError, match=r"x must be N x C x H x W, not \(1, 28, 28\)"):
         feature_maps(net, torch.randn(1, 28, 28))
@@ -146,9 +146,9 @@ def test_filters_are_copies_of_the_weights() -> None:
 
 
 def test_network_without_convolution_is_refused() -> None:
-    with pytest.raises(UsageError, match="there is no convolution in dense"):
+    with pytest.raises(UsageError, match="dense has no convolution"):
         filters(create("lenet"), "dense")
-    with pytest.raises(UsageError, match="there is no convolution in the network"):
+    with pytest.raises(UsageError, match="the network has no convolution"):
         filters(nn.Linear(1, 1))
     with pytest.raises(UsageError, match="unknown layer 'x'; known: 0"):
         filters(nn.Linear(1, 1), "x")
@@ -223,17 +223,17 @@ def test_effective_field_is_seeded_and_restores_the_state() -> None:
 
 def test_effective_field_without_gradient_is_refused() -> None:
     net = create("lenet")
-    with pytest.raises(UsageError, match="dense gives no feature map"):
+    with pytest.raises(UsageError, match="dense outputs no feature map"):
         effective_receptive_field(net, (1, 28, 28), "dense")
-    with pytest.raises(UsageError, match="the network gives no feature map"):
+    with pytest.raises(UsageError, match="the network outputs no feature map"):
         effective_receptive_field(nn.Sequential(nn.Flatten()), (1, 2, 2))
     with pytest.raises(UsageError, match="samples must be an int >= 1, not 0"):
         effective_receptive_field(net, (1, 28, 28), samples=0)
-    with pytest.raises(UsageError, match="cannot take a batch of 1 x 1 x 8 x 8"):
+    with pytest.raises(UsageError, match="does not accept a batch of 1 x 1 x 8 x 8"):
         effective_receptive_field(net, (1, 8, 8))
     dead = nn.Conv2d(1, 1, 1)
     nn.init.zeros_(dead.weight)
-    with pytest.raises(CnnkitError, match="no gradient comes back from the last map in 20 samples"):
+    with pytest.raises(CnnkitError, match="no gradient arrives from the last map in 20 samples"):
         effective_receptive_field(dead, (1, 2, 2))
 
 
@@ -301,9 +301,11 @@ def test_other_channels_are_columns_of_one_scale() -> None:
 
 def test_invalid_sheets_are_refused() -> None:
     for shape in ((5, 5), (0, 5, 5), (2, 3, 0, 4), (1, 1, 1, 1, 1)):
-        with pytest.raises(UsageError, match="maps must be N x H x W"):
+        with pytest.raises(UsageError, match="maps must be non-empty, N x H x W"):
             contact_sheet(torch.zeros(shape))
-    with pytest.raises(UsageError, match="a sheet of 2000 x 7 x 7 needs more than 4096 pixels; show fewer maps"):
+    with pytest.raises(
+        UsageError, match="a sheet of 2000 x 7 x 7 needs more than 4,096 pixels a side; show fewer maps"
+    ):
         contact_sheet(torch.zeros(2000, 7, 7))
     assert contact_sheet(torch.zeros(1000, 7, 7)).shape[1] <= 4096
     assert contact_sheet(torch.full((1, 2, 2), torch.nan)).max() == LINE  # black within its line
@@ -358,7 +360,7 @@ def test_features_command_reads_a_run(cli: Cli, bundle: tuple[Path, nn.Sequentia
     result = cli("features", run, "photo.png", "--channels", 10, "--device", "cpu")
     assert result.code == 0, result.err
     assert result.out == (
-        f"photo-features.png: conv1 6 of 6, conv2 10 of 16, dense 10 of 84, head 2 of 2 maps of lenet of {run}\n"
+        f"photo-features.png: conv1 6 of 6, conv2 10 of 16, dense 10 of 84, head 2 of 2 maps of lenet from {run}\n"
     )
     x = (picture[None] / 255 - 0.5) / 0.25
     evenly = {1: range(6), 2: [0, 1, 3, 4, 6, 8, 9, 11, 12, 14], 3: [0, 8, 16, 25, 33, 42, 50, 58, 67, 75], 4: range(2)}
@@ -382,7 +384,7 @@ def test_features_of_zoo_layers_are_returned(cli: Cli) -> None:
 def test_filters_command_draws_colour_and_columns(cli: Cli, bundle: tuple[Path, nn.Sequential]) -> None:
     run, net = bundle
     result = cli("filters", run)
-    assert result.out == f"mine-filters.png: 6 of 6 filters of lenet of {run}\n"
+    assert result.out == f"mine-filters.png: 6 of 6 filters of lenet from {run}\n"
     rows(read_image(Path("mine-filters.png")), [contact_sheet(net.conv1[0].weight, symmetric=True, tile=96)])
     assert cli("filters", run / "best", "--layer", "conv2", "--output", "two.png").code == 0
     rows(read_image(Path("two.png")), [contact_sheet(net.conv2[0].weight, symmetric=True)])
@@ -407,19 +409,19 @@ def test_many_filters_show_only_the_first(cli: Cli, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["features", "lenett", "small.png"], 2, ["unknown network 'lenett'", "did you mean 'lenet'", "nor is there"]),
+        (["features", "lenett", "small.png"], 2, ["unknown network 'lenett'", "did you mean 'lenet'", "either"]),
         (["filters", "lenett"], 2, ["unknown network 'lenett'", "did you mean 'lenet'", "run folder or bundle"]),
-        (["features", "runs/x", "small.png"], 2, ["runs/x: no such folder; give a run folder or a bundle"]),
+        (["features", "runs/x", "small.png"], 2, ["runs/x: no such folder; pass a run folder or a bundle"]),
         (["filters", "./lenet"], 2, ["is not a run folder or a bundle"]),
         (["filters", "file"], 2, ["file is not a run folder or a bundle"]),
         (["features", "lenet", "nowhere.png"], 3, ["nowhere.png: no such file"]),
         (["features", "lenet", "file"], 3, ["file: not an image"]),
-        (["features", "lenet", "small.png", "--output", "./small.png"], 2, ["small.png is the picture itself"]),
+        (["features", "lenet", "small.png", "--output", "./small.png"], 2, ["small.png is the input image"]),
         (["features", "lenet", "small.png", "--output", "x.what"], 2, ["x.what: no image format", "use .png"]),
         (["features", "lenet", "small.png", "--layer", "conv3"], 2, ["unknown layer 'conv3'", "did you mean 'conv2'"]),
         (["features", "lenet", "small.png", "--channels", "0"], 2, ["channels must be an int >= 1, not 0"]),
         (["features", "lenet", "small.png", "--device", "gpu"], 2, ["device 'gpu' cannot be used"]),
-        (["filters", "lenet", "--layer", "head"], 2, ["there is no convolution in head"]),
+        (["filters", "lenet", "--layer", "head"], 2, ["head has no convolution"]),
         (["filters", "lenet", "--output", "no/x.png"], 1, ["no/x.png: No such file or directory"]),
     ],
 )

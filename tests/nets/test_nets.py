@@ -314,7 +314,7 @@ def test_torchvision_only_name_selects_its_network() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: list_networks("resnet"), r"no network is called 'resnet'; those that begin so: resnet\*"),
+        (lambda: list_networks("resnet"), r"unknown network 'resnet'; to match names that start with it: resnet\*"),
         (lambda: create("lenet", in_chans=3), "unknown argument of lenet 'in_chans'; did you mean 'in_channels'"),
         (lambda: create("lenet", pretrained=3), "pretrained must be True, False or a path, not 3"),
         (lambda: create("lenet_bn", decay=True), "decay must be between 0 and 1, not True"),

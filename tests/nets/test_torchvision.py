@@ -269,17 +269,17 @@ def another_width(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "no such file of weights"),
-        (lambda path: path.mkdir(), "a folder; name the file of weights in it"),
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "a folder; pass the weights file in it"),
         (lambda path: torch.save(create("lenet"), path), r"could run code .*Sequential\); save net\.state_dict\(\)"),
         (lambda path: path.write_text("hello"), r"weights\.pth: corrupt, or not written by torch\.save"),
-        (lambda path: torch.save([1], path), "must hold tensors by name"),
+        (lambda path: torch.save([1], path), "must hold a dictionary of tensors"),
         (trap, "not opened, because it could run code"),
         (cut, r"weights\.pth: cut short, or corrupt"),
         (without_a_layer, r"not the weights of resnet18\.tv: lacks conv4\.0\.body\.conv1\.weight, .* and \d+ more"),
-        (lambda path: torch.save({0: torch.zeros(1)}, path), "must hold tensors by name"),
+        (lambda path: torch.save({0: torch.zeros(1)}, path), "must hold a dictionary of tensors"),
         (lambda path: changed(path, "fc.bias", torch.tensor(1.0)), r"head\.bias is \(\), not \(1000,\)"),
-        (lambda path: changed(path, "fc.bias", torch.zeros(5)), r"head\.bias is \(5,\), .*give num_classes"),
+        (lambda path: changed(path, "fc.bias", torch.zeros(5)), r"head\.bias is \(5,\), .*pass num_classes"),
         (lambda path: changed(path, "conv1.weight", torch.zeros(64)), r"stem\.0\.weight is \(64,\)"),
         (lambda path: changed(path, "conv1.weight", torch.zeros(64, 0, 7, 7)), r"stem\.0\.weight is \(64, 0, 7, 7\)"),
         (another_width, r"conv2\.0\.body\.conv2\.weight is \(64, 32, 3, 3\), not \(64, 64, 3, 3\)"),
@@ -308,7 +308,7 @@ def test_empty_weights_path_is_refused() -> None:
 
 
 def test_network_without_published_weights_is_reported() -> None:
-    with pytest.raises(UsageError, match=r"^lenet has no published weights; those that have: alexnet\.tv"):
+    with pytest.raises(UsageError, match=r"^lenet has no published weights; networks with weights: alexnet\.tv"):
         create("lenet", pretrained=True)
 
 
@@ -346,7 +346,7 @@ def test_training_starts_from_published_weights(
     assert "64 of 64 filters of resnet18.tv with published" in cli("filters", "resnet18.tv", "--pretrained").out
     assert cli("train", "resnet18.tv", "--pretrained", "--raw-pixels").code == 2
     result = cli("filters", "runs/resnet18.tv-digits-1", "--pretrained")
-    assert (result.code, "has weights of its own" in result.err) == (2, True)
+    assert (result.code, "has trained weights" in result.err) == (2, True)
     result = cli("train", "lenet", "--pretrained")
     assert (result.code, "lenet has no published weights" in result.err) == (2, True)
 

@@ -61,7 +61,7 @@ def test_run_provides_weights_network_size_and_preprocessing(first: str, cli: Cl
     assert f"weights of {Path(first).absolute()}: " in out
     total = len(theirs)
     assert f"{total} of {total} tensors loaded" in out
-    assert "2 of 3 classes are known by name, the others new" in out
+    assert "2 of 3 classes matched by name, the others new" in out
     assert "frozen: 0 values" in out
     shutil.move(first, "elsewhere")
     assert cli("train", "--resume", "runs/resnet18-new-1", "--epochs", 2).code == 0
@@ -104,7 +104,7 @@ def test_training_images_of_the_weights_are_not_test_images(first: str, cli: Cli
     shutil.copytree("old/ant", "parts/test/ant")
     shutil.copytree("old/bee", "parts/test/bee")
     out = start(cli, "--weights", first, "--data", "parts")
-    assert "test images are left out, being trained on" in out
+    assert "test images used for training" in out
 
 
 def test_grey_images_are_repeated_for_weights_of_three_channels(first: str, cli: Cli) -> None:
@@ -147,7 +147,7 @@ def test_grey_weights_are_adapted_to_colour_images(cli: Cli) -> None:
 def test_mismatched_weights_are_reported(first: str, cli: Cli) -> None:
     photos("new", ("x", "y"))
     result = cli("train", "lenet", "--weights", first, "--data", "new")
-    one_line(result, 2, "has the weights of resnet18, which do not fit lenet")
+    one_line(result, 2, "has weights of resnet18, not of lenet")
     result = cli(
         "train", "resnet18", "--weights", f"{first}/best/model.safetensors", "--image-size", 32, "--data", "new"
     )
@@ -155,10 +155,10 @@ def test_mismatched_weights_are_reported(first: str, cli: Cli) -> None:
     torch.save(create("lenet").state_dict(), "lenet.pth")
     result = cli("train", "resnet18", *TINY, "--weights", "lenet.pth", "--data", "new")
     one_line(result, 3, "lenet.pth: lacks stem.0.weight", "has also conv1.0.weight")
-    one_line(cli("train", "resnet18", "--weights", "nowhere.pth", "--data", "new"), 3, "no such file of weights")
+    one_line(cli("train", "resnet18", "--weights", "nowhere.pth", "--data", "new"), 3, "no such file")
     one_line(cli("train", "resnet18", "--weights", "new", "--data", "new"), 2, "not a run folder or a bundle")
     result = cli("train", "resnet18.tv", "--weights", first, "--pretrained", "--data", "new")
-    one_line(result, 2, "two starts")
+    one_line(result, 2, "cannot be combined")
     result = cli("train", "--weights", first, "--data", "new", "--init", "he")
     one_line(result, 2, "init 'he' does not go with weights")
     assert not Path("runs/resnet18-new-1").exists()
@@ -346,9 +346,9 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "truth": (changed(head_bias=torch.zeros(10, dtype=torch.bool)), "head.bias is bool, not float32"),
     "complex": (changed(head_bias=torch.zeros(10, dtype=torch.complex64)), "head.bias is complex64, not float32"),
     "repeated": (changed(head_bias=torch.ones(1).expand(10**12)), "its tensors repeat the same bytes"),
-    "names": ({0: torch.ones(1)}, "it must hold tensors by name"),
-    "a list": ([torch.ones(1)], "it must hold tensors by name"),
-    "no tensors": ({"a": 1, "b": 2, "c": 3, "d": 4}, "a, b, c and 1 more hold no tensors"),
+    "names": ({0: torch.ones(1)}, "it must hold a dictionary of tensors"),
+    "a list": ([torch.ones(1)], "it must hold a dictionary of tensors"),
+    "no tensors": ({"a": 1, "b": 2, "c": 3, "d": 4}, "these entries are not tensors: a, b, c and 1 more"),
     "a network": (create("lenet"), "not opened, because it could run code (it asks for"),
     "another network": (create("lenet_bn").state_dict(), "has also conv1.1.weight"),
 }

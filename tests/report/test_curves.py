@@ -129,16 +129,16 @@ def test_single_epoch_is_a_point(cli: Cli, runs: Path) -> None:
 
 def test_run_without_epochs_has_no_curve(cli: Cli, runs: Path) -> None:
     (runs / "lenet-digits-1/metrics.jsonl").unlink()
-    one_line(cli("plot", "runs/lenet-digits-1", "--output", "a.png"), 1, "lenet-digits-1", "no epoch is finished yet")
+    one_line(cli("plot", "runs/lenet-digits-1", "--output", "a.png"), 1, "lenet-digits-1", "no finished epoch yet")
     assert not Path("a.png").exists()
     both = cli("plot", "runs/lenet-digits-1", "runs/lenet-digits-2")
     assert both.code == 0
-    assert "lenet-digits-1: no epoch is finished yet\n" in both.out
+    assert "lenet-digits-1: no finished epoch yet\n" in both.out
     assert "A training" in both.out
 
 
 def test_unusable_plot_arguments_are_refused(cli: Cli, runs: Path) -> None:
-    one_line(cli("plot"), 2, "which runs?")
+    one_line(cli("plot"), 2, "no run given")
     one_line(cli("plot", "runs"), 2, "runs is not a run folder")
     one_line(cli("plot", "runs/lenet-digits-1", "--metric", "los"), 2, "unknown metric 'los'", "'loss'")
     for name in ("curves.jpg", "curves", ".png"):

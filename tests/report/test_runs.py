@@ -69,7 +69,7 @@ def test_json_has_the_same_keys_for_every_run(cli: Cli, runs: Path) -> None:
     assert whole["test_accuracy"] == 0.75
     assert whole["val_accuracy"] == max(row["val_accuracy"] for row in metrics(runs / "lenet-digits-1"))
     assert datetime.fromisoformat(whole["started"]).tzinfo
-    assert (damaged["state"], damaged["net"]) == ("damaged", None)
+    assert (damaged["state"], damaged["net"]) == ("corrupt", None)
 
 
 def test_evaluation_fills_the_test_column(cli: Cli, runs: Path) -> None:
@@ -168,10 +168,10 @@ def test_runs_of_a_sweep_are_found_one_level_down(cli: Cli, runs: Path) -> None:
 
 
 def test_folder_without_runs_is_reported(cli: Cli) -> None:
-    one_line(cli("runs"), 2, "runs: there is no such folder", "cnnkit train")
+    one_line(cli("runs"), 2, "runs: no such folder", "cnnkit train")
     Path("runs").mkdir()
     empty = cli("runs")
-    assert (empty.code, empty.out) == (0, "no runs in runs; cnnkit train makes them\n")
+    assert (empty.code, empty.out) == (0, "no runs in runs; create one with cnnkit train\n")
     assert cli("runs", "--json").out == "[]\n"
 
 
@@ -305,13 +305,13 @@ def test_corrupt_run_is_listed_as_corrupt(cli: Cli, runs: Path, name: str) -> No
     shown = cli("runs", "--sort", "run")
     assert shown.code == 0, shown.err
     first, second = (line for line in shown.out.splitlines() if line.startswith(" lenet-digits"))
-    assert first.endswith(" damaged ")
+    assert first.endswith(" corrupt ")
     assert second.endswith(" done ")
     reasons = [line for line in shown.out.splitlines() if line.startswith("lenet-digits-1: ")]
     assert len(reasons) == 1
     assert word in reasons[0]
     listed = {row["name"]: row for row in json.loads(cli("runs", "--json").out)}
-    assert listed["lenet-digits-1"]["state"] == "damaged"
+    assert listed["lenet-digits-1"]["state"] == "corrupt"
     assert word in listed["lenet-digits-1"]["problem"]
 
 

@@ -1,4 +1,4 @@
-"""Look into a net: shapes, parameters, MACs and receptive fields, per stage and per layer."""
+"""The structure of a network: shapes, parameters, MACs, memory and receptive fields of each stage and layer."""
 
 from cnnkit.anatomy.draw import draw
 from cnnkit.anatomy.receptive import Receptive

@@ -1,4 +1,4 @@
-"""A network as a picture: its stages as slabs, as papers draw them, in SVG."""
+"""Diagrams of networks in SVG, with stages as slabs, as papers draw them."""
 
 from dataclasses import dataclass
 from math import prod, sqrt
@@ -11,9 +11,9 @@ from cnnkit.figures.svg import TEXT, add, arrow, canvas, text, text_width, to_te
 __all__ = ["draw"]
 
 TITLE, LINE, MARGIN, GAP = 18, 19, 24, 18  # pixels
-TALLEST, WIDEST, LEAST = 220, 48, 5  # pixels of a slab
-SLANT = 0.28  # how far a slab goes back, to the right and upwards, for its height
-VECTOR = 10  # pixels in width
+MAX_HEIGHT, MAX_WIDTH, MIN_LENGTH = 220, 48, 5  # pixels of a slab
+SLANT = 0.28  # depth of a slab, drawn to the right and upwards, relative to its height
+VECTOR = 10  # pixels of a bar's width
 NOTE = "Slabs: rows, columns and channels of the maps; bars: features. Lengths are on a square-root scale."
 FACES = {  # front, top, side, edges
     "input": ("#c9ced6", "#e3e6eb", "#f1f3f6", "#6b7480"),
@@ -24,7 +24,7 @@ FACES = {  # front, top, side, edges
 
 @dataclass
 class _Slab:
-    """What stands in one column: a box and what is written under it."""
+    """One column of the diagram: a box and the text under it."""
 
     style: str
     name: str
@@ -32,7 +32,7 @@ class _Slab:
     cells: tuple[str, str, str]
     height: float
     width: float
-    back: float = 0  # to the right and upwards
+    back: float = 0  # depth, drawn to the right and upwards
 
     @property
     def column(self) -> float:
@@ -40,11 +40,11 @@ class _Slab:
 
 
 def draw(parts: Anatomy, title: str) -> str:
-    """Return a picture of the network's stages as SVG.
+    """Return a diagram of the network's stages as SVG.
 
-    A map C x H x W is a slab, as high, deep and wide as the square roots of H, W and C; a vector is a bar, as high as
-    the square root of its length. Under each stand its output, its parameters and its receptive field; exact figures
-    show under the mouse.
+    A map C x H x W is a slab whose height, depth and width follow the square roots of H, W and C; a vector is a bar
+    whose height follows the square root of its length. Below each are its output, parameters and receptive field;
+    tooltips have the exact numbers.
     """
     slabs = _slabs(parts)
     heads = ("output", "parameters", "field")
@@ -88,10 +88,8 @@ def _slabs(parts: Anatomy) -> list[_Slab]:
     columns = [whole, *parts.stages]
     maps = [part.output for part in columns if len(part.output) == 3]
     features = [prod(part.output) for part in columns if len(part.output) != 3]
-    tallest, widest = (
-        max(sqrt(max(rows, cols)) for _, rows, cols in maps),
-        max(sqrt(channels) for channels, _, _ in maps),
-    )
+    tallest = max(sqrt(max(rows, cols)) for _, rows, cols in maps)
+    widest = max(sqrt(channels) for channels, _, _ in maps)
     slabs = []
     for part in columns:
         output, seen = by(*part.output), part.receptive
@@ -101,30 +99,32 @@ def _slabs(parts: Anatomy) -> list[_Slab]:
         about = f"{part.name}: {output}, {part.params:,} parameters, {part.macs:,} MACs, field {field}"
         if len(part.output) == 3:
             channels, rows, cols = map(sqrt, part.output)
-            height, back = (TALLEST * side / tallest for side in (rows, SLANT * cols))
+            height, back = (MAX_HEIGHT * side / tallest for side in (rows, SLANT * cols))
             style = "input" if part is whole else "map"
-            slabs.append(_Slab(style, part.name, about, cells, height, LEAST + WIDEST * channels / widest, back))
+            slabs.append(
+                _Slab(style, part.name, about, cells, height, MIN_LENGTH + MAX_WIDTH * channels / widest, back)
+            )
         else:
-            height = LEAST + TALLEST * sqrt(prod(part.output) / max(features))
+            height = MIN_LENGTH + MAX_HEIGHT * sqrt(prod(part.output) / max(features))
             slabs.append(_Slab("vector", part.name, about, cells, height, VECTOR))
     return slabs
 
 
 def _short(count: int) -> str:
-    """Write a count with three digits.
+    """Format a count with three significant digits.
 
     >>> _short(156), _short(2_416), _short(11_689_512), _short(999_999)
     ('156', '2.42 k', '11.7 M', '1.00 M')
     """
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         value = count / size
-        if value >= 0.9995:  # which is written as 1.00
+        if value >= 0.9995:  # rounds to 1.00
             return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
     return str(count)
 
 
 def _box(group: ElementTree.Element, slab: _Slab, x: float, y: float) -> None:
-    """Add the slab's faces; (x, y) is the upper left corner of the front."""
+    """Add the faces of the slab; (x, y) is the upper left corner of its front."""
     front, top, side, edge = FACES[slab.style]
     right, bottom, back = x + slab.width, y + slab.height, slab.back
     faces = [

@@ -1,4 +1,4 @@
-"""Cumulative receptive fields: which input pixels one element of a feature map depends on (chapter 5.1.6)."""
+"""Cumulative receptive fields: the input pixels that one element of a feature map depends on (chapter 5.1.6)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from torch.nn.modules import activation, dropout
 from cnnkit.core.shape import Pads, pair, resolve_padding
 from cnnkit.ops import AdaptiveAvgPool2D, BatchNormalization, Conv2D, MultiChannelConv2D, Pool2D
 
-__all__ = ["Receptive", "behind"]
+__all__ = ["Receptive", "field_after"]
 
-Operator = nn.Module | Callable[..., Any] | str  # as in a graph of torch.fx: a layer, a function or a method's name
+Operator = nn.Module | Callable[..., Any] | str  # in a torch.fx graph: a layer, a function or the name of a method
 
 POOL = ("input", "kernel_size", "stride", "padding")
-FUNCTIONS = {  # what torch calls their arguments, in order
+FUNCTIONS = {  # torch's names of their arguments, in order
     "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation"),
     "max_pool2d": (*POOL, "dilation"),
     "avg_pool2d": POOL,
@@ -29,10 +29,10 @@ ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, AdaptiveAvgPool2D)
 REDUCTIONS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "sum", "amax", "amin", "max", "min", "var", "std"}
 SOFTMAX = (nn.Softmax, nn.LogSoftmax, nn.Softmin)
 SOFTMAXES = {"softmax", "log_softmax", "softmin"}
-STATISTICS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d)  # of the map itself, unless they are remembered
+STATISTICS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d)  # of the map itself, without running statistics
 WHOLE = (nn.GroupNorm, nn.LayerNorm, nn.Linear)
 WHOLES = {"group_norm", "instance_norm", "layer_norm", "linear"}
-POINTWISE = (  # in prediction mode
+POINTWISE = (  # in evaluation mode
     *(getattr(nn, name) for name in {*activation.__all__, *dropout.__all__} - {"MultiheadAttention"}),
     *(nn.ChannelShuffle, nn.Flatten, nn.Identity, nn.LocalResponseNorm, nn.Unflatten, BatchNormalization),
 )
@@ -50,12 +50,12 @@ reshape reshape_as flatten unflatten
 
 @dataclass(frozen=True)
 class Receptive:
-    """The field of a feature map's elements, in input pixels, (vertical, horizontal).
+    """The receptive field of a feature map's elements, in input pixels, (vertical, horizontal).
 
-    Element (i, j) sees rows start[0] + i * step[0] and the size[0] - 1 below it, columns likewise; the field may
-    reach beyond the image into the padding, whatever that is filled with. A step of 0 stands for all of the image: what
-    global pooling, dense layers and norms over the map see; of other vectors and of what is broadcast over a map it is
-    an upper bound.
+    Element (i, j) depends on row start[0] + i * step[0] and the size[0] - 1 rows below it, and on columns likewise; the
+    field may extend beyond the image into padding of any kind. A step of 0 means the whole image, as for global
+    pooling, dense layers and norms over the map; for other vectors, and values broadcast over a map, it is an upper
+    bound.
     """
 
     size: tuple[int, int] = (1, 1)
@@ -70,7 +70,7 @@ class _Window(NamedTuple):
     pads: Pads = (0, 0, 0, 0)  # top, bottom, left, right
 
 
-def behind(
+def field_after(
     operator: Operator,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -79,10 +79,10 @@ def behind(
     made: Tensor,
     everything: Receptive,
 ) -> Receptive | None:
-    """Return the field behind an operator that makes `made` from `maps`; `fields` are those of all that it takes.
+    """Return the receptive field of `made`, the output of an operator on `maps`; `fields` are those of its inputs.
 
-    None stands for a field that is not known: behind what moves or resizes without a window, uneven cells of an
-    adaptive pooling, and what follows, up to what sees `everything`.
+    None means unknown: after operators that move or resize pixels without a window, after adaptive pooling with uneven
+    cells, and after these until an operator depends on `everything`.
     """
     if made.ndim < 3 or everything in fields:
         return everything
@@ -110,7 +110,7 @@ def behind(
 
 
 def _join(one: Receptive | None, other: Receptive | None) -> Receptive | None:
-    """Return the field of an element that is put together from two branches over the same grid; None if not known."""
+    """Return the field of an element that combines two branches over the same grid; None if unknown."""
     if one is None or other is None or one.step != other.step:
         return None
     both = one, other
@@ -129,7 +129,7 @@ def _grid(tensor: Tensor) -> tuple[int, int]:
 def _keeps(
     operator: Operator, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], maps: Sequence[Tensor], made: Tensor
 ) -> bool:
-    """Tell whether an operator that keeps the size also keeps each pixel where it is."""
+    """Return whether an operator that keeps the size also keeps the position of each pixel."""
     if isinstance(operator, SOFTMAX) or name in SOFTMAXES:
         dim = operator.dim if isinstance(operator, SOFTMAX) else kwargs.get("dim", [*args, None][1])
         return dim is None or dim % made.ndim < made.ndim - 2
@@ -139,7 +139,7 @@ def _keeps(
         return True
     if name.endswith("_"):
         return False
-    return any(  # a view of channels, such as by chunk, permute or x[:, 1:]
+    return any(  # a view of channels, as from chunk, permute or x[:, 1:]
         made.untyped_storage() == seen.untyped_storage() and made.stride()[-2:] == seen.stride()[-2:] for seen in maps
     )
 
@@ -159,7 +159,7 @@ def _through(field: Receptive, window: _Window) -> Receptive:
 
 
 def _cells(before: tuple[int, int], after: tuple[int, int]) -> _Window | None:
-    """Return the window of an adaptive pooling if its cells are even."""
+    """Return the window of an adaptive pooling; None if its cells are uneven."""
     if before[0] % after[0] or before[1] % after[1]:
         return None
     cell = before[0] // after[0], before[1] // after[1]
@@ -167,7 +167,7 @@ def _cells(before: tuple[int, int], after: tuple[int, int]) -> _Window | None:
 
 
 def _arguments(operator: Operator, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of an operator that slides a window or pads, as torch calls them; of others nothing."""
+    """Return the arguments of an operator that slides a window or pads, by torch's names; {} for others."""
     if isinstance(operator, WINDOWS):
         return vars(operator)
     if isinstance(operator, Conv2D | MultiChannelConv2D):

@@ -1,4 +1,4 @@
-"""One dry run of a network: what each of its modules makes, holds, costs, keeps and sees."""
+"""A dry run of a network that records the output, parameters, MACs, memory and receptive field of each module."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnkit.anatomy.receptive import Receptive, behind
+from cnnkit.anatomy.receptive import Receptive, field_after
 from cnnkit.core.errors import UsageError
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.shape import by
@@ -24,20 +24,19 @@ Kind = TypeVar("Kind")
 
 @dataclass
 class Part:
-    """A module of the network with all that is inside it, for one image in float32.
+    """A module of the network with all its submodules, for one image in float32.
 
-    `output` is without the batch. `params` counts frozen ones too, as PyTorch and torchvision do; `statistics` are
-    the moving means and variances of batch normalisation (Keras' total is the sum of both). `macs` are the
-    multiply-accumulates of convolutions and matrix products.
+    `output` is the shape of the result without the batch, `receptive` its receptive field, None if unknown. `params`
+    includes frozen ones, as in PyTorch and torchvision; `statistics` counts the moving means and variances of batch
+    normalisation (Keras' total is the sum of both). `macs` counts the multiply-accumulates of convolutions and matrix
+    products.
 
-    `output` and `receptive` are those of what the part returns; a field that is not known is None.
-
-    `inference_bytes` are the feature maps that must be alive at once while the part works, at the most: its input, its
-    output and what other branches still need, whoever made it; a view, and what works in place, takes nothing. PyTorch
-    itself may hold more, such as the input of a nested `nn.Sequential` until it returns.
-    `training_bytes` are what autograd keeps for the backward pass, each tensor once, for the first part that keeps
-    it: a convolution its input, a ReLU its output, max pooling its input and indices. Weights, statistics and what
-    does not grow with the batch are not counted, nor what an operator needs only while it works.
+    `inference_bytes` is the peak of the feature maps alive while the part runs: its input, its output, and tensors that
+    other branches still need; views and in-place operators take none. PyTorch itself may hold more, such as the input
+    of a nested `nn.Sequential` until it returns.
+    `training_bytes` is what autograd saves for the backward pass, each tensor once, for the first part that saves it: a
+    convolution its input, a ReLU its output, max pooling its input and indices. Weights, statistics, tensors that do
+    not grow with the batch and temporary buffers of operators are not counted.
     """
 
     name: str  # with dots, as `get_submodule` takes it
@@ -58,11 +57,11 @@ class Part:
 
     @property
     def layers(self) -> list["Part"]:
-        """The parts that have no parts, in the order in which they work."""
+        """The parts without parts, in the order in which they run."""
         return [layer for part in self.parts for layer in part.layers] if self.parts else [self]
 
     def rows(self, depth: int | None = None, level: int = 0) -> Iterator[tuple[int, "Part"]]:
-        """Yield this part and what is inside it as a listing shows it, each with its level; not below `depth`."""
+        """Yield this part and its parts down to `depth` in the order of a listing, each with its level."""
         yield level, self
         for part in self.parts if depth is None or level < depth else ():
             yield from part.rows(depth, level + 1)
@@ -83,26 +82,26 @@ class Anatomy(Part):
 def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
     """Run `net` on the meta device, which computes shapes only, for one image of `input_size` C x H x W.
 
-    The net is not changed and no memory is taken for weights or features. `training_bytes` are of the net in training
-    mode, where frozen layers keep less, all else is of evaluation mode. MACs are torch's FLOP counter halved. Raises
-    UsageError if the net cannot take such an image, or its code cannot be followed, such as branches that depend on
-    values.
+    The network is not changed, and no memory is allocated for weights or features. `training_bytes` refers to training
+    mode, where frozen layers save less, all else to evaluation mode. MACs are half of torch's FLOP count. Raises
+    UsageError if the network does not accept such an image, or if its code cannot be traced, for instance because it
+    branches on values.
     """
     net = unwrapped(net)
     if not isinstance(input_size, Sequence) or len(input_size) != 3:
         raise UsageError(f"input_size must be C x H x W, such as (3, 224, 224), not {input_size!r}")
     try:
-        with torch.device("meta"):  # for what the code itself makes
+        with torch.device("meta"):  # for tensors that the network's code creates
             shadow = _on_meta(net if next(net.children(), None) else nn.Sequential(net))
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 recorder = _Recorder(shadow.eval(), input_size, counter)
                 recorder.run(_images(1, input_size))
-            keeper = _Keeper(shadow.train())  # what the third image adds: channel statistics do not grow
-            two, three = (keeper.measure(_images(count, input_size)) for count in (2, 3))
+            saved = _SavedBytes(shadow.train())  # the third image's share, as channel statistics do not grow
+            two, three = (saved.measure(_images(count, input_size)) for count in (2, 3))
     except UsageError as error:
         raise UsageError(_first_line(error)) from error
     except (RuntimeError, ValueError, TypeError) as error:
-        raise UsageError(f"the network cannot take an image of {by(*input_size)}: {_first_line(error)}") from error
+        raise UsageError(f"the network does not accept an image of {by(*input_size)}: {_first_line(error)}") from error
     for key, part in recorder.parts.items():
         part.training_bytes = three[key] - two[key]
         if (node := recorder.returned.get(key)) in recorder.seen:
@@ -111,12 +110,12 @@ def trace(net: nn.Module, input_size: tuple[int, int, int]) -> Anatomy:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says, without the traces that torch adds."""
+    """Return the message of an error, without the traces that torch adds."""
     return str(error).strip().partition("\n")[0]
 
 
 def _on_meta(net: nn.Module) -> nn.Module:
-    """Copy the net's structure; its tensors become shapes, its floats float32."""
+    """Copy the network to the meta device, with floating-point tensors as float32."""
 
     def shape(tensor: Tensor) -> Tensor:
         return tensor.detach().to("meta", torch.float32 if tensor.is_floating_point() else tensor.dtype)
@@ -131,7 +130,7 @@ def _images(count: int, size: tuple[int, int, int]) -> Tensor:
 
 
 class _Tracer(fx.Tracer):
-    """Follows the code down to standard layers, and to what is derived from them; notes what is returned above."""
+    """Traces down to standard layers and classes derived from them; records what the modules above return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,14 +154,14 @@ class _Tracer(fx.Tracer):
 
 
 class _Run(fx.Interpreter):
-    """Runs the net's code, operator by operator, and knows the modules around each: their keys, paths and kinds."""
+    """Runs the network operator by operator, with the modules around each: their keys, paths and kinds."""
 
     def __init__(self, net: nn.Module):
         tracer = _Tracer()
         try:
             graph = tracer.trace(net)
         except (fx.proxy.TraceError, TypeError) as error:
-            raise UsageError(f"the network's code cannot be followed: {error}") from error
+            raise UsageError(f"the network's code cannot be traced: {error}") from error
         super().__init__(net, graph=graph)
         self.returned = tracer.returned
         self.net = net
@@ -175,13 +174,13 @@ class _Run(fx.Interpreter):
 
 
 class _Recorder(_Run):
-    """Notes what each module makes, costs and sees, and what is alive meanwhile."""
+    """Records output, MACs, receptive field and live memory of each module."""
 
     def __init__(self, net: nn.Module, input_size: tuple[int, int, int], counter: FlopCounterMode):
         super().__init__(net)
         self.counter = counter
         self.everything = Receptive(input_size[1:], (0, 0), (0, 0))
-        self.seen: dict[fx.Node | None, tuple[tuple[int, ...], Receptive | None]] = {}  # what is made of the image
+        self.seen: dict[fx.Node | None, tuple[tuple[int, ...], Receptive | None]] = {}  # what depends on the image
         self.whole = Anatomy("", type(net).__name__, *_holds(net), input=input_size)
         self.parts: dict[str, Part] = {"": self.whole}
 
@@ -196,7 +195,7 @@ class _Recorder(_Run):
         layer = self.submodules[str(n.target)] if n.op == "call_module" else None
         if layer is not None:
             self.returned[next(reversed(self.around))] = n
-        if isinstance(layer, Conv2D | MultiChannelConv2D):  # sums of products, not the calls that torch counts
+        if isinstance(layer, Conv2D | MultiChannelConv2D):  # torch does not count their sums of products
             macs = result.shape[-2:].numel() * layer.weight.numel()
         self._look(n, layer, next(_each(Tensor, result), None))
         alive = {tensor.untyped_storage() for tensor in _each(Tensor, [result, *self.env.values()])} - self.weights
@@ -206,7 +205,7 @@ class _Recorder(_Run):
         return result
 
     def _parts(self) -> list[Part]:
-        """Return the parts that are at work, from the whole net inwards; those first met join the tree."""
+        """Return the parts around the current operator, outermost first; new ones are added to the tree."""
         parts: list[Part] = [self.whole]
         for key, (path, _) in self.around.items():
             if key not in self.parts:
@@ -217,7 +216,7 @@ class _Recorder(_Run):
         return parts
 
     def _look(self, n: fx.Node, layer: nn.Module | None, made: Tensor | None) -> None:
-        """Note what a node makes and sees, if that is a map of the image and not of weights alone."""
+        """Record the output and receptive field of a node, if it depends on the image and not on weights alone."""
         feeds = [node for node in n.all_input_nodes if node in self.seen]
         if made is None or not (feeds or n.op == "placeholder"):
             return
@@ -226,21 +225,21 @@ class _Recorder(_Run):
             fields = [self.seen[node][1] for node in feeds]
             maps = [tensor for node in feeds for tensor in _each(Tensor, self.env[node]) if tensor.ndim > 3]
             args, kwargs = self.fetch_args_kwargs_from_env(n)
-            seen = behind(layer or n.target, args, kwargs, fields, maps, made, self.everything)
+            seen = field_after(layer or n.target, args, kwargs, fields, maps, made, self.everything)
         self.seen[n] = tuple(made.shape[1:]), seen
 
 
-class _Keeper(_Run):
-    """Counts the bytes that autograd keeps, by the module that has them kept."""
+class _SavedBytes(_Run):
+    """Counts the bytes that autograd saves, by module."""
 
     def measure(self, images: Tensor) -> Counter[str]:
         """Return the bytes for these images, by the modules' keys."""
         self.seen, self.bytes = set(self.weights), Counter[str]()
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(self.keep, lambda kept: kept):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(self._save, lambda tensor: tensor):
             self.run(images)
         return self.bytes
 
-    def keep(self, tensor: Tensor) -> Tensor:
+    def _save(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage not in self.seen:
             self.seen.add(storage)
@@ -255,7 +254,7 @@ def _holds(module: nn.Module) -> tuple[int, int]:
 
 
 def _each(kind: type[Kind], value: Any) -> Iterator[Kind]:
-    """Yield what is of this kind in a value of the graph."""
+    """Yield the objects of this kind in a value of the graph."""
     if isinstance(value, kind):
         yield value
     elif isinstance(value, tuple | list | dict):

@@ -1,1 +1,1 @@
-"""The command line: one file per verb. Heavy imports happen inside the verbs."""
+"""The command line: one file per verb. Verbs import torch and the like only when they run."""

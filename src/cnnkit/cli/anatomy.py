@@ -1,4 +1,4 @@
-"""`cnnkit anatomy`: what a network is made of."""
+"""`cnnkit anatomy`: shapes, parameters, MACs, receptive fields and memory of a network."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from cnnkit.anatomy import Anatomy, Part
     from cnnkit.nets import Entry
 
-__all__ = ["anatomy", "look_into"]
+__all__ = ["anatomy", "find_anatomy"]
 
 MAX_SIZE = 10**6  # channels, pixels, classes
 
@@ -23,35 +23,35 @@ def anatomy(
     csv: bool = False,
     markdown: bool = False,
 ) -> None:
-    """Show each stage and layer: output, parameters, MACs, the receptive field so far, and memory for one image.
+    """Show each stage and layer: output shape, parameters, MACs, cumulative receptive field, and memory for one image.
 
-    `train` is what the backward pass needs again of one image, `infer` the most that must be alive at once without it;
-    PyTorch itself may hold more. "?" is a field that is not known.
+    `train` is the memory that is saved for the backward pass, `infer` the peak of the feature maps without it; PyTorch
+    may hold more. "?" marks an unknown receptive field.
 
     Parameters
     ----------
     net
-        A name from `cnnkit nets`, a run folder or a bundle.
+        Network name (see `cnnkit nets`), run folder or bundle.
     input_size
-        Channels x height x width, such as 1x28x28; without it, the network's own.
+        Input as channels x height x width, such as 1x28x28; by default the network's own.
     num_classes
-        Classes to tell apart; without it, the network's own.
+        Number of classes; by default the network's own.
     depth
-        0 for the totals, 1 for the stages, 2 for what they are made of, and so on; without it, down to the layers.
+        Levels to show: 0 for totals only, 1 for stages, 2 for their parts, and so on; by default all.
     json
-        Print JSON, numbers raw.
+        Print JSON with unformatted numbers.
     csv
-        Print comma-separated values, numbers raw.
+        Print comma-separated values with unformatted numbers.
     markdown
-        Print a table in Markdown.
+        Print a Markdown table.
     """
     from cnnkit.core.errors import UsageError
 
     if json + csv + markdown > 1:
-        raise UsageError("--json, --csv and --markdown are three ways to print; choose one")
+        raise UsageError("--json, --csv and --markdown cannot be combined; choose one")
     if depth is not None and depth < 0:
         raise UsageError(f"--depth must be 0 or more, not {depth}")
-    name, whole, facts = look_into(net, input_size, num_classes)
+    name, whole, facts = find_anatomy(net, input_size, num_classes)
     if json:
         _print_json(name, whole, facts, depth)
     elif csv:
@@ -60,8 +60,8 @@ def anatomy(
         _print_table(name, whole, facts, depth, markdown)
 
 
-def look_into(net: str, input_size: str | None, num_classes: int | None) -> "tuple[str, Anatomy, Entry]":
-    """Return a network's name in the zoo, or its folder's, its anatomy for an input such as "1x28x28", and its row."""
+def find_anatomy(net: str, input_size: str | None, num_classes: int | None) -> "tuple[str, Anatomy, Entry]":
+    """Return the name (in the zoo, or of the folder), anatomy and zoo entry of `net`, for an input like "1x28x28"."""
     import torch
 
     from cnnkit.anatomy import trace
@@ -76,7 +76,7 @@ def look_into(net: str, input_size: str | None, num_classes: int | None) -> "tup
         trained = open_net(net)
         if input_size or num_classes is not None:
             raise UsageError(
-                f"{net} has its own input and classes; --input and --num-classes are for names of the zoo"
+                f"{net} is trained: its input and classes are fixed; remove --input and --num-classes"
             ) from None
         whole = trace(trained.net, (trained.in_channels, *trained.preprocess.image_size))
         return net, whole, entry(trained.name)
@@ -167,14 +167,14 @@ def _print_table(net: str, whole: "Anatomy", facts: "Entry", depth: int | None, 
     (_, total), *inner = ((level, [_name(part), *_cells(part, whole, size)]) for level, part in whole.rows(depth))
     totals = [["total", "", *total[2:6], "", "", "", *total[-2:]]]
     weights = f"{4 * whole.params / size:,.2f} {unit}"
-    memory = "train is kept for the backward pass, infer must be alive at once"
-    notes = [f"{unit} for one image: {memory}; weights {weights}"]
-    if said := facts.published:
-        params, macs = (f"{count:,}" if count else "" for count in (said.params, said.macs))
+    memory = "train: saved for the backward pass; infer: peak of the feature maps"
+    notes = [f"memory in {unit} for one image; {memory}; weights: {weights}"]
+    if published := facts.published:
+        params, macs = (f"{count:,}" if count else "" for count in (published.params, published.macs))
         totals.append(["published", "", params, "", macs, *[""] * 6])
-        notes.append(f"published: {said.source}")
+        notes.append(f"published: {published.source}")
     if whole.statistics:
-        notes.append(f"and {whole.statistics:,} moving statistics: {whole.params + whole.statistics:,} as Keras counts")
+        notes.append(f"plus {whole.statistics:,} moving statistics (Keras' total: {whole.params + whole.statistics:,})")
     show = _show_markdown if markdown else _show
     show([f"{net}, input {by(*whole.input)}", *notes], columns, inner, totals)
 
@@ -221,7 +221,7 @@ def _show(lines: list[str], columns: list[str], inner: list[tuple[int, list[str]
     for row in totals:
         listing.add_row(*row)
     whole = page.measure(listing, options=page.options.update(max_width=1000)).maximum
-    page.width = max(page.width, whole)  # wrapped by a narrow terminal, but never cut
+    page.width = max(page.width, whole)  # a narrow terminal wraps rows; rich would cut them
     page.print(lines[0], listing, *lines[1:], sep="\n")
 
 

@@ -1,4 +1,4 @@
-"""The verbs and what leads out of them: one error line and the documented exit code."""
+"""The table of verbs, and the entry point that turns errors into one line and an exit code."""
 
 import io
 import logging
@@ -19,26 +19,26 @@ from cnnkit.core.text import printable
 __all__ = ["main"]
 
 VERBS = {
-    "train": "Train a network and keep the best of it.",
-    "recipes": "Print the recipes for training.",
-    "evaluate": "Measure a trained network on its whole test set.",
-    "predict": "Classify images: files, folders, globs.",
-    "data check": "Find what is wrong in a folder of images.",
-    "data pack": "Pack a folder of images into tar shards.",
-    "data show": "Show the images as the network sees them.",
-    "lr-find": "Find a learning rate by trying them all in one short run.",
-    "bench": "Measure how fast a network trains and predicts here.",
+    "train": "Train a network on images.",
+    "recipes": "Print the training recipes.",
+    "evaluate": "Evaluate a trained network on its test set.",
+    "predict": "Predict the classes of images.",
+    "data check": "Find problems in an image data set.",
+    "data pack": "Pack an image folder into tar shards.",
+    "data show": "Preview images as the network sees them.",
+    "lr-find": "Find a learning rate with a short training.",
+    "bench": "Benchmark training and prediction on this machine.",
     "sweep": "Search for the best settings.",
     "runs": "Compare runs in a table.",
-    "plot": "Draw the curves of runs.",
-    "nets": "List the networks of the zoo.",
+    "plot": "Plot the training curves of runs.",
+    "nets": "List the networks.",
     "anatomy": "Show a network's shapes, parameters, MACs and receptive fields.",
     "draw": "Draw a network as an SVG diagram.",
-    "features": "Show the feature maps of an image, stage by stage.",
+    "features": "Show a network's feature maps for an image.",
     "filters": "Show the filters of a convolution.",
-    "filter": "Slide a kernel over an image and write the feature map.",
+    "filter": "Apply a kernel to an image.",
 }
-EPILOGUE = "Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 data missing or corrupt, 130 interrupted."
+EPILOGUE = "Exit codes: 0 success, 1 runtime error, 2 wrong usage, 3 data missing or corrupt, 130 interrupted."
 
 app = App(
     name="cnnkit",
@@ -48,7 +48,7 @@ app = App(
     help_format="markdown",
     default_parameter=Parameter(consume_multiple=True),  # --augment flip crop
 )
-data = App(name="data", help="Check, show and pack your own images.")
+data = App(name="data", help="Check, preview and pack image data sets.")
 app.command(data)
 for verb, text in VERBS.items():
     group, _, name = verb.rpartition(" ")
@@ -57,12 +57,12 @@ for verb, text in VERBS.items():
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: no name ends a verb
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is told in its own line
+        sys.stdout.reconfigure(errors="backslashreplace")  # like standard error, so that no file name raises
+    warnings.filterwarnings("ignore", module="PIL")  # cnnkit reports problems of an image itself
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    if logging.lastResort:  # prints what is logged while no run keeps a log
+    if logging.lastResort:  # the handler while no run logs
         logging.lastResort.setFormatter(_OneLine())
     try:
         app(_name_the_run(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
@@ -71,12 +71,12 @@ def main() -> NoReturn:
         _leave(str(error), error.exit_code)
     except CycloptsError as error:
         _leave(_usage(error), 2)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _drop_output()
     except OSError as error:
         _drop_output()
-        _leave(f"cannot go on: {error.filename}: {error.strerror}" if error.filename else f"cannot go on: {error}", 1)
-    except Exception as error:  # of ours
+        _leave(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except Exception as error:  # a bug
         from cnnkit.cli.unexpected import describe, wants_traceback
 
         if wants_traceback():
@@ -91,7 +91,7 @@ class _OneLine(logging.Formatter):
 
 
 def _name_the_run(arguments: list[str]) -> list[str]:
-    """Let --resume alone mean the latest run."""
+    """Replace a bare --resume with --resume latest."""
     named = []
     for argument, following in pairwise([*arguments, "--"]):
         named += [argument, "latest"] if argument == "--resume" and following.startswith("-") else [argument]
@@ -108,7 +108,7 @@ def _usage(error: CycloptsError) -> str:
 
 
 def _drop_output() -> None:
-    """Let what is still in the buffer go nowhere, so that leaving does not fail on it again."""
+    """Redirect buffered output to null, so that flushing it at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -120,11 +120,7 @@ def _leave(message: str, code: int) -> NoReturn:
 
 
 def _end(code: int) -> NoReturn:
-    """End the process; one of several at once.
-
-    torch's DistributedDataParallel leaves Gloo's threads behind even when it is gone, and they may abort Python's
-    orderly end, after all is done and saved.
-    """
+    """Exit; under torchrun without Python's shutdown, which Gloo's threads may abort after all is saved."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""`cnnkit bench`: how fast a network trains and predicts here, and where the time goes."""
+"""`cnnkit bench`: images per second of training and prediction on this machine."""
 
 import copy
 from pathlib import Path
@@ -25,20 +25,20 @@ def bench(
     json: bool = False,
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
-    """Measure how fast a network trains on this machine: images per second, with the plan and without.
+    """Benchmark training on this machine: images per second with the execution plan and without it.
 
-    The images are random. The share of the peak is that of a large matrix product's speed, measured beside it.
+    The images are random. The peak is the speed of a large matrix product, measured in the same run.
 
     Parameters
     ----------
     net
-        A name from `cnnkit nets`.
+        Network name; `cnnkit nets` lists them.
     config
-        A TOML file of settings, such as a run's config.toml.
+        TOML file with settings, such as a run's config.toml.
     profile
-        Show where a training step goes, by kind of operator.
+        Show the time of a training step by kind of operator.
     predict
-        Measure prediction instead: one image at a time, and batches of 64.
+        Benchmark prediction instead, with batches of 1 and of 64 images.
     json
         Print JSON.
     """
@@ -50,9 +50,9 @@ def bench(
 
     job = merge(given_flags(settings, net), config)
     if profile and predict:
-        raise UsageError("--profile is of training: leave out --predict")
+        raise UsageError("--profile profiles training: remove --predict")
     if not isinstance(job.batch_size, int):
-        raise UsageError("batch_size auto depends on the data: give a number")
+        raise UsageError("batch_size auto depends on the data: pass a number, such as --batch-size 64")
     keep_large_blocks()
     channels, own, _ = entry(job.net).input
     pixels = job.image_size or own
@@ -65,7 +65,7 @@ def bench(
     if json:
         print_json(facts)
         return
-    for line in _told(facts):
+    for line in _report(facts):
         console.say(line)
 
 
@@ -101,7 +101,7 @@ def _prediction(net: "nn.Module", image: Shape) -> dict[str, Any]:
     return {"prediction": rows}
 
 
-def _told(facts: dict[str, Any]) -> list[str]:
+def _report(facts: dict[str, Any]) -> list[str]:
     shape = "x".join(map(str, facts["image"]))
     lines = []
     for row in facts.get("prediction", ()):
@@ -114,7 +114,7 @@ def _told(facts: dict[str, Any]) -> list[str]:
         lines += [
             f"plan: {facts['plan']['text']}",
             f"training, batches of {facts['batch_size']}: {speed:,.0f} images/s; without the plan {plain:,.0f}",
-            f"{reached / 1e9:,.0f} GFLOP/s, {reached / most:.0%} of the {most / 1e9:,.0f} of a large matrix product",
+            f"{reached / 1e9:,.0f} GFLOP/s, {reached / most:.0%} of a large matrix product's {most / 1e9:,.0f}",
         ]
         step = facts["profile"] or {}
         whole = sum(step.values())

@@ -1,4 +1,4 @@
-"""What the verbs print with: tables for people, JSON for programs, what goes wrong, and what is logged."""
+"""Output of the verbs: tables, JSON, error lines and log lines."""
 
 import logging
 import sys
@@ -11,30 +11,30 @@ from pydantic import BaseModel
 from cnnkit.core.console import PatientConsole, table
 from cnnkit.core.text import printable, to_json
 
-__all__ = ["complain", "console", "given_flags", "narrated", "page", "print_json", "table"]
+__all__ = ["complain", "console", "given_flags", "page", "print_json", "printing_logs", "table"]
 
 console = PatientConsole()
-page = PatientConsole(width=max(console.width, 120))  # a narrow terminal wraps tables, and cuts no figures
+page = PatientConsole(width=max(console.width, 120))  # a narrow terminal wraps tables; rich would cut figures
 
 
 def print_json(content: Any) -> None:
-    """Print `content` as JSON to standard output, and nothing else; in ASCII where that does not take UTF-8."""
+    """Print `content` as JSON to standard output, in ASCII unless its encoding is a UTF."""
     print(to_json(content, ascii=not console.encoding.startswith("utf")))
 
 
 def complain(message: str) -> None:
-    """Print a line about what went wrong to standard error."""
+    """Print an error or a warning as one line to standard error."""
     print(f"cnnkit: {printable(message)}", file=sys.stderr)
 
 
 def given_flags(settings: BaseModel, net: str | None) -> dict[str, Any]:
-    """Return the settings that were given as flags, and the network."""
+    """Return the settings that were set by flags, and the network."""
     return settings.model_dump(mode="json", include=settings.model_fields_set) | ({"net": net} if net else {})
 
 
 @contextmanager
-def narrated(room: str, screen: PatientConsole) -> Iterator[None]:
-    """Print what a room logs, a line each."""
+def printing_logs(room: str, screen: PatientConsole) -> Iterator[None]:
+    """Print the log records of the package `room` while the block runs, one line each."""
     logger, handler = logging.getLogger(room), _Printer(screen)
     level = logger.level
     logger.addHandler(handler)

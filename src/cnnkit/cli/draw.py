@@ -1,4 +1,4 @@
-"""`cnnkit draw`: a network as a picture."""
+"""`cnnkit draw`: a network as an SVG diagram."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,29 +15,30 @@ def draw(
     num_classes: int | None = None,
     output: Path | None = None,
 ) -> None:
-    """Draw a network's stages as slabs, with their outputs, parameters and receptive fields, as SVG.
+    """Draw the stages of a network as an SVG diagram, with output shapes, parameters and receptive fields.
 
     Parameters
     ----------
     net
-        A name from `cnnkit nets`, a run folder or a bundle.
+        Network name (see `cnnkit nets`), run folder or bundle.
     input_size
-        Channels x height x width, such as 1x28x28; without it, the network's own.
+        Input as channels x height x width, such as 1x28x28; by default the network's own.
     num_classes
-        Classes to tell apart; without it, the network's own.
+        Number of classes; by default the network's own.
     output
-        The file to write; without it, the network's name and .svg, in the current folder.
+        Output file; by default NAME.svg in the current folder, with the network's name.
     """
-    from cnnkit.anatomy import draw as picture
-    from cnnkit.cli.anatomy import look_into
+    from cnnkit.anatomy import draw as diagram
+    from cnnkit.cli.anatomy import find_anatomy
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError
     from cnnkit.core.files import write_output
     from cnnkit.core.shape import by
+    from cnnkit.core.text import counted
 
-    name, whole, _ = look_into(net, input_size, num_classes)
+    name, whole, _ = find_anatomy(net, input_size, num_classes)
     target = output or Path(f"{Path(name).resolve().name}.svg")
     if target.suffix.lower() != ".svg":
-        raise UsageError(f"{target}: the diagram is SVG; give --output a name that ends in .svg")
-    write_output(target, picture(whole, name))
-    console.say(f"{target}: {len(whole.stages)} stages, input {by(*whole.input)}")
+        raise UsageError(f"{target}: the diagram is SVG; --output must end in .svg")
+    write_output(target, diagram(whole, name))
+    console.say(f"{target}: {counted(len(whole.stages), 'stage')}, input {by(*whole.input)}")

@@ -1,4 +1,4 @@
-"""`cnnkit evaluate`: a trained network on its whole test set."""
+"""`cnnkit evaluate`: metrics of a trained network on its test set."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,27 +19,27 @@ def evaluate(
     device: str = "auto",
     json: bool = False,
 ) -> None:
-    """Measure a trained network on the whole test set: loss, accuracy, each class, confusion matrix.
+    """Evaluate a trained network on the whole test set: loss, accuracy, metrics of each class, confusion matrix.
 
-    Of a run's own data, its folder keeps the figures as test.json.
+    The result on the run's own test images is also written to test.json in the run folder.
 
     Parameters
     ----------
     run
-        A run folder, or a bundle such as its best/.
+        Run folder, or a bundle such as its best/.
     data
-        Another data set of the same classes, a folder of images or a CSV file: its test part or, without one, all of
-        it, but for images that the network was trained on. Without --data, the run's own test images.
+        Evaluate on another data set with the same classes: on its test split or, if it has no splits, on all images
+        that the network was not trained on. By default on the run's own test images.
     data_dir
-        Folder of the data set's IDX files.
+        Folder of IDX files.
     on_bad_image
-        What to do about an image that cannot be read: stop, or leave it out and say so.
+        Stop if an image cannot be read, or skip the image and report it.
     workers
-        Threads that decode images; without it, one for each processor.
+        Number of threads that decode images; by default one per processor.
     max_pixels
-        The most pixels that an image may be decoded to; a larger one cannot be read.
+        Treat images that decode to more pixels than this as unreadable.
     device
-        cpu, cuda, cuda:1, mps, or auto.
+        Device: cpu, cuda, cuda:1, mps or auto.
     json
         Print JSON.
     """
@@ -56,7 +56,7 @@ def evaluate(
         device=device,
     )
     for path, reason in found.skipped:
-        complain(f"left out: {path}: {reason}")
+        complain(f"skipped: {path}: {reason}")
     if json:
         for remark in found.remarks:
             complain(remark)

@@ -1,4 +1,4 @@
-"""`cnnkit features`: what a network makes of a picture."""
+"""`cnnkit features`: the feature maps of an image as a contact sheet."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,28 +22,28 @@ def features(
     output: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Write a picture as a network sees it and the feature maps of its stages, on one sheet.
+    """Write a contact sheet of an image as the network sees it and of the feature maps of each stage.
 
-    Each map is spread from black, its lowest value, to white, its highest.
+    Each map is scaled from black (its minimum) to white (its maximum).
 
     Parameters
     ----------
     net
-        A run folder, a bundle such as its best/, or a name from `cnnkit nets`, which has random weights.
+        Run folder, bundle, or network name (see `cnnkit nets`), which has random weights.
     image
-        A picture of any size and mode.
+        Image file of any size and mode.
     layer
-        A stage or layer, such as conv2 or conv2.0; give it again for more. Without it, every stage.
+        Stage or layer, such as conv2 or conv2.0; repeat it for more. By default all stages.
     channels
-        The most maps to show of each, evenly spread.
+        Show at most this many maps per layer, evenly spaced.
     pretrained
-        Take torchvision's ImageNet weights (networks named .tv).
+        Use torchvision's ImageNet weights (networks named .tv).
     max_pixels
-        The most pixels that an image may be decoded to; a larger one cannot be read.
+        Treat images that decode to more pixels than this as unreadable.
     output
-        The file to write; without it, the picture's name with -features behind it, in the current folder.
+        Output file; by default IMAGE-features.png in the current folder.
     device
-        cpu, cuda, cuda:1, mps, or auto.
+        Device: cpu, cuda, cuda:1, mps or auto.
     """
     from cnnkit.cli.console import console
     from cnnkit.cli.source import open_net
@@ -61,7 +61,7 @@ def features(
     count(channels, "channels")
     target = output or Path(f"{image.stem}-features.png")
     if target.exists() and image.exists() and target.samefile(image):
-        raise UsageError(f"{target} is the picture itself; give another --output")
+        raise UsageError(f"{target} is the input image; choose another --output")
     where = pick_device(device)
     source = open_net(net, where, pretrained)
     batch = read_image(image, source.in_channels, max_pixels=max_pixels)[None].to(where)
@@ -70,8 +70,8 @@ def features(
     sheets = {f"{image.name}  {by(*seen.shape[1:])}": contact_sheet(seen if len(seen[0]) == 3 else seen[0], tile=128)}
     shown = []
     for name, [values] in maps.items():
-        few = values[evenly(len(values), channels)]  # the first of a dense block's channels are its input
-        title = f"{name}  {by(*values.shape)}" + (f", {len(few)} of them" if len(few) < len(values) else "")
+        few = values[evenly(len(values), channels)]  # evenly, as the first channels of a dense block are its input
+        title = f"{name}  {by(*values.shape)}" + (f", {len(few)} shown" if len(few) < len(values) else "")
         sheets[title] = contact_sheet(few) if few.ndim == 3 else contact_sheet(few[:, None, None], tile=32)
         shown.append(f"{name} {len(few)} of {len(values)}")
     write_image(target, stack_sheets(sheets))

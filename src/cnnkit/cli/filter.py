@@ -1,4 +1,4 @@
-"""`cnnkit filter`: a kernel over a picture."""
+"""`cnnkit filter`: a kernel applied to an image."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,25 +19,25 @@ def filter(
     padding: Literal["valid", "same"] | int = "valid",
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Slide a kernel over a picture, each channel on its own, and write the feature map as a picture.
+    """Slide a kernel over an image, each channel on its own, and write the result as an image.
 
-    A kernel whose weights sum to zero shows the strength of its answer, the strongest as white; any other is
-    clipped to 0-255.
+    If the weights of the kernel sum to zero, the absolute result is scaled so that its maximum is white; any other
+    result is clipped to 0-255.
 
     Parameters
     ----------
     image
-        A picture, grey or in colour.
+        Image file, grey or in colour.
     kernel
-        blur, edge, sharpen, sobel-x, sobel-y, or rows of numbers: "[[1, -1]]".
+        Kernel: blur, edge, sharpen, sobel-x, sobel-y, or weights by row: "[[1, -1]]".
     output
-        The file to write; without it, the picture's name with the kernel's behind it, in the current folder.
+        Output file; by default IMAGE-KERNEL.png in the current folder.
     stride
-        Pixels that the window moves.
+        Step of the window in pixels.
     padding
-        valid, same, or zeros on each side.
+        Padding: valid, same, or a number of zeros on each side.
     max_pixels
-        The most pixels that an image may be decoded to; a larger one cannot be read.
+        Treat images that decode to more pixels than this as unreadable.
     """
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError
@@ -52,8 +52,8 @@ def filter(
     label = "kernel" if "[" in kernel else kernel
     target = output or Path(f"{image.stem}-{label}.png")
     if target.exists() and image.exists() and target.samefile(image):
-        raise UsageError(f"{target} is the picture itself; give another --output")
-    picture = read_image(image, max_pixels=max_pixels)
-    result = filter_image(picture, weights, stride, padding)
+        raise UsageError(f"{target} is the input image; choose another --output")
+    pixels = read_image(image, max_pixels=max_pixels)
+    result = filter_image(pixels, weights, stride, padding)
     write_image(target, result)
-    console.say(f"{target}: {by(*picture.shape)} to {by(*result.shape)}")
+    console.say(f"{target}: {by(*pixels.shape)} to {by(*result.shape)}")

@@ -1,4 +1,4 @@
-"""`cnnkit lr-find`: a learning rate, found by trying them all in one short run."""
+"""`cnnkit lr-find`: a learning rate from a short training in which it grows."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from cnnkit.train.config import MAX_RATE
 
 __all__ = ["lr_find"]
 
-MAX_STEPS = 10**6  # a point of the curve each
+MAX_STEPS = 10**6  # points of the curve
 
 
 def lr_find(
@@ -24,24 +24,24 @@ def lr_find(
     json: bool = False,
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
-    """Find a learning rate: train briefly with ever larger ones, and see where the loss falls the steepest.
+    """Find a learning rate: train briefly while it grows, and suggest the one where the loss falls fastest.
 
-    Nothing is kept of the training. All settings of `cnnkit train` apply, but the schedule.
+    The trained weights are discarded. All settings of `cnnkit train` apply except the schedule.
 
     Parameters
     ----------
     net
-        A name from `cnnkit nets`.
+        Network name; `cnnkit nets` lists them.
     config
-        A TOML file of settings, such as a run's config.toml.
+        TOML file with settings, such as a run's config.toml.
     low
-        The learning rate to begin with.
+        First learning rate.
     high
-        The learning rate to end with; the run ends before it when the loss explodes.
+        Last learning rate; the training stops earlier if the loss diverges.
     steps
-        Steps in between.
+        Number of training steps.
     output
-        A file to draw the curve into: .png, .svg or .pdf.
+        Write the curve to this file: .png, .svg or .pdf.
     json
         Print JSON.
     """
@@ -55,8 +55,8 @@ def lr_find(
 
     if not 0 < low < high <= MAX_RATE or not 2 <= steps <= MAX_STEPS:
         raise UsageError(
-            f"--low must be above 0 and below --high, this at most {MAX_RATE:g}, and --steps 2 to {MAX_STEPS:,}, "
-            f"not {low:g}, {high:g}, {steps}"
+            f"--low must be above 0 and below --high, --high at most {MAX_RATE:g}, and --steps 2 to {MAX_STEPS:,}; "
+            f"got --low {low:g} --high {high:g} --steps {steps}"
         )
     job = prepare(merge(given_flags(settings, net), config))
     for remark in job.remarks:
@@ -69,8 +69,8 @@ def lr_find(
         print_json({"suggestion": rate, "points": [{"lr": lr, "loss": loss} for lr, loss in points]})
         return
     rates, losses = zip(*points, strict=True)
-    panel = Panel(job.stem, "learning rate", "loss, smoothed", [Series("loss", rates, losses)], log_x=True)
+    panel = Panel(job.stem, "learning rate", "smoothed loss", [Series("loss", rates, losses)], log_x=True)
     print(text_plot(panel))
-    console.say(f"the loss falls the steepest at {rate:.2g}: try --lr {rate:.2g}")
+    console.say(f"the loss falls fastest at {rate:.2g}: try --lr {rate:.2g}")
     if output:
         Plot([panel]).save(output)

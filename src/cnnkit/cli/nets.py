@@ -1,4 +1,4 @@
-"""`cnnkit nets`: the zoo."""
+"""`cnnkit nets`: a table of the networks."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ __all__ = ["nets"]
 
 
 def nets(pattern: str = "*", *, json: bool = False) -> None:
-    """List the networks of the zoo.
+    """List the networks, with their papers, inputs, parameters and MACs.
 
     Parameters
     ----------
     pattern
-        Only names like this: "lenet*".
+        List only names that match this glob, such as "lenet*".
     json
         Print JSON.
     """

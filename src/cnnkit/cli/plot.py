@@ -1,4 +1,4 @@
-"""`cnnkit plot`: the curves of runs."""
+"""`cnnkit plot`: the training curves of runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,16 +13,16 @@ def plot(
     output: Path | None = None,
     metric: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> None:
-    """Draw the curves of one or several runs in the terminal: training solid, validation dashed.
+    """Plot the training curves of one or more runs in the terminal: training solid, validation dashed.
 
     Parameters
     ----------
     runs
         Run folders.
     output
-        A file to draw them into too, side by side: .png, .svg or .pdf.
+        Also write the curves to this file, side by side: .png, .svg or .pdf.
     metric
-        loss, accuracy, lr, time or speed; give it again for more. Without it, loss and accuracy.
+        Metric: loss, accuracy, lr, time or speed; repeat it for more. By default loss and accuracy.
     """
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError
@@ -30,7 +30,7 @@ def plot(
     from cnnkit.report import run_curves
 
     if not runs:
-        raise UsageError("which runs? write cnnkit plot RUN; `cnnkit runs` lists them")
+        raise UsageError("no run given; write cnnkit plot RUN (`cnnkit runs` lists them)")
     metrics = metric or ["loss", "accuracy"]
     curves = run_curves(runs, metrics)
     if output:
@@ -38,6 +38,6 @@ def plot(
     for panel in curves.panels:
         print(text_plot(panel))
     for name in curves.empty:
-        console.say(f"{name}: no epoch is finished yet")
+        console.say(f"{name}: no finished epoch yet")
     if output:
         console.say(f"{output}: {', '.join(metrics)} of {', '.join(curves.names)}")

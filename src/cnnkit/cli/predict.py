@@ -1,4 +1,4 @@
-"""`cnnkit predict`: classes for images."""
+"""`cnnkit predict`: the classes of images."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
+from cnnkit.core.text import counted
 
 __all__ = ["predict"]
 
@@ -24,29 +25,29 @@ def predict(
     device: str = "auto",
     json: bool = False,
 ) -> None:
-    """Classify images: print the likeliest classes with their probabilities.
+    """Predict the classes of images and print the most likely ones with their probabilities.
 
-    An image that cannot be read is reported and the others still answered; the exit code is then 3.
+    Unreadable images are reported and the others still predicted; the exit code is then 3.
 
     Parameters
     ----------
     run
-        A run folder, or a bundle such as its best/.
+        Run folder, or a bundle such as its best/.
     images
-        Image files of any size and mode, folders (with all below them), globs such as `photos/*/*.jpg`, or - for paths
-        on standard input, one a line.
+        Image files of any size and mode, folders (searched recursively), globs such as `photos/*/*.jpg`, or - to read
+        paths from standard input, one per line.
     top
-        How many classes to name.
+        Number of classes to print per image.
     output
-        A CSV file to write instead: image, label, score, error, and the probability of each class.
+        Write a CSV file instead: image, label, score, error, and the probability of each class.
     batch_size
-        Images at a time; without it, 32.
+        Images per batch; by default 32.
     workers
-        Threads that decode images; without it, one for each processor.
+        Number of threads that decode images; by default one per processor.
     max_pixels
-        The most pixels that an image may be decoded to; a larger one cannot be read.
+        Treat images that decode to more pixels than this as unreadable.
     device
-        cpu, cuda, cuda:1, mps, or auto.
+        Device: cpu, cuda, cuda:1, mps or auto.
     json
         Print JSON.
     """
@@ -55,19 +56,19 @@ def predict(
     from cnnkit.deploy import load
 
     if not images:
-        raise UsageError("which images? write cnnkit predict RUN IMAGE...")
+        raise UsageError("no image given; write cnnkit predict RUN IMAGE...")
     if top < 1:
         raise UsageError(f"--top must be at least 1, not {top}")
     model = load(run, device=device)
     if not (paths := _paths(images)):
-        raise UsageError("there is no path on standard input")
+        raise UsageError("standard input has no paths")
     found = model.predict(paths, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
     for name, reason in found.errors.items():
         complain(f"{name}: {reason}")
     answers = zip(found.names, found.to_list(top), strict=True)
     if output:
         found.to_csv(output)
-        console.say(f"{output}: {len(found):,} images")
+        console.say(f"{output}: {counted(len(found), 'image')}")
     elif json:
         rows = [
             {"image": name, "predictions": [{"class": one["label"], "probability": one["score"]} for one in best]}
@@ -79,11 +80,13 @@ def predict(
         for line in aligned(words):
             console.say(line)
     if found.errors:
-        raise DataError(f"{len(found.errors)} of {len(found) + len(found.errors)} images could not be read")
+        raise DataError(
+            f"{len(found.errors):,} of {counted(len(found) + len(found.errors), 'image')} could not be read"
+        )
 
 
 def _paths(given: tuple[str, ...]) -> list[str]:
-    """Return what is meant: a name that is there stands for itself, "-" for the lines that come in, else a glob."""
+    """Return the paths: existing names as they are, "-" replaced by the lines of standard input, globs expanded."""
     import glob
 
     paths: list[str] = []

@@ -1,15 +1,15 @@
-"""`cnnkit recipes`: the rows of settings to start from."""
+"""`cnnkit recipes`: the training recipes as TOML."""
 
 __all__ = ["recipes"]
 
 
 def recipes(name: str | None = None) -> None:
-    """Print the recipes as TOML: where each leaves the defaults; of one, all its settings.
+    """Print the training recipes as TOML: the settings in which each differs from the defaults.
 
     Parameters
     ----------
     name
-        The recipe to print in full, for a file to change and to give to `cnnkit train -c`.
+        Print all settings of this recipe, as a file to edit and pass to `cnnkit train -c`.
     """
     import tomli_w
 

@@ -21,15 +21,15 @@ def runs(
     sort: Annotated[list[str] | None, Parameter(negative=())] = None,
     json: bool = False,
 ) -> None:
-    """Compare the runs in a folder: best validation accuracy, test accuracy if evaluated, time, state.
+    """Compare the runs in a folder: best validation accuracy, test accuracy if evaluated, training time, state.
 
     Parameters
     ----------
     folder
-        Where run folders are, up to two levels down; or one run.
+        Folder with run folders up to two levels down, or one run folder.
     sort
-        run, net, data, val or test (best first), time (of training, shortest first) or started (the default). Give it
-        again for what to sort by next.
+        Sort by run, net, data, val or test (best first), time (shortest first) or started (the default); repeat it to
+        break ties.
     json
         Print JSON.
     """
@@ -45,7 +45,7 @@ def runs(
             if run.problem:
                 page.say(f"{run.name}: {run.problem}")
     else:
-        console.say(f"no runs in {folder}; cnnkit train makes them")
+        console.say(f"no runs in {folder}; create one with cnnkit train")
 
 
 def _facts(run: "RunSummary") -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _listing(found: "list[RunSummary]") -> "Table":
     from cnnkit.cli.console import table
 
     listing = table(["run", "net", "data", "epochs", "val", "at", "test", "time", "started", "state"], text=3)
-    listing.padding, listing.pad_edge = (0, 0), False  # so that it fits 80 columns
+    listing.padding, listing.pad_edge = (0, 0), False  # to fit 80 columns
     for run in found:
         minutes, seconds = divmod(round(run.seconds), 60)
         listing.add_row(
@@ -76,6 +76,6 @@ def _listing(found: "list[RunSummary]") -> "Table":
 
 
 def _short(time: float) -> str:
-    """Write a moment of this year as month, day and time, an earlier one as a date."""
+    """Format a time of this year as month, day and time, an earlier one as a date."""
     moment = datetime.fromtimestamp(time)
     return moment.strftime("%m-%d %H:%M" if moment.year == datetime.now().year else "%Y-%m-%d")

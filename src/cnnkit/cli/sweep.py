@@ -1,4 +1,4 @@
-"""`cnnkit sweep`: many short runs that search for the best settings."""
+"""`cnnkit sweep`: a hyperparameter search over many runs."""
 
 from collections import Counter
 from pathlib import Path
@@ -33,35 +33,35 @@ def sweep(
     json: bool = False,
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
-    """Search for the settings with the best validation accuracy: many runs, the hopeless ones ended early.
+    """Search for the settings with the best validation accuracy: train many runs and prune the poor ones early.
 
-    The same command, given again, goes on where it was; given several times at once, on one machine or on many that
-    share the storage, all work on the same trials. Ctrl-C saves and leaves.
+    Run the same command again to resume a study, or several times at once, on one machine or on several that share the
+    storage, to work on it in parallel. Ctrl-C saves and stops.
 
     Parameters
     ----------
     net
-        A name from `cnnkit nets`.
+        Network name; `cnnkit nets` lists them.
     config
-        A TOML file of settings, as for `cnnkit train`, with a table [space] of those to vary: choices, such as
+        TOML file with settings, as for `cnnkit train`, and a table [space] of settings to vary: choices, such as
         optimizer = ["sgd", "adamw"], or ranges, such as lr = {low = 1e-4, high = 0.1, log = true}.
     trials
-        Trials of the whole study, by all workers together.
+        Number of trials of the study, over all workers.
     storage
-        Where the study is kept: sqlite:///FILE, postgresql://USER@HOST/DATABASE, or a file that ends in .journal or
-        .log; without it, study.journal beside the runs.
+        Storage of the study: sqlite:///FILE, postgresql://USER@HOST/DATABASE, or a file that ends in .journal or .log;
+        by default study.journal beside the runs.
     name
-        Of the study, and of the folder in --output that its runs are made in; without it, the file's.
+        Name of the study and of its folder in --output; by default the name of the config file.
     output
-        Where that folder is made.
+        Parent folder of the study's folder.
     pruner
-        What ends hopeless trials after an epoch: below the median of the others, hyperband, or none.
+        Prune trials after an epoch if they are below the median of the others, by hyperband, or not at all.
     timeout
-        Begin no trial after this many minutes.
+        Start no trial after this many minutes.
     json
         Print the trials as JSON at the end.
     """
-    from cnnkit.cli.console import console, given_flags, narrated
+    from cnnkit.cli.console import console, given_flags, printing_logs
     from cnnkit.core.console import PatientConsole
     from cnnkit.core.extras import require
 
@@ -69,11 +69,11 @@ def sweep(
     from cnnkit.experiment.sweep.search import search
 
     options: dict[str, Any] = {"storage": storage, "name": name, "output": output, "pruner": pruner, "timeout": timeout}
-    with narrated("cnnkit.experiment.sweep", PatientConsole(stderr=True) if json else console):
+    with printing_logs("cnnkit.experiment.sweep", PatientConsole(stderr=True) if json else console):
         study, stopped = search(config, given_flags(settings, net), trials, **options)
     _report(study, name or config.stem, json)
     if stopped:
-        raise Interrupted("stopped; the same command goes on with the study")
+        raise Interrupted("stopped; run the same command to resume the study")
 
 
 def _report(study: "Study", name: str, json: bool) -> None:
@@ -90,8 +90,8 @@ def _report(study: "Study", name: str, json: bool) -> None:
         return
     counts = Counter(trial.state.name for trial in results)
     words = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
-    came = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
-    page.print(f"{name}: {', '.join(came) or 'no trial yet'}")
+    states = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
+    page.print(f"{name}: {', '.join(states) or 'no trials yet'}")
     if not done:
         return
     names = list(done[0].params)
@@ -101,9 +101,9 @@ def _report(study: "Study", name: str, json: bool) -> None:
         listing.add_row(str(trial.number), f"{trial.value:.4f}", *values, _run_of(trial))
     page.print(listing)
     if importances:
-        page.print("what mattered: " + ", ".join(f"{setting} {share:.0%}" for setting, share in importances.items()))
+        page.print("importance: " + ", ".join(f"{setting} {share:.0%}" for setting, share in importances.items()))
     again = shell(f"{_run_of(done[0])}/config.toml")
-    page.say(f"train the best again: cnnkit train -c {again}")
+    page.say(f"to train the best settings again: cnnkit train -c {again}")
 
 
 def _facts(trial: "FrozenTrial") -> dict[str, Any]:

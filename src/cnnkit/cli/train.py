@@ -1,4 +1,4 @@
-"""`cnnkit train`: a network, data and settings in a run folder."""
+"""`cnnkit train`: a training run in a folder of its own."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,25 +19,25 @@ def train(
     output: Path = Path("runs"),
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
-    """Train a network and keep the best of it.
+    """Train a network on images and save the weights with the best validation accuracy.
 
-    The run gets a folder of its own: settings, log, metrics, the split, `last.ckpt` to resume from, and
-    `best/`, the weights of the best validation accuracy, for `evaluate` and `predict`. Ctrl-C saves and leaves.
-    `torchrun --nproc-per-node 2 -m cnnkit train ...` trains with several processes.
+    Each run gets its own folder with its settings, log, metrics and data split, `last.ckpt` to resume from, and `best/`
+    with the best weights for `evaluate` and `predict`. Ctrl-C saves a checkpoint and stops.
+    To train with several processes: `torchrun --nproc-per-node 2 -m cnnkit train ...`.
 
     Parameters
     ----------
     net
-        A name from `cnnkit nets`.
+        Network name; `cnnkit nets` lists them.
     config
-        A TOML file of settings, such as a run's config.toml; flags override it, it overrides the recipe.
+        TOML file with settings, such as a run's config.toml; it overrides the recipe, and flags override it.
     resume
-        A run folder to continue from its last checkpoint, with its own settings; without a name, the latest in
-        --output. --epochs extends it.
+        Resume this run from its last checkpoint, with its own settings; without a value, the latest run in --output.
+        --epochs extends the run.
     allow_changed_data
-        With --resume: go on although images of the run were deleted, replaced or moved to another class since.
+        With --resume, continue even if images of the run were deleted, replaced or moved to another class.
     output
-        Where run folders are made.
+        Parent folder of new run folders.
     """
     from cnnkit.cli.console import given_flags
     from cnnkit.experiment.launch import launch

@@ -1,4 +1,4 @@
-"""The last resort: an error that nobody foresaw becomes one line, and a report in a file."""
+"""Unexpected errors: one line for the user, and a report in a file."""
 
 import datetime
 import os
@@ -19,38 +19,38 @@ from cnnkit.core.text import encode, without_passwords
 
 __all__ = ["describe", "wants_traceback"]
 
-LONGEST = 500  # characters of a message
-PLACES: tuple[Callable[[], Path], ...] = (lambda: cache_dir() / "reports", lambda: Path(tempfile.gettempdir()))
+MAX_MESSAGE = 500  # characters
+FOLDERS: tuple[Callable[[], Path], ...] = (lambda: cache_dir() / "reports", lambda: Path(tempfile.gettempdir()))
 PACKAGES = ("cnnkit", "torch", "numpy", "pillow", "pydantic", "cyclopts")
 
 
 def wants_traceback() -> bool:
-    """Say whether $CNNKIT_DEBUG asks for Python's own words."""
+    """Return whether $CNNKIT_DEBUG asks for Python's traceback."""
     return os.environ.get("CNNKIT_DEBUG", "0") not in ("", "0")
 
 
 def describe(error: Exception) -> str:
-    """Return the line for an error that is a bug or the end of memory; of a bug, a file gets all that is known."""
-    words = without_passwords(_words(error))
+    """Return the line for a bug, whose details are written to a report, or for memory running out."""
+    message = without_passwords(_message(error))
     if _is_about_memory(error):
-        wanted = re.search(r"allocate ([\d.,]+ \w+)", words)
-        more = f"{wanted[1]} more are not free" if wanted else "no more is free"
-        return f"out of memory: {more}; take fewer images at a time (--batch-size), smaller ones, or a smaller network"
+        wanted = re.search(r"allocate ([\d.,]+ \w+)", message)
+        failed = f" (cannot allocate {wanted[1]})" if wanted else ""
+        return f"out of memory{failed}; use fewer images at a time (--batch-size), smaller images or a smaller network"
     name = type(error).__name__
-    cut = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
-    told = f"unexpected error: {name}{f': {cut}' if cut else ''}; this is a bug in cnnkit"
-    for place in PLACES:
-        with suppress(OSError, CnnkitError):  # no home, no room, no rights: the next one
-            return f"{told}; the full report is in {_write(place(), error)}"
-    return f"{told}; its report cannot be written: CNNKIT_DEBUG=1 prints it"
+    cut = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ..."
+    line = f"unexpected error: {name}{f': {cut}' if cut else ''}; this is a bug in cnnkit"
+    for folder in FOLDERS:
+        with suppress(OSError, CnnkitError):  # no home, disk full, no permission: try the next one
+            return f"{line}; the full report is in {_write(folder(), error)}"
+    return f"{line}; its report cannot be written: CNNKIT_DEBUG=1 prints the traceback"
 
 
 def _write(folder: Path, error: Exception) -> str:
-    """Write the report into a file of its own in the folder; raises OSError."""
+    """Write the report to a new file in the folder; raises OSError."""
     make_folder(folder, 0o755)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     lines = [
-        f"cnnkit stopped on {now} by an error that it did not expect.",
+        f"cnnkit stopped with an unexpected error on {now}.",
         f"command: {' '.join(sys.argv)}",
         f"Python {platform.python_version()}, {platform.platform()}",
         ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
@@ -63,17 +63,17 @@ def _write(folder: Path, error: Exception) -> str:
     return path
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     try:
         return " ".join(str(error).split())
-    except Exception:  # its own words fail too
+    except Exception:  # its __str__ fails too
         return ""
 
 
 def _traceback(error: Exception) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:  # it asks the error for its words, which may fail; the report needs the lines all the same
+    except Exception:  # it calls the error's __str__, which may fail; the stack is still worth reporting
         return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 

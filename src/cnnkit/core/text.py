@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 __all__ = [
+    "counted",
     "decode",
     "encode",
     "file_name",
@@ -88,6 +89,15 @@ def some(names: Sequence[str], most: int = 3) -> str:
     'a, b, c and 2 more'
     """
     return ", ".join(map(short, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun in the singular or plural.
+
+    >>> counted(1, "image"), counted(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def short(value: object) -> str:

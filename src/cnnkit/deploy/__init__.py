@@ -1,4 +1,4 @@
-"""A trained net in use: classifiers and their predictions, bundles that explain themselves, and what runs them fast."""
+"""Prediction with trained networks: classifiers, predictions, bundles, and fast runners."""
 
 from cnnkit.deploy.bundle import Bundle, amend_bundle, find_bundle, read_bundle, read_weights, save_bundle
 from cnnkit.deploy.classifier import Classifier, load

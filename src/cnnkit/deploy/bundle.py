@@ -1,4 +1,4 @@
-"""A trained net in a folder: `model.safetensors` and a `config.json` that says everything else. No pickle."""
+"""Bundles: a trained network in a folder, as `model.safetensors` and `config.json`, without pickle."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,32 +27,32 @@ MODEL, CONFIG = "model.safetensors", "config.json"
 
 
 class Bundle(BaseModel):
-    """What `config.json` says: enough to rebuild the net, feed it, and read its answer."""
+    """Schema of `config.json`: all that is needed to rebuild the network, preprocess images and read its output."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
     net: Word
     arguments: dict[Word, Argument]
-    """Of `cnnkit.create`, beyond the three below."""
+    """Arguments of `cnnkit.create` besides the next three fields."""
     in_channels: Annotated[int, Field(strict=True, ge=1, le=MAX_CHANNELS)]
     image_size: tuple[Pixels, Pixels]
     classes: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MAX_CLASSES)]
     mean: Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MAX_CHANNELS)]
     std: Annotated[tuple[Std, ...], Field(min_length=1, max_length=MAX_CHANNELS)]
-    """Pixels enter as (x / 255 - mean) / std, by channel."""
+    """Pixels are normalised as (x / 255 - mean) / std, by channel."""
     resize: Pixels | None = None
-    """Pixels of the shorter side, before the middle is cut out; without it images are resized whole, with padding."""
+    """Pixels of the shorter side before the centre crop; if None, whole images are resized, with padding."""
     data: Word
     data_dir: Word | None
     test_fraction: Share = 0.1
-    """Share of a folder without test/ that was set aside for testing."""
+    """Share of a folder without test/ that was held out for testing."""
     test_data: Word | None = None
-    """Where the test images are, if not with the others."""
+    """Path of the test images, if separate."""
     data_sha256: Word | None = None
-    """Of data handed in from Python, which have no place to be found at again."""
+    """Digest of data passed from Python, which have no path."""
     split_sha256: Word
-    """Of the run's split.json: which images were never trained on."""
+    """Digest of the run's split.json."""
     metrics: dict[str, Figure]
     versions: dict[Word, Word]
     model_sha256: Word = ""
@@ -61,7 +61,7 @@ class Bundle(BaseModel):
     @classmethod
     def _different(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         if twice := [name for name, times in Counter(classes).items() if times > 1]:
-            raise ValueError(f"{brief(twice[0])} is there twice")
+            raise ValueError(f"{brief(twice[0])} appears twice")
         return classes
 
     @model_validator(mode="after")
@@ -73,19 +73,19 @@ class Bundle(BaseModel):
 
     @property
     def preprocess(self) -> Preprocess:
-        """What turns images into the net's input."""
+        """The preprocessing of images into the network's input."""
         return Preprocess(self.image_size, self.mean, self.std, self.resize)
 
     @staticmethod
     def current_versions() -> dict[str, str]:
-        """Return the versions of what a net is made with."""
+        """Return the versions of cnnkit and torch."""
         return {"cnnkit": __version__, "torch": torch.__version__}
 
 
 def save_bundle(path: Path, net: nn.Module, bundle: Bundle, files: Mapping[str, bytes] | None = None) -> None:
-    """Write the bundle in the place of an earlier one, with other `files` in its folder, by their names.
+    """Write the bundle and other `files` (content by name) to a folder, replacing an earlier bundle.
 
-    Raises CnnkitError, and keeps the earlier one, if the disk does not take it.
+    Raises CnnkitError, and keeps the earlier one, if writing fails.
     """
 
     weights = {
@@ -104,7 +104,7 @@ def save_bundle(path: Path, net: nn.Module, bundle: Bundle, files: Mapping[str, 
 
 
 def amend_bundle(path: Path, **changes: Any) -> None:
-    """Change what a bundle says of itself, such as where its data are; raises CnnkitError if it cannot be written."""
+    """Change fields of a bundle's config.json, such as the path of the data; raises CnnkitError if writing fails."""
     folder, bundle = read_bundle(path)
     atomic_write(folder / CONFIG, to_json(bundle.model_copy(update=changes).model_dump(mode="json")) + "\n")
 
@@ -115,34 +115,34 @@ def find_bundle(path: Path) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     if not path.exists():
-        raise UsageError(f"{path}: no such folder; give a run folder or a bundle")
+        raise UsageError(f"{path}: no such folder; pass a run folder or a bundle")
     reason = "the run has no best/ yet" if (path / "config.toml").is_file() else f"it has no {CONFIG} and no best/"
     raise UsageError(f"{path} is not a run folder or a bundle: {reason}")
 
 
 def read_bundle(path: Path) -> tuple[Path, Bundle]:
-    """Return the bundle's folder, and what is said in it, from a bundle or a run folder.
+    """Return the folder and the content of the bundle in a bundle or run folder.
 
-    Raises UsageError if `path` is neither, CnnkitError if the description is corrupt.
+    Raises UsageError if `path` is neither, CnnkitError if config.json is corrupt.
     """
     folder = find_bundle(path)
     place = folder / CONFIG
     try:
         content = from_json(read_bytes(place))
         if isinstance(content, dict) and content.get("format", 1) != 1:
-            raise ValueError(f"it is of format {brief(content['format'])}; this version of cnnkit reads format 1")
+            raise ValueError(f"it has format {brief(content['format'])}; this version of cnnkit reads format 1")
         return folder, validated(Bundle, content)
     except OSError as error:
         raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise CnnkitError(f"{place}: the bundle's description is corrupt ({error})") from error
+        raise CnnkitError(f"{place}: corrupt ({error})") from error
 
 
 def read_weights(folder: Path, bundle: Bundle, net: nn.Module | None = None) -> dict[str, Tensor]:
-    """Return the bundle's weights by name; those of `net`, which may be on the meta device, if it is given.
+    """Return the bundle's weights by name.
 
-    Names and shapes are compared with the net's before any tensor is read. Raises CnnkitError for weights that are
-    corrupt, another net's, or not finite.
+    If `net` is given, which may be on the meta device, names and shapes are compared with it before any tensor is
+    read. Raises CnnkitError for weights that are corrupt, of another network, or not finite.
     """
     model = folder / MODEL
     own = None if net is None else net.state_dict()
@@ -153,15 +153,15 @@ def read_weights(folder: Path, bundle: Bundle, net: nn.Module | None = None) -> 
     except OSError as error:
         raise CnnkitError(f"{model}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise CnnkitError(f"{model}: not the weights of {bundle.net} that {CONFIG} describes: {error}") from error
+        raise CnnkitError(f"{model}: not the weights of {bundle.net}, which {CONFIG} describes: {error}") from error
     for name, value in (own or {}).items():
         if _kind(weights[name]) != _kind(value):
-            raise CnnkitError(f"{model}: {name} holds {weights[name].dtype}, and the network {value.dtype}")
+            raise CnnkitError(f"{model}: {name} is {weights[name].dtype}, not {value.dtype} as in the network")
     if found := not_finite(weights):
-        raise CnnkitError(f"{model}: the weights hold {found}; no answer of theirs is a number: train anew")
+        raise CnnkitError(f"{model}: the weights contain {found}; train again")
     return weights
 
 
 def _kind(tensor: Tensor) -> torch.dtype:
-    """Return a tensor's type; floats of another precision are of one kind."""
+    """Return a tensor's dtype; all floating-point types count as float32."""
     return torch.float32 if tensor.is_floating_point() else tensor.dtype

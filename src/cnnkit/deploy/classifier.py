@@ -1,4 +1,4 @@
-"""A trained net with all that it takes to use it: its classes, and what turns images into its input."""
+"""Classifiers: trained networks with their classes and preprocessing."""
 
 import os
 from collections.abc import Iterator
@@ -30,21 +30,21 @@ from cnnkit.nets.foreign import is_foreign, require_same
 
 __all__ = ["Classifier", "load"]
 
-BATCH = 32  # images: enough for a CPU, and few enough that decoding the next ones keeps up
+BATCH = 32  # images: enough to keep a CPU busy, few enough that decoding the next batch keeps up
 DEPTH = 2  # batches that are decoded ahead
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A net in prediction mode, returning logits, and the bundle that says everything else of it.
+    """A network in evaluation mode, returning logits, and the bundle that describes it.
 
-    Wrappers around the net (`torch.compile`, `DataParallel`, `DistributedDataParallel`) are left out.
+    Wrappers around the network (`torch.compile`, `DataParallel`, `DistributedDataParallel`) are removed.
     """
 
     net: nn.Module
     bundle: Bundle
     folder: Path | None = None
-    """The bundle's, if it was loaded from one."""
+    """The bundle's folder, if it was loaded from one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "net", unwrapped(self.net))
@@ -56,12 +56,12 @@ class Classifier:
 
     @property
     def preprocess(self) -> Preprocess:
-        """What turns uint8 images N x C x H x W into the net's input."""
+        """The preprocessing of uint8 images N x C x H x W into the network's input."""
         return self.bundle.preprocess
 
     @property
     def device(self) -> torch.device:
-        """Where the net computes."""
+        """The device of the network."""
         return next(self.net.parameters(), torch.empty(0)).device
 
     def predict(
@@ -73,14 +73,14 @@ class Classifier:
         progress: bool = True,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Predictions:
-        """Return the probabilities of the classes for each image.
+        """Return the class probabilities of each image.
 
-        `images` is a path, a folder (with all below it), a PIL image, an array (H x W or H x W x C), a tensor (C x H x
-        W), each uint8 or float from 0 to 1, a batch of these, or a list of any of them. Files are decoded ahead by
-        `workers` threads (None: one for each processor) and shrunk as they are in training; one that cannot be read is
-        in `errors` and ends nothing, nor does one that would be decoded to more than `max_pixels`. `progress` tells on
-        standard error how far it is. Raises UsageError for what is no image, DataError for an array of other values or
-        channels and for a folder without images, CnnkitError if the network answers NaN or Inf.
+        `images` is a path, a folder (searched recursively), a PIL image, an array (H x W or H x W x C), a tensor (C x
+        H x W), each uint8 or float from 0 to 1, a batch of these, or a list of any of them. Files are decoded ahead by
+        `workers` threads (None: one per processor) and resized as in training. Files that cannot be read, or that
+        decode to more than `max_pixels`, are reported in `errors`. `progress` shows a counter on standard error.
+        Raises UsageError for arguments that are not images, DataError for arrays of other values or channels and for a
+        folder without images, CnnkitError if the network outputs NaN or Inf.
         """
         size = count(BATCH if batch_size is None else batch_size, "batch_size", MAX_BATCH)
         threads = count(processors() if workers is None else workers, "workers", MAX_WORKERS)
@@ -89,9 +89,9 @@ class Classifier:
             return joined(self.classes, self._answers(inputs, size, threads, counter))
 
     def batch(self, images: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tensor:
-        """Return images, those that `predict` takes, as the net's input: float32, N x C x H x W, on its device.
+        """Return images, as `predict` takes them, as the network's input: float32, N x C x H x W, on its device.
 
-        Raises DataError for one that cannot be read, or would be decoded to more than `max_pixels`.
+        Raises DataError for an image that cannot be read or decodes to more than `max_pixels`.
         """
         pixels = []
         for one in each_image(images, self.bundle.in_channels, max_pixels):
@@ -100,13 +100,13 @@ class Classifier:
                 raise DataError(f"{one.name}: {found}")
             pixels.append(found)
         if not pixels:
-            raise UsageError("there is no image in what is given")
+            raise UsageError("images is empty")
         return self._prepared(pixels)
 
     def _answers(
         self, inputs: list[Input], batch_size: int, workers: int, counter: Counter
     ) -> Iterator[tuple[str, Tensor | str]]:
-        """Yield each image's name with its logits, or with the reason why it cannot be read."""
+        """Yield each image's name with its logits, or with the reason that it cannot be read."""
         names: list[str] = []
         waiting: list[np.ndarray] = []
         depth = DEPTH * batch_size if len(inputs) > 1 else 0
@@ -124,8 +124,8 @@ class Classifier:
             yield from zip(names, self._logits(waiting, names), strict=True)
 
     def _read(self, one: Input) -> np.ndarray | str:
-        """Return an image's pixels, or why it cannot be read."""
-        whole = self.bundle.resize is not None  # it is cut from the middle of a larger one
+        """Return an image's pixels, or the reason that it cannot be read."""
+        whole = self.bundle.resize is not None  # as preprocessing resizes and crops it
         try:
             return one.read(self.bundle.in_channels, None if whole else self.bundle.image_size)
         except DataError as error:
@@ -141,7 +141,7 @@ class Classifier:
         return logits.float().cpu()
 
     def _prepared(self, pixels: list[np.ndarray]) -> Tensor:
-        """Return images of any sizes as one batch of the net's input."""
+        """Return images of any sizes as one batch of input."""
         alike = len({image.shape for image in pixels}) == 1
         batches = [np.stack(some) for some in ([pixels] if alike else [[image] for image in pixels])]
         made = [self.preprocess(torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)) for batch in batches]
@@ -159,47 +159,47 @@ class Classifier:
 
 
 def load(path: str | os.PathLike[str], net: nn.Module | None = None, device: torch.device | str = "auto") -> Classifier:
-    """Return the classifier in a run folder (its best weights) or a bundle.
+    """Load the classifier in a run folder (its best weights) or a bundle.
 
-    A network that is not of the zoo is handed in again as `net`, which gets the weights. Raises UsageError if `path` is
-    neither folder, or `net` is missing, of another kind, or given for a network of the zoo; CnnkitError if files are
-    corrupt or do not belong together, which shows before the network takes memory, and for weights with NaN or Inf.
+    For a network that is not of the zoo, pass the module as `net`; the weights are loaded into it. Raises UsageError if
+    `path` is neither folder, or if `net` is missing, another module, or given for a network of the zoo; CnnkitError,
+    before memory is taken for the network, if files are corrupt or do not match, and for weights with NaN or Inf.
     """
     folder, bundle = read_bundle(expanded(path))
     where = pick_device(device) if isinstance(device, str) else device
     if is_foreign(bundle.net):
         if net is None:
             raise UsageError(
-                f"{path} holds weights of {bundle.net.partition(':')[2]}, which is not of the zoo: "
-                f"hand in the module, cnnkit.load({str(path)!r}, net=module)"
+                f"{path} has weights of {bundle.net.partition(':')[2]}, which is not in the zoo: "
+                f"pass the module, cnnkit.load({str(path)!r}, net=module)"
             )
         require_same(net, bundle.net)
         made = unwrapped(net)
     elif net is not None:
-        raise UsageError(f"{path} holds {bundle.net} of the zoo: leave out net")
+        raise UsageError(f"{path} has weights of {bundle.net}, which is in the zoo: remove net")
     else:
         made = _described(folder, bundle)
     weights = read_weights(folder, bundle, made)
     if not is_foreign(bundle.net):
-        made.to_empty(device="cpu")  # memory for what is known to have weights
+        made.to_empty(device="cpu")  # allocated only after the weights have been checked
     made.load_state_dict(weights)
-    made.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
+    made.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return Classifier(made, bundle, folder)
 
 
 def _described(folder: Path, bundle: Bundle) -> nn.Module:
-    """Return the bundle's network of the zoo on the meta device; raises CnnkitError if there is none such."""
+    """Return the bundle's network on the meta device; raises CnnkitError if it cannot be built."""
     own: dict[str, Any] = {
         "in_channels": bundle.in_channels,
         "num_classes": len(bundle.classes),
         "image_size": bundle.image_size,
-        "pretrained": False,  # its weights lie beside it
+        "pretrained": False,  # the bundle has its weights
     }
     try:
         with torch.device("meta"):
             return create(bundle.net, **(bundle.arguments | own))
     except (UsageError, TypeError) as error:
-        raise CnnkitError(f"{folder / CONFIG}: the net cannot be built ({error})") from error
+        raise CnnkitError(f"{folder / CONFIG}: the network cannot be built ({error})") from error
 
 
 def _few(classes: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the layer before it: in prediction it is a factor and a summand per channel."""
+"""Folding of batch normalisation into the layer before it."""
 
 import copy
 from typing import Any
@@ -17,17 +17,17 @@ FUSED: dict[type[nn.Module], tuple[type[nn.Module], Any]] = {
 
 
 class _Tracer(fx.Tracer):
-    """Follows the code down to layers."""
+    """Traces down to the layers of torch and cnnkit."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).__module__.startswith(("torch.nn", "cnnkit.ops")) and not isinstance(m, nn.Sequential)
 
 
 def fold(net: nn.Module) -> fx.GraphModule:
-    """Return a copy of `net` for prediction: the same outputs but for rounding, with fewer layers.
+    """Return a copy of `net` for prediction, with fewer layers and the same outputs up to rounding.
 
-    A normalisation goes where it follows a convolution or a dense layer that nothing else reads. Raises
-    torch.fx's errors if the net's code depends on its input.
+    Batch normalisation is folded into a convolution or dense layer whose output nothing else uses. Raises torch.fx's
+    errors if the network's code depends on the values of its input.
     """
     net = copy.deepcopy(unwrapped(net)).eval()
     folded = fx.GraphModule(net, _Tracer().trace(net))

@@ -1,4 +1,4 @@
-"""Whatever holds images, a path, a folder, PIL images, arrays or tensors, as one image after the other."""
+"""Input images from paths, folders, PIL images, arrays, tensors and lists of these."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Input:
-    """An image by its name, and what reads it: uint8, H x W x C, for a number of channels and a size to shrink to.
+    """An image's name, and `read`, which takes channels and a size to shrink to and returns uint8 H x W x C.
 
-    Reading raises DataError with the reason alone. A `file` may be unreadable; an array is there to be seen.
+    `read` raises DataError with the reason alone, which only for a `file` is reported without failing the others.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Input:
 
 
 def each_image(images: Any, channels: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Input]:
-    """Yield the images in a path, a folder (with all below it), a PIL image, an array, a tensor, or a list of these.
+    """Yield the images of a path, a folder (searched recursively), a PIL image, an array, a tensor, or a list of these.
 
-    An array is H x W, H x W x C, or a batch of these with N before; a tensor has C before H. `channels` are those that
-    the network takes. Reading an image of more than `max_pixels` raises DataError. Raises UsageError for what is
-    none of these and for an impossible `max_pixels`, DataError for a folder without images.
+    An array is H x W or H x W x C, a tensor C x H x W, or a batch of these, N first. `channels` are the network's.
+    Reading an image of more than `max_pixels` raises DataError. Raises UsageError for any other argument and for an
+    invalid `max_pixels`, DataError for a folder without images.
     """
     allow_pixels(max_pixels)
     for number, found in enumerate(_flat(images, channels)):
@@ -67,10 +67,10 @@ def _flat(images: Any, channels: int) -> Iterator[Any]:
         path = expanded(images)
         if path.is_dir():
             tree = walk(path)
-            unread = [name for names in unread_images(tree).values() for name in names]  # whose reading says why
+            unread = [name for names in unread_images(tree).values() for name in names]  # reading them gives the reason
             files = [f"{path}/{name}" for name in (*tree.images, *unread)]
             if not files:
-                raise DataError(f"{images}: there is no image in this folder")
+                raise DataError(f"{images}: the folder has no images")
             yield from (_File(file, file) for file in files)
         else:
             yield _File(str(images), path)
@@ -83,13 +83,13 @@ def _flat(images: Any, channels: int) -> Iterator[Any]:
             yield from _flat(some, channels)
     else:
         raise UsageError(
-            f"{type(images).__name__} is no image: predict takes a path, a folder, a PIL image, an array, a tensor, or "
-            "a list of these"
+            f"{type(images).__name__} is not an image: predict takes a path, a folder, a PIL image, an array, a tensor "
+            "or a list of these"
         )
 
 
 def _is_batch(images: Any, channels: int) -> bool:
-    """Return whether an array or a tensor holds several images; raises UsageError if nobody can tell."""
+    """Return whether an array or a tensor is a batch; raises UsageError if that is ambiguous."""
     shape = tuple(images.shape)
     if len(shape) != 3 or isinstance(images, Tensor):
         return len(shape) == 4

@@ -1,4 +1,4 @@
-"""What a classifier says of images."""
+"""Predictions of a classifier."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from cnnkit.core.text import encode, printable, to_csv
 
 __all__ = ["Predictions"]
 
-SHOWN = 10  # images in the text of many
+SHOWN = 10  # images in the repr
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions(Sequence[list[dict[str, Any]]]):
-    """A prediction for each image that could be read, in their order.
+    """Predictions for the images that could be read, in their order.
 
-    As a sequence it is plain data: for each image a list of {"label", "score"}, the likeliest class first, scores being
-    probabilities. `logits` are float32, N x classes; `names` the files' paths, or "image 0" and so on. `errors` says of
-    each image that could not be read why.
+    As a sequence it is plain data: for each image a list of {"label", "score"}, the most likely class first; scores
+    are probabilities. `logits` are float32, N x classes; `names` are the paths of files, or "image 0" and so on.
+    `errors` has the reason for each image that could not be read.
     """
 
     classes: tuple[str, ...]
@@ -41,7 +41,7 @@ class Predictions(Sequence[list[dict[str, Any]]]):
 
     @cached_property
     def labels(self) -> list[str]:
-        """The likeliest class of each image."""
+        """The most likely class of each image."""
         return [self.classes[index] for index in self.logits.argmax(1).tolist()]
 
     def __len__(self) -> int:
@@ -61,16 +61,16 @@ class Predictions(Sequence[list[dict[str, Any]]]):
         return (self._best(index, len(self.classes)) for index in range(len(self)))
 
     def to_list(self, top: int | None = None) -> list[list[dict[str, Any]]]:
-        """Return the plain data of all images, the `top` classes of each; raises UsageError for top below 1."""
+        """Return the `top` classes of each image, all by default, as plain data; raises UsageError for top below 1."""
         if top is not None and top < 1:
             raise UsageError(f"top must be at least 1, not {top}")
         most = len(self.classes) if top is None else min(top, len(self.classes))
         return [self._best(index, most) for index in range(len(self))]
 
     def to_csv(self, path: Path | str | None = None) -> str | None:
-        """Write a row for each image: image, label, score, error, and p_CLASS for each class; without a path return it.
+        """Write CSV with the columns image, label, score, error and p_CLASS for each class; without a path, return it.
 
-        Images that could not be read have an error and nothing else. Raises CnnkitError if the file cannot be written.
+        Images that could not be read have only an error. Raises CnnkitError if the file cannot be written.
         """
         rows = [["image", "label", "score", "error", *(f"p_{name}" for name in self.classes)]]
         for name, label, row in zip(self.names, self.labels, self.probabilities.tolist(), strict=True):
@@ -89,7 +89,7 @@ class Predictions(Sequence[list[dict[str, Any]]]):
         more = [f"and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
         failed = [printable(f"{name}: {reason}") for name, reason in self.errors.items()]
         failed = [*failed[:SHOWN], *([f"and {len(failed) - SHOWN:,} more errors"] if len(failed) > SHOWN else [])]
-        return "\n".join([*lines, *more, *failed]) or "no image"
+        return "\n".join([*lines, *more, *failed]) or "no images"
 
     def _best(self, index: int, most: int) -> list[dict[str, Any]]:
         best = self.probabilities[index].topk(most)
@@ -98,7 +98,7 @@ class Predictions(Sequence[list[dict[str, Any]]]):
 
 
 def joined(classes: tuple[str, ...], rows: Iterable[tuple[str, Tensor | str]]) -> Predictions:
-    """Return predictions from each image's name with its logits, or with the reason why there are none."""
+    """Return predictions from pairs of an image's name and its logits, or the reason that it could not be read."""
     names, logits, errors = [], [], {}
     for name, answer in rows:
         if isinstance(answer, str):

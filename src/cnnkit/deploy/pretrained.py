@@ -1,4 +1,4 @@
-"""How images are prepared for published weights."""
+"""Preprocessing of images for published weights."""
 
 from cnnkit.data.preprocess import Preprocess
 from cnnkit.nets.pretrained import published_weights
@@ -8,10 +8,10 @@ __all__ = ["published_preprocess"]
 
 
 def published_preprocess(name: str, in_channels: int = 3) -> Preprocess:
-    """Return what turns images into the input that the zoo's `name` was trained on: resized, cropped, normalised.
+    """Return the preprocessing of the published weights of `name`: resize, centre crop and normalisation.
 
-    Other than 3 channels share the mean of the three channels' constants. Raises UsageError for a network without
-    published weights.
+    If `in_channels` is not 3, all channels use the average of the three channels' mean and std. Raises UsageError for
+    a network without published weights.
     """
     weights = published_weights(full_name(name))
     mean, std = weights.mean, weights.std

@@ -1,6 +1,6 @@
-"""Network, data and settings as a run: the one path that the command line, notebooks and sweeps share.
+"""Runs: the network, data and training that the command line, notebooks and sweeps share.
 
-Each name of `__init__.pyi` is imported when it is first used, so that settings are read without torch.
+Each name of `__init__.pyi` is imported at its first use, so that settings are read without torch.
 """
 
 import lazy_loader

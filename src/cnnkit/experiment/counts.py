@@ -1,4 +1,4 @@
-"""Classes that cannot be learnt or measured, told before a training."""
+"""A warning before training about classes with too few images to learn or to measure."""
 
 import torch
 
@@ -11,9 +11,9 @@ __all__ = ["about_classes"]
 def about_classes(
     classes: tuple[str, ...], training: ImageSet, validation: ImageSet, test: ImageSet | None
 ) -> tuple[str, ...]:
-    """Return lines, with a table, of the classes with one image to train on, or none to choose by or to test on.
+    """Return a warning and a table of the classes with fewer than two training, one validation or one test image.
 
-    Where there are no images at all to choose by or to test on, that is not said of each class.
+    A validation or test split that is missing or empty is ignored.
     """
     parts = {"train": training, "validation": validation, "test": test}
     counts = {
@@ -29,7 +29,7 @@ def about_classes(
     for label in weak:
         rows.add_row(classes[label], *(f"{counts[name][label]:,}" for name in counts))
     line = (
-        f"{len(weak):,} of {len(classes):,} classes have too few images to be learnt or measured: add some, or leave "
-        "out classes with fewer than N images to train on: --min-images N"
+        f"too few images to learn or measure {len(weak):,} of {len(classes):,} classes: add images, or skip "
+        "classes with fewer than N training images with --min-images N"
     )
     return (line, *as_text(rows).splitlines())

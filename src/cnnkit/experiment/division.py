@@ -1,7 +1,7 @@
-"""Which images a run trains on, chooses by and is tested on: drawn once, kept as split.json, and found again by it.
+"""The training, validation and test split of a run: drawn once, saved as split.json, and restored from it.
 
-Of image files it keeps the content's digest beside each name, so that files may be renamed, moved, deleted and added.
-What has no files is kept by its rows, or drawn again.
+Image files are saved by name and digest of their content, so that files may be renamed, moved, deleted and added.
+Data without files are saved by row, or drawn again.
 """
 
 import json
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.text import some
+from cnnkit.core.text import counted, some
 from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.record import NEVER, PARTS, SPLIT, Before, Record, content_before, has_digests
@@ -21,16 +21,14 @@ from cnnkit.experiment.record import NEVER, PARTS, SPLIT, Before, Record, conten
 __all__ = ["Division", "about_missing", "divide", "divided_as", "own_test", "unused"]
 
 NAMED = 5  # images in a line
-BY_NAME = "the run is of an earlier version, which kept no digests: its test images are found by their names"
-PUT_BACK = (
-    "put them back, begin anew from its weights with --weights, or go on with what is there: --allow-changed-data"
-)
-Found = tuple[Tensor, list[str]]  # rows, and the names of what is gone
+BY_NAME = "the run was made by a version that saved no digests: its test images are identified by name"
+REMEDY = "restore them, start a new run from its weights with --weights, or continue without them: --allow-changed-data"
+Found = tuple[Tensor, list[str]]  # rows, and the names of missing images
 
 
 @dataclass(frozen=True)
 class Division:
-    """The images of a run, and what split.json says of them."""
+    """The images of a run, and the content of its split.json."""
 
     training: ImageSet
     validation: ImageSet
@@ -40,31 +38,31 @@ class Division:
 
 
 def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Division:
-    """Draw the validation images of a new run out of its training images, unless the data have some.
+    """Draw the validation images of a new run from its training images, unless the data have a validation split.
 
-    What the weights that it starts from were trained on `before` is not measured by, nor what they were chosen by
-    tested on. Raises DataError and UsageError if nothing is left to train on.
+    Images that its initial weights were trained on `before` are used neither for validation nor for testing, and
+    images that chose those weights not for testing. Raises DataError or UsageError if no training image is left.
     """
     training, validation, rows = dataset.train, dataset.validation, torch.empty(0, dtype=torch.int64)
     if validation is None:
         kept, rows = training.hold_out(config.validation, config.split_seed, before.trained)
         training, validation = training.subset(kept), training.subset(rows)
     if not len(dataset.train):
-        raise DataError(f"{config.data} has no images to train on, only others")
+        raise DataError(f"{config.data} has no training images, only validation or test images")
     if not len(training):
-        raise UsageError(f"validation {config.validation} leaves no image to train on")
+        raise UsageError(f"validation {config.validation} leaves no image to train on: lower --validation")
     test, remarks = dataset.test, []
     if config.validation and not len(validation):
-        why = "the weights were trained on all" if before.trained else "the classes are too small"
-        remarks.append(f"no images are set aside to choose the best epoch by: {why}; name some with --validation-data")
+        why = "the weights were trained on all images" if before.trained else "the classes are too small"
+        remarks.append(f"no validation images to choose the best epoch by: {why}; pass some with --validation-data")
     elif dataset.validation and (copies := unused(validation, {*before.trained, *training.digests})[1]):
-        remarks.append(f"{len(copies):,} validation images are trained on too: {some(copies, NAMED)}")
+        remarks.append(f"{counted(len(copies), 'validation image')} also used for training: {some(copies, NAMED)}")
     if test is None:
-        remarks.append("the data have no images for testing: name some with --test-data, or measure by others later")
+        remarks.append("the data have no test images: pass some with --test-data, or evaluate on other data later")
     elif test.digests:
-        test, left_out = unused(test, {*before.used, *training.digests})
-        if left_out:
-            remarks.append(f"{len(left_out):,} test images are left out, being trained on: {some(left_out, NAMED)}")
+        test, seen = unused(test, {*before.used, *training.digests})
+        if seen:
+            remarks.append(f"skipping {counted(len(seen), 'test image')} used for training: {some(seen, NAMED)}")
     record: Record = {"split_seed": config.split_seed}
     if training.digests:
         parts = {"train": training, "validation": validation, "test": test}
@@ -75,17 +73,17 @@ def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Divis
     else:
         record["validation"] = list(validation.names) or rows.tolist()
         record |= {} if dataset.sha256 else {"train_sha256": training.digest()}
-    record |= {"data_sha256": digests} if (digests := _handed_in(dataset)) else {}
-    told: Record = json.loads(json.dumps(record))  # as it will be read
-    return Division(training, validation, test, told, tuple(remarks))
+    record |= {"data_sha256": digests} if (digests := _python_digests(dataset)) else {}
+    saved: Record = json.loads(json.dumps(record))  # as it will be read
+    return Division(training, validation, test, saved, tuple(remarks))
 
 
 def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_changed: bool = False) -> Division:
-    """Find the images of an earlier run again, by what its split.json says.
+    """Restore the split of an earlier run from its split.json.
 
-    Raises DataError if images that it trains on or chooses by are gone or have another class, or the data are others.
-    With `allow_changed` the run takes what is there: images that are gone are left out, others under their names are
-    taken instead, and the record is a new one, in which both contents count as trained on.
+    Raises DataError if training or validation images are missing or have another class, or if the data differ. With
+    `allow_changed` missing images are skipped, new content under their names is used instead, and the record is
+    updated: both contents count as trained on.
     """
     pool = dataset.pool
     if pool is None:
@@ -94,19 +92,19 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
     given = {"validation": config.validation_data, "test": config.test_data}
     pools |= {part: getattr(dataset, part) for part, place in given.items() if place is not None}
     listed = {part: _listed(record, part, pool) for part in PARTS}
-    found = {part: _found(pools[part], listed[part]) for part in PARTS}  # what has no names is listed nowhere
+    found = {part: _found(pools[part], listed[part]) for part in PARTS}  # data without names are not listed
     gone = found["train"][1] + found["validation"][1]
     others = _of_other_classes(record, pools, found)
     changes = [
-        f"images that the run trains on or chooses by are {what} ({len(names):,}): {some(names, NAMED)}"
-        for what, names in (("gone or replaced", gone), ("of another class now", others))
+        f"{counted(len(names), 'training or validation image')} {what}: {some(names, NAMED)}"
+        for what, names in (("missing or replaced", gone), ("moved to another class", others))
         if names
     ]
-    handed = _handed_in(dataset)
-    if record.get("data_sha256", handed) != handed:
-        changes.append("what was handed in from Python is not what the run was split from")
+    digests = _python_digests(dataset)
+    if record.get("data_sha256", digests) != digests:
+        changes.append("the data passed from Python differ from those that the run was split from")
     if changes and not allow_changed:
-        raise DataError(f"{config.data}: {'; '.join(changes)}; {PUT_BACK}")
+        raise DataError(f"{config.data}: {'; '.join(changes)}; {REMEDY}")
     if gone:
         tested = {*listed["test"].values()}
         found |= {part: _with_replaced(pools[part], listed[part], tested) for part in ("train", "validation")}
@@ -115,12 +113,12 @@ def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_change
     )
     remarks = (*changes, *about_missing(found["test"][1]))
     if changes:
-        record = _amended(record, training, validation, handed)
+        record = _amended(record, training, validation, digests)
     return Division(training, validation, test if len(test) else None, record, remarks)
 
 
 def own_test(record: Record, pool: ImageSet) -> tuple[ImageSet, list[str]]:
-    """Return a run's test images among the images of its data; and what to say of them."""
+    """Return a run's test images among the images of its data, and remarks on them."""
     listed = _listed(record, "test", pool)
     rows, gone = _found(pool, listed)
     by_name = [] if has_digests(record) else [BY_NAME]
@@ -128,7 +126,7 @@ def own_test(record: Record, pool: ImageSet) -> tuple[ImageSet, list[str]]:
 
 
 def unused(images: ImageSet, used: Set[str]) -> tuple[ImageSet, list[str]]:
-    """Return the images whose content is not `used`, and the names of the others; all, if they come from no files."""
+    """Return the images whose content is not `used`, and the names of the others; without digests all are unused."""
     if not images.digests:
         return images, []
     fresh = [row for row, digest in enumerate(images.digests) if digest not in used]
@@ -142,13 +140,13 @@ def _content(part: ImageSet | None) -> dict[str, str]:
     return dict(zip(part.names, part.digests, strict=True)) if part and part.digests else {}
 
 
-def _handed_in(dataset: Dataset) -> list[str]:
-    """Return the digests of data that only Python had."""
+def _python_digests(dataset: Dataset) -> list[str]:
+    """Return the digests of data passed from Python."""
     return [digest for digest in (dataset.sha256, *dataset.parts_sha256) if digest]
 
 
 def _listed(record: Record, part: str, pool: ImageSet) -> Mapping[str, str | None]:
-    """Return the names of a part with their digests; of an earlier version's record, None for each."""
+    """Return the names of a part with their digests, which are None in records of earlier versions."""
     if has_digests(record):
         return dict(record[part])
     if part == "train":  # all others
@@ -158,9 +156,9 @@ def _listed(record: Record, part: str, pool: ImageSet) -> Mapping[str, str | Non
 
 
 def _found(pool: ImageSet, listed: Mapping[str, str | None]) -> Found:
-    """Return the rows of the images that hold what is listed, in its order, and the names of those that are gone.
+    """Return the rows of the listed images in that order, found by content, and the names of those that are missing.
 
-    Of several images with one content, the one of the listed name counts, else each counts once.
+    Of several images with the same content, the one with the listed name is taken first; each is taken once.
     """
     at = {name: row for row, name in enumerate(pool.names)}
     same = {name for name, digest in listed.items() if name in at and digest in (None, pool.digests[at[name]])}
@@ -181,7 +179,7 @@ def _found(pool: ImageSet, listed: Mapping[str, str | None]) -> Found:
 
 
 def _with_replaced(pool: ImageSet, listed: Mapping[str, str | None], tested: Set[str | None]) -> Found:
-    """Return what `_found` does, and other images under the names of those that are gone, if they are not `tested`."""
+    """Return what `_found` does, plus new content under the names of missing images, unless it is `tested`."""
     rows, gone = _found(pool, listed)
     taken = set(rows.tolist())
     at = {name: row for row, name in enumerate(pool.names)}
@@ -190,12 +188,12 @@ def _with_replaced(pool: ImageSet, listed: Mapping[str, str | None], tested: Set
 
 
 def _labels(parts: Mapping[str, ImageSet | None]) -> dict[str, list[int]]:
-    """Return the classes of the images that a run trains on and chooses by, by number."""
+    """Return the class indices of the training and validation images."""
     return {name: part.labels.tolist() for name in ("train", "validation") if (part := parts[name]) and part.digests}
 
 
 def _of_other_classes(record: Record, pools: Mapping[str, ImageSet], found: Mapping[str, Found]) -> list[str]:
-    """Return the names of the images whose class is not what the record says, if it says any."""
+    """Return the names of the images whose class differs from the record's, if it has classes."""
     names: list[str] = []
     for part, labels in record.get("labels", {}).items():
         rows, gone = found[part]
@@ -205,23 +203,23 @@ def _of_other_classes(record: Record, pools: Mapping[str, ImageSet], found: Mapp
     return names
 
 
-def _amended(record: Record, training: ImageSet, validation: ImageSet, handed_in: list[str]) -> Record:
-    """Return the record of a run that goes on with other images; what it has seen stays trained on and chosen by."""
+def _amended(record: Record, training: ImageSet, validation: ImageSet, data_sha256: list[str]) -> Record:
+    """Return the record of a run that resumes with changed images; those it has already used stay recorded as used."""
     before = content_before(record)
     parts: dict[str, ImageSet | None] = {"train": training, "validation": validation}
     new: Record = {name: _content(part) for name, part in parts.items()} | {"labels": _labels(parts)}
     new |= {f"{name}_before": sorted(digests) for name, digests in before._asdict().items() if digests}
-    new |= {"data_sha256": handed_in} if handed_in else {}
-    told: Record = json.loads(json.dumps(record | new))
-    return told
+    new |= {"data_sha256": data_sha256} if data_sha256 else {}
+    saved: Record = json.loads(json.dumps(record | new))
+    return saved
 
 
 def _drawn_again(record: Record, dataset: Dataset, config: RunConfig, allow_changed: bool) -> Division:
-    """Draw the images of a run once more, where no files name them; raises DataError if they come out as others."""
-    seed = record.get("seed", record.get("split_seed", 0))  # "seed" is what earlier versions wrote
+    """Draw the split of data without files again; raises DataError if it differs from the record."""
+    seed = record.get("seed", record.get("split_seed", 0))  # earlier versions wrote "seed"
     division = divide(dataset, config.model_copy(update={"split_seed": seed}))
-    told = {name: value for name, value in record.items() if name not in ("seed", "split_seed")}
-    if all(division.record.get(name) == value for name, value in told.items()):
+    content = {name: value for name, value in record.items() if name not in ("seed", "split_seed")}
+    if all(division.record.get(name) == value for name, value in content.items()):
         return replace(division, record=record)
     if allow_changed:
         return division
@@ -229,9 +227,9 @@ def _drawn_again(record: Record, dataset: Dataset, config: RunConfig, allow_chan
 
 
 def _other_data(config: RunConfig) -> DataError:
-    return DataError(f"{config.data} is not the data that the run was split from ({SPLIT}); {PUT_BACK}")
+    return DataError(f"{config.data} differs from the data that the run was split from ({SPLIT}); {REMEDY}")
 
 
 def about_missing(names: list[str]) -> list[str]:
-    """Return a line that names the test images that are gone, if some are."""
-    return [f"{len(names):,} test images of the run are gone, and left out: {some(names, NAMED)}"] if names else []
+    """Return a line that names the missing test images, if there are any."""
+    return [f"skipping {counted(len(names), 'missing test image')} of the run: {some(names, NAMED)}"] if names else []

@@ -1,4 +1,4 @@
-"""What a trained network is worth on images that it has not seen."""
+"""Evaluation of a trained network on test images."""
 
 import logging
 import math
@@ -17,7 +17,7 @@ from cnnkit.core.files import CannotWrite
 from cnnkit.core.finite import require_finite
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
-from cnnkit.core.text import html
+from cnnkit.core.text import counted, html
 from cnnkit.data import Batches, ImageSet, Reading
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
@@ -29,7 +29,7 @@ from cnnkit.figures.html import html_table
 from cnnkit.train import Metrics
 from cnnkit.train import evaluate as measure
 
-__all__ = ["Evaluation", "evaluate", "keep_figures"]
+__all__ = ["Evaluation", "evaluate", "save_evaluation"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ COLUMNS = ("class", "precision", "recall", "F1", "images")
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The figures of a network on the test images of some data."""
+    """The metrics of a network on the test images of a data set."""
 
     net: str
     data: str
@@ -47,11 +47,11 @@ class Evaluation:
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that could not be read, and why."""
     remarks: tuple[str, ...] = ()
-    """What is left out of the figures, and what else may surprise."""
+    """Notes on the test images, such as skipped ones."""
 
     @property
     def accuracy(self) -> float:
-        """Share of the images whose class was predicted."""
+        """Share of the images that are classified correctly."""
         return self.metrics.accuracy
 
     @property
@@ -61,21 +61,21 @@ class Evaluation:
 
     @property
     def num_images(self) -> int:
-        """How many images were seen."""
+        """Number of images."""
         return self.metrics.num_images
 
     @property
     def confusion(self) -> Tensor:
-        """How many images of each class (rows) were predicted as each class (columns); int64."""
+        """Number of images by true class (row) and predicted class (column); int64."""
         return self.metrics.confusion
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
-        """A row for each class: class, precision, recall, f1, support (its images)."""
+        """A row for each class: class, precision, recall, f1 and support (its number of images)."""
         return [{"class": name, **row} for name, row in zip(self.classes, self.metrics.per_class(), strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures as plain data."""
+        """Return all metrics as plain data."""
         return {
             "net": self.net,
             "data": self.data,
@@ -88,7 +88,7 @@ class Evaluation:
         }
 
     def tables(self) -> list[Table | str]:
-        """Return what people read: figures of each class, the confusion matrix, remarks, and a line for the whole."""
+        """Return the metrics for display: a table of the classes, the confusion matrix, remarks and a summary line."""
         per_class, confusion = table(COLUMNS), table(self._confusion_columns())
         for row in self._class_rows():
             per_class.add_row(*row)
@@ -112,7 +112,7 @@ class Evaluation:
     def _line(self) -> str:
         return (
             f"{self.net} on the test set of {self.data}: accuracy {self.accuracy:.4f}, "
-            f"loss {self.loss:.4f}, {self.num_images:,} images"
+            f"loss {self.loss:.4f}, {counted(self.num_images, 'image')}"
         )
 
     def _class_rows(self) -> list[list[str]]:
@@ -144,30 +144,30 @@ def evaluate(
     progress: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Evaluation:
-    """Measure a classifier, a run folder or a bundle on the test images of the data that it was trained on.
+    """Evaluate a classifier, a run folder or a bundle on the test images of the data that it was trained on.
 
-    `data` is other data of the same classes: its test part, or all of it where it has no parts; or the data that the
-    run was trained on, handed in from Python again. A run folder keeps the figures of its own data as test.json. `net`
-    is `cnnkit.load`'s, the other arguments are `cnnkit.data.load_dataset`'s.
+    `data` is another data set of the same classes, whose test split is used (all of it if it has no splits), or the
+    training data of the run, if they were passed from Python. The metrics of a run folder on its own data are written
+    to its test.json. `net` is as in `cnnkit.load`, the other arguments as in `cnnkit.data.load_dataset`.
 
-    Raises UsageError and DataError for what cannot be measured: other classes or channels, no test images, images that
-    cannot be read; CnnkitError if the network answers NaN or Inf.
+    Raises UsageError or DataError if the classes or channels differ, or if images are missing or cannot be read;
+    CnnkitError if the network outputs NaN or Inf.
     """
     if isinstance(model, Classifier) and net is not None:
-        raise UsageError("a Classifier has its network: leave out net")
+        raise UsageError("a Classifier contains its network: remove net")
     path = None if isinstance(model, Classifier) else expanded(model)
     classifier = model if isinstance(model, Classifier) else load(model, net, device)
     bundle = classifier.bundle
     record = read_record(classifier.folder) if classifier.folder else None
     if record and "labels" in record and digest_of(record) != bundle.split_sha256:
-        raise CnnkitError(f"{classifier.folder}: its split.json is not the one that the network was trained by")
+        raise CnnkitError(f"{classifier.folder}: split.json is not the one that the network was trained with")
     options = Reading(
         data_dir=Path(data_dir) if data_dir else None,
         image_size=bundle.image_size,
         channels=bundle.in_channels,
         on_bad_image=on_bad_image,
         workers=workers,
-        test_fraction=0.0,  # what is tested is not drawn here
+        test_fraction=0.0,  # own_images draws the test split
         trainable=False,
         progress=progress,
         max_pixels=max_pixels,
@@ -179,17 +179,17 @@ def evaluate(
         raise DataError(f"{found.name} has {channels} channels, the network takes {bundle.in_channels}")
     batches = Batches(images, looking_batch(max(bundle.image_size)), bundle.preprocess, device=classifier.device)
     net = classifier.net
-    metrics = measure(net, batches, predict=_Watched(net, found.images))
+    metrics = measure(net, batches, predict=_FiniteNet(net, found.images))
     if not math.isfinite(metrics.loss):
-        raise CnnkitError(f"the loss on {found.name} is {metrics.loss}: the network's answers are too large")
+        raise CnnkitError(f"the loss on {found.name} is {metrics.loss}: the network's outputs are too large")
     report = Evaluation(bundle.net, found.name, bundle.classes, metrics, found.skipped, found.remarks)
     if path and data is None and (path / "config.toml").is_file():
-        keep_figures(RunFolder.open(path), report)
+        save_evaluation(RunFolder.open(path), report)
     return report
 
 
-class _Watched:
-    """A network whose answers must be numbers; it is given the images in their order."""
+class _FiniteNet:
+    """A network whose outputs must be finite; batches are passed in the order of the images."""
 
     def __init__(self, net: nn.Module, images: ImageSet):
         self.net, self.images, self.seen = net, images, 0
@@ -202,12 +202,12 @@ class _Watched:
         return logits
 
 
-def keep_figures(folder: RunFolder, report: Evaluation) -> None:
-    """Write what a run is worth into its folder; where that cannot be, say so in the log."""
+def save_evaluation(folder: RunFolder, report: Evaluation) -> None:
+    """Write a run's test metrics to test.json; log a warning if that fails."""
     try:
         folder.write_json("test.json", report.to_dict())
     except CannotWrite as error:
-        log.warning("%s; the figures are not kept", error)
+        log.warning("%s; the test metrics are not saved", error)
 
 
 def _figure(value: float | None) -> str:

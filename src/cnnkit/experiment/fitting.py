@@ -1,4 +1,4 @@
-"""Training from Python: what `cnnkit train` does, for what only Python has at hand too."""
+"""Training from Python: `cnnkit train`, with modules and arrays as well."""
 
 import inspect
 import os
@@ -37,42 +37,41 @@ def fit(
     progress: bool = True,
     **settings: Any,
 ) -> Run:
-    """Train a network, keep everything in a run folder of its own, and return the run.
+    """Train a network, save everything in a new run folder, and return the run.
 
     `net` is a name of the zoo (`cnnkit.nets.list_networks()`) or any module that maps images, floats N x C x H x W, to
-    logits, N x classes; the module itself, or what `torch.compile`, `DataParallel` or `DistributedDataParallel` wraps,
-    gets the best weights at the end. `data` is a name, a folder of images, a CSV file, tar shards; or a pair (images,
-    labels) of arrays or tensors, a list of pairs (path, label), a pandas frame with the columns path and label, or a
-    map-style `torch.utils.data.Dataset` that gives (image, label). Images are uint8, or floats from 0 to 1, which are
-    kept in 8 bits. `validation_data` and `test_data` are of the same kinds; without them, a share of each class is set
-    aside.
+    logits, N x classes; the module gets the best weights at the end, also inside `torch.compile`, `DataParallel` or
+    `DistributedDataParallel`. `data` is a name, a folder of images, a CSV file or tar shards; or a pair (images,
+    labels) of arrays or tensors, a list of pairs (path, label), a pandas frame with columns path and label, or a
+    map-style `torch.utils.data.Dataset` of pairs (image, label). Images are uint8, or floats from 0 to 1, which are
+    stored in 8 bits. `validation_data` and `test_data` take the same; without them, a share of each class is held out.
 
-    `callbacks` hear of the training (`cnnkit.train.Callback`). `progress` shows it: a bar in a terminal, one line in a
-    notebook. Ctrl-C, or a notebook's stop button, saves and raises `RunInterrupted`; `cnnkit.fit(resume=PATH)` goes on,
-    on a CPU to the bit if the data are read the same. Modules, arrays and data sets are handed in again then, and
-    compared by a digest. resume=True is the latest run in `output`. A run whose images were deleted, replaced or moved
-    to another class since then goes on only with `allow_changed_data`.
+    `callbacks` are instances of `cnnkit.train.Callback`. `progress` shows a bar in a terminal, a line in a notebook.
+    Ctrl-C, or a notebook's stop button, saves a checkpoint and raises `RunInterrupted`; `cnnkit.fit(resume=PATH)`
+    resumes, on a CPU bit for bit if the data are unchanged, and resume=True takes the latest run in `output`. Pass
+    modules, arrays and data sets again to resume; a digest compares them. If images were deleted, replaced or moved to
+    another class, the run resumes only with `allow_changed_data`.
 
-    Raises UsageError for what cannot be used, DataError for data that cannot be read, before there is a run folder;
-    CnnkitError if the loss becomes NaN or memory is out.
+    Raises UsageError for invalid arguments and DataError for unreadable data before a run folder is created;
+    CnnkitError if the loss becomes NaN or memory runs out.
 
-    Settings, by the names of the flags of `cnnkit train`:
+    Settings, named like the flags of `cnnkit train`:
     """
     for name in settings:
         if name not in RunConfig.model_fields:
             known = inspect.signature(fit).parameters
             raise unknown("setting", name, known)
     places = {"data": data, "validation_data": validation_data, "test_data": test_data}
-    said = {name: place(value) for name, value in places.items() if isinstance(value, str | Path)}
-    handed = {name: value for name, value in places.items() if name not in said}
+    named = {name: place(value) for name, value in places.items() if isinstance(value, str | Path)}
+    objects = {name: value for name, value in places.items() if name not in named}
     if net is not None and not isinstance(net, str | nn.Module):
         raise UsageError(f"net must be a name of the zoo or a torch.nn.Module, not {type(net).__name__}")
     require_callbacks(callbacks)
-    given = Given(unwrapped(net) if isinstance(net, nn.Module) else None, **handed)
+    given = Given(unwrapped(net) if isinstance(net, nn.Module) else None, **objects)
     if isinstance(net, str):
-        said["net"] = net
+        named["net"] = net
     folder = launch(
-        {name: value for name, value in settings.items() if value is not None} | said,
+        {name: value for name, value in settings.items() if value is not None} | named,
         output=expanded(output),
         resume=None if resume is None or resume is False else expanded(LATEST if resume is True else resume),
         allow_changed_data=allow_changed_data,
@@ -88,7 +87,7 @@ def fit(
 
 
 def _with_settings(function: Any) -> None:
-    """Give `function` the signature and the help of each setting, from where they are defined."""
+    """Add each setting of RunConfig to the signature and the docstring of `function`."""
     fields = {name: field for name, field in RunConfig.model_fields.items() if name not in GIVEN}
     own = [p for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_KEYWORD]
     rows = [

@@ -1,4 +1,4 @@
-"""What a run's epochs brought: the rows of metrics.jsonl, as rows, as columns and as curves."""
+"""The metrics of a run's epochs (metrics.jsonl) as rows, columns and curves."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +20,14 @@ from cnnkit.figures.html import html_table
 __all__ = ["METRICS", "History", "panels", "read_metrics", "require_number"]
 
 Row = dict[str, Any]
-METRICS = {  # title, label with its unit, and the figures of metrics.jsonl: training, validation
+METRICS = {  # title, label with its unit, and the keys of metrics.jsonl: training, validation
     "loss": ("Loss", "cross entropy (nats)", "train_loss", "val_loss"),
     "accuracy": ("Accuracy", "share of the images", "train_accuracy", "val_accuracy"),
     "lr": ("Learning rate", "at the end of the epoch", "lr"),
     "time": ("Time", "training time per epoch (s)", "seconds"),
     "speed": ("Speed", "training images per second", "images_per_second"),
 }
-SHOWN = {  # column, the figure and its format
+SHOWN = {  # column: key of metrics.jsonl and format
     "epoch": ("epoch", "d"),
     "train loss": ("train_loss", ".4f"),
     "train accuracy": ("train_accuracy", ".4f"),
@@ -47,7 +47,7 @@ Measured = Annotated[
 
 
 class Epoch(BaseModel):
-    """A row of metrics.jsonl; figures of a training that diverged are null, or NaN in files of earlier versions."""
+    """A row of metrics.jsonl; NaN and Inf are null, or NaN in files of earlier versions."""
 
     epoch: Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
     train_loss: Measured
@@ -61,7 +61,7 @@ class Epoch(BaseModel):
 
 
 class History(Sequence[Row]):
-    """One row for each finished epoch, a dict: epoch, train_loss, train_accuracy, val_loss, ..., best.
+    """One dict for each finished epoch: epoch, train_loss, train_accuracy, val_loss, ..., best.
 
     `history[0]` is a row, `history["val_loss"]` a column, `history.columns()` a dict of all columns.
     """
@@ -93,11 +93,11 @@ class History(Sequence[Row]):
 
     @property
     def best(self) -> Row | None:
-        """The row of the epoch whose weights are in best/; None before the first epoch is finished."""
+        """The row of the epoch whose weights are in best/; None if no epoch is finished."""
         return next((row for row in reversed(self._rows) if row["best"]), None)
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return each figure as a list over the epochs."""
+        """Return each metric as a list over the epochs."""
         return {name: [row[name] for row in self._rows] for name in (self._rows[0] if self._rows else {})}
 
     def to_pandas(self) -> Any:
@@ -105,32 +105,32 @@ class History(Sequence[Row]):
         return require("pandas", None).DataFrame(self._rows)
 
     def plot(self, *metrics: str) -> Plot:
-        """Return curves of loss and accuracy, or of the METRICS named, side by side; a notebook shows them.
+        """Return curves of loss and accuracy, or of the named METRICS, side by side; a notebook shows them.
 
         Raises UsageError for an unknown metric, CnnkitError if no epoch is finished or matplotlib is missing.
         """
         if not self._rows:
-            raise CnnkitError(f"{self.name or 'the run'}: no epoch is finished yet; there is nothing to draw")
+            raise CnnkitError(f"{self.name or 'the run'}: no finished epoch yet; there is nothing to plot")
         return Plot(panels({self.name: self._rows}, metrics or ("loss", "accuracy")), self.name)
 
     def __repr__(self) -> str:
         listing = table(list(SHOWN), text=0)
         for row in self._shown():
             listing.add_row(*row)
-        return as_text(listing) if self._rows else "no epoch is finished yet"
+        return as_text(listing) if self._rows else "no finished epoch yet"
 
     def _repr_html_(self) -> str:
         return html_table(list(SHOWN), self._shown(), text=0)
 
     def _shown(self) -> list[list[str]]:
-        """Return what people see of each row."""
+        """Return the formatted cells of each row."""
         return [
             ["-" if row[key] is None else format(row[key], how) for key, how in SHOWN.values()] for row in self._rows
         ]
 
 
 def panels(runs: Mapping[str, Sequence[Row]], metrics: Sequence[str]) -> list[Panel]:
-    """Return a panel for each of METRICS named, with the curves of runs by their names.
+    """Return a panel for each named metric of METRICS, with the curves of the runs by name.
 
     Raises UsageError for an unknown metric.
     """
@@ -152,10 +152,10 @@ def panels(runs: Mapping[str, Sequence[Row]], metrics: Sequence[str]) -> list[Pa
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """Return a run's rows of metrics.jsonl, one for each finished epoch, none if none has.
+    """Return the rows of a run's metrics.jsonl, one for each finished epoch.
 
-    A last row that is being written, or that a crash tore, is left out; figures that are NaN or Inf are None. Raises
-    DataError for any other row that is corrupt, and for a file that cannot be read.
+    An incomplete last line, being written or cut off by a crash, is skipped; NaN and Inf become None. Raises DataError
+    for any other corrupt row, and for a file that cannot be read.
     """
     place = path / "metrics.jsonl"
     try:
@@ -171,12 +171,12 @@ def read_metrics(path: Path) -> list[Row]:
         try:
             rows.append(validated(Epoch, from_json(line)).model_dump())
         except ValueError as error:
-            raise DataError(f"{place}: line {number} is no row of metrics ({error})") from error
+            raise DataError(f"{place}: line {number} is not a valid row of metrics ({error})") from error
     return rows
 
 
 def require_number(row: Any, key: str) -> float:
-    """Return a figure of a row; raises DataError if it is none."""
+    """Return the number under `key`; raises DataError if there is none."""
     value = row.get(key) if isinstance(row, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_COUNT:
         raise DataError(f"{key} is {brief(value)}, not a number")

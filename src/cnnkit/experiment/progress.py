@@ -1,4 +1,4 @@
-"""How a run shows where it is: a live bar on a terminal, one line that changes in a notebook, plain lines elsewhere."""
+"""Progress of a run: a live bar in a terminal, one updating line in a notebook, plain lines elsewhere."""
 
 import sys
 import time
@@ -17,14 +17,14 @@ PLAIN_SECONDS = 30
 
 
 class Display(Callback):
-    """Shows nothing; what shows something derives from it."""
+    """A display that shows nothing; base class of the others."""
 
     def say(self, line: str) -> None:
         """Show a line of the run's log."""
 
 
 class TerminalBar(Display):
-    """Shows the log, and below it where the run stands; without a terminal, in a line now and then."""
+    """The log with a progress bar below it; without a terminal, an occasional line instead of the bar."""
 
     def __init__(self) -> None:
         self.console = PatientConsole()
@@ -51,36 +51,36 @@ class TerminalBar(Display):
         self.bar.start()
 
     def on_step_end(self, record: StepRecord) -> None:
-        """Move the bar; without a terminal, print a line now and then."""
+        """Advance the bar; without a terminal, print a line every PLAIN_SECONDS."""
         epoch, state = f"{record.epoch}/{self.epochs}", _state(record)
         self.bar.update(self.task, completed=record.step, total=record.steps, epoch=epoch, state=state)
         if self.bar.disable and time.monotonic() - self.printed > PLAIN_SECONDS:
             self.say(f"epoch {epoch}  step {record.step}/{record.steps}  {state}")
 
     def on_train_end(self, reason: str) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.stop()
 
 
 class NotebookLine(Display):
-    """One line below the cell, whose end says where the run stands and whose beginning what was logged last."""
+    """One line below the cell: the latest log line, then the progress."""
 
     def __init__(self) -> None:
-        display = import_module("IPython.display").display  # it is there: this runs in a notebook
+        display = import_module("IPython.display").display  # always there in a notebook
         self.last, self.state, self.epochs = "", "", 0
         self.handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
 
     def say(self, line: str) -> None:
-        """Put a line in the place of the one before."""
+        """Replace the previous line."""
         self.last, self.state = line, ""
         self._show()
 
     def on_train_begin(self, record: TrainRecord) -> None:
-        """Note how many epochs there are."""
+        """Store the number of epochs."""
         self.epochs = record.epochs
 
     def on_step_end(self, record: StepRecord) -> None:
-        """Show where the run stands."""
+        """Show the progress."""
         self.state = f"epoch {record.epoch}/{self.epochs}  step {record.step}/{record.steps}  {_state(record)}"
         self._show()
 
@@ -91,7 +91,7 @@ class NotebookLine(Display):
 
 
 def make_display(shown: bool) -> Display:
-    """Return what shows a run here; if it is not to be shown, nothing."""
+    """Return the display for a terminal or a notebook, or one that shows nothing."""
     if not shown:
         return Display()
     return NotebookLine() if _in_notebook() else TerminalBar()

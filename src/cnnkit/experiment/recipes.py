@@ -1,4 +1,4 @@
-"""Recipes: named rows of settings, each saying only where it leaves the defaults."""
+"""Recipes: named settings, each with only those that differ from the defaults."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["RECIPES", "recipe"]
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
-    # chapter 5.5.2: Keras' initial weights and batch size, plain SGD at 0.9, and its moving averages
+    # chapter 5.5.2: Keras' initial weights, batch size and moving averages; plain SGD at 0.9
     "chapter": {
         "epochs": 5,
         "batch_size": 32,
@@ -20,7 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "norm_statistics": "moving",
         "standardize": False,
     },
-    # published weights, moved little in the body and more in the new head
+    # published weights, with a small learning rate in the body and a larger one in the new head
     "finetune": {
         "pretrained": True,
         "lr": 0.002,
@@ -31,7 +31,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "ema": 0.99,
         "patience": 5,
     },
-    # the most accuracy from random weights, for patience
+    # the highest accuracy from random weights, for a long training
     "best": {
         "epochs": 30,
         "batch_size": 128,
@@ -48,7 +48,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def recipe(name: str) -> dict[str, Any]:
-    """Return the row called `name`; raises UsageError, with the nearest name, if there is none."""
+    """Return the settings of the recipe `name`; raises UsageError, with the closest name, for an unknown one."""
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     return RECIPES[name]

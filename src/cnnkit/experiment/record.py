@@ -1,4 +1,4 @@
-"""What split.json says: which images a run trains on, chooses by and is tested on, by their names and contents."""
+"""The content of split.json: the training, validation and test images of a run, by name and content."""
 
 import hashlib
 from pathlib import Path
@@ -30,8 +30,8 @@ PARTS = ("train", "validation", "test")
 Record = dict[str, Any]
 
 
-class _Kept(BaseModel):
-    """What split.json holds: each part's names with their digests, or the names or rows that are not trained on."""
+class _SplitFile(BaseModel):
+    """Schema of split.json: names with digests for each part, or the names or rows that are not trained on."""
 
     split_seed: Count = 0
     seed: Count = 0  # of earlier versions
@@ -45,27 +45,27 @@ class _Kept(BaseModel):
     data_sha256: list[Word] = []
 
     @model_validator(mode="after")
-    def _alike(self) -> "_Kept":
+    def _alike(self) -> "_SplitFile":
         wanted = list if self.train is None else dict
         if not isinstance(self.validation, wanted) or not isinstance(self.test, wanted):
-            raise ValueError("train, validation and test must all have digests, or none")
+            raise ValueError("either all of train, validation and test must have digests, or none")
         parts = {"train": self.train or {}, "validation": self.validation}
         if isinstance(self.test, dict) and not {*(self.train or {}).values()}.isdisjoint(self.test.values()):
-            raise ValueError("some images are trained on and tested by")
+            raise ValueError("train and test have images in common")
         if any(len(labels) != len(parts[part]) for part, labels in self.labels.items()):
-            raise ValueError("labels must have a label for each image")
+            raise ValueError("labels must have one label per image")
         return self
 
 
 class Before(NamedTuple):
-    """The digests of images that weights were trained on, and of those that they were chosen by."""
+    """The digests of the images that weights were trained on, and of those that chose the best epoch."""
 
     trained: frozenset[str] = frozenset()
     chosen: frozenset[str] = frozenset()
 
     @property
     def used(self) -> frozenset[str]:
-        """Both: what is no test image any more."""
+        """Both: images that can no longer be test images."""
         return self.trained | self.chosen
 
 
@@ -73,17 +73,17 @@ NEVER: Before = Before()
 
 
 def digest_of(record: Record) -> str:
-    """Return the SHA-256 that a bundle keeps of its split, the same in each locale."""
+    """Return the SHA-256 of the split that a bundle stores; it does not depend on the locale."""
     return hashlib.sha256(to_json(record).encode()).hexdigest()
 
 
 def has_digests(record: Record) -> bool:
-    """Say whether a run knows its images by what they hold."""
+    """Return whether a run identifies its images by content."""
     return isinstance(record.get("train"), dict)
 
 
 def content_before(record: Record | None) -> Before:
-    """Return the digests of all images that a run, and those that it started from, were trained on and chosen by."""
+    """Return the digests of the training and validation images of a run and of the runs that it started from."""
     if record is None or not has_digests(record):
         return NEVER
     trained = {*record["train"].values(), *record.get("trained_before", ())}
@@ -91,7 +91,7 @@ def content_before(record: Record | None) -> Before:
 
 
 def known_content(record: Record | None) -> frozenset[str] | None:
-    """Return the digests of all images of a run; None for one that keeps none."""
+    """Return the digests of all images of a run; None if it saved none."""
     if record is None or not has_digests(record):
         return None
     return frozenset(digest for part in PARTS for digest in record[part].values())
@@ -105,7 +105,7 @@ def read_record(path: Path) -> Record | None:
         return None
     try:
         record: Record = from_json(read_bytes(place))
-        validated(_Kept, record)
+        validated(_SplitFile, record)
         return record
     except OSError as error:
         raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
@@ -116,5 +116,5 @@ def read_record(path: Path) -> Record | None:
 def own_record(path: Path) -> Record:
     """Return the split.json of a run folder; raises CnnkitError if it is missing or corrupt."""
     if (record := read_record(path)) is None:
-        raise CnnkitError(f"{path / SPLIT}: there is no such file, and without it the run's images are not known")
+        raise CnnkitError(f"{path / SPLIT}: no such file; without it the run's images are unknown")
     return record

@@ -1,4 +1,4 @@
-"""A run as Python sees it: its settings, its history, its network."""
+"""A run in Python: its settings, history and network."""
 
 import copy
 import os
@@ -15,7 +15,7 @@ from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import NOTHING, Given
 from cnnkit.experiment.config import RunConfig, resolve
-from cnnkit.experiment.evaluation import Evaluation, evaluate, keep_figures
+from cnnkit.experiment.evaluation import Evaluation, evaluate, save_evaluation
 from cnnkit.experiment.history import History, read_metrics
 from cnnkit.experiment.run_folder import RunFolder
 
@@ -23,10 +23,10 @@ __all__ = ["Run"]
 
 
 class Run:
-    """What `cnnkit.fit` returns; `Run("runs/lenet-digits-1")` opens an earlier one.
+    """A run, as `cnnkit.fit` returns it; `Run("runs/lenet-digits-1")` opens an earlier one.
 
-    What was handed in to `fit` is remembered, and used to load and to evaluate. Raises UsageError if the folder is no
-    run.
+    A network and data passed to `fit` are kept for loading and evaluating. Raises UsageError if the folder is not a
+    run folder.
     """
 
     def __init__(self, path: str | os.PathLike[str], given: Given = NOTHING):
@@ -34,7 +34,7 @@ class Run:
         self._given = given
 
     def __fspath__(self) -> str:
-        """Return the run's folder: a run stands wherever its path may."""
+        """Return the run's folder, so that a run can be passed as a path."""
         return str(self.path)
 
     @property
@@ -49,12 +49,12 @@ class Run:
 
     @property
     def history(self) -> History:
-        """A row for each finished epoch, read from the folder."""
+        """The rows of the finished epochs, read from the folder."""
         return History(read_metrics(self.path), self.path.name)
 
     @cached_property
     def model(self) -> Classifier:
-        """The network with its best weights; raises UsageError before there are any."""
+        """The network with the best weights; raises UsageError if none are saved yet."""
         return load(self.path, copy.deepcopy(self._given.net), self.config.device)
 
     def evaluate(
@@ -67,9 +67,9 @@ class Run:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         progress: bool = True,
     ) -> Evaluation:
-        """Measure the best weights on the run's own test images, or on `data`, as `cnnkit.evaluate` does.
+        """Evaluate the best weights on the run's own test images, or on `data`, as `cnnkit.evaluate` does.
 
-        Of the run's own data, the folder keeps the figures as test.json.
+        The metrics on its own data are written to test.json.
         """
         own, bundle = data is None, self.model.bundle
         if own and is_handed_in(bundle.test_data or bundle.data):
@@ -84,7 +84,7 @@ class Run:
             progress=progress,
         )
         if own:
-            keep_figures(self.folder, found)
+            save_evaluation(self.folder, found)
         return found
 
     def __repr__(self) -> str:
@@ -93,10 +93,10 @@ class Run:
         if history:
             words += f" in {sum(history['seconds']):,.1f} s of training"
         if best := history.best:
-            words += f"; the best is epoch {best['epoch']}"
-            figures = {"accuracy": best["val_accuracy"], "loss": best["val_loss"]}
-            told = [f"{name} {value:.4f}" for name, value in figures.items() if value is not None]
-            words += f", with validation {' and '.join(told)}" if told else ""
+            words += f"; best epoch {best['epoch']}"
+            metrics = {"accuracy": best["val_accuracy"], "loss": best["val_loss"]}
+            shown = [f"{name} {value:.4f}" for name, value in metrics.items() if value is not None]
+            words += f", validation {', '.join(shown)}" if shown else ""
         return printable(f"{words}. Folder: {self.path}")
 
     def _repr_html_(self) -> str:
@@ -108,6 +108,6 @@ class Run:
         settings = ", ".join(f"{name} {value}" for name, value in changed.items())
         try:
             curves = self.history.plot()._repr_html_()
-        except CnnkitError:  # no epoch is finished, or there is no matplotlib
+        except CnnkitError:  # no epoch is finished, or matplotlib is missing
             curves = self.history._repr_html_()
         return f"<p>{html(repr(self))}</p><p>Settings: {html(settings)}</p>{curves}"

@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked, what happened, and on which machine."""
+"""The folder of a run: its settings, metrics, log, split, environment and checkpoints."""
 
 import itertools
 import os
@@ -25,13 +25,13 @@ __all__ = ["ENVIRONMENT", "RunFolder", "read_toml"]
 
 ENVIRONMENT, METRICS = "environment.json", "metrics.jsonl"
 CHECKPOINTS = r"last(\.(new|[0-9]+))?\.ckpt"
-SEEN = "[!.]*"  # runs; those with a dot are drafts
-LEFT_SECONDS = 3600  # a draft as old as this has nobody who fills it
-BEFORE = {"norm_statistics": "moving"}  # settings that earlier versions did not write down, and what they did
+VISIBLE = "[!.]*"  # runs; drafts start with a dot
+STALE_SECONDS = 3600  # age of a draft whose process must be gone
+BEFORE = {"norm_statistics": "moving"}  # behaviour of earlier versions, which had no such setting
 
 
 class RunFolder:
-    """A folder `<parent>/<stem>-<n>` of its own for each run; nothing in it is ever overwritten by another."""
+    """A run's own folder `<parent>/<stem>-<n>`, which no other run overwrites."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -41,10 +41,9 @@ class RunFolder:
     @classmethod
     @contextmanager
     def drafted(cls, parent: Path, stem: str) -> Iterator[tuple["RunFolder", Path]]:
-        """Yield the draft of a new run folder, and the path that it takes when the block has filled it.
+        """Yield a draft of a new run folder, and the path to which it is renamed after the block.
 
-        So a run is seen when it has all that it needs to begin, and not before. Raises CnnkitError if the folder cannot
-        be made.
+        A run thus appears only with all that it needs to start. Raises CnnkitError if the folder cannot be created.
         """
         make_folder(parent)
         try:
@@ -57,12 +56,12 @@ class RunFolder:
         except (OSError, CannotWrite) as error:
             reason = error.reason if isinstance(error, CannotWrite) else error.strerror
             raise CnnkitError(
-                f"cannot make a run folder in {parent}: {reason}; make room, or choose another with --output"
+                f"cannot create a run folder in {parent}: {reason}; free some space, or choose another --output"
             ) from (error.__cause__ or error)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Return the run in `path`; raises UsageError if it is none."""
+        """Return the run in `path`; raises UsageError if it is not a run folder."""
         run = cls(path)
         if not run.config_file.is_file():
             raise UsageError(f"{path} is not a run folder: it has no config.toml")
@@ -70,66 +69,66 @@ class RunFolder:
 
     @classmethod
     def latest(cls, parent: Path) -> "RunFolder":
-        """Return the run in `parent` that was trained last, or begun; raises UsageError if there is none."""
-        runs = [cls(path.parent) for path in parent.glob(f"{SEEN}/config.toml")]
+        """Return the run in `parent` that was trained or started last; raises UsageError if there is none."""
+        runs = [cls(path.parent) for path in parent.glob(f"{VISIBLE}/config.toml")]
         if not runs:
-            raise UsageError(f"{parent} has no run to resume; name one, or its folder with --output")
+            raise UsageError(f"{parent} has no run to resume; pass the run's folder, or --output with its parent")
         return max(runs, key=lambda run: max(_changed(run.checkpoint), _changed(run.path / ENVIRONMENT)))
 
     @classmethod
     def of_job(cls, parent: Path, job: str) -> "Iterator[RunFolder]":
-        """Yield the runs in `parent` that earlier starts of this job have begun, the newest first."""
-        for path in sorted(parent.glob(f"{SEEN}/{ENVIRONMENT}"), key=_changed, reverse=True):
+        """Yield the runs in `parent` that earlier starts of this job created, newest first."""
+        for path in sorted(parent.glob(f"{VISIBLE}/{ENVIRONMENT}"), key=_changed, reverse=True):
             run = cls(path.parent)
-            with suppress(CnnkitError):  # one that is corrupt is not found
+            with suppress(CnnkitError):  # skip corrupt ones
                 if run.read_json(path.name).get("job") == job:
                     yield run
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is one, whole or not."""
+        """Whether there is a checkpoint, valid or not."""
         return any(re.fullmatch(CHECKPOINTS, path.name) for path in self.path.glob("*.ckpt"))
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has been trained; a run that was stopped before its first checkpoint has not."""
+        """Whether training has started; False for a run that was stopped before its first checkpoint."""
         return self.has_checkpoint or (self.path / METRICS).exists()
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it has a checkpoint to go on from, or all that it needs to begin."""
+        """Whether the run has a checkpoint to resume from, or has not started and has all that it needs to."""
         return self.has_checkpoint or (not self.has_begun and (self.path / SPLIT).exists())
 
     @contextmanager
     def locked(self, wanted: bool = True) -> Iterator[None]:
-        """Keep other processes from training this run, if `wanted`; raises CnnkitError if one does already."""
+        """Lock the run against training by other processes, if `wanted`; raises CnnkitError if it is locked."""
         if not wanted:
             yield
             return
         try:
-            with lock(self.path / ".lock", timeout=1):  # one that only looks holds it for an instant
+            with lock(self.path / ".lock", timeout=1):  # `cnnkit runs` holds it for an instant to query it
                 self._sweep()
                 yield
         except Timeout as error:
             raise CnnkitError(f"another process is training {self.path}") from error
 
     def _sweep(self) -> None:
-        """Remove what a killed process was writing."""
+        """Remove temporary files of a killed process."""
         names = {left.name[1:].rsplit(".", 2)[0] for left in self.path.glob(".*.*")}
         for name in names:
             sweep(self.path / name)
 
     def settings(self) -> dict[str, Any]:
-        """Return config.toml, and what was so before it was a setting; raises UsageError if it is damaged."""
+        """Return config.toml, with the behaviour of earlier versions as default; raises UsageError if it is corrupt."""
         return BEFORE | read_toml(self.config_file)
 
     def write_settings(self, settings: dict[str, Any]) -> None:
-        """Write config.toml, without what is not set."""
+        """Write config.toml, without unset settings."""
         text = tomli_w.dumps({name: v for name, v in settings.items() if v is not None})
         atomic_write(self.config_file, encode(text))
 
     def write_environment(self, conditions: Mapping[str, Any], job: str | None) -> None:
-        """Write environment.json: where and under which conditions the run began; `of_job` finds it by its `job`."""
+        """Write environment.json: the machine and the conditions of the run; `of_job` finds it by its `job`."""
         facts = {
             **conditions,
             "python": platform.python_version(),
@@ -143,11 +142,11 @@ class RunFolder:
         atomic_write(self.path / name, to_json(content) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Return the object that `write_json` wrote; raises CnnkitError if it is missing or corrupt."""
+        """Return the object in a JSON file; raises CnnkitError if it is missing or corrupt."""
         try:
             content = from_json(read_bytes(self.path / name))
             if not isinstance(content, dict):
-                raise ValueError(f"{brief(content)} is no object")
+                raise ValueError(f"{brief(content)} is not an object")
             return content
         except OSError as error:
             raise CnnkitError(f"{self.path / name}: cannot be read ({error.strerror})") from error
@@ -159,7 +158,7 @@ class RunFolder:
         self._append(METRICS, to_json(row, indent=None))
 
     def drop_metrics_from(self, epoch: int) -> None:
-        """Forget the rows of `epoch` and later, which a resumed run is about to repeat."""
+        """Remove the rows of `epoch` and later, which a resumed run repeats."""
         path = self.path / METRICS
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -189,7 +188,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """Return the row in a line, or None for one that a crash or a full disk tore."""
+    """Return the row in a line, or None if a crash or a full disk cut it off."""
     try:
         row = from_json(line)
     except ValueError:
@@ -198,9 +197,9 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 def _free_number(parent: Path, name: str) -> tuple[Path, Path]:
-    """Make the draft of `name` with the first number that no run has; raises OSError."""
+    """Create the draft of `name` with the first unused number; raises OSError."""
     for left in parent.glob(f".{name}-*.new"):
-        if time.time() - _changed(left) > LEFT_SECONDS:  # its process was killed
+        if time.time() - _changed(left) > STALE_SECONDS:  # its process was killed
             shutil.rmtree(left, ignore_errors=True)
     for number in itertools.count(1):
         path = parent / f"{name}-{number}"
@@ -209,7 +208,7 @@ def _free_number(parent: Path, name: str) -> tuple[Path, Path]:
             continue
         with suppress(FileExistsError):
             draft.mkdir()
-            if not os.path.lexists(path):  # another process has not just finished it
+            if not os.path.lexists(path):  # unless another process has just renamed its draft
                 return draft, path
             draft.rmdir()
     raise AssertionError  # there is always another number

@@ -1,4 +1,4 @@
-"""What a run starts from besides random numbers: weights from a file, from a run or a bundle, or published ones."""
+"""Initial weights of a run: from a file, a run, a bundle, or torchvision's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ START = "start.json"
 
 
 class StartRecord(BaseModel):
-    """What a run's start.json says of the weights that it started from."""
+    """Schema of start.json: the weights that a run started from."""
 
     in_channels: Annotated[int, Field(strict=True, ge=1, le=MAX_CHANNELS)]
     mean: Annotated[tuple[Mean, ...], Field(min_length=1, max_length=MAX_CHANNELS)]
@@ -41,26 +41,26 @@ class StartRecord(BaseModel):
     @model_validator(mode="after")
     def _by_channel(self) -> "StartRecord":
         if not {len(self.mean), len(self.std)} <= {1, self.in_channels}:
-            raise ValueError(f"mean and std have other numbers of values than {self.in_channels} channels")
+            raise ValueError(f"mean and std must have 1 or {self.in_channels} values, one per channel")
         return self
 
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to start from, and what comes with them."""
+    """Initial weights, and what is known of them."""
 
     source: str
     tensors: Mapping[str, Tensor]
     in_channels: int | None
-    """Of the images that they are for, where that is known."""
+    """Image channels that they expect, if known."""
     preprocess: Preprocess | None = None
-    """What their network was fed with, where that is known."""
+    """Preprocessing that they expect, if known."""
     classes: tuple[str, ...] | None = None
     before: Before = NEVER
-    """What they were trained on and chosen by."""
+    """Images that they were trained on and chosen by."""
 
     def channels_for(self, channels: int) -> int:
-        """Return how many channels the network takes of images that have so many: a grey one is repeated."""
+        """Return the network's channels for images with `channels`; a grey channel is repeated."""
         return self.in_channels if channels == 1 and self.in_channels else channels
 
     def give(self, net: nn.Module, config: RunConfig, classes: tuple[str, ...]) -> Loaded:
@@ -71,10 +71,10 @@ class Start:
 
 
 def open_start(config: RunConfig) -> Start | None:
-    """Read the weights that the settings name; None if they name none.
+    """Return the initial weights that the settings name, or None.
 
-    Raises UsageError for a network without published weights or a folder without any, DataError for a file that is
-    missing, corrupt or no weights.
+    Raises UsageError for a network without published weights or a folder without weights, DataError for a file that is
+    missing, corrupt or not a weights file.
     """
     if config.pretrained:
         name = full_name(config.net)
@@ -90,9 +90,7 @@ def open_start(config: RunConfig) -> Start | None:
     else:
         folder, bundle = read_bundle(path)
         if bundle.net != config.net:
-            raise UsageError(
-                f"{path} has the weights of {bundle.net}, which do not fit {config.net}: leave out the net"
-            )
+            raise UsageError(f"{path} has weights of {bundle.net}, not of {config.net}: remove the network name")
         before = content_before(read_record(folder))
         tensors = read_weights(folder, bundle)
         return Start(source, tensors, bundle.in_channels, bundle.preprocess, bundle.classes, before)
@@ -102,7 +100,7 @@ def open_start(config: RunConfig) -> Start | None:
 
 
 def _first_channels(config: RunConfig, tensors: Mapping[str, Tensor]) -> int | None:
-    """Return the channels of the images that weights of a network of the zoo are for."""
+    """Return the image channels that the weights of a network of the zoo expect."""
     with torch.device("meta"):
         arguments: dict[str, Any] = config.model_kwargs
         net = create(config.net, **arguments)
@@ -112,7 +110,7 @@ def _first_channels(config: RunConfig, tensors: Mapping[str, Tensor]) -> int | N
 
 
 def read_start(folder: RunFolder) -> dict[str, Any]:
-    """Return what a run's start.json says; nothing if there is none. Raises CnnkitError if it is corrupt."""
+    """Return the content of a run's start.json, {} if there is none; raises CnnkitError if it is corrupt."""
     place = folder.path / START
     if not place.exists():
         return {}

@@ -1,4 +1,4 @@
-"""The images that a network is measured by: its own test images, or others that it was not trained on."""
+"""The test images of an evaluation: the network's own, or others that it was not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.text import counted
 from cnnkit.data import Dataset, ImageSet, Reading, is_handed_in, open_dataset, stratified_split
 from cnnkit.data.folder.layout import class_name
 from cnnkit.deploy import Bundle
@@ -16,12 +17,12 @@ from cnnkit.experiment.record import Record, content_before, has_digests, known_
 
 __all__ = ["Tested", "other_images", "own_images"]
 
-DRAWN = "there is no split.json: the test images are drawn anew, and may have been trained on"
-UNTOLD = "the network is of an earlier version, which kept no digests: it may have been trained on these images"
+REDRAWN = "no split.json: the test split is drawn again, and may contain training images"
+UNKNOWN = "the network was made by a version that saved no digests: it may have been trained on these images"
 
 
 class Tested(NamedTuple):
-    """The images to measure by, with the network's labels, the data's name, and what is told of them."""
+    """Test images with the network's labels, the name of the data, skipped files and remarks."""
 
     images: ImageSet
     name: str
@@ -30,65 +31,63 @@ class Tested(NamedTuple):
 
 
 def own_images(bundle: Bundle, record: Record | None, options: Reading) -> Tested:
-    """Return the test images of what a network was trained on, by the `record` of its split.
+    """Return the test images of the network's own data, by the `record` of its split.
 
-    Raises DataError if there are none, UsageError if only Python had the data.
+    Raises DataError if there are none, UsageError if the data were passed from Python.
     """
     place = bundle.test_data or bundle.data
     if is_handed_in(place):
-        raise UsageError(
-            f"the network was tested on data handed in from Python ({place}); hand them in again: data=..."
-        )
+        raise UsageError(f"the network was tested on data passed from Python ({place}); pass them again: data=...")
     if not bundle.test_data and bundle.data_dir and not options.data_dir:
         options = replace(options, data_dir=Path(bundle.data_dir))
     try:
         dataset = open_dataset(place, replace(options, only=known_content(record)))
     except DataError as error:
-        moved = "" if "://" in place or Path(place).exists() else "; say where the data are now: --data"
+        moved = "" if "://" in place or Path(place).exists() else "; if the data were moved, pass their path: --data"
         raise DataError(f"{error}{moved}") from error
     if dataset.pool is None:
-        return _told(bundle, record, dataset, _part(dataset) if bundle.test_data else dataset.test, place)
+        return _tested(bundle, record, dataset, _part(dataset) if bundle.test_data else dataset.test, place)
     if record is None or "test" not in record:
         if bundle.test_data or dataset.test:
-            return _told(bundle, record, dataset, _part(dataset), place)
+            return _tested(bundle, record, dataset, _part(dataset), place)
         drawn = stratified_split(dataset.pool.labels, bundle.test_fraction, seed=0)[1]
-        return _told(bundle, record, dataset, dataset.pool.subset(drawn), place, [DRAWN])
+        return _tested(bundle, record, dataset, dataset.pool.subset(drawn), place, [REDRAWN])
     images, remarks = own_test(record, dataset.pool)
-    return _told(bundle, record, dataset, images, place, remarks)
+    return _tested(bundle, record, dataset, images, place, remarks)
 
 
 def other_images(bundle: Bundle, record: Record | None, data: Any, options: Reading) -> Tested:
-    """Return the test part of other data, or all of them; of image files, those that a network was not trained on.
+    """Return the test split of other data, or all of it, without image files that the network was trained on.
 
-    Raises DataError if there are none.
+    Raises DataError if no image is left.
     """
     dataset = open_dataset(data, options)
     place = str(data) if isinstance(data, str | Path) else dataset.name
-    if dataset.sha256 and dataset.sha256 == bundle.data_sha256:  # the network's own: all but a part was trained on
+    if dataset.sha256 and dataset.sha256 == bundle.data_sha256:  # the network's own data
         own = open_dataset(data, replace(options, test_fraction=bundle.test_fraction))
-        return _told(bundle, record, own, own.test, place)
+        return _tested(bundle, record, own, own.test, place)
     images = _part(dataset)
     remarks: list[str] = []
     if images and images.digests:
         images, remarks = _not_trained_on(record, images, place)
-    return _told(bundle, record, dataset, images, place, remarks)
+    return _tested(bundle, record, dataset, images, place, remarks)
 
 
 def _not_trained_on(record: Record | None, images: ImageSet, place: str) -> tuple[ImageSet, list[str]]:
-    """Return the images that a run has not seen in training, and what to say of the others."""
+    """Return the images that a run was not trained on, and remarks on the others."""
     if record is None or "test" not in record:
-        return images, [UNTOLD]
+        return images, [UNKNOWN]
     if not has_digests(record):
         if {*record["test"], *record["validation"]}.isdisjoint(images.names):
-            return images, [UNTOLD]
+            return images, [UNKNOWN]
         return own_test(record, images)  # a copy of its own data
     total = len(images)
     images, seen = unused(images, content_before(record).used)
     if not seen:
         return images, []
     if not images:
-        raise DataError(f"the network was trained on all of the {total:,} images of {place}: name others")
-    remarks = [f"{len(seen):,} of {total:,} images are left out: the network was trained on them or chosen by them"]
+        raise DataError(f"the network was trained on all images of {place} ({total:,}): choose another --data")
+    remarks = [f"skipping {len(seen):,} of {counted(total, 'image')}, which the network was trained or validated on"]
     if 2 * len(seen) > len(record["train"]):  # a copy of its own data
         there = set(images.digests)
         remarks += about_missing([name for name, digest in record["test"].items() if digest not in there])
@@ -96,11 +95,11 @@ def _not_trained_on(record: Record | None, images: ImageSet, place: str) -> tupl
 
 
 def _part(dataset: Dataset) -> ImageSet | None:
-    """Return the data set's test part or, if it has no parts, all of it."""
+    """Return the data set's test split or, if it has no splits, all of it."""
     return dataset.train if dataset.test is None and dataset.validation is None else dataset.test
 
 
-def _told(
+def _tested(
     bundle: Bundle,
     record: Record | None,
     dataset: Dataset,
@@ -108,14 +107,14 @@ def _told(
     place: str,
     remarks: Sequence[str] = (),
 ) -> Tested:
-    """Return images with the network's labels, and what is to be said of them; raises DataError if there are none.
+    """Return the images with the network's labels; raises DataError if there are none.
 
-    Images of classes that the run left out are left out; those of other classes are a DataError.
+    Images of classes that the run skipped are skipped; those of other classes raise DataError.
     """
     if not images:
         raise DataError(
             "; ".join([f"{place} has no test images", *remarks])
-            + f": put some into {place}/test/CLASS/, or name others with --data"
+            + f": add some to {place}/test/CLASS/, or choose another --data"
         )
     numbers = {class_name(name): number for number, name in enumerate(bundle.classes)}
     labels = torch.tensor([numbers.get(name, -1) for name in dataset.classes])
@@ -123,9 +122,9 @@ def _told(
     there = set(images.labels.tolist())
     left_out = (record or {}).get("left_out", ())
     if there == {-1} or (-1 in there and not left_out):
-        raise DataError(f"{dataset.name} has the classes {dataset.classes}, the network knows {bundle.classes}")
+        raise DataError(f"{dataset.name} has the classes {dataset.classes}, the network has {bundle.classes}")
     if -1 in there:
         images = images.subset((images.labels >= 0).nonzero().flatten())
     if absent := [name for name, label in numbers.items() if label not in there]:
-        remarks = [*remarks, f"no test images of {', '.join(absent)}: the figures leave these classes out"]
+        remarks = [*remarks, f"no test images of {', '.join(absent)}: the metrics skip these classes"]
     return Tested(images, dataset.name, dataset.skipped, (*dataset.remarks, *remarks))

@@ -1,4 +1,4 @@
-"""What a net looks at: its feature maps for an image, its filters, the pixels that weigh in an output."""
+"""Explanations of a network: feature maps, filters and effective receptive fields."""
 
 from cnnkit.explain.effective import effective_receptive_field
 from cnnkit.explain.features import feature_maps, filters

@@ -1,4 +1,4 @@
-"""What a net makes of an image, stage by stage, and the filters it looks through."""
+"""Feature maps of an image, and filters of convolutions."""
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -19,16 +19,16 @@ __all__ = ["feature_maps", "filters", "network", "outputs"]
 
 
 def feature_maps(model: nn.Module | Classifier, image: Any, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """Run a net in prediction mode, without gradients, and return what comes out of its parts.
+    """Run a network in evaluation mode, without gradients, and return the outputs of its stages or layers.
 
-    `image` is a batch N x C x H x W of floats for a module; for a Classifier, whatever its `predict` takes. `names` are
-    dotted paths of stages or layers ("conv2", "conv2.0.body.conv1"); without them, all stages in order. A map is N x C'
-    x H' x W', a dense layer's output N x F. Of a layer that runs more than once, the last output. The net stays as it
-    was. Raises UsageError for a name the net does not have, a part that does not run or gives no tensor, and a batch
-    that the net cannot take; CnnkitError for maps with NaN or Inf.
+    `image` is a float batch N x C x H x W for a module, or what `predict` takes for a Classifier. `names` are dotted
+    paths of stages or layers ("conv2", "conv2.0.body.conv1"), by default all stages in order. A map is N x C' x H' x
+    W', a dense layer's output N x F. For a layer that runs more than once, the last output is returned. The network is
+    not changed. Raises UsageError for an unknown name, a part that does not run or outputs no tensor, and a batch that
+    the network does not accept; CnnkitError for maps with NaN or Inf.
     """
     net, x = network(model), model.batch(image) if isinstance(model, Classifier) else image
-    # tensors made in inference mode could not be trained on later
+    # tensors created in inference mode could not be used in training later
     with prediction_mode(net), torch.inference_mode(False), torch.no_grad():
         maps = outputs(net, x, names)
     for name, values in maps.items():
@@ -37,10 +37,10 @@ def feature_maps(model: nn.Module | Classifier, image: Any, names: Iterable[str]
 
 
 def filters(model: nn.Module | Classifier, name: str | None = None) -> Tensor:
-    """Return a copy of a convolution's weights, O x C x kh x kw (C per group).
+    """Return a copy of the weights of a convolution, O x C x kh x kw (C per group).
 
-    It is the first convolution of the net, or of the stage or layer called `name` (a dotted path). Raises UsageError
-    if there is none, or nothing has this name.
+    It is the first convolution of the network, or of the stage or layer `name` (a dotted path). Raises UsageError if
+    there is none, or if the name is unknown.
     """
     net = network(model)
     part = net if name is None else _find(_with_stages(net), name)
@@ -49,16 +49,16 @@ def filters(model: nn.Module | Classifier, name: str | None = None) -> Tensor:
             return layer.weight.detach().clone()
         if isinstance(layer, Conv2D):
             return layer.weight.detach().clone()[None, None]
-    raise UsageError(f"there is no convolution in {name or 'the network'}")
+    raise UsageError(f"{name or 'the network'} has no convolution")
 
 
 def network(model: nn.Module | Classifier) -> nn.Module:
-    """Return the net that is looked into, without wrappers."""
+    """Return the network of a classifier, or a module without wrappers."""
     return model.net if isinstance(model, Classifier) else unwrapped(model)
 
 
 def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """Return the outputs of parts of `net` as `feature_maps` does, in the mode and with the gradients it is in."""
+    """Return the outputs of parts of `net` as `feature_maps` does, in its current mode and gradient setting."""
     if x.ndim != 4:
         raise UsageError(f"x must be N x C x H x W, not {tuple(x.shape)}")
     net = _with_stages(net)
@@ -73,10 +73,10 @@ def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> di
             net(x)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise UsageError(f"the network cannot take a batch of {by(*x.shape)}: {reason}") from error
+            raise UsageError(f"the network does not accept a batch of {by(*x.shape)}: {reason}") from error
     for name in names:
         if not isinstance(seen.get(name), Tensor):
-            raise UsageError(f"{name} gives no tensor" if name in seen else f"{name} does not run in this network")
+            raise UsageError(f"{name} outputs no tensor" if name in seen else f"{name} does not run in this network")
     return {name: seen[name] for name in names}
 
 
@@ -86,13 +86,13 @@ def _with_stages(net: nn.Module) -> nn.Module:
 
 def _keep(seen: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        seen[name] = output.clone() if isinstance(output, Tensor) else output  # the next layer may work in place
+        seen[name] = output.clone() if isinstance(output, Tensor) else output  # the next layer may operate in place
 
     return hook
 
 
 def _find(net: nn.Module, path: str) -> nn.Module:
-    """Return the part of `net` at a dotted path; the error for a wrong one lists the parts where it goes wrong."""
+    """Return the part of `net` at a dotted path; the error for an unknown one lists the parts beside it."""
     parts: dict[str, nn.Module] = dict(net.named_modules(remove_duplicate=False))
     if path and path in parts:
         return parts[path]

@@ -1,6 +1,6 @@
-"""What rooms draw with: contact sheets, curves, pieces of SVG, tables in HTML. Only `core` lies below.
+"""Drawing: contact sheets, curves, SVG elements and HTML tables. It depends on `core` only.
 
-Each name of `__init__.pyi` is imported when it is first used: curves are drawn without torch.
+Each name of `__init__.pyi` is imported at its first use, so that curves are drawn without torch.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Lines over a common axis: drawn with matplotlib, or as text with plotext (the extra `report`)."""
+"""Line plots, with matplotlib or as text with plotext (the extra `report`)."""
 
 import math
 import warnings
@@ -16,17 +16,17 @@ from cnnkit.core.text import printable
 
 __all__ = ["Panel", "Plot", "Series", "text_plot"]
 
-# Okabe and Ito's colours, which the colour-blind tell apart, without the yellow; the marks tell them apart in print
+# Okabe and Ito's palette for colour-blind readers, without the yellow; markers distinguish the lines in print
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKS = "osD^vP"
-TERMINAL_COLOURS = (33, 208, 36, 175, 214, 117, 244)  # the same in the terminal's 256, for dark and light ones
+TERMINAL_COLOURS = (33, 208, 36, 175, 214, 117, 244)  # the same in 256 colours, for dark and light terminals
 SOLID, DASHED = "⠤", "•"
 WIDTH, HEIGHT, LINE = 5.6, 3.6, 0.22  # inches of a panel and of a line of the legend
-ROWS, COLUMNS = 16, 40  # of text; the fewest columns
-MARKS_SHOWN, TICKS_SHOWN = 12, 8  # at most, on a line and on an axis
+ROWS, MIN_COLUMNS = 16, 40  # of text
+MAX_MARKS, MAX_TICKS = 12, 8  # on a line and on an axis
 UNDATED: dict[str, dict[str, None]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 STYLE = {
-    "svg.hashsalt": "cnnkit",  # the same curves are the same file
+    "svg.hashsalt": "cnnkit",  # equal curves give equal files
     "svg.fonttype": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -38,7 +38,7 @@ ASCII = str.maketrans("┌┐└┘├┤┬┴┼─│", "+++++++++-|")
 
 @dataclass(frozen=True)
 class Series:
-    """A line; those of one `colour`, a number from 0, belong together. NaN and Inf are left out."""
+    """A line with a `colour` index from 0; NaN and Inf are skipped."""
 
     label: str
     x: Sequence[float]
@@ -49,7 +49,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over a common axis, whose labels say the units."""
+    """Lines on common axes; the labels include the units."""
 
     title: str
     x_label: str
@@ -58,20 +58,20 @@ class Panel:
     log_x: bool = False
 
     def points(self, series: Series) -> tuple[list[float], list[float]]:
-        """Return the coordinates that can be drawn."""
+        """Return the coordinates that can be plotted."""
         pairs = zip(series.x, series.y, strict=True)
         drawn = [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y) and (x > 0 or not self.log_x)]
         return [x for x, _ in drawn], [y for _, y in drawn]
 
     def has_whole_x(self) -> bool:
-        """Return whether the axis counts something, such as epochs."""
+        """Return whether all x are integers, such as epochs."""
         return all(float(x).is_integer() for series in self.series for x in series.x)
 
 
 class Plot:
-    """Panels side by side, drawn with matplotlib when they are looked at; a notebook shows them.
+    """Panels side by side with a common legend, drawn with matplotlib on demand; a notebook shows them.
 
-    A label that several panels have is explained once. Raises CnnkitError if matplotlib is missing.
+    Raises CnnkitError if matplotlib is missing.
     """
 
     def __init__(self, panels: Sequence[Panel], title: str = ""):
@@ -95,26 +95,26 @@ class Plot:
         return figure
 
     def save(self, path: Path | str) -> None:
-        """Write a .png, .svg or .pdf; the same panels give the same file.
+        """Write a .png, .svg or .pdf file; equal panels give equal files.
 
-        Raises UsageError for another kind of file and CnnkitError if the file cannot be written.
+        Raises UsageError for another suffix, CnnkitError if the file cannot be written.
         """
         path = Path(path)
         kind = path.suffix.lower().removeprefix(".")
         if kind not in UNDATED:
-            raise UsageError(f"{path}: curves are drawn as .png, .svg or .pdf; give a name that ends so")
+            raise UsageError(f"{path}: curves are written as .png, .svg or .pdf; choose one of these suffixes")
         write_output(path, lambda file: self._write(file, kind))
 
     def _write(self, file: BinaryIO, kind: str) -> None:
         with require("matplotlib", "report").rc_context(STYLE), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in another script: it draws a box
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box replaces letters of scripts without a font
             self.figure().savefig(file, format=kind, metadata=UNDATED[kind])
 
     def _repr_html_(self) -> str:
         file = BytesIO()
         self._write(file, "svg")
         text = file.getvalue().decode()
-        return text[text.index("<svg") :]  # without the head of a file of its own
+        return text[text.index("<svg") :]  # without the XML declaration
 
 
 def _draw(axes: Any, panel: Panel) -> None:
@@ -134,23 +134,23 @@ def _draw(axes: Any, panel: Panel) -> None:
             marker=MARKS[series.colour % len(MARKS)],
             markersize=4,
             markerfacecolor="white" if series.dashed else None,
-            markevery=math.ceil(len(x) / MARKS_SHOWN) or None,
+            markevery=math.ceil(len(x) / MAX_MARKS) or None,
         )
 
 
 def _literal(text: str) -> str:
-    """Keep matplotlib from reading a formula between two dollars, and from what it cannot draw."""
+    """Return text without control characters, and with dollars escaped, which matplotlib would read as formulas."""
     return printable(text).replace("$", r"\$")
 
 
 def text_plot(panel: Panel) -> str:
-    """Return a panel as text as wide as the terminal; in plain ASCII, each line a letter, where there are no colours.
+    """Return a panel as text of the terminal's width; without colours in plain ASCII, with a letter for each line.
 
     Raises CnnkitError if plotext is missing.
     """
     console = PatientConsole()
     coloured = console.is_terminal and not console.no_color and not console.is_dumb_terminal
-    return _text(panel, max(console.width, COLUMNS), coloured and console.encoding.startswith("utf"))
+    return _text(panel, max(console.width, MIN_COLUMNS), coloured and console.encoding.startswith("utf"))
 
 
 def _text(panel: Panel, width: int, coloured: bool) -> str:
@@ -175,19 +175,19 @@ def _text(panel: Panel, width: int, coloured: bool) -> str:
 
 
 def _scale(ruler: Any, panel: Panel) -> None:
-    """Lay out the horizontal axis, with ticks at whole numbers or powers of ten where these are meant."""
+    """Set the limits of the x axis, and ticks at integers or powers of ten for integer or logarithmic x."""
     x = [_across(panel, value) for series in panel.series for value in panel.points(series)[0]]
     if not x:
         return
     least, most = min(x), max(x)
     if panel.log_x or panel.has_whole_x():
         whole = range(math.ceil(least), math.floor(most) + 1)
-        ticks = list(whole[:: math.ceil(len(whole) / TICKS_SHOWN)]) if len(whole) > 1 else [least, most]
+        ticks = list(whole[:: math.ceil(len(whole) / MAX_TICKS)]) if len(whole) > 1 else [least, most]
         ruler.ticks(ticks, [f"{10**tick:.2g}" if panel.log_x else f"{tick:.0f}" for tick in ticks])
     if least == most:
         ruler.lim(least - 1, most + 1)
 
 
 def _across(panel: Panel, x: float) -> float:
-    """Return where `x` stands on the axis; plotext's own logarithms do not go with chosen ticks."""
+    """Return the position of `x` on the axis; plotext's logarithmic axes do not support custom ticks."""
     return math.log10(x) if panel.log_x else x

@@ -1,4 +1,4 @@
-"""Tables as HTML, for notebooks and pages."""
+"""HTML tables for notebooks."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ __all__ = ["html_table"]
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1) -> str:
-    """Return a table; the first `text` columns are words (left), the others numbers (right)."""
+    """Return an HTML table; the first `text` columns are left-aligned, the others right-aligned."""
 
     def cells(tag: str, values: Sequence[object]) -> str:
         aligned = (f'<{tag} style="text-align:{"left" if i < text else "right"}">' for i in range(len(values)))

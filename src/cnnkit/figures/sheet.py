@@ -1,4 +1,4 @@
-"""Contact sheets: many small maps as one picture."""
+"""Contact sheets: many small maps as one image."""
 
 import math
 from collections.abc import Mapping
@@ -16,27 +16,27 @@ from cnnkit.core.text import printable
 
 __all__ = ["contact_sheet", "stack_sheets"]
 
-WIDTH, LARGEST = 1440, 4096  # pixels: of a sheet if it may choose, and of any
-SMALL, LARGE = 64, 256  # pixels: the longer side of a tile
-GAP, PAPER, LINE = 4, 255, 128  # a line around each tile, since its edge may be as white as the paper
+WIDTH, MAX_SIDE = 1440, 4096  # pixels of a sheet: width to fill with rows, longest side
+MIN_TILE, MAX_TILE = 64, 256  # pixels of a tile's longer side
+GAP, PAPER, LINE = 4, 255, 128  # a line around each tile, as its edge may be as white as the paper
 MARGIN, FONT = 16, 20
 
 
-def contact_sheet(maps: Tensor, *, symmetric: bool = False, tile: int = SMALL) -> Tensor:
-    """Return maps N x H x W, or N x C x H x W, side by side as one picture: uint8, 1 or 3 x height x width.
+def contact_sheet(maps: Tensor, *, symmetric: bool = False, tile: int = MIN_TILE) -> Tensor:
+    """Return maps N x H x W, or N x C x H x W, as one image: uint8, 1 or 3 x height x width.
 
-    Three channels are red, green and blue. Other channels stand one below the other, each map a column; maps of one
-    channel fill rows of up to 1440 pixels.
+    Three channels are shown as RGB, other channels below each other with one column per map; maps of one channel fill
+    rows of up to 1440 pixels.
 
-    uint8 is shown as it is. Other maps are each spread from black (the lowest value) to white (the highest), all
-    channels by one scale; one that is the same everywhere is black; maps of one pixel are spread together. `symmetric`
-    makes zero mid-grey, and the value farthest from it black or white. A thin grey line frames each.
+    uint8 values are shown unscaled. Other maps are each scaled from black (minimum) to white (maximum) over all
+    channels; a constant map is black; maps of one pixel are scaled together. `symmetric` shows zero as mid-grey, and
+    the value farthest from it as black or white. Each tile has a thin grey frame.
 
-    Maps are enlarged by a whole factor, pixels staying squares, until the longer side has at least `tile` pixels; those
-    of more than 256 are shrunk. Raises UsageError for another rank, no map, or more than 4096 pixels.
+    Maps are enlarged by an integer factor, without smoothing, until the longer side has at least `tile` pixels; those
+    of more than 256 are shrunk. Raises UsageError for another rank, no maps, or a sheet side above 4,096 pixels.
     """
     if maps.ndim not in (3, 4) or not maps.numel():
-        raise UsageError(f"maps must be N x H x W or N x C x H x W, and not empty, not {tuple(maps.shape)}")
+        raise UsageError(f"maps must be non-empty, N x H x W or N x C x H x W, not {tuple(maps.shape)}")
     tiles = maps.detach().cpu()
     tiles = tiles[:, None] if tiles.ndim == 3 else tiles
     tiles = _resized(tiles if tiles.dtype == torch.uint8 else _grey(tiles.float(), symmetric), tile)
@@ -49,8 +49,8 @@ def contact_sheet(maps: Tensor, *, symmetric: bool = False, tile: int = SMALL) -
     else:
         rows, columns = channels, number
         tiles = tiles.transpose(0, 1).reshape(-1, 1, *sides)
-    if max(rows * height, columns * width) - GAP > LARGEST:
-        raise UsageError(f"a sheet of {by(*maps.shape)} needs more than {LARGEST} pixels; show fewer maps")
+    if max(rows * height, columns * width) - GAP > MAX_SIDE:
+        raise UsageError(f"a sheet of {by(*maps.shape)} needs more than {MAX_SIDE:,} pixels a side; show fewer maps")
     sheet = torch.full((rows * columns, tiles.shape[1], height, width), PAPER, dtype=torch.uint8)
     sheet[: len(tiles), :, :-GAP, :-GAP] = tiles
     sheet = sheet.view(rows, columns, -1, height, width).permute(2, 0, 3, 1, 4)
@@ -58,7 +58,7 @@ def contact_sheet(maps: Tensor, *, symmetric: bool = False, tile: int = SMALL) -
 
 
 def stack_sheets(sheets: Mapping[str, Tensor]) -> Tensor:
-    """Return sheets (uint8, 1 or 3 x height x width) one below the other, each under its title, as one such picture."""
+    """Return sheets (uint8, 1 or 3 x height x width), each under its title, stacked into one such image."""
     channels = max(len(sheet) for sheet in sheets.values())
     blocks = [block for title, sheet in sheets.items() for block in (_written(title), sheet)]
     width = max(block.shape[-1] for block in blocks)
@@ -67,7 +67,7 @@ def stack_sheets(sheets: Mapping[str, Tensor]) -> Tensor:
 
 
 def _grey(maps: Tensor, symmetric: bool) -> Tensor:
-    """Spread the values of maps N x C x H x W over 0 to 255; what is not finite makes its map black."""
+    """Scale the values of maps N x C x H x W to 0-255; a map with NaN or Inf is black."""
     if symmetric:
         largest = maps.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
         maps = (maps / largest + 1) / 2
@@ -80,8 +80,8 @@ def _grey(maps: Tensor, symmetric: bool) -> Tensor:
 
 def _resized(tiles: Tensor, least: int) -> Tensor:
     longer = max(tiles.shape[-2:])
-    if longer > LARGE:
-        height, width = (max(1, round(side * LARGE / longer)) for side in tiles.shape[-2:])
+    if longer > MAX_TILE:
+        height, width = (max(1, round(side * MAX_TILE / longer)) for side in tiles.shape[-2:])
         return resize(tiles.float(), (height, width)).round().to(torch.uint8)
     factor = math.ceil(least / longer)
     return tiles.repeat_interleave(factor, -2).repeat_interleave(factor, -1)

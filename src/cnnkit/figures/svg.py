@@ -1,4 +1,4 @@
-"""The pieces of an SVG drawing: elements, text whose width is known, arrows."""
+"""Elements of SVG drawings: text of known width, arrows and others."""
 
 from xml.etree import ElementTree
 
@@ -11,7 +11,7 @@ TEXT = 13  # pixels
 
 
 def text_width(text: str, size: float = TEXT, *, bold: bool = False) -> float:
-    """Return an upper bound of a text's width: the font is not known, and DejaVu Sans is the widest usual one."""
+    """Return an upper bound of a text's width: that in DejaVu Sans, the widest common font."""
 
     def ems(letter: str) -> float:
         if letter in " .,:;'ijl-":
@@ -24,7 +24,7 @@ def text_width(text: str, size: float = TEXT, *, bold: bool = False) -> float:
 
 
 def canvas(width: float, height: float, title: str) -> ElementTree.Element:
-    """Return a white drawing of this size in pixels, to be scaled at will."""
+    """Return a white, scalable drawing of this size in pixels."""
     svg = ElementTree.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width:.0f} {height:.0f}")
     svg.set("font-family", FONT)
     svg.set("font-size", str(TEXT))
@@ -34,13 +34,13 @@ def canvas(width: float, height: float, title: str) -> ElementTree.Element:
 
 
 def to_text(svg: ElementTree.Element) -> str:
-    """Return the drawing as the text of a file."""
+    """Return the drawing as the content of a file."""
     ElementTree.indent(svg)
     return ElementTree.tostring(svg, encoding="unicode") + "\n"
 
 
 def arrow(svg: ElementTree.Element, start: float, end: float, y: float) -> None:
-    """Add an arrow from left to right, a little shorter than from `start` to `end`."""
+    """Add an arrow from left to right, slightly shorter than from `start` to `end`."""
     start, end = start + 4, end - 4
     add(svg, "path", d=f"M{start:.1f} {y:.1f}H{end:.1f}m-4 -4l4 4l-4 4", fill="none", stroke="#444")
 
@@ -56,7 +56,7 @@ def text(
     anchor: str = "start",
     fill: str = "#222",
 ) -> None:
-    """Add words with their baseline at y, if there are any."""
+    """Add text with its baseline at y, unless it is empty."""
     more = {"text-anchor": anchor, "font-size": str(size), "font-weight": "bold" if bold else "normal"}
     if words:
         add(svg, "text", words, x=f"{x:.1f}", y=f"{y:.1f}", fill=fill, **more)
@@ -65,5 +65,5 @@ def text(
 def add(parent: ElementTree.Element, tag: str, text: str | None = None, **attributes: str) -> ElementTree.Element:
     """Add an element with its text and attributes, and return it."""
     child = ElementTree.SubElement(parent, tag, attributes)
-    child.text = text and printable(text)  # XML has no control characters
+    child.text = text and printable(text)  # XML allows no control characters
     return child

@@ -1,4 +1,4 @@
-"""The networks: each a plain `nn.Sequential` of named stages, the last one `head`, returning logits."""
+"""Networks, each an `nn.Sequential` of named stages, the last one `head`, that returns logits."""
 
 from cnnkit.nets.alexnet import alexnet
 from cnnkit.nets.blocks import KERAS, TORCHVISION, Style

@@ -1,7 +1,7 @@
-"""AlexNet, as chapter 5.6 simplifies it, and as torchvision has it.
+"""AlexNet as defined in chapter 5.6, and as in torchvision.
 
 Krizhevsky, Sutskever, Hinton: ImageNet classification with deep convolutional neural networks, 2012, figure 2.
-torchvision takes the widths of Krizhevsky: One weird trick for parallelizing convolutional neural networks, 2014.
+torchvision's widths are from Krizhevsky: One weird trick for parallelizing convolutional neural networks, 2014.
 """
 
 from collections import OrderedDict
@@ -30,7 +30,7 @@ ROWS = {  # channels, kernel, stride, padding, pooled
         (256, 3, 1, 1, True),
     ),
 }
-ADAPTED = {"chapter": None, "torchvision": 6}  # rows and columns that the last map is pooled to, whatever the image
+ADAPTED = {"chapter": None, "torchvision": 6}  # rows and columns of the last map after adaptive pooling
 
 
 def alexnet(
@@ -43,8 +43,8 @@ def alexnet(
 ) -> nn.Sequential:
     """AlexNet: five convolutions, two hidden dense layers of 4,096 with dropout.
 
-    `layout` is "chapter" or "torchvision", which pools the last map to 6 x 6, whatever the image. The chapter's head is
-    a sigmoid: `head="as_written"`.
+    `layout` is "chapter" or "torchvision", which pools the last map to 6 x 6 for images of any size. The chapter's
+    head is a sigmoid: `head="as_written"`.
 
     stage  output            alexnet
     conv1  96 x 26 x 26       11,712

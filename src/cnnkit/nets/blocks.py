@@ -1,4 +1,4 @@
-"""Pieces that several networks share."""
+"""Building blocks that several networks share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -39,9 +39,9 @@ Data = TypeVar("Data", bound="DataclassInstance")
 
 @dataclass(frozen=True)
 class Style:
-    """How a definition writes its windows and its batch normalisation."""
+    """The padding, biases and batch normalisation of a definition."""
 
-    same: bool  # strided windows aligned as TensorFlow's "same"; else padded by half the kernel on all sides
+    same: bool  # strided windows padded as TensorFlow's "same"; else by half the kernel on all sides
     bias: bool  # of the convolutions
     decay: float  # of the moving statistics: 1 - torch's momentum
     epsilon: float
@@ -50,7 +50,7 @@ class Style:
         check_constants(self.decay, self.epsilon)
 
     def conv(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-        """Return a convolution whose output is ceil(n / stride); raises UsageError for numbers below 1."""
+        """Return a convolution with output size ceil(n / stride); raises UsageError for arguments below 1."""
         for name, number in {"in_channels": in_channels, "channels": channels, "stride": stride}.items():
             count(number, name)
         if self.same and stride > 1 and kernel > 1:  # one pixel needs no padding
@@ -58,31 +58,31 @@ class Style:
         return nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=self.bias)
 
     def pool(self) -> nn.MaxPool2d:
-        """Return the 3x3 maximum pooling with stride 2 behind a stem."""
+        """Return the 3x3 max pooling with stride 2 at the end of a stem."""
         return SameMaxPool2d(3, 2) if self.same else nn.MaxPool2d(3, 2, 1)
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
-        """Return the batch normalisation behind a convolution."""
+        """Return the batch normalisation after a convolution."""
         return nn.BatchNorm2d(channels, self.epsilon, 1 - self.decay)
 
     def stem(self, in_channels: int, channels: int) -> nn.Sequential:
-        """Return what ResNet and DenseNet begin with: 7x7 / 2, batch normalisation, ReLU, 3x3 / 2 maximum pooling."""
+        """Return the stem of ResNet and DenseNet: 7x7 / 2, batch normalisation, ReLU, 3x3 / 2 max pooling."""
         return nn.Sequential(self.conv(in_channels, channels, 7, 2), self.norm(channels), nn.ReLU(), self.pool())
 
     def small_stem(self, in_channels: int, channels: int) -> nn.Sequential:
-        """Return a beginning that keeps all pixels, for small images: 3x3, batch normalisation, ReLU."""
+        """Return a stem for small images that keeps their size: 3x3, batch normalisation, ReLU."""
         return nn.Sequential(self.conv(in_channels, channels, 3), self.norm(channels), nn.ReLU())
 
 
 def pick(table: Mapping[Key, Row], key: Key, kind: str) -> Row:
-    """Return the table's row; raises UsageError, with what there is, for another key."""
+    """Return the table's row; raises UsageError, with the known keys, for another key."""
     if key not in table:
         raise unknown(kind, key, map(str, table))
     return table[key]
 
 
 def override(row: Data, **own: object) -> Data:
-    """Return the dataclass with the values that are given in the place of its own; None is not given."""
+    """Return a copy of the dataclass with the given values; None keeps its own."""
     return replace(row, **{name: value for name, value in own.items() if value is not None})
 
 
@@ -91,11 +91,11 @@ TORCHVISION = Style(same=False, bias=False, decay=0.9, epsilon=1e-5)
 
 
 def batch_norms(norm: str, decay: float, epsilon: float) -> tuple[Norm, Norm]:
-    """Return what builds batch normalisation after a convolution and after a dense layer, from its width.
+    """Return builders of batch normalisation after a convolution and after a dense layer, which take its width.
 
     `norm` is "torch" (`nn.BatchNorm2d`, `nn.BatchNorm1d`; momentum 1 - decay) or "from_scratch" (chapter 5.10.2).
     """
-    if norm == "by_hand":  # as bundles of version 0.1 call it
+    if norm == "by_hand":  # its name in bundles of version 0.1
         norm = "from_scratch"
     if norm not in ("torch", "from_scratch"):
         raise unknown("norm", norm, ("torch", "from_scratch"))
@@ -111,7 +111,7 @@ def batch_norms(norm: str, decay: float, epsilon: float) -> tuple[Norm, Norm]:
 
 
 def classifier(features: int, num_classes: int, head: Head, written: nn.Module | None = None) -> nn.Module:
-    """Return the dense layer to the classes' logits; "as_written" puts the chapter's activation `written` behind it."""
+    """Return the dense layer to the logits; `head` "as_written" adds the chapter's activation `written` after it."""
     if head not in ("logits", "as_written"):
         raise unknown("head", head, ("logits", "as_written"))
     linear = nn.Linear(features, num_classes)
@@ -119,9 +119,9 @@ def classifier(features: int, num_classes: int, head: Head, written: nn.Module |
 
 
 def dense_layers(features: int, width: int = 4096, dropout: float = 0.5, drop_first: bool = False) -> nn.Sequential:
-    """Return AlexNet's and VGG's two hidden dense layers: flatten, then twice dense, ReLU and dropout.
+    """Return the two hidden dense layers of AlexNet and VGG: flatten, then twice dense, ReLU and dropout.
 
-    `drop_first` puts the dropout in front of each dense layer.
+    `drop_first` puts the dropout before each dense layer.
     """
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs in (features, width):
@@ -131,6 +131,6 @@ def dense_layers(features: int, width: int = 4096, dropout: float = 0.5, drop_fi
 
 
 def global_pool(*before: nn.Module, dropout: float = 0) -> nn.Sequential:
-    """Return the mean of each channel as a vector, N x C, with `before` in front of it and dropout behind."""
+    """Return global average pooling to N x C, with the layers `before` ahead of it and dropout after it."""
     after = [Dropout(dropout)] if dropout else []
     return nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *after)

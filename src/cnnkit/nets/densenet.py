@@ -1,4 +1,4 @@
-"""DenseNet, as chapter 5.12 draws it, and as torchvision has it.
+"""DenseNet as defined in chapter 5.12, and as in torchvision.
 
 Huang, Liu, van der Maaten, Weinberger: Densely connected convolutional networks, 2017, table 1 (DenseNet-BC).
 """
@@ -28,12 +28,12 @@ ROWS = {  # depth: channels of the stem, growth rate, layers in the four blocks
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the two definitions differ."""
+    """The differences between the two definitions."""
 
     style: Style
     pool: str  # of a transition
-    dropout: float  # behind each bottleneck
-    last_norm: bool  # batch normalisation and ReLU behind the last block
+    dropout: float  # after each bottleneck
+    last_norm: bool  # batch normalisation and ReLU after the last block
 
 
 LAYOUTS = {
@@ -43,9 +43,9 @@ LAYOUTS = {
 
 
 def bottleneck(in_channels: int, growth_rate: int, dropout: float = 0.5, style: Style = KERAS) -> nn.Sequential:
-    """Return one layer of a dense block: 1x1 to 4 growth rates, 3x3 to one, normalisation and ReLU before each.
+    """Return one layer of a dense block: 1x1 to 4 x `growth_rate` channels, then 3x3 to `growth_rate` channels.
 
-    N x C x H x W to N x `growth_rate` x H x W.
+    Normalisation and ReLU precede each convolution. N x C x H x W to N x `growth_rate` x H x W.
     """
     wide = 4 * growth_rate
     layers = OrderedDict[str, nn.Module](
@@ -62,7 +62,7 @@ def bottleneck(in_channels: int, growth_rate: int, dropout: float = 0.5, style: 
 
 
 class DenseBlock(nn.Sequential):
-    """Layers that each see the channels of all before them (chapter 5.12.1).
+    """Layers that each take the channels of all layers before them (chapter 5.12.1).
 
     N x C x H x W to N x (C + num_layers * growth_rate) x H x W.
     """
@@ -72,17 +72,17 @@ class DenseBlock(nn.Sequential):
         super().__init__(*(bottleneck(channels, growth_rate, dropout, style) for channels in widths))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Lay each layer's channels behind those that it saw."""
+        """Append each layer's output to its input, along the channels."""
         for layer in self:
             input = torch.cat([input, layer(input)], 1)
         return input
 
 
 def transition(in_channels: int, channels: int, pool: str = "max", style: Style = KERAS) -> nn.Sequential:
-    """Return what halves a map: normalisation, ReLU, 1x1 to `channels`, 2x2 pooling, "max" or "avg" (chapter 5.12.2).
+    """Return a transition: normalisation, ReLU, 1x1 to `channels`, 2x2 `pool`, "max" or "avg" (chapter 5.12.2).
 
-    The chapter's text and the paper say average, the chapter's code takes the maximum. Its style, KERAS, rounds odd
-    sides up, and TORCHVISION down.
+    The chapter's text and the paper have average pooling, the chapter's code max pooling. The style KERAS rounds odd
+    sizes up, TORCHVISION down.
     """
     maximum = CeilMaxPool2d(2, 2) if style.same else nn.MaxPool2d(2)
     pools = {"max": maximum, "avg": nn.AvgPool2d(2, ceil_mode=style.same)}
@@ -105,9 +105,9 @@ def densenet(
 ) -> nn.Sequential:
     """DenseNet: a stem, four dense blocks with a transition between each, global average pooling, one dense layer.
 
-    `layout` is "chapter" or "torchvision". Without them, `dropout`, transition `pool` ("max", "avg") and batch
-    normalisation's constants are the layout's: the chapter's 0.5, "max", 0.99 and 1e-3; torchvision's 0, "avg", 0.9
-    and 1e-5. The chapter's head is a softmax: `head="as_written"`.
+    `layout` is "chapter" or "torchvision" and sets the defaults of `dropout`, transition `pool` ("max" or "avg"),
+    `decay` and `epsilon`: 0.5, "max", 0.99 and 1e-3 for the chapter; 0, "avg", 0.9 and 1e-5 for torchvision. The
+    chapter's head is a softmax: `head="as_written"`.
 
     stage        output         densenet
     stem         64 x 24 x 24      3,328

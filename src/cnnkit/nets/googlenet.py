@@ -1,7 +1,7 @@
-"""GoogLeNet, as chapter 5.9 draws it, and as torchvision has it.
+"""GoogLeNet as defined in chapter 5.9, and as in torchvision.
 
-Szegedy et al.: Going deeper with convolutions, 2015, table 1. torchvision adds batch normalisation and, as the
-authors' own TensorFlow code did, takes a 3x3 window where the paper has 5x5.
+Szegedy et al.: Going deeper with convolutions, 2015, table 1. torchvision adds batch normalisation and, like the
+authors' TensorFlow code, uses 3x3 kernels instead of the paper's 5x5.
 """
 
 from collections import OrderedDict
@@ -38,21 +38,21 @@ ROWS = {  # 1x1; 1x1, 3x3; 1x1, 5x5; pooled, 1x1
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the two definitions differ."""
+    """The differences between the two definitions."""
 
     style: Style
     normalised: bool
-    widest: int  # window of the third branch
-    pools: Mapping[str, int]  # window of the pooling behind a stage
+    widest: int  # kernel of the third branch
+    pools: Mapping[str, int]  # kernel of the pooling after a stage
     dropout: float
 
     def unit(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-        """A convolution, perhaps normalised, and ReLU."""
+        """Return a convolution, batch normalisation if `normalised`, and ReLU."""
         norm = [self.style.norm(channels)] if self.normalised else []
         return [self.style.conv(in_channels, channels, kernel, stride), *norm, nn.ReLU()]
 
     def pool(self, window: int) -> nn.MaxPool2d:
-        """Maximum pooling with stride 2 whose output is at least half of the input."""
+        """Return max pooling with stride 2 that rounds sizes up."""
         return SameMaxPool2d(window, 2) if self.style.same else CeilMaxPool2d(window, 2)
 
 
@@ -65,7 +65,7 @@ LAYOUTS = {
 
 
 class Inception(nn.Module):
-    """Four branches over the same map, laid side by side in the channels (chapter 5.9.1).
+    """Four branches over the same map, concatenated along the channels (chapter 5.9.1).
 
     1x1; 1x1 then 3x3; 1x1 then 5x5 (3x3 in torchvision's layout); 3x3 pooling then 1x1. Takes N x C x H x W and
     returns N x (c1 + c2[1] + c3[1] + c4) x H x W.
@@ -89,7 +89,7 @@ class Inception(nn.Module):
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), *unit(in_channels, c4, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the four branches' channels, one after the other."""
+        """Return the outputs of the four branches, concatenated along the channels."""
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
@@ -102,8 +102,8 @@ def googlenet(
 ) -> nn.Sequential:
     """GoogLeNet: nine Inception blocks, global average pooling, one dense layer.
 
-    `layout` is "chapter" or "torchvision", with batch normalisation, 3x3 for 5x5 windows and dropout; the auxiliary
-    heads of its training are left out, as they are once its published weights are loaded.
+    `layout` is "chapter" or "torchvision", with batch normalisation, 3x3 instead of 5x5 kernels, and dropout. The
+    auxiliary heads, used only in training, are omitted, as in torchvision after loading published weights.
 
     stage       output         googlenet
     conv1       64 x 24 x 24       3,200

@@ -1,7 +1,7 @@
-"""LeNet, as chapter 5.5 draws it, and with batch normalisation (chapter 5.10).
+"""LeNet as defined in chapter 5.5, and with batch normalisation (chapter 5.10).
 
 LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998, figure 2. The chapter
-takes max pooling for the paper's trainable subsampling and a dense layer for its radial basis outputs.
+replaces the paper's trainable subsampling with max pooling, and its radial basis outputs with a dense layer.
 """
 
 from collections import OrderedDict
@@ -51,8 +51,8 @@ def lenet_bn(
 ) -> nn.Sequential:
     """LeNet with batch normalisation before each sigmoid, of chapter 5.10.
 
-    `norm` is "torch" or "from_scratch" (`cnnkit.ops.BatchNormalization`); decay and epsilon are those of 5.10.2;
-    for the Keras layers of 5.10.3 give 0.99 and 1e-3.
+    `norm` is "torch" or "from_scratch" (`cnnkit.ops.BatchNormalization`). `decay` and `epsilon` default to those of
+    5.10.2; the Keras layers of 5.10.3 have 0.99 and 1e-3.
 
     stage       output       lenet_bn
     conv1       6 x 12 x 12       168

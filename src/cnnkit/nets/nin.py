@@ -1,6 +1,6 @@
-"""Network in network, as chapter 5.8 draws it.
+"""Network in network as defined in chapter 5.8.
 
-Lin, Chen, Yan: Network in network, 2014, figure 2. The windows and widths are AlexNet's.
+Lin, Chen, Yan: Network in network, 2014, figure 2. Kernel sizes and widths are AlexNet's.
 """
 
 from collections import OrderedDict
@@ -37,9 +37,9 @@ def nin(
     dropout: float = 0.5,
     head: Head = "logits",
 ) -> nn.Sequential:
-    """Network in network: no dense layer; the last block has a channel for each class, and its mean is the logit.
+    """Network in network: no dense layer; each class is a channel of the last block, whose mean is the logit.
 
-    The chapter ends that block in ReLU, which no logit can pass below zero: `head="as_written"`.
+    The chapter's last block ends with ReLU, which makes all logits non-negative: `head="as_written"`.
 
     stage  output               nin
     conv1  96 x 26 x 26      30,336

@@ -1,4 +1,4 @@
-"""torchvision's published ImageNet weights, loaded into the networks of its definitions."""
+"""torchvision's published ImageNet weights for the networks that follow its definitions."""
 
 import hashlib
 import re
@@ -30,23 +30,23 @@ SERVER = "https://download.pytorch.org/models/"
 
 @dataclass(frozen=True)
 class Weights:
-    """A published file and what its network was trained to see."""
+    """A published file of weights, and the preprocessing that its network expects."""
 
-    file: str  # the first eight digits of its SHA-256 stand before the suffix
-    top1: float  # accuracy on ImageNet's validation images as published, percent, one central crop
-    resize: int = 256  # pixels of the shorter side, bilinear; then the central crop
+    file: str  # with the first eight digits of its SHA-256 before the suffix
+    top1: float  # published accuracy on ImageNet's validation images, percent, one centre crop
+    resize: int = 256  # pixels of the shorter side, bilinear; then the centre crop
     crop: int = 224
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     @property
     def sha256(self) -> str:
-        """The file's SHA-256 or, where that is not known, its first digits, out of the file's name."""
+        """The file's SHA-256 or, if unknown, its first eight digits from the file's name."""
         digits = self.file.removesuffix(".pth").rpartition("-")[2]
         return next((digest for digest in SHA256 if digest.startswith(digits)), digits)
 
 
-SHA256 = (  # of the published files, as far as they are known
+SHA256 = (  # known digests of published files
     "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
     "1378be20a8e875cf1568b8a71654e704449655e34711a959a38b04fb34905cef",
     "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
@@ -70,7 +70,7 @@ WEIGHTS = {
     "vgg16_bn.tv": Weights("vgg16_bn-6c64b313.pth", 73.360),
     "vgg19.tv": Weights("vgg19-dcbb9e9d.pth", 72.376),
     "vgg19_bn.tv": Weights("vgg19_bn-c79401a0.pth", 74.218),
-    # ported from TensorFlow, with pixels from -1 to 1; torchvision rescales its usual input inside the network
+    # ported from TensorFlow, with pixels from -1 to 1; torchvision rescales its usual input within the network
     "googlenet.tv": Weights("googlenet-1378be20.pth", 69.778, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     "resnet18.tv": Weights("resnet18-f37072fd.pth", 69.758),
     "resnet34.tv": Weights("resnet34-b627a593.pth", 73.314),
@@ -85,12 +85,12 @@ WEIGHTS = {
 
 
 def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None, new_head: bool = False) -> Loaded:
-    """Load into `net` the published weights of the zoo's `name`, or those in a .pth or .safetensors file.
+    """Load the published weights of the zoo's `name`, or those in a .pth or .safetensors file, into `net`.
 
-    No code in the file is run. Without a path they are downloaded once into the cache and checked. The file's names may
-    be torchvision's or the net's own; `give_weights` says what happens to other channels and, with `new_head`, to other
+    No code in the file is run. Without a path, the weights are downloaded once into the cache and verified. Tensor
+    names may be torchvision's or the network's own. `give_weights` adapts other channels and, with `new_head`, other
     classes. Raises UsageError for a network without published weights, DataError for a file that is missing, corrupt or
-    another network's.
+    of another network.
     """
     path = download_weights(name) if path is None else path
     given = own_names(net, name, read_weights_file(path))
@@ -98,24 +98,24 @@ def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None, new
 
 
 def download_weights(name: str) -> Path:
-    """Return the file of the published weights of the zoo's `name`, downloaded into the cache unless it is there.
+    """Return the file of the published weights of the zoo's `name`, downloading it unless it is in the cache.
 
-    Raises UsageError for a network without published weights, DataError if they cannot be had, or if a file that was
-    put in their place is another.
+    Raises UsageError for a network without published weights, DataError if the download fails or a file put into the
+    cache has another SHA-256.
     """
     weights = published_weights(name)
     path = cached_file("weights", weights.file)
     try:
         return fetch([SERVER + weights.file], path, weights.sha256)
     except DataError as error:
-        raise DataError(f"cannot have the weights of {name}: {error}; or put the file at {path}") from error
+        raise DataError(f"cannot get the weights of {name}: {error}; or put the file at {path}") from error
 
 
 def fetch_weights(url: str) -> tuple[Path, dict[str, Tensor]]:
-    """Return a file of weights by its URL, downloaded into the cache unless it is there, and the tensors in it.
+    """Return the weights file of a URL, downloading it unless it is in the cache, and its tensors.
 
-    What comes first is trusted: its SHA-256 is kept beside it. Raises DataError if it cannot be had, is another file
-    than the first one, or holds no weights; then nothing is kept.
+    The first download is trusted, and its SHA-256 is saved beside it. Raises DataError if the download fails, differs
+    from the first one, or has no weights; then nothing is cached.
     """
     last = re.split(r"[?#]", url)[0].rpartition("/")[2]
     name = re.sub(r"[^\w.-]", "_", last, flags=re.ASCII).lstrip(".")[-100:] or "weights"
@@ -129,23 +129,23 @@ def fetch_weights(url: str) -> tuple[Path, dict[str, Tensor]]:
 
 
 def own_names(net: nn.Module, name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of the zoo's `name` under the net's own names, if they are torchvision's."""
+    """Return tensors of the zoo's `name`, renamed from torchvision's names to the network's own."""
     if isinstance(net, nn.Sequential) and name in WEIGHTS and not net.state_dict().keys() <= given.keys():
         return _renamed(given, torchvision_names(net, name))
     return dict(given)
 
 
 def published_weights(name: str) -> Weights:
-    """Return what is known of the weights of the zoo's `name`; raises UsageError if none are published."""
+    """Return the entry of the zoo's `name` in WEIGHTS; raises UsageError if there is none."""
     if f"{name}.tv" in WEIGHTS:
-        raise UsageError(f"{name} has no published weights; {name}.tv has")
+        raise UsageError(f"{name} has no published weights; use {name}.tv")
     if name not in WEIGHTS:
-        raise UsageError(f"{name} has no published weights; those that have: {', '.join(sorted(WEIGHTS))}")
+        raise UsageError(f"{name} has no published weights; networks with weights: {', '.join(sorted(WEIGHTS))}")
     return WEIGHTS[name]
 
 
 def torchvision_names(net: nn.Sequential, name: str) -> dict[str, str]:
-    """Return torchvision's name of each layer that has weights, by the layer's path in `net`, in the same order."""
+    """Return torchvision's name of each layer with weights, by the layer's path in `net`, in its order."""
     family = name.partition(".")[0].rstrip("0123456789")
     weighted = dict.fromkeys(key.rpartition(".")[0] for key in net.state_dict())
     if family in NAMES:
@@ -154,7 +154,7 @@ def torchvision_names(net: nn.Sequential, name: str) -> dict[str, str]:
     leaves = [path for path, module in net.named_modules() if next(module.children(), None) is None]
     pool = leaves.index("pool")
     names = {path: f"features.{index}" for index, path in enumerate(leaves[:pool])}
-    names |= {path: f"classifier.{index}" for index, path in enumerate(leaves[pool + 2 :])}  # behind flatten
+    names |= {path: f"classifier.{index}" for index, path in enumerate(leaves[pool + 2 :])}  # after flatten
     return {path: names[path] for path in weighted}
 
 
@@ -199,11 +199,11 @@ NAMES = {"resnet": _resnet, "googlenet": _googlenet, "densenet": _densenet}
 
 
 def _renamed(given: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return the tensors under the net's own names: by name, since the files' order is not always the network's."""
+    """Return the tensors under the network's own names; their order in the file may differ from the network's."""
     ours = {theirs: path for path, theirs in names.items()}
     renamed = {}
     for key, value in given.items():
-        if re.match(r"aux\d\.", key):  # GoogLeNet's auxiliary classifiers, which served its training only
+        if re.match(r"aux\d\.", key):  # GoogLeNet's auxiliary heads, used only in training
             continue
         layer, _, leaf = re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key).rpartition(".")  # DenseNet's older spelling
         renamed[f"{ours.get(layer, layer)}.{leaf}"] = value
@@ -211,5 +211,5 @@ def _renamed(given: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
 
 
 def _outputs(net: nn.Sequential) -> int:
-    """Return for how many classes the head of a network of the zoo is."""
+    """Return the number of classes of the head of a network of the zoo."""
     return [len(value) for value in net[-1].state_dict().values()][-1]

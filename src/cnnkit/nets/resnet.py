@@ -1,8 +1,8 @@
-"""ResNet: as chapter 5.11 draws it, as torchvision has it, and with pre-activation.
+"""ResNet as defined in chapter 5.11, as in torchvision, and with pre-activation.
 
-He, Zhang, Ren, Sun: Deep residual learning for image recognition, 2016, table 1. torchvision strides in the
-bottleneck's 3x3 window, not in its first 1x1 ("ResNet 1.5"). Pre-activation: the same authors, Identity mappings in
-deep residual networks, 2016, figure 1b and appendix.
+He, Zhang, Ren, Sun: Deep residual learning for image recognition, 2016, table 1. torchvision has the bottleneck's
+stride in the 3x3 convolution, not in the first 1x1 ("ResNet 1.5"). Pre-activation: the same authors, Identity mappings
+in deep residual networks, 2016, figure 1b and appendix.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, glob
 __all__ = ["BASIC", "BOTTLENECK", "Residual", "resnet"]
 
 Convs = tuple[tuple[int, int, bool], ...]
-# a block's convolutions: how many times the stage's width, kernel, whether it takes the stride
+# a block's convolutions: multiple of the stage's width, kernel, whether it has the stride
 BASIC: Convs = ((1, 3, True), (1, 3, False))
 BOTTLENECK: Convs = ((1, 1, False), (1, 3, True), (4, 1, False))
 
@@ -32,11 +32,11 @@ ROWS = {  # blocks in conv2 to conv5
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the definitions differ."""
+    """The differences between the definitions."""
 
     style: Style
-    shortcut_norm: bool = False  # batch normalisation behind a shortcut's 1x1 convolution
-    preactivated: bool = False  # batch normalisation and ReLU in front of the convolutions
+    shortcut_norm: bool = False  # batch normalisation after a shortcut's 1x1 convolution
+    preactivated: bool = False  # batch normalisation and ReLU before the convolutions
 
 
 LAYOUTS = {
@@ -47,12 +47,12 @@ LAYOUTS = {
 
 
 class Residual(nn.Module):
-    """What a few convolutions add to their input: relu(body(x) + x) (chapter 5.11.1).
+    """Residual block: relu(body(x) + x), where `body` is a few convolutions (chapter 5.11.1).
 
-    Takes N x C x H x W; returns N x (width * convs[-1][0]) x ceil(H / stride) x ceil(W / stride). Where the shape
-    changes, a 1x1 convolution carries x over. `convs` is `BASIC` or `BOTTLENECK`; `layout` "chapter", "torchvision" or
-    "preactivation", where nothing follows the sum, and `first` leaves out the block's own normalisation and ReLU, which
-    the stem has done; `style`, such as `KERAS` or `TORCHVISION`, takes the place of the layout's.
+    Takes N x C x H x W; returns N x (width * convs[-1][0]) x ceil(H / stride) x ceil(W / stride). If the shape changes,
+    the shortcut is a 1x1 convolution. `convs` is `BASIC` or `BOTTLENECK`; `layout` "chapter", "torchvision" or
+    "preactivation", which has no ReLU after the sum, and whose `first` block omits the normalisation and ReLU that the
+    stem has applied. `style`, such as `KERAS` or `TORCHVISION`, replaces the layout's.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Residual(nn.Module):
         self.after = nn.Identity() if pre else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of the two ways."""
+        """Return the sum of the body and the shortcut, after ReLU unless pre-activated."""
         seen = self.before(x)
         total: Tensor = self.after(self.body(seen) + (x if self.shortcut is None else self.shortcut(seen)))
         return total
@@ -106,10 +106,11 @@ def resnet(
 ) -> nn.Sequential:
     """ResNet: a stem, four stages of residual blocks, global average pooling, one dense layer.
 
-    `layout` is "chapter", "torchvision" or "preactivation". Batch normalisation is Keras' in the chapter's layout
-    (decay 0.99, epsilon 1e-3), torch's in the others (0.9, 1e-5). conv2 has `width` channels, each stage behind it
-    twice as many. The `stem` "imagenet" leaves a quarter of the pixels of a side, "cifar" is one 3x3 convolution that
-    keeps them all, for small images (section 4.2). The chapter's head is a softmax: `head="as_written"`.
+    `layout` is "chapter", "torchvision" or "preactivation". `decay` and `epsilon` of batch normalisation default to
+    Keras' in the chapter's layout (0.99, 1e-3), to torch's in the others (0.9, 1e-5). conv2 has `width` channels, each
+    later stage twice as many as the one before. The `stem` "imagenet" divides height and width by 4; "cifar" is one
+    3x3 convolution that keeps them, for small images (section 4.2). The chapter's head is a softmax:
+    `head="as_written"`.
 
     stage       output           resnet18    resnet34
     stem        64 x 56 x 56        3,328       3,328

@@ -1,4 +1,4 @@
-"""VGG, as chapter 5.7 draws it, and as torchvision has it.
+"""VGG as defined in chapter 5.7, and as in torchvision.
 
 Simonyan, Zisserman: Very deep convolutional networks for large-scale image recognition, 2015, table 1.
 """
@@ -13,7 +13,7 @@ from cnnkit.nets.blocks import TORCHVISION, Head, Norm, classifier, dense_layers
 
 __all__ = ["vgg", "vgg_block"]
 
-# channels of the blocks and of the hidden dense layers, times the first block's
+# channels of the blocks and width of the hidden dense layers, as multiples of the first block's channels
 WIDTHS, DENSE = (1, 2, 4, 8, 8), 64
 ROWS = {  # convolutions in each block: columns A, B, D and E of the table
     11: (1, 1, 2, 2, 2),
@@ -21,11 +21,11 @@ ROWS = {  # convolutions in each block: columns A, B, D and E of the table
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-ADAPTED = {"chapter": None, "torchvision": 7}  # rows and columns that the last map is pooled to, whatever the image
+ADAPTED = {"chapter": None, "torchvision": 7}  # rows and columns of the last map after adaptive pooling
 
 
 def vgg_block(in_channels: int, channels: int, num_convs: int, norm: Norm | None = None) -> nn.Sequential:
-    """Return `num_convs` 3x3 convolutions with ReLU, then 2x2 maximum pooling (chapter 5.7.1).
+    """Return `num_convs` 3x3 convolutions with ReLU, then 2x2 max pooling (chapter 5.7.1).
 
     N x C x H x W to N x `channels` x H/2 x W/2, rounded down. `norm` builds a normalisation from its width.
     """
@@ -49,9 +49,9 @@ def vgg(
 ) -> nn.Sequential:
     """VGG: five blocks of 3x3 convolutions, two hidden dense layers of 4,096 with dropout.
 
-    `layout` is "chapter" or "torchvision", which pools the last map to 7 x 7, whatever the image; `normalised` adds
-    batch normalisation behind each convolution. The chapter's head is a sigmoid: `head="as_written"`. conv1 has `width`
-    channels, and all other layers go with it: with 8 the network is an eighth as wide, 4,096 becoming 512.
+    `layout` is "chapter" or "torchvision", which pools the last map to 7 x 7 for images of any size; `normalised` adds
+    batch normalisation after each convolution. The chapter's head is a sigmoid: `head="as_written"`. conv1 has `width`
+    channels, and all other layers scale with it: width 8 makes them an eighth as wide, so that 4,096 becomes 512.
 
     stage  output                vgg11        vgg13        vgg16        vgg19
     conv1  64 x 112 x 112          640       37,568       37,568       37,568

@@ -1,4 +1,4 @@
-"""Tensors out of files of weights, and a network that takes them: its head may be another, and its input channels."""
+"""Reading files of weights, and loading them into a network that may have another head or other input channels."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from cnnkit.core.text import some
 
 __all__ = ["Classes", "Loaded", "give_weights", "read_weights_file"]
 
-# where the scripts of the field put the weights in a checkpoint
+# keys under which common training scripts store the weights in a checkpoint
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -26,15 +26,15 @@ WRAPPERS = (
     "ema",
     "weights",
 )
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and its like, and of torch.compile
-OUTER = ("model.", "net.", "network.", "backbone.")  # what a training loop may call the network that it holds
-COUNTERS = ("num_batches_tracked", "n_averaged")  # which older or averaged weights lack or have besides
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and similar wrappers, and of torch.compile
+OUTER = ("model.", "net.", "network.", "backbone.")  # attributes that hold the network in common training code
+COUNTERS = ("num_batches_tracked", "n_averaged")  # that older weights lack, or averaged ones add
 Classes = tuple[Sequence[str], Sequence[str]]  # of the network, and of the weights
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a network took: tensors, of how many, with how many values; how many it left; and what was changed."""
+    """The result of loading: tensors loaded, of the network's total, their values; tensors skipped; changes made."""
 
     tensors: int
     total: int
@@ -56,13 +56,13 @@ def give_weights(
     new_head: bool = False,
     classes: Classes | None = None,
 ) -> Loaded:
-    """Load tensors, by the names of the network's own, and return what became of them.
+    """Load tensors into the network by name, and return what was loaded.
 
-    The head is what is called so, or else the last layer with `num_classes` outputs. With `new_head` it stays as it
-    was initialised if the weights have another, or none. With the names of the `classes`, what the head knows of
-    classes of the same name is taken over, and the others stay as initialised. A first convolution for other channels
-    takes the sum of the given ones for 1, else these in turn, scaled so that the output keeps its size. Raises
-    DataError, which names tensors, for weights of another network; `source` says where they come from.
+    The head is the stage of that name, or else the last layer with `num_classes` outputs. With `new_head` it keeps its
+    initial weights if the given ones have another head, or none. With `classes`, the head's rows are copied for
+    classes of the same name, and the others keep their initial weights. A first convolution for other channels is
+    adapted: for 1 channel the given ones are summed, else repeated and scaled so that the output keeps its magnitude.
+    Raises DataError, which names tensors and the `source`, for weights of another network.
     """
     own, given = net.state_dict(), dict(given)
     floats = {key for key, value in own.items() if value.is_floating_point()}
@@ -75,7 +75,7 @@ def give_weights(
     others = classes is not None and tuple(classes[0]) != tuple(classes[1])
     if classes and others and (known := _match_classes(own, given, head, classes)):
         changes.append(
-            f"{known:,} of {num_classes:,} classes are known by name{', the others new' * (known < num_classes)}"
+            f"{known:,} of {num_classes:,} classes matched by name{', the others new' * (known < num_classes)}"
         )
     wrong = [key for key in own if key in given and given[key].shape != own[key].shape]
     unfit = any(key in head for key in wrong) or not any(key in given for key in head)
@@ -93,7 +93,7 @@ def give_weights(
         given[first] = adapted
     if wrong := [key for key in wrong if key not in fresh and given[key].shape != own[key].shape]:
         differ = some([f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}" for key in wrong])
-        hint = "; for a new head give num_classes" if wrong[0] in head else ""
+        hint = "; for a new head pass num_classes" if wrong[0] in head else ""
         raise DataError(f"{source}: {differ}{hint}")
     taken = {key: value for key, value in given.items() if key not in fresh}
     if bad := [key for key in taken if key in floats and not taken[key].to(own[key].dtype).isfinite().all()]:
@@ -104,21 +104,18 @@ def give_weights(
 
 
 def read_weights_file(path: Path, source: str = "") -> dict[str, Tensor]:
-    """Return the tensors in a .safetensors file or in one that torch.save wrote, by name; no code in it is run.
+    """Return the tensors in a .safetensors file or a file of torch.save by name, without running code in it.
 
-    What a training wraps around a network's state is taken off: a dictionary around it, and what DataParallel or
-    torch.compile put in front of its names. Raises DataError, which names the file or the `source` that it came from,
-    for what is missing, corrupt or no weights.
+    Dictionaries around the weights and prefixes of DataParallel and torch.compile are removed. Raises DataError, which
+    names the `source` (by default the file), for a file that is missing, corrupt or not a weights file.
     """
     source = source or str(path)
     try:
         given: Any = read_safetensors(path) if is_safetensors(path) else read_torch(path)
     except FileNotFoundError as error:
-        raise DataError(f"{source}: no such file of weights") from error
+        raise DataError(f"{source}: no such file") from error
     except IsADirectoryError as error:
-        raise DataError(
-            f"{source}: a folder; name the file of weights in it, such as best/model.safetensors"
-        ) from error
+        raise DataError(f"{source}: a folder; pass the weights file in it, such as best/model.safetensors") from error
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -126,9 +123,9 @@ def read_weights_file(path: Path, source: str = "") -> dict[str, Tensor]:
     while isinstance(given, Mapping) and (inner := [given[w] for w in WRAPPERS if isinstance(given.get(w), Mapping)]):
         given = inner[0]
     if not isinstance(given, Mapping) or not given or not all(isinstance(key, str) for key in given):
-        raise DataError(f"{source}: not a file of weights: it must hold tensors by name")
+        raise DataError(f"{source}: not a weights file: it must hold a dictionary of tensors")
     if strange := [key for key, value in given.items() if not isinstance(value, Tensor)]:
-        raise DataError(f"{source}: not a file of weights: {some(strange)} hold no tensors")
+        raise DataError(f"{source}: not a weights file: these entries are not tensors: {some(strange)}")
     named = {_bare(key): value for key, value in given.items() if key != "n_averaged"}  # AveragedModel's own counter
     for outer in OUTER:
         if all(key.startswith(outer) for key in named):
@@ -143,7 +140,7 @@ def _bare(key: str) -> str:
 
 
 def _head(net: nn.Module, own: Mapping[str, Tensor], num_classes: int) -> list[str]:
-    """Return the names of the tensors that give the classes."""
+    """Return the names of the head's tensors."""
     stages = [name for name, _ in net.named_children()]
     if stages and stages[-1] == "head":
         return [key for key in own if key.startswith("head.")]
@@ -152,7 +149,7 @@ def _head(net: nn.Module, own: Mapping[str, Tensor], num_classes: int) -> list[s
 
 
 def _match_classes(own: Mapping[str, Tensor], given: dict[str, Tensor], head: Collection[str], classes: Classes) -> int:
-    """Put what the given head knows of each class where the network has it; return how many classes it knows."""
+    """Copy the given head's rows of known classes to the network's positions; return the number of known classes."""
     ours, theirs = classes
     pairs = [(ours.index(name), theirs.index(name)) for name in ours if name in theirs]
     layers = {key.rpartition(".")[0] for key in head}
@@ -168,7 +165,7 @@ def _match_classes(own: Mapping[str, Tensor], given: dict[str, Tensor], head: Co
 
 
 def _adapted(weight: Tensor, shape: torch.Size) -> Tensor | None:
-    """Return a first convolution's weights O x C x kh x kw for the channels of `shape`, if that is all that differs."""
+    """Return a first convolution's weights O x C x kh x kw for the channels of `shape`, if only these differ."""
     if weight.ndim != 4 or not weight.shape[1] or weight[:, 0].shape != (shape[0], *shape[2:]):
         return None
     given, wanted = weight.shape[1], shape[1]

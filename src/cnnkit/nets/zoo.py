@@ -1,4 +1,4 @@
-"""The zoo: every network by name, with what is known of it."""
+"""The zoo: every network by name, with its builder, size and source."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ __all__ = ["ZOO", "Entry", "Published", "create", "entry", "full_name", "list_ne
 
 @dataclass(frozen=True)
 class Published:
-    """What a source says of a network's size, rounded as there."""
+    """A network's size as its source publishes it, rounded as there."""
 
     params: int | None
     macs: int | None
@@ -47,8 +47,8 @@ class Entry:
     year: int
     section: str  # of the chapter
     paper: str
-    source: str  # whose definition the name means
-    arguments: Mapping[str, Any] = field(default_factory=dict)  # of `build`, that make this row
+    source: str  # of the definition: chapter, paper or torchvision
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of `build` for this row
     published: Published | None = None
 
 
@@ -63,7 +63,7 @@ HE_AGAIN = "He et al. 2016b, figure 1"
 HUANG = "Huang et al. 2017, table 1"
 
 GREY, COLOUR, SMALL = (1, 224, 224), (3, 224, 224), (1, 96, 96)
-FIXED = {"image_size", "layout", "depth"}  # what a row's name says
+FIXED = {"image_size", "layout", "depth"}  # arguments that a row's name determines
 FULL = "3 x 224 x 224, 1,000 classes"
 GIB = 2**30  # bytes
 
@@ -78,7 +78,7 @@ def _chapters(
     published: Published | None = None,
     **arguments: Any,
 ) -> Entry:
-    """A row in the chapter's definition."""
+    """Return a row in the chapter's definition."""
     return Entry(build, size, smallest, 10, params, macs, *about, "chapter", arguments, published)
 
 
@@ -90,20 +90,20 @@ def _twin(
     about: tuple[int, str, str],
     **arguments: Any,
 ) -> Entry:
-    """A row in torchvision's definition, which publishes the parameters, and the MACs in thousandths of a billion."""
-    said = Published(params, round(macs, -6), f"torchvision, {FULL}")
+    """Return a row in torchvision's definition, which publishes the parameters, and the MACs in millions."""
+    published = Published(params, round(macs, -6), f"torchvision, {FULL}")
     layout = {"layout": "torchvision"} | arguments
-    return Entry(build, COLOUR, smallest, 1000, params, macs, *about, "torchvision", layout, said)
+    return Entry(build, COLOUR, smallest, 1000, params, macs, *about, "torchvision", layout, published)
 
 
 def _vgg(depth: int, params: int, macs: int, millions: int) -> Entry:
-    said = Published(millions * 10**6, None, f"the paper's table 2, {FULL}")
-    return _chapters(vgg, GREY, 32, params, macs, VGG, said, depth=depth)
+    published = Published(millions * 10**6, None, f"the paper's table 2, {FULL}")
+    return _chapters(vgg, GREY, 32, params, macs, VGG, published, depth=depth)
 
 
 def _resnet(depth: int, params: int, macs: int, billions: float) -> Entry:
-    said = Published(None, round(billions * 1e9), f"the paper's table 1, {FULL}")
-    return _chapters(resnet, GREY, 1, params, macs, RESNET, said, depth=depth)
+    published = Published(None, round(billions * 1e9), f"the paper's table 1, {FULL}")
+    return _chapters(resnet, GREY, 1, params, macs, RESNET, published, depth=depth)
 
 
 def _preact(depth: int, params: int, macs: int) -> Entry:
@@ -161,19 +161,19 @@ ZOO: dict[str, Entry] = {
 
 
 def list_networks(pattern: str = "*") -> list[str]:
-    """Return the names that match a glob such as "lenet*", sorted; raises UsageError if none does."""
+    """Return the sorted names that match a glob such as "lenet*"; raises UsageError if there are none."""
     names = sorted(name for name in ZOO if fnmatchcase(name, pattern))
     if not names and any(name.startswith(pattern) for name in ZOO):
-        raise UsageError(f"no network is called {pattern!r}; those that begin so: {pattern}*")
+        raise UsageError(f"unknown network {pattern!r}; to match names that start with it: {pattern}*")
     if not names:
         raise unknown("network", pattern, ZOO)
     return names
 
 
 def full_name(name: str) -> str:
-    """Return the zoo's name: `name`, or `name`.tv if only torchvision has it.
+    """Return `name`, or `name`.tv if only torchvision has it.
 
-    Raises UsageError, with the nearest name, for any other.
+    Raises UsageError, with the closest name, if neither is in the zoo.
     """
     for candidate in (name, f"{name}.tv"):
         if candidate in ZOO:
@@ -182,7 +182,7 @@ def full_name(name: str) -> str:
 
 
 def entry(name: str) -> Entry:
-    """Return the row of the zoo called `name`; raises UsageError, with the nearest name, if there is none."""
+    """Return the zoo's row `name`; raises UsageError, with the closest name, if there is none."""
     return ZOO[full_name(name)]
 
 
@@ -195,14 +195,14 @@ def create(
     pretrained: bool | str | Path = False,
     **kwargs: Any,
 ) -> nn.Sequential:
-    """Build a network of the zoo: an `nn.Sequential` of named stages, the last one `head`, returning logits.
+    """Build a network of the zoo: an `nn.Sequential` of named stages, the last one `head`, that returns logits.
 
-    Channels, classes and image size (pixels: an int, or height and width) default to those of the zoo's row;
-    `kwargs` are the builder's own (`help(cnnkit.nets.lenet_bn)`). `pretrained` loads weights: True downloads
-    torchvision's (rows ".tv"; `cnnkit.nets.WEIGHTS` says how their images are prepared), a path names a file of them;
-    the head is new if you give another `num_classes`.
-    Raises UsageError for an unknown name or argument, for an image smaller than the network can take, and for weights
-    that are larger than the free memory; DataError for weights that cannot be had or are another network's.
+    Channels, classes and image size (in pixels, an int or height and width) default to those of the zoo's row;
+    `kwargs` are passed to the builder (see `help(cnnkit.nets.lenet_bn)`). `pretrained` loads weights: True downloads
+    torchvision's (rows ".tv"; `cnnkit.nets.WEIGHTS` has their preprocessing), a path names a file; the head is new if
+    `num_classes` differs.
+    Raises UsageError for an unknown name or argument, for images below the network's minimum size, and for weights that
+    exceed the free memory; DataError for weights that cannot be downloaded or are of another network.
 
     >>> net = create("lenet", num_classes=3)
     >>> [name for name, stage in net.named_children()]
@@ -224,18 +224,18 @@ def create(
     for argument in kwargs:
         if argument not in known:
             raise unknown(f"argument of {name}", argument, known | arguments.keys() | {"image_size", "pretrained"})
-    told = f"{name}{f' with {kwargs}' if kwargs else ''}"
+    label = f"{name}{f' with {kwargs}' if kwargs else ''}"
     try:
-        with torch.device("meta"):  # shapes alone, which take no memory
+        with torch.device("meta"):  # shapes only, without memory
             net = row.build(**arguments, image_size=size, **row.arguments, **kwargs)
         if torch.get_default_device().type != "meta":
-            _require_room(net, told)
+            _require_memory(net, label)
             net = row.build(**arguments, image_size=size, **row.arguments, **kwargs)
     except CnnkitError:
         raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"{told} cannot be built: {reason}") from error
+        raise UsageError(f"{label} cannot be built: {reason}") from error
     if not isinstance(pretrained, bool | str | Path):
         raise UsageError(f"pretrained must be True, False or a path, not {pretrained!r}")
     if pretrained is not False:
@@ -243,11 +243,11 @@ def create(
     return net
 
 
-def _require_room(net: nn.Module, told: str) -> None:
-    """Raise UsageError if the memory that is left cannot hold the weights of a network."""
+def _require_memory(net: nn.Module, label: str) -> None:
+    """Raise UsageError if the weights of a network exceed the free memory."""
     needed, free = sum(value.nbytes for value in net.state_dict().values()), free_bytes(torch.get_default_device())
     if needed > free:
         raise UsageError(
-            f"{told} cannot be built: its weights take {needed / GIB:,.1f} GiB, and {free / GIB:,.1f} GiB of memory "
-            "are free; make it narrower, or its images smaller"
+            f"{label} cannot be built: its weights need {needed / GIB:,.1f} GiB, but only {free / GIB:,.1f} GiB are "
+            "free; use a narrower network or smaller images"
         )

@@ -1,4 +1,4 @@
-"""From run folders to what people read: tables to compare runs, their curves."""
+"""Reports on runs: summaries, tables and curves."""
 
 from cnnkit.report.curves import RunCurves, run_curves
 from cnnkit.report.runs import RunSummary, list_runs, sort_runs, summarise

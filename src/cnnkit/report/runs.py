@@ -1,4 +1,4 @@
-"""What a folder of runs holds, a summary of each, read from the files alone and without torch."""
+"""Summaries of the runs in a folder, read from their files without torch."""
 
 import os
 import re
@@ -17,20 +17,20 @@ from cnnkit.experiment.run_folder import RunFolder
 
 __all__ = ["SORT_KEYS", "RunSummary", "list_runs", "sort_runs", "summarise"]
 
-State = Literal["done", "running", "stopped", "damaged"]
-LEVELS = 2  # of folders to look into: a sweep's runs have one of their own
-SIGNS = {"config.toml", "metrics.jsonl", "last.ckpt"}  # any of them makes a folder a run, whole or not
+State = Literal["done", "running", "stopped", "corrupt"]
+LEVELS = 2  # of folders to search: the runs of a sweep are one level deeper
+SIGNS = {"config.toml", "metrics.jsonl", "last.ckpt"}  # a folder with any of them is a run, maybe a corrupt one
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run has come to; a figure it does not have (yet) is None."""
+    """The state and results of a run; missing ones are None."""
 
     path: Path
     name: str  # the path within the listed folder
     state: State
     started: float  # Unix time, of the oldest file
-    problem: str | None = None  # what is damaged
+    problem: str | None = None  # what is corrupt
     net: str | None = None
     data: str | None = None
     epochs: int = 0
@@ -43,21 +43,21 @@ class RunSummary:
 
 
 def list_runs(folder: Path) -> list[RunSummary]:
-    """Return the runs in `folder`, up to two levels down, by when they were started; none is an empty list.
+    """Return the runs in `folder`, up to two levels down and including corrupt ones, in the order of their start.
 
-    Damaged ones are among them. Raises UsageError if there is no such folder.
+    Raises UsageError if there is no such folder.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder; cnnkit train makes runs in runs/ or where --output says")
+        raise UsageError(f"{folder}: no such folder; cnnkit train creates runs in runs/ or in --output")
     runs = [summarise(path, str(path.relative_to(folder))) for path in _run_folders(folder, LEVELS)]
     return sort_runs(runs, ["started", "run"])
 
 
 def summarise(path: Path, name: str | None = None) -> RunSummary:
-    """Return what the run folder `path` has come to; what cannot be read is told in `problem`."""
+    """Return the summary of the run folder `path`; `problem` says what cannot be read."""
     facts: dict[str, Any] = {}
     problem = None
-    state: State = "damaged"
+    state: State = "corrupt"
     try:
         folder = RunFolder.open(path)
         settings = folder.settings()
@@ -70,11 +70,11 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
         if state == "stopped" and not folder.can_go_on:
             raise DataError("no checkpoint: it cannot be resumed")
     except (CnnkitError, OSError) as error:
-        problem, state = str(error).removeprefix(printable(f"{path}{os.sep}")), "damaged"
+        problem, state = str(error).removeprefix(printable(f"{path}{os.sep}")), "corrupt"
     return RunSummary(path, path.name if name in (None, ".") else name, state, _started(path), problem, **facts)
 
 
-# what to sort by: the figure, and whether the largest comes first
+# key: value to sort by, and whether the largest comes first
 SORT_KEYS: dict[str, tuple[Callable[[RunSummary], Any], bool]] = {
     "run": (lambda run: _natural(run.name), False),
     "net": (lambda run: run.net and _natural(run.net), False),
@@ -87,7 +87,7 @@ SORT_KEYS: dict[str, tuple[Callable[[RunSummary], Any], bool]] = {
 
 
 def sort_runs(runs: Sequence[RunSummary], keys: Sequence[str]) -> list[RunSummary]:
-    """Return the runs sorted by SORT_KEYS, the first key first; those without the figure come last.
+    """Return the runs sorted by SORT_KEYS, later keys breaking ties; runs without the value come last.
 
     Raises UsageError for an unknown key.
     """
@@ -95,17 +95,17 @@ def sort_runs(runs: Sequence[RunSummary], keys: Sequence[str]) -> list[RunSummar
     for key in reversed(keys):
         if key not in SORT_KEYS:
             raise unknown("sort key", key, SORT_KEYS)
-        figure, largest_first = SORT_KEYS[key]
-        have = [run for run in result if figure(run) is not None]
-        lack = [run for run in result if figure(run) is None]
-        result = sorted(have, key=figure, reverse=largest_first) + lack
+        value, largest_first = SORT_KEYS[key]
+        have = [run for run in result if value(run) is not None]
+        lack = [run for run in result if value(run) is None]
+        result = sorted(have, key=value, reverse=largest_first) + lack
     return result
 
 
 def _run_folders(folder: Path, levels: int) -> Iterator[Path]:
     try:
         entries = list(os.scandir(folder))
-    except OSError:  # closed to us, or gone
+    except OSError:  # no permission, or deleted
         return
     if SIGNS & {entry.name for entry in entries}:
         yield folder
@@ -116,7 +116,7 @@ def _run_folders(folder: Path, levels: int) -> Iterator[Path]:
 
 
 def _progress(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of a run's rows; the best epoch is the last that the trainer called so."""
+    """Return the results in a run's rows; the best epoch is the last that is marked as best."""
     facts: dict[str, Any] = {"epochs": 0, "seconds": sum(row["seconds"] for row in rows)}
     for row in rows:
         facts["epochs"] = row["epoch"]
@@ -141,12 +141,12 @@ def _test_accuracy(path: Path) -> float | None:
 def _word(table: Any, key: str) -> str:
     value = table.get(key) if isinstance(table, dict) else None
     if not isinstance(value, str):
-        raise DataError(f"{key} is {value!r}, not a word")
+        raise DataError(f"{key} is {value!r}, not a string")
     return value
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a process holds the run's lock; one that cannot be opened counts as free."""
+    """Return whether a process holds the run's lock; a lock that cannot be opened counts as free."""
     lock = path / ".lock"
     if not lock.exists():
         return False
@@ -160,16 +160,16 @@ def _is_locked(path: Path) -> bool:
 
 
 def _started(path: Path) -> float:
-    """Return when the oldest file was written: some that a run begins with are never written again."""
+    """Return the modification time of the oldest file, as some are written only at the start of a run."""
     times = []
     for file in path.iterdir():
-        with suppress(FileNotFoundError):  # a checkpoint on its way to its name
+        with suppress(FileNotFoundError):  # a checkpoint that is being renamed
             times.append(file.lstat().st_mtime)
     return min(times, default=0.0)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Let lenet-2 come before lenet-10.
+    """Return a sort key that puts lenet-2 before lenet-10.
 
     >>> sorted(["lenet-10", "lenet-2", "lenet"], key=_natural)
     ['lenet', 'lenet-2', 'lenet-10']

@@ -1,4 +1,4 @@
-"""The settings of a training run; each field's text is also its help on the command line."""
+"""The settings of a training run; each field's docstring is also its help on the command line."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,114 +10,112 @@ from cnnkit.core.schema import brief, reason_of
 
 __all__ = ["MAX_RATE", "TrainConfig", "explain"]
 
-MAX_RATE, MAX_POWER = 1e38, 1e4  # what float32 holds; an exponent
+MAX_RATE, MAX_POWER = 1e38, 1e4  # the range of float32; an exponent
 MAX_MINUTES, MAX_KEPT = 1e8, 10_000
 
 
 class TrainConfig(BaseModel):
-    """How to train; the defaults are the recipe `default`."""
+    """Settings of the training; the defaults are the recipe `default`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     epochs: int = Field(10, ge=1, le=MAX_EPOCHS)
-    """Passes over the training images."""
+    """Train for this many passes over the training images."""
     batch_size: int | Literal["auto"] = Field(64)
-    """Images per step, over all processes; "auto" tries how many fit into memory."""
+    """Images per step, summed over all processes; "auto" finds a size that fits into memory."""
     accumulate: int = Field(1, ge=1, le=MAX_IMAGES)
-    """Parts that a batch is computed in, one after the other, to save memory."""
+    """Accumulate the gradients of a batch over this many parts, to save memory."""
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
-    """How gradients become steps."""
+    """Optimizer that updates the weights."""
     lr: float = Field(0.01, gt=0, le=MAX_RATE)
-    """Learning rate; the peak, where the schedule changes it."""
+    """Learning rate; the peak if the schedule varies it."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of sgd and rmsprop."""
     nesterov: bool = False
-    """Nesterov's momentum, for sgd."""
+    """Use Nesterov momentum, with sgd."""
     weight_decay: float = Field(0.01, ge=0, le=MAX_RATE)
-    """Weight decay, not of biases and normalisations; adamw decouples it from the gradient."""
+    """Weight decay of all weights except biases and normalisation; adamw decouples it from the gradient."""
     schedule: Literal["constant", "cosine", "one-cycle", "poly", "step"] = "one-cycle"
-    """Learning rate over time: the same; down along a cosine; up and down along a cosine; down as a power of the time
-    left; or down in steps."""
+    """Learning rate schedule: constant, cosine decay, one cycle up and down, polynomial decay, or decay in steps."""
     warm_up: float | None = Field(None, ge=0, le=MAX_EPOCHS)
-    """Epochs in which the learning rate first rises to its peak; without it, a quarter of the run for one-cycle, else
-    none."""
+    """Warm up the learning rate for this many epochs; by default a quarter of the run for one-cycle, else none."""
     lr_step: int = Field(30, ge=1, le=MAX_EPOCHS)
-    """Epochs between the cuts of the schedule step."""
+    """Epochs between two decays of the step schedule."""
     lr_gamma: float = Field(0.1, gt=0, le=1)
-    """What a cut of the schedule step multiplies the learning rate by."""
+    """Multiply the learning rate by this at each decay of the step schedule."""
     lr_power: float = Field(1.0, gt=0, le=MAX_POWER)
-    """Power of the schedule poly; 1 is a straight line."""
+    """Power of the poly schedule; 1 is linear."""
     clip: float | None = Field(None, gt=0, le=MAX_RATE)
-    """Largest norm of the gradient; a larger one is scaled down to it."""
+    """Clip the norm of the gradient to this value."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """Keep a moving average of the weights, with this decay per step, such as 0.999; it is validated and kept."""
+    """Validate and save a moving average of the weights, with this decay per step, such as 0.999."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of a label's weight that is spread over all classes."""
+    """Spread this share of each label over all classes."""
     mixup: float = Field(0.0, ge=0, le=MAX_POWER)
-    """Blend each image with another; the share follows Beta(mixup, mixup)."""
+    """Blend each image with another, in a ratio drawn from Beta(mixup, mixup); 0 is off."""
     cutmix: float = Field(0.0, ge=0, le=MAX_POWER)
-    """Paste a box of another image into each; the share follows Beta(cutmix, cutmix). With mixup, one of the two."""
+    """Paste a box of another image into each, its area drawn from Beta(cutmix, cutmix); 0 is off. If mixup is on too,
+    each batch gets one of the two at random."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Weigh the loss of each class: all the same, or by how rare it is in the training images."""
+    """Weight the classes in the loss: equally, or in inverse proportion to their number of training images."""
     norm_statistics: Literal["fresh", "moving"] = "fresh"
-    """What batch normalisation predicts with: statistics measured on a few training batches before each validation,
-    which belong to the weights; or moving averages over the steps, as in Keras and torch, which lag behind them."""
+    """Statistics that batch normalisation predicts with: fresh ones, measured on a few training batches before each
+    validation, or moving averages over the steps, as in Keras and torch, which lag behind the weights."""
     freeze: tuple[str, ...] = ()
-    """Stages or layers that keep their weights, such as stem "conv*"."""
+    """Freeze the weights of these stages or layers: stem "conv*"."""
     stage_lr: dict[str, Annotated[float, Field(ge=0, le=MAX_RATE)]] = Field({})
-    """What to multiply the learning rate of some stages by: --stage-lr.stem 0.1."""
+    """Multiply the learning rate of a stage: --stage-lr.stem 0.1."""
     init: Literal["torch", "glorot", "he"] = "torch"
-    """Initial weights: torch's own, Glorot-uniform as in Keras, or He-normal, which deep ReLU networks without batch
-    normalisation such as VGG-16 need; the latter two with zero biases."""
+    """Initial weights: torch's defaults; Glorot uniform, as in Keras; or He normal, which deep ReLU networks without
+    batch normalisation need, such as VGG-16. Glorot and He set biases to 0."""
     standardize: bool = True
-    """Shift and scale pixels to mean 0 and deviation 1 over the training images; without it they are 0-1."""
+    """Normalise pixels to mean 0 and standard deviation 1 over the training images, instead of to 0-1."""
     raw_pixels: bool = False
-    """Feed pixels as 0-255 and nothing else, as the chapter's run does."""
+    """Feed pixels as 0-255, without normalisation, as the chapter does."""
     augment: tuple[str, ...] = ()
-    """Random changes of the training images: flip crop:4 rrc jitter:0.4 erase:0.25 trivial rand; `cnnkit data show`
-    shows them."""
+    """Augment the training images: flip crop:4 rrc jitter:0.4 erase:0.25 trivial rand; preview: `cnnkit data show`."""
     validation: float = Field(0.1, ge=0, lt=1)
-    """Share of the training images, of each class, set aside to choose the best epoch."""
+    """Hold out this share of the training images of each class to choose the best epoch."""
     patience: int | None = Field(None, ge=1, le=MAX_EPOCHS)
-    """Stop after this many epochs without a new best."""
+    """Stop after this many epochs without a new best epoch."""
     max_time: float | None = Field(None, gt=0, le=MAX_MINUTES)
-    """Stop, with a checkpoint, after this many minutes of training."""
+    """Save a checkpoint and stop after this many minutes of training."""
     skip_nan: int = Field(0, ge=0, le=MAX_COUNT)
-    """Steps whose gradient is no number to leave out, at most, before giving up; looking costs time on a GPU."""
+    """Skip up to this many steps with NaN/Inf gradients before failing; the check synchronises the GPU."""
     engine: Literal["auto", "torch", "lanes"] = "auto"
-    """What computes the steps: torch; lanes, for small networks on a CPU, which a C++ compiler is needed for; or
-    "auto", the faster of the two, unless the training is a short one."""
+    """Compute steps with torch, or with lanes (small networks on a CPU; needs a C++ compiler); "auto" picks the faster
+    one, or torch if the training is short."""
     plan: str = "auto"
-    """How steps are computed: "auto" tries what is fastest on this machine, unless the training is a short one; "off"
-    leaves it to torch; or a file, such as an earlier run's plan.json."""
+    """Execution plan of a step: "auto" benchmarks this machine, unless the training is short; "off" uses torch's
+    defaults; or a file, such as an earlier run's plan.json."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """What the forward pass computes in; "auto" is fp32, or bf16 where the plan finds it much faster."""
+    """Precision of the forward pass; "auto" is fp32, or bf16 if the plan finds it much faster."""
     compile: bool = False
     """Compile the network with torch.compile before training."""
     sync_bn: bool = False
-    """Batch normalisation over the images of all processes, not of each."""
+    """Synchronise batch normalisation over all processes."""
     checkpoint_steps: int | None = Field(None, ge=1, le=MAX_COUNT)
-    """Save a checkpoint after so many steps too, not only after each epoch."""
+    """Interval in steps between checkpoints, in addition to those after each epoch."""
     checkpoint_minutes: float | None = Field(10, gt=0, le=MAX_MINUTES)
-    """Save a checkpoint after so many minutes too."""
+    """Interval in minutes between checkpoints, in addition to those after each epoch."""
     keep: int = Field(2, ge=1, le=MAX_KEPT)
-    """Checkpoints to keep: the last, and those before it."""
+    """Keep this many of the latest checkpoints."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of the weights, the order of the images, augmentation and dropout."""
+    """Seed for the initial weights, the order of the images, augmentation and dropout."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
+    """Device: cpu, cuda, cuda:1, mps or auto."""
 
     @field_validator("batch_size")
     @classmethod
     def _possible(cls, value: int | str) -> int | str:
         if isinstance(value, int) and not 1 <= value <= MAX_IMAGES:
-            raise ValueError(f"should be at least 1 and less than {MAX_IMAGES + 1}")
+            raise ValueError(f"should be from 1 to {MAX_IMAGES:,}")
         return value
 
     @field_validator("augment", "freeze", mode="before")
     @classmethod
     def _words(cls, values: Any) -> Any:
-        """Take "flip,crop:4" for two words."""
+        """Split "flip,crop:4" into two words."""
         words = (values,) if isinstance(values, str) else values
         if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
             return values
@@ -126,23 +124,23 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _together(self) -> "TrainConfig":
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
-            raise ValueError("nesterov goes with --optimizer sgd and a --momentum above 0")
+            raise ValueError("nesterov needs --optimizer sgd and a --momentum above 0")
         return self
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> UsageError:
-    """Turn pydantic's report into one line per wrong setting: which, its value, and what it takes."""
+    """Return pydantic's report as a UsageError: for each wrong setting its name, its value and what it takes."""
     return UsageError("; ".join(dict.fromkeys(_explain(row, model) for row in error.errors())))
 
 
 def _explain(row: Any, model: type[BaseModel]) -> str:
     name = ".".join(map(str, row["loc"][:2]))
     reason = reason_of(row)
-    if not name:  # of several settings together
+    if not name:  # settings that contradict each other
         return reason
     if name.startswith("batch_size."):
-        return f"batch_size cannot be {brief(row['input'])}: it takes a number of images, or auto"
-    if len(row["loc"]) > 2:  # one report for each type that would have been right
+        return f"batch_size cannot be {brief(row['input'])}: it takes an integer of at least 1, or auto"
+    if len(row["loc"]) > 2:  # one report for each type of a union
         return f"{name} cannot be {brief(row['input'])}: it takes a number from -1e9 to 1e9, true, false or a word"
     if row["type"] == "extra_forbidden":
         return str(unknown("setting", name, model.model_fields))

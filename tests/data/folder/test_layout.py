@@ -234,11 +234,11 @@ def test_classes_without_training_or_test_images_are_reported(cli: Cli) -> None:
     result = cli("train", "lenet", "--data", "photos", *flags)
     assert result.code == 0, result
     log = Path("runs/lenet-photos-1/log.txt").read_text()
-    assert "2 of 4 classes have too few images to be learnt or measured" in log
+    assert "too few images to learn or measure 2 of 4 classes" in log
     rows = [line.split() for line in log.splitlines() if line.split()[:1] in (["emu"], ["fox"])]
     assert rows == [["emu", "1", "0", "0"], ["fox", "2", "0", "0"]]
     found = cli("evaluate", "runs/lenet-photos-1", "--json")
-    assert "no test images of emu, fox: the figures leave these classes out" in found.err
+    assert "no test images of emu, fox: the metrics skip these classes" in found.err
     assert [row["recall"] is None for row in json.loads(found.out)["classes"]] == [False, False, True, True]
     assert "0.000" not in next(
         line for line in cli("evaluate", "runs/lenet-photos-1").out.splitlines() if "emu" in line
@@ -263,19 +263,19 @@ def test_empty_validation_set_is_reported(cli: Cli) -> None:
     images("cat", "dog", count=3)
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
     assert result.code == 0, result
-    assert "no images are set aside to choose the best epoch by: the classes are too small" in result.out
+    assert "no validation images to choose the best epoch by: the classes are too small" in result.out
     images("../own/train/cat", "../own/train/dog", "../own/val/cat", "../own/val/dog")
     shutil.copy("own/train/cat/0.png", "own/val/cat/copy.png")
     result = cli("train", "lenet", "--data", "own", "--epochs", 1, "--batch-size", 4)
-    assert "1 validation images are trained on too: val/cat/copy.png" in result.out
-    assert "the data have no images for testing" in result.out
+    assert "1 validation image also used for training: val/cat/copy.png" in result.out
+    assert "the data have no test images" in result.out
 
 
 def test_test_folder_may_lack_a_class(cli: Cli) -> None:
     images("train/cat", "train/dog", "train/emu", "test/cat", "test/dog", count=8)
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
     assert result.code == 0, result
-    assert "1 of 3 classes have too few images" in result.out + result.err
+    assert "too few images to learn or measure 1 of 3 classes" in result.out + result.err
     assert json.loads(cli("evaluate", "runs/lenet-photos-1", "--json").out)["images"] == 16
     images("test/fox")  # nothing to train on
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1)

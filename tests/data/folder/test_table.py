@@ -146,4 +146,4 @@ def test_csv_dataset_is_trained_resumed_and_evaluated(folder: Path, cli: Cli, mo
     assert "2 images" in result.out
     result = cli("evaluate", run, "--data", run.parents[1] / "photos" / "labels.csv", "--json")
     assert result.out.count('"support": 1,') + result.out.count('"support": 1\n') == 2
-    assert "18 of 20 images are left out" in result.err
+    assert "skipping 18 of 20 images" in result.err

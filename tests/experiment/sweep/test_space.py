@@ -54,7 +54,7 @@ def test_space_is_parsed() -> None:
 @pytest.mark.parametrize(
     ("space", "words"),
     [
-        ("", ["[space] must be a table of what to vary"]),
+        ("", ["[space] must be a table of settings"]),
         ("learning_rate = [0.1]", ["unknown setting 'learning_rate'", "lr"]),
         ("optimiser = ['sgd']", ["did you mean 'optimizer'?"]),
         ("optimizer = ['sgd', 'adamm']", ["unknown optimizer 'adamm'", "did you mean 'adam'?"]),
@@ -71,15 +71,15 @@ def test_space_is_parsed() -> None:
         ("lr = {low = 1e-3}", ["[space] lr: high"]),
         ("lr = {low = '1', high = 2}", ["[space] lr: low"]),
         ("lr = {low = 0.1, high = 0.01}", ["low must be below high, not 0.1 and 0.01"]),
-        ("clip = {low = 0.0, high = 1.0, log = true}", ["[space] clip: log takes a low above 0"]),
-        ("batch_size = {low = 32, high = 250, step = 32}", ["high must be whole steps above low, such as 224"]),
-        ("batch_size = {low = 32, high = 64, step = 0.5}", ["step must be a whole number"]),
+        ("clip = {low = 0.0, high = 1.0, log = true}", ["[space] clip: log needs a low above 0"]),
+        ("batch_size = {low = 32, high = 250, step = 32}", ["high must be low plus a multiple of step, such as 224"]),
+        ("batch_size = {low = 32, high = 64, step = 0.5}", ["step must be an integer"]),
         ("lr = 0.1", ["[space] lr takes a list of choices, or a range", "not 0.1"]),
         ("lr = []", ["[space] lr takes a list of choices"]),
-        ("lr = [0.1, 0.1]", ["[space] lr has a choice twice"]),
+        ("lr = [0.1, 0.1]", ["[space] lr repeats a choice"]),
         ("'stage_lrs.head' = [1.0]", ["unknown table in [space] 'stage_lrs'; did you mean 'stage_lr'?"]),
         ("stage_lr.head = ['much']", ["stage_lr.head cannot be 'much'"]),
-        ("epochs = [1, 2]", ["epochs: fixed, and in [space] of space.toml"]),
+        ("epochs = [1, 2]", ["epochs: both fixed and in [space] of space.toml"]),
         ("lr = [", ["space.toml: not a TOML file"]),
     ],
 )
@@ -92,16 +92,16 @@ def test_wrong_space_is_refused_before_the_first_trial(cli: Cli, space: str, wor
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--lr", "0.1"], 2, ["lr: fixed, and in [space]"]),
+        (["--lr", "0.1"], 2, ["lr: both fixed and in [space]"]),
         (["--batch-size", "0"], 2, ["batch_size cannot be '0'"]),
         (["--timeout", "0"], 2, ["--timeout must be above 0, not 0"]),
-        (["--name", "a/b"], 2, ["--name 'a/b' cannot be the name of a folder"]),
+        (["--name", "a/b"], 2, ["--name 'a/b' is not a valid folder name"]),
         (["--name", ".."], 2, ["--name '..'"]),
         (["--pruner", "medain"], 2, ["medain"]),
         (["--data", "nowhere"], 2, ["unknown data set 'nowhere'"]),
         (["--data", "no/where"], 3, ["no/where"]),
         (["--pretrained", "--raw-pixels"], 2, ["raw_pixels does not go with pretrained weights"]),
-        (["--validation", "0"], 2, ["no image to choose by"]),
+        (["--validation", "0"], 2, ["needs validation images"]),
         (["--storage", "mysql://host/db"], 2, ["--storage takes sqlite:///FILE", "not 'mysql://host/db'"]),
         (["--storage", "sqlite://"], 2, ["--storage takes"]),
         (["--storage", "study.txt"], 2, ["or a file that ends in .journal or .log, not 'study.txt'"]),
@@ -115,10 +115,8 @@ def test_error_common_to_all_trials_ends_the_sweep_at_once(
 
 
 def test_sweep_requires_a_network_and_trials(cli: Cli) -> None:
-    one_line(
-        cli("sweep", "-c", write(LR), "--trials", 0), 2, "--trials must be at least 1 and at most 1,000,000, not 0"
-    )
-    one_line(cli("sweep", "-c", write(LR, "epochs = 1"), "--trials", 1), 2, "which network?", "cnnkit sweep NET")
+    one_line(cli("sweep", "-c", write(LR), "--trials", 0), 2, "--trials must be from 1 to 1,000,000, not 0")
+    one_line(cli("sweep", "-c", write(LR, "epochs = 1"), "--trials", 1), 2, "no network given", "cnnkit sweep NET")
     assert search(cli, "lenet", "--trials", 1)[0]["state"] == "complete"
 
 

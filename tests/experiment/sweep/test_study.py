@@ -43,7 +43,7 @@ def test_trials_are_ordinary_runs_and_the_study_continues(cli: Cli) -> None:
 
     result = cli("sweep", "-c", "space.toml", "--trials", 4)
     best = max(search(cli, "--trials", 4), key=lambda trial: trial["value"])
-    command = result.out.splitlines()[-1].partition("train the best again: cnnkit ")[2]
+    command = result.out.splitlines()[-1].partition("to train the best settings again: cnnkit ")[2]
     assert command == f"train -c {os.path.relpath(best['run'])}/config.toml"
     assert cli(*command.split()).code == 0
     assert repeatable_metrics(f"runs/{Path(best['run']).name[:-2]}-1") == repeatable_metrics(best["run"])
@@ -54,7 +54,7 @@ def test_finished_trials_are_printed_and_the_best_are_a_table(cli: Cli) -> None:
     assert result.code == 0
     lines = result.out.splitlines()
     assert [line.partition("nesterov")[0].split()[:3:2] for line in lines[:2]] == [["trial", "-"], ["trial", "-"]]
-    assert all("nesterov goes with --optimizer sgd" in line for line in lines[:2])
+    assert all("nesterov needs --optimizer sgd" in line for line in lines[:2])
     assert lines[2:] == ["space: 2 failed"]
 
     result = cli("sweep", "-c", write("lr = [0.01, 0.001]", path="other.toml"), "--trials", 2)
@@ -81,9 +81,14 @@ def test_different_search_needs_a_different_study(cli: Cli) -> None:
     write(LR)
     search(cli, "--trials", 1)
     search(cli, "--trials", 1, "--workers", 1, "--device", "cpu")  # may be others on another machine
-    one_line(cli("sweep", "-c", "space.toml", "--trials", 1, "--seed", 1), 2, "begun with another seed")
+    one_line(cli("sweep", "-c", "space.toml", "--trials", 1, "--seed", 1), 2, "started with different settings (seed)")
     write("lr = [0.1]\noptimizer = ['sgd']")
-    one_line(cli("sweep", "-c", "space.toml", "--trials", 1), 2, "begun with another lr, optimizer", "another --name")
+    one_line(
+        cli("sweep", "-c", "space.toml", "--trials", 1),
+        2,
+        "started with different settings (lr, optimizer)",
+        "another --name",
+    )
     optuna.create_study(storage=open_storage("other.log")[1], study_name="space").ask()
     one_line(
         cli("sweep", "-c", "space.toml", "--trials", 1, "--storage", "other.log"), 2, "study 'space' of another program"
@@ -128,7 +133,7 @@ def test_failed_trial_is_recorded_and_the_sweep_continues(cli: Cli) -> None:
         params = trial["params"]
         if params["nesterov"] and params["optimizer"] == "adamw":
             assert (trial["state"], trial["run"]) == ("fail", None)
-            assert trial["reason"].startswith("nesterov goes with")
+            assert trial["reason"].startswith("nesterov needs")
         elif params["lr"] == 1e30:
             assert trial["state"] == "fail"
             assert " is nan " in trial["reason"]
@@ -141,7 +146,7 @@ def test_failed_trial_is_recorded_and_the_sweep_continues(cli: Cli) -> None:
 def test_sweep_ends_when_all_trials_fail_alike(cli: Cli) -> None:
     write("lr = {low = 0.001, high = 0.01}", FIXED + "nesterov = true")
     result = cli("sweep", "-c", "space.toml", "--trials", 50)
-    one_line(result, 1, "the first 5 trials failed, all alike: nesterov goes with")
+    one_line(result, 1, "the first 5 trials all failed: nesterov needs")
     assert len(result.out.splitlines()) == 5
 
 
@@ -157,7 +162,7 @@ def test_machine_error_ends_the_sweep_and_the_trial_is_retried(cli: Cli, monkeyp
 
 def test_no_trial_starts_after_the_timeout(cli: Cli) -> None:
     result = cli("sweep", "-c", write(LR), "--trials", 2, "--timeout", 1e-9)
-    assert (result.code, result.out) == (0, "space: no trial yet\n")
+    assert (result.code, result.out) == (0, "space: no trials yet\n")
 
 
 @pytest.mark.parametrize("content", [b"somebody's own log", b"{}\n", b'{"op_code":0\n{}\n', b'{"op_code":0}\n'])

@@ -147,7 +147,7 @@ def test_trial_that_kills_every_worker_is_abandoned(monkeypatch: pytest.MonkeyPa
         assert claimed == attempts_made
         (result,) = study.results()
         assert (result.state, result.user_attrs["deaths"], result.user_attrs["again"]) == (TrialState.FAIL, 3, False)
-        assert "no sign of life" in result.user_attrs["reason"]
+        assert "no heartbeat" in result.user_attrs["reason"]
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def test_stopped_worker_loses_no_trial(
     assert worker.returncode == (130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
         assert "stopped" in out
-        assert err == "cnnkit: stopped; the same command goes on with the study\n"
+        assert err == "cnnkit: stopped; run the same command to resume the study\n"
     monkeypatch.setattr(shared, "STALE_SECONDS", 0.2)
     trials = search(cli, "--trials", 2, "--storage", storage)
     assert sorted(trial["number"] for trial in trials) == [1, 2]
@@ -221,5 +221,5 @@ def test_study_that_breaks_while_open_is_reported() -> None:
 
 def test_study_is_joined_only_by_equal_searches() -> None:
     joined("study.journal", 1)
-    with pytest.raises(UsageError, match="begun with another lr"):
+    with pytest.raises(UsageError, match=r"started with different settings \(lr\)"):
         Study("study.journal", "study", 1, 0, "none", {"lr": 2})

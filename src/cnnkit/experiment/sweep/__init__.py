@@ -1,1 +1,1 @@
-"""Searches for the best settings, with several workers on one study (the extra `search`)."""
+"""Hyperparameter search, with several workers on one study (needs the extra `search`)."""

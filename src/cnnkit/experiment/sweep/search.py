@@ -1,4 +1,4 @@
-"""A search for the best settings: many short runs of one study, the hopeless ones ended early."""
+"""Hyperparameter search: many runs of one study, the poor ones pruned early."""
 
 import logging
 import math
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.text import counted
 from cnnkit.data import Augment
 from cnnkit.experiment.build import prepare
 from cnnkit.experiment.config import TABLES, RunConfig, resolve
@@ -26,9 +27,9 @@ from cnnkit.train.interrupt import stop_requested
 
 __all__ = ["search", "shown"]
 
-MAX_TRIALS = 10**6  # each of which every worker knows
-ALIKE = 5  # failures for one reason, and nothing but them, that end a search
-POLL_SECONDS = 2  # between looks at what other workers have come to
+MAX_TRIALS = 10**6  # every worker holds all of them
+SAME_FAILURES = 5  # the search ends if this many first trials fail for the same reason
+POLL_SECONDS = 2  # between queries for other workers' results
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +45,20 @@ def search(
     pruner: PrunerName = "median",
     timeout: float | None = None,
 ) -> tuple[Study, bool]:
-    """Work on a study until all its trials are done; return it, and whether Ctrl-C ended that before.
+    """Work on a study until all its trials are done; return it, and whether Ctrl-C stopped it earlier.
 
-    `config` is a TOML file of settings with a table [space] of those to vary; `settings` override it. The study is
-    called `name` (the file's) and kept in `storage` (a journal beside the runs); its runs are made in a folder of its
-    name in `output`. No trial begins after `timeout` minutes. Each trial that ends is logged. Raises UsageError for
-    what cannot be searched, CnnkitError if the first trials fail all alike or the storage cannot be used.
+    `config` is a TOML file with settings and a table [space] of those to vary; `settings` override it. `name` defaults
+    to the file's name, `storage` to a journal beside the runs, which are created in `output`/`name`. No trial starts
+    after `timeout` minutes. Each finished trial is logged. Raises UsageError for invalid settings, CnnkitError if the
+    first trials all fail for the same reason or the storage cannot be used.
     """
     if not 1 <= trials <= MAX_TRIALS:
-        raise UsageError(f"--trials must be at least 1 and at most {MAX_TRIALS:,}, not {trials}")
+        raise UsageError(f"--trials must be from 1 to {MAX_TRIALS:,}, not {trials}")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout must be above 0, not {timeout:g}")
     name = name or config.stem
     if Path(name).name != name or name.startswith("."):
-        raise UsageError(f"--name {name!r} cannot be the name of a folder")
+        raise UsageError(f"--name {name!r} is not a valid folder name")
     given, space = _read(config, settings)
     _check(given, space)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -72,22 +73,22 @@ def search(
 
 
 def _read(config: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], Space]:
-    """Return the settings that are the same for all trials, and those to vary."""
+    """Return the fixed settings, and the space of those to vary."""
     given = read_toml(config)
     space = parse_space(given.pop("space", None), TABLES)
     given = overlay(given, flatten(settings, TABLES))
     fixed = given.keys() | flatten(given, TABLES).keys()
     if twice := sorted(name for name in space if name in fixed):
-        raise UsageError(f"{', '.join(twice)}: fixed, and in [space] of {config}; leave out one of the two")
+        raise UsageError(f"{', '.join(twice)}: both fixed and in [space] of {config}; remove one of them")
     if "net" not in space and not given.get("net"):
-        raise UsageError(f"which network? write cnnkit sweep NET, or net into {config}; `cnnkit nets` lists them")
+        raise UsageError(f"no network given; write cnnkit sweep NET, or add net to {config} (`cnnkit nets` lists them)")
     return given, space
 
 
 def _check(given: dict[str, Any], space: Space) -> None:
-    """Raise UsageError for what is wrong with a setting alone or with what all trials share, DataError for the data.
+    """Raise UsageError for a setting that is invalid by itself or in all trials, DataError for a problem of the data.
 
-    Settings that do not go together may do so with others of the space: trials will tell.
+    Combinations of settings are left to the trials, as another combination in the space may be valid.
     """
     alone = [{name: value} for name, dimension in space.items() for value in dimension.samples]
     for changes in ({}, *alone):
@@ -105,12 +106,12 @@ def _check(given: dict[str, Any], space: Space) -> None:
     first, last = (
         overlay(given, {name: dimension.samples[end] for name, dimension in space.items()}) for end in (0, -1)
     )
-    if (wrong := _trouble(first)) and wrong == _trouble(last):  # they have in common what is the same for all
-        raise UsageError(wrong)
+    if (problem := _problem(first)) and problem == _problem(last):  # the cause is a fixed setting
+        raise UsageError(problem)
 
 
-def _trouble(settings: dict[str, Any]) -> str | None:
-    """Return what keeps a run with these settings from training, unless it is that they do not go together."""
+def _problem(settings: dict[str, Any]) -> str | None:
+    """Return why a run with these settings cannot train, unless the settings contradict each other."""
     try:
         config = resolve(settings)
     except UsageError:
@@ -119,11 +120,11 @@ def _trouble(settings: dict[str, Any]) -> str | None:
         validation = prepare(config).validation
     except UsageError as error:
         return str(error)
-    return None if validation is not None else "there is no image to choose by: set --validation above 0"
+    return None if validation is not None else "a sweep needs validation images: set --validation above 0"
 
 
 def _about(given: dict[str, Any], space: Space) -> dict[str, Any]:
-    """Return what all workers must agree on."""
+    """Return the settings that must be the same for all workers."""
     varied = {
         name: list(dimension.values) if isinstance(dimension, Choices) else dimension.model_dump()
         for name, dimension in space.items()
@@ -132,7 +133,7 @@ def _about(given: dict[str, Any], space: Space) -> dict[str, Any]:
 
 
 def _work(worker: Worker, deadline: float) -> None:
-    """Take one trial after the other until all are done, time is up, or the worker is to stop."""
+    """Run trials until all are done, the deadline has passed, or the worker is stopped."""
     study, waiting, reasons = worker.study, False, []
     while not worker.stop.is_set() and time.monotonic() < deadline:
         trial = study.claim()
@@ -140,19 +141,19 @@ def _work(worker: Worker, deadline: float) -> None:
             if not study.others:
                 return
             if not waiting:
-                log.info("waiting for %s trial(s) of other workers", study.others)
+                log.info("waiting for %s of other workers", counted(study.others, "trial"))
             waiting = True
             worker.stop.wait(POLL_SECONDS)
             continue
         try:
             ended = worker.attempt(trial)
         except TakenOver:
-            log.info("trial %s  another worker has taken it over", trial.number)
+            log.info("trial %s  taken over by another worker", trial.number)
             continue
         log.info(_line(ended))
         reasons.append(ended.user_attrs["reason"] if ended.state.name == "FAIL" else None)
-        if len(reasons) == ALIKE and reasons[0] and len(set(reasons)) == 1:
-            raise CnnkitError(f"the first {ALIKE} trials failed, all alike: {reasons[0]}")
+        if len(reasons) == SAME_FAILURES and reasons[0] and len(set(reasons)) == 1:
+            raise CnnkitError(f"the first {SAME_FAILURES} trials all failed: {reasons[0]}")
 
 
 def _line(trial: FrozenTrial) -> str:
@@ -162,5 +163,5 @@ def _line(trial: FrozenTrial) -> str:
 
 
 def shown(value: Any) -> str:
-    """Write a setting's value for people."""
+    """Format the value of a setting for display."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The space of a search: the settings to vary, each by choices or within a range."""
+"""The search space: the settings to vary, each with choices or a range."""
 
 import json
 import math
@@ -20,13 +20,13 @@ __all__ = ["Choices", "Range", "Space", "flatten", "overlay", "parse_space"]
 
 @dataclass(frozen=True)
 class Choices:
-    """A few values, in no order."""
+    """Unordered values."""
 
     values: tuple[Any, ...]
 
     @property
     def samples(self) -> tuple[Any, ...]:
-        """Values that must be possible for all to be."""
+        """Values whose validity implies that all are valid."""
         return self.values
 
     def suggest(self, trial: "Trial", name: str) -> Any:
@@ -36,7 +36,7 @@ class Choices:
 
 
 class Range(BaseModel):
-    """All numbers from `low` to `high`, both possible; whole ones if both are."""
+    """Numbers from `low` to `high`, both included; integers if both are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -50,27 +50,25 @@ class Range(BaseModel):
         if not self.low < self.high:
             raise ValueError(f"low must be below high, not {self.low} and {self.high}")
         if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log takes a low above 0, and no step")
+            raise ValueError("log needs a low above 0 and no step")
         if self.step is not None:
             if self.whole and not isinstance(self.step, int):
-                raise ValueError(f"step must be a whole number, as low and high are, not {self.step}")
+                raise ValueError(f"step must be an integer, like low and high, not {self.step}")
             steps = (self.high - self.low) / self.step
             if not math.isclose(steps, round(steps)):
                 last = self.low + int(steps) * self.step
-                raise ValueError(f"high must be whole steps above low, such as {last:g}, not {self.high}")
+                raise ValueError(f"high must be low plus a multiple of step, such as {last:g}, not {self.high}")
         return self
 
     @property
     def whole(self) -> bool:
-        """Whether all of it are whole numbers."""
+        """Whether it holds integers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def samples(self) -> tuple[float, ...]:
-        """Values that must be possible for all to be."""
-        inside = self.low + (
-            self.step or (self.high - self.low) / math.pi
-        )  # where whole numbers are asked for, not one
+        """Values whose validity implies that all are valid."""
+        inside = self.low + (self.step or (self.high - self.low) / math.pi)  # no integer
         return (self.low, self.high) if self.whole else (self.low, inside, self.high)
 
     def suggest(self, trial: "Trial", name: str) -> float:
@@ -84,12 +82,12 @@ Space = dict[str, Choices | Range]
 
 
 def parse_space(content: Any, tables: Collection[str]) -> Space:
-    """Return the space that a TOML table describes: a list of choices for each setting, or a range.
+    """Return the space that a TOML table describes: a list of choices or a range for each setting.
 
-    Settings that are themselves `tables` are varied by entry, named "stage_lr.head". Raises UsageError.
+    Entries of settings that are `tables` are varied one by one, as "stage_lr.head". Raises UsageError.
     """
     if not isinstance(content, Mapping) or not content:
-        raise UsageError("[space] must be a table of what to vary, such as lr = {low = 1e-4, high = 0.1, log = true}")
+        raise UsageError("[space] must be a table of settings, such as lr = {low = 1e-4, high = 0.1, log = true}")
     space: Space = {}
     for name, value in flatten(content, tables).items():
         table, _, entry = name.partition(".")
@@ -100,7 +98,7 @@ def parse_space(content: Any, tables: Collection[str]) -> Space:
 
 
 def flatten(settings: Mapping[str, Any], tables: Collection[str]) -> dict[str, Any]:
-    """Return the settings with each entry of a table for itself.
+    """Return the settings with the entries of tables as separate settings.
 
     >>> flatten({"lr": 1, "stage_lr": {"stem": 2, "head": 3}}, ["stage_lr"])
     {'lr': 1, 'stage_lr.stem': 2, 'stage_lr.head': 3}
@@ -115,7 +113,7 @@ def flatten(settings: Mapping[str, Any], tables: Collection[str]) -> dict[str, A
 
 
 def overlay(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with flat changes.
+    """Return the settings with flattened changes applied.
 
     >>> overlay({"lr": 1, "stage_lr": {"stem": 2}}, {"stage_lr.head": 3})
     {'lr': 1, 'stage_lr': {'stem': 2, 'head': 3}}
@@ -131,7 +129,7 @@ def _dimension(name: str, value: Any) -> Choices | Range:
     if isinstance(value, list) and value:
         labels = [_label(choice) for choice in value]
         if len(set(labels)) < len(labels):
-            raise UsageError(f"[space] {name} has a choice twice: {value}")
+            raise UsageError(f"[space] {name} repeats a choice: {value}")
         return Choices(tuple(value))
     if isinstance(value, Mapping):
         try:
@@ -142,5 +140,5 @@ def _dimension(name: str, value: Any) -> Choices | Range:
 
 
 def _label(value: Any) -> str | int | float:
-    """Return what stands for a value where it is stored: itself, or its JSON."""
+    """Return the form in which the storage keeps a value: itself, or its JSON."""
     return value if isinstance(value, str | int | float) else json.dumps(value, default=str)  # TOML has dates

@@ -1,4 +1,4 @@
-"""Where a study lives that several workers share: a data base, or a journal file."""
+"""The storage of a study that several workers share: a database or a journal file."""
 
 import os
 import time
@@ -17,24 +17,24 @@ from cnnkit.core.text import without_passwords
 __all__ = ["StudyError", "one_line", "open_storage"]
 
 JOURNALS = (".journal", ".log")
-LOCK_SECONDS = 60  # to wait for another worker's writing
+LOCK_SECONDS = 60  # to wait while another worker writes
 
 
 class StudyError(CnnkitError):
-    """What holds the study cannot be read or written."""
+    """The storage of the study cannot be read or written."""
 
 
 def open_storage(text: str) -> tuple[str, BaseStorage]:
-    """Return what `--storage` names, without its password, and the storage itself, made if it is not there.
+    """Return the storage that `--storage` names, created if missing, and its name without the password.
 
-    Raises UsageError for what is none, CnnkitError if it cannot be reached.
+    Raises UsageError for an unknown kind of storage, CnnkitError if it cannot be opened.
     """
     if Path(text).suffix in JOURNALS and "://" not in text:
         try:
             return text, _open_journal(Path(text))
         except CnnkitError:
             raise
-        except Exception as error:  # what optuna says to a journal that is none
+        except Exception as error:  # of optuna, for a file that is not a journal
             raise StudyError(f"{text} cannot be used as a journal: {one_line(error)}") from error
     try:
         url = sqlalchemy.engine.make_url(text)
@@ -57,7 +57,7 @@ def open_storage(text: str) -> tuple[str, BaseStorage]:
             return where, RDBStorage(url.render_as_string(hide_password=False), options)
         except ImportError as error:
             raise CnnkitError(f'{where} needs a driver: pip install "psycopg[binary]"') from error
-        except (SQLAlchemyError, RuntimeError) as error:  # two workers may make the tables at the same moment
+        except (SQLAlchemyError, RuntimeError) as error:  # two workers may create the tables at the same time
             if trial == 3:
                 raise StudyError(f"{where} cannot be used: {one_line(error)}") from error
             time.sleep(1)
@@ -65,10 +65,10 @@ def open_storage(text: str) -> tuple[str, BaseStorage]:
 
 
 def _open_journal(path: Path) -> JournalStorage:
-    """Open a journal file, without the end of a last line that a crash or a full disk tore."""
+    """Open a journal file; an incomplete last line, cut off by a crash or a full disk, is removed."""
     make_folder(path.parent)
     if path.exists():
-        open_file(path).close()  # no pipe or device, which could be waited for without end
+        open_file(path).close()  # raises for a pipe or device, which could block forever
     lock = JournalFileSymlinkLock(str(path))
     backend = JournalFileBackend(str(path), lock)
     lock.acquire()
@@ -76,7 +76,7 @@ def _open_journal(path: Path) -> JournalStorage:
         with open_file(path) as file:
             content = file.read()
         if content and not content.startswith(b'{"op_code":'):
-            raise ValueError("it is another kind of file")
+            raise ValueError("it is not a journal")
         if (end := content.rfind(b"\n") + 1) < len(content):
             os.truncate(path, end)
     finally:
@@ -85,7 +85,7 @@ def _open_journal(path: Path) -> JournalStorage:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the innermost reason, on one line, without the password of a data base."""
+    """Return the innermost cause on one line, without the password of a database."""
     while error.__cause__ is not None:
         error = error.__cause__
     return without_passwords(" ".join(str(error).split())) or type(error).__name__

@@ -1,8 +1,7 @@
-"""A study that several workers share through a data base or a journal file, on optuna.
+"""A study, on optuna, that several workers share through a database or a journal file.
 
-A trial whose worker was stopped or is gone fails and gets a successor with the same settings, which counts in its
-place. Workers agree without locks: storages give trials their numbers one by one, and whoever looks at the numbers
-comes to the same end.
+A trial whose worker stopped or died fails, and is replaced by a new trial with the same settings. Workers agree without
+locks: the storage numbers trials one by one, and every worker derives the same result from the numbers.
 """
 
 import math
@@ -29,20 +28,20 @@ __all__ = ["PrunerName", "Study", "TakenOver", "attempts"]
 PrunerName = Literal["median", "hyperband", "none"]
 
 PRUNERS: dict[PrunerName, type[BasePruner]] = {"median": MedianPruner, "hyperband": HyperbandPruner, "none": NopPruner}
-BEAT_SECONDS = 15  # between the signs of life of a worker
-STALE_SECONDS = 90  # without one, after which it is gone
-TELLING = 10  # trials that tell what mattered
-DEATHS = 3  # of workers in the same epoch of a trial, after which it is to blame
+BEAT_SECONDS = 15  # between heartbeats of a worker
+STALE_SECONDS = 90  # without a heartbeat, after which a worker counts as dead
+IMPORTANCE_TRIALS = 10  # fewest finished trials for importances
+MAX_DEATHS = 3  # of workers in the same epoch of a trial, after which it is not retried
 
 
 class TakenOver(Exception):
-    """Another worker took this one for gone, and its trial over."""
+    """Another worker considered this one dead and took over its trial."""
 
 
 class Study:
-    """A study called `name` of `total` trials, begun or joined.
+    """The study `name` of `total` trials, created or joined.
 
-    `about` says what is searched; joining a study about something else raises UsageError.
+    `about` holds the settings that are searched; joining a study with other settings raises UsageError.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Study:
         self.total, self.seed, self.others = total, seed, 0
         self._where, self._storage = open_storage(storage)
         self._beats: dict[int, tuple[int, float]] = {}
-        with self._watched():
+        with self._storage_errors():
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
@@ -62,8 +61,8 @@ class Study:
             self._join(about)
 
     def claim(self) -> Trial | None:
-        """Return the next trial for this worker; None if there is none now, with `others` still at work on theirs."""
-        with self._watched():
+        """Return the next trial for this worker, or None if none is left; `others` counts running trials."""
+        with self._storage_errors():
             while True:
                 current = attempts(self._study.get_trials(deepcopy=False), self.total)
                 if gone := [trial for trial in current if trial.state == TrialState.RUNNING and self._is_gone(trial)]:
@@ -78,7 +77,7 @@ class Study:
 
     @contextmanager
     def held(self, trial: Trial) -> Iterator[None]:
-        """Show the other workers, as long as it takes, that this one is at work on the trial."""
+        """Send heartbeats for the trial while the block runs."""
         done = threading.Event()
         thread = threading.Thread(target=self._beat, args=(trial._trial_id, done), daemon=True)
         thread.start()
@@ -89,19 +88,19 @@ class Study:
             thread.join()
 
     def suggest(self, trial: Trial, space: Space) -> dict[str, Any]:
-        """Return the trial's values of what is searched."""
-        with self._watched():
+        """Return the trial's values for the space."""
+        with self._storage_errors():
             return {name: dimension.suggest(trial, name) for name, dimension in space.items()}
 
     def note(self, trial: Trial, **attributes: Any) -> None:
-        """Keep something with the trial."""
-        with self._watched():
+        """Store attributes with the trial."""
+        with self._storage_errors():
             for name, value in attributes.items():
                 trial.set_user_attr(name, value)
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Record what the trial has come to, and return whether it is not worth going on."""
-        with self._watched():
+        """Report the value of an epoch, and return whether to prune the trial."""
+        with self._storage_errors():
             trial.report(value, epoch)
             return trial.should_prune()
 
@@ -110,25 +109,22 @@ class Study:
         return self._end(trial, TrialState.COMPLETE, value)
 
     def prune(self, trial: Trial, reason: str) -> FrozenTrial:
-        """End the trial early."""
+        """End the trial early, as pruned."""
         return self._end(trial, TrialState.PRUNED, reason=reason)
 
     def fail(self, trial: Trial, reason: str, again: bool = False) -> FrozenTrial:
-        """End the trial without a value, to be tried `again` or not."""
+        """End the trial without a value; retry it if `again`."""
         return self._end(trial, TrialState.FAIL, reason=reason, again=again)
 
     def results(self) -> list[FrozenTrial]:
         """Return the trials that count, in order."""
-        with self._watched():
+        with self._storage_errors():
             return attempts(self._study.get_trials(), self.total)
 
     def importances(self) -> dict[str, float]:
-        """Return the share of each setting in what made the better trials better (PED-ANOVA; Watanabe et al., 2023).
-
-        It is empty for so few trials that nothing shows.
-        """
-        with self._watched(), warnings.catch_warnings(action="ignore"):
-            if len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < TELLING:
+        """Return the importance of each setting, with sum 1 (PED-ANOVA; Watanabe et al., 2023); {} for few trials."""
+        with self._storage_errors(), warnings.catch_warnings(action="ignore"):
+            if len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < IMPORTANCE_TRIALS:
                 return {}
             found = optuna.importance.get_param_importances(
                 self._study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
@@ -139,18 +135,18 @@ class Study:
         known = self._study.user_attrs.get("about")
         if known is None and self._study.get_trials(deepcopy=False):
             raise UsageError(
-                f"{self._where} has a study {self._study.study_name!r} of another program: use another --name"
+                f"{self._where} has a study {self._study.study_name!r} of another program: choose another --name"
             )
         if known is None:
             self._study.set_user_attr("about", about)
         elif changed := sorted(key for key in known.keys() | about.keys() if known.get(key) != about.get(key)):
             raise UsageError(
-                f"the study {self._study.study_name!r} in {self._where} was begun with another {', '.join(changed)}; "
-                "use the same settings, or another --name"
+                f"the study {self._study.study_name!r} in {self._where} was started with different settings "
+                f"({', '.join(changed)}); use the same ones, or another --name"
             )
 
     def _begin(self, before: FrozenTrial | None) -> Trial | None:
-        """Begin a trial, that tries one before it again or not; None if another worker was faster."""
+        """Start a trial, as a retry of `before` if given; return None if another worker was faster."""
         attributes: dict[str, Any] = {}
         if before:
             attributes = {name: before.user_attrs[name] for name in ("run", "deaths") if name in before.user_attrs}
@@ -160,27 +156,29 @@ class Study:
             system_attrs={"fixed_params": before.params if before else {}},
             user_attrs=attributes,
         )
-        begun = self._storage.create_new_trial(self._storage.get_study_id_from_name(self._study.study_name), template)
+        trial_id = self._storage.create_new_trial(
+            self._storage.get_study_id_from_name(self._study.study_name), template
+        )
         for place, trial in enumerate(attempts(self._study.get_trials(deepcopy=False), self.total)):
-            if trial._trial_id == begun:
-                # by its place, so that a study that was interrupted goes on as it would have
+            if trial._trial_id == trial_id:
+                # seeded by position, so that an interrupted study resumes as if uninterrupted
                 self._study.sampler = TPESampler(seed=mix_seed(self.seed, place), constant_liar=True)
-                return Trial(self._study, begun)
-        self._storage.set_trial_user_attr(begun, "surplus", True)
-        self._storage.set_trial_state_values(begun, TrialState.FAIL)
+                return Trial(self._study, trial_id)
+        self._storage.set_trial_user_attr(trial_id, "surplus", True)
+        self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
         return None
 
     def _give_up(self, trial: FrozenTrial) -> None:
         known = trial.user_attrs
         deaths = 1 + (0 if (trial.last_step or 0) > known.get("epochs", 0) else known.get("deaths", 0))
-        reason = f"its worker gave no sign of life for {STALE_SECONDS:g} seconds"
+        reason = f"its worker sent no heartbeat for {STALE_SECONDS:g} seconds"
         with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another worker was faster
-            for name, value in {"reason": reason, "deaths": deaths, "again": deaths < DEATHS}.items():
+            for name, value in {"reason": reason, "deaths": deaths, "again": deaths < MAX_DEATHS}.items():
                 self._storage.set_trial_user_attr(trial._trial_id, name, value)
             self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def _is_gone(self, trial: FrozenTrial) -> bool:
-        """Return whether the worker has given no sign for long, by this worker's clock alone."""
+        """Return whether the trial's worker has been silent for STALE_SECONDS, by this worker's own clock."""
         beat, now = trial.user_attrs.get("beat", 0), time.monotonic()
         last, since = self._beats.setdefault(trial.number, (beat, now))
         if last != beat:
@@ -191,36 +189,36 @@ class Study:
         for beat in count(1):
             if done.wait(BEAT_SECONDS):
                 break
-            with suppress(Exception):  # the next one makes up for it
+            with suppress(Exception):  # the next heartbeat may succeed
                 self._storage.set_trial_user_attr(trial_id, "beat", beat)
         self._storage.remove_session()
 
     def _end(self, trial: Trial, state: TrialState, value: float | None = None, **attributes: Any) -> FrozenTrial:
         self.note(trial, **attributes)
-        with self._watched():
+        with self._storage_errors():
             ended = self._study.tell(trial, value, state, skip_if_finished=True)
         if ended.state != state:
             raise TakenOver
         return ended
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _storage_errors(self) -> Iterator[None]:
         try:
             yield
         except optuna.exceptions.UpdateFinishedTrialError as error:
             raise TakenOver from error
         except CnnkitError:
             raise
-        except Exception as error:  # of the storage, or of what others wrote into it
+        except Exception as error:  # of the storage or its content
             raise StudyError(
-                f"the study in {self._where} cannot be used: {one_line(error)}; the same command goes on with it"
+                f"the study in {self._where} cannot be used: {one_line(error)}; run the same command to resume it"
             ) from error
 
 
 def attempts(trials: Sequence[FrozenTrial], total: int) -> list[FrozenTrial]:
-    """Return the first `total` trials, each replaced by the latest that tries it again.
+    """Return the first `total` trials, each replaced by its latest retry.
 
-    Of two that try the same one again, which workers may begin at the same moment, the first counts.
+    If two workers start a retry of the same trial at once, the first counts.
     """
     current: list[FrozenTrial] = []
     places: dict[int, int] = {}

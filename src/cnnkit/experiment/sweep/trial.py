@@ -1,4 +1,4 @@
-"""One trial of a sweep: an ordinary run that tells its study what each epoch brings."""
+"""One trial of a sweep: an ordinary run that reports each epoch to its study."""
 
 import threading
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from cnnkit.train import ALONE, Callback, EpochRecord, StepRecord
 
 __all__ = ["MACHINE_SETTINGS", "Worker"]
 
-# settings that may be others on another machine
+# settings that may differ between machines
 MACHINE_SETTINGS = {
     "data_dir",
     "device",
@@ -37,7 +37,7 @@ MACHINE_SETTINGS = {
 
 @dataclass(frozen=True)
 class Worker:
-    """Trains trials of a `study` in `folder`: what is `given`, and what the study suggests within the `space`."""
+    """Trains trials of a `study` in `folder`, with the `given` settings and those suggested from `space`."""
 
     study: Study
     given: dict[str, Any]
@@ -46,10 +46,10 @@ class Worker:
     stop: threading.Event
 
     def attempt(self, trial: Trial) -> FrozenTrial:
-        """Train, and record how it ended. Raises TakenOver if another worker has taken the trial over.
+        """Train, and record the outcome in the study; Ctrl-C sets `stop`.
 
-        Raises too what every other trial would meet, such as missing data; this one is then tried again. A Ctrl-C
-        while it trains sets `stop`.
+        Raises TakenOver if another worker took over the trial. Errors that would hit every trial, such as missing data,
+        are raised too, and the trial will be retried.
         """
         with self.study.held(trial):
             try:
@@ -67,11 +67,11 @@ class Worker:
                 if shared:
                     raise
                 return ended
-            except Exception as error:  # what torch says to settings that do not go together
+            except Exception as error:  # of torch, for settings that contradict each other
                 return self.study.fail(trial, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     def _train(self, trial: Trial) -> float:
-        """Make the trial's run, or go on with the one of an earlier attempt, and return its best accuracy."""
+        """Train the trial's run, or resume the one of an earlier attempt, and return its best accuracy."""
         config = resolve(overlay(self.given, self.study.suggest(trial, self.space)))
         run = _free_run(trial.user_attrs.get("run"))
         resumed = run is not None
@@ -91,21 +91,21 @@ class Worker:
 
 
 class _Score(Callback):
-    """Tells the study what each epoch brought, and ends what is not worth going on."""
+    """Reports each epoch to the study, and stops the run if it is pruned."""
 
     def __init__(self, study: Study, trial: Trial, stop: threading.Event, epochs: int) -> None:
         self.study, self.trial, self.stop, self.epochs = study, trial, stop, epochs
         self.values: dict[int, float] = {}
 
     def keep(self, epoch: int, value: float) -> bool:
-        """Report the epoch, and return whether to leave the others out."""
-        if epoch in self.values:  # a resumed run repeats the one that it was stopped in
+        """Report the epoch, and return whether to prune the run."""
+        if epoch in self.values:  # a resumed run repeats its last epoch
             return False
         self.values[epoch] = value
         return self.study.report(self.trial, epoch, value) and epoch < self.epochs
 
     def on_step_end(self, record: StepRecord) -> None:
-        """Stop, if somebody asked for it before the training could hear."""
+        """Stop if Ctrl-C came before the training handled it."""
         if self.stop.is_set():
             raise Interrupted("stopped")
 
@@ -116,7 +116,7 @@ class _Score(Callback):
 
 
 def _free_run(path: str | None) -> RunFolder | None:
-    """Return the run of an earlier attempt, if it is in reach and nobody trains it."""
+    """Return the run of an earlier attempt, if it can be read and no process is training it."""
     if path is None or not (run := RunFolder(Path(path))).config_file.exists():
         return None
     try:
