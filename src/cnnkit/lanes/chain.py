@@ -42,10 +42,10 @@ def _read(net: nn.Module, image: Size) -> list[Layer]:
     size = image
     for name, module in _leaves(unwrapped(net), ""):
         try:
-            if isinstance(module, nn.Flatten):
+            if type(module) is nn.Flatten:
                 require_settings(module, start_dim=1, end_dim=-1)
                 size = (math.prod(size), 1, 1)
-            elif not isinstance(module, nn.Identity):
+            elif type(module) is not nn.Identity:
                 require(type(module) in LAYERS, "this type of layer is not supported")
                 require(all(module is not layer.module for layer in layers), "the module occurs twice")
                 require(all(weight.device.type == "cpu" for weight in module.parameters()), "it is not on the CPU")

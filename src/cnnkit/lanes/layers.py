@@ -27,7 +27,10 @@ class Unsupported(ValueError):
 
 @dataclass(frozen=True)
 class Barrier:
-    """The end of a phase: all threads wait for each other, then each runs these lines; in prediction, it starts so."""
+    """The end of a phase: all threads wait for each other, then each runs these lines.
+
+    Prediction has no phases: each thread runs the lines once, before its first group of images.
+    """
 
     lines: list[str]
 
@@ -284,4 +287,5 @@ def _float(value: Any) -> str:
 
 
 def _template(name: str, input: Size, *arguments: int) -> str:
-    return f"{name}<Shape<{', '.join(map(str, input))}>, {', '.join(map(str, arguments))}>".replace(", >", ">")
+    shape = f"Shape<{', '.join(map(str, input))}>"
+    return f"{name}<{', '.join([shape, *map(str, arguments)])}>"

@@ -19,7 +19,7 @@ __all__ = ["LaneStepper", "image_size", "make_stepper", "unsupported_reason"]
 
 CHUNK_SECONDS, CHUNK_STEPS = 0.05, 512  # limits of the steps that one call takes
 
-# settings that lanes, or what is around the steps, apply; with any other one, or another value, lanes are not used
+# Settings with which lanes compute what torch does. Any other setting must have its default value.
 HONOURED = {
     *("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay", "stage_lr", "label_smoothing"),
     *("schedule", "warm_up", "lr_step", "lr_gamma", "lr_power", "init", "standardize", "raw_pixels", "augment"),
@@ -39,13 +39,13 @@ def unsupported_reason(net: nn.Module, image: Image, config: TrainConfig, train:
         for name, default in others.items()
         if getattr(config, name) not in HONOURED_VALUES.get(name, (default,))
     ]:
-        return f"{', '.join(refused)} is not supported"
+        return f"unsupported settings: {', '.join(refused)}"
     if next(net.parameters()).device.type != "cpu":
-        return "lanes need the CPU"
+        return "the network is not on the CPU"
     if train and train.world > 1:
-        return "lanes need a single process"
+        return "more than one process trains"
     if train and not train.in_memory:
-        return "lanes need images in memory, not read while training"
+        return "the images are not in memory but read while training"
     return lanes.unsupported_reason(net, image)
 
 

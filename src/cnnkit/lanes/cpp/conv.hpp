@@ -11,7 +11,7 @@ struct Conv {
     static constexpr int row = In::C * KY * KX, positions = Out::area;
     static constexpr bool dense = !padded && KY == H && KX == W;  // one position, whose inputs are contiguous
 
-    // of the input of weight j, from the first input of a position
+    // offset[j]: from the first input of a position to the input of weight j
     static constexpr std::array<int, row> offset = [] {
         std::array<int, row> found{};
         for (int j = 0; j < row; j++) found[j] = (j / (KY * KX) * H + j / KX % KY) * W + j % KX;
