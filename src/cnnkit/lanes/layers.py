@@ -1,7 +1,7 @@
 """The layers that lanes can compute: one class each, which reads a torch module and writes C++.
 
 To add one, write its C++ in cpp/, a class here, and a row of `LAYERS` from the type of the torch module to the class;
-then add a network that contains it to `NETS` in tests/lanes.
+then add a network that contains it to `NETS` in tests/helpers/lanes.py.
 """
 
 import math

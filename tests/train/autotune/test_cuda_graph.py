@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from cnnkit.nets import create
 from cnnkit.train import TrainConfig
-from cnnkit.train.autotune.cuda_graph import Captured, uncapturable
+from cnnkit.train.autotune.cuda_graph import Captured, unsupported_reason
 from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.step import Step, Stepper
 
@@ -118,5 +118,5 @@ def test_what_waits_cannot_be_captured() -> None:
     ],
 )
 def test_what_can_be_captured(device: str, settings: dict[str, Any], processes: int, words: str | None) -> None:
-    why = uncapturable(torch.device(device), TrainConfig(**settings), processes)
+    why = unsupported_reason(torch.device(device), TrainConfig(**settings), processes)
     assert why is None if words is None else why and words in why
