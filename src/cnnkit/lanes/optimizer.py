@@ -1,6 +1,7 @@
 """torch's optimisers as the structures that the compiled update reads, over torch's own state."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -77,8 +78,7 @@ def address(tensor: object) -> int:
 
 def _check_options(optimizer: torch.optim.Optimizer) -> None:
     """Raise UsageError for an option that is not honoured and differs from torch's default."""
-    make: Callable[..., torch.optim.Optimizer] = type(optimizer)
-    defaults = make([torch.zeros(1)]).defaults
+    defaults = _defaults(type(optimizer))
     shared = optimizer.param_groups[0]
     for group in optimizer.param_groups:
         for name, value in group.items():
@@ -88,3 +88,8 @@ def _check_options(optimizer: torch.optim.Optimizer) -> None:
             raise UsageError(
                 f"lanes: parameter groups differ in {', '.join(wrong)}; make it equal, or use --engine torch"
             )
+
+
+@cache
+def _defaults(kind: Callable[..., torch.optim.Optimizer]) -> dict[str, Any]:
+    return kind([torch.zeros(1)]).defaults
