@@ -18,7 +18,7 @@ from cnnkit.core.errors import UsageError
 from cnnkit.core.modules import unwrapped
 from cnnkit.deploy import Bundle, Classifier, fold, prepare, save_bundle, to_onnx
 from cnnkit.explain import effective_receptive_field, feature_maps, filters
-from cnnkit.lanes import Engine, obstacle
+from cnnkit.lanes import Engine, unsupported_reason
 from cnnkit.nets.foreign import foreign_name
 from cnnkit.ops import compile_pooling, from_scratch, tune
 
@@ -125,10 +125,10 @@ def test_onnx_export_accepts_wrapped_networks() -> None:
 
 def test_lanes_name_the_unsupported_inner_layer(pair: Pair) -> None:
     wrapped, net = pair
-    assert obstacle(wrapped, SIZE) == obstacle(net, SIZE)
+    assert unsupported_reason(wrapped, SIZE) == unsupported_reason(net, SIZE)
     deep = cnnkit.create("resnet18", width=4)
-    assert obstacle(nn.DataParallel(compiled(deep)), SIZE) == obstacle(deep, SIZE)
-    assert "SameConv2d" in str(obstacle(deep, SIZE))
+    assert unsupported_reason(nn.DataParallel(compiled(deep)), SIZE) == unsupported_reason(deep, SIZE)
+    assert "SameConv2d" in str(unsupported_reason(deep, SIZE))
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")

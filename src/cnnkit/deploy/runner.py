@@ -16,14 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
+from cnnkit import lanes
 from cnnkit.core.device import wait_for
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.extras import require
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.timing import mean_seconds, median_seconds
 from cnnkit.deploy.fold import fold
-from cnnkit.lanes import Engine as Lanes
-from cnnkit.lanes import obstacle
 from cnnkit.ops.convolutions import use_fastest_outputs
 from cnnkit.ops.layout import lay_out
 
@@ -74,7 +73,7 @@ def prepare(
     possible = ["torch"]
     if exact and find_spec("onnxruntime") and find_spec("onnxscript"):
         possible.append("onnxruntime")
-    if exact and batch >= FULL and obstacle(net, image) is None:
+    if exact and batch >= FULL and lanes.unsupported_reason(net, image) is None:
         possible.append("lanes")
     if engine in ("onnxruntime", "lanes") and not exact:
         raise UsageError(f"{engine} computes in fp32 on the CPU here: leave out the engine")
@@ -150,7 +149,7 @@ def _onnxruntime(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor]
 
 def _lanes(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tensor]:
     net = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stubs
-    engine, one_at_a_time = Lanes(net, _image(x)), Lock()
+    engine, one_at_a_time = lanes.Engine(net, _image(x)), Lock()
 
     def run(x: Tensor) -> Tensor:
         with one_at_a_time:  # its threads work in the same places each time

@@ -1,6 +1,10 @@
-"""Small networks at the speed of the silicon: one image in each lane of a register."""
+"""Small networks compiled to C++ for the CPU: one image in each lane of a vector register.
 
-from cnnkit.lanes.chain import obstacle, read_chain
+Read `chain` (a network to layers), `layers` (each layer's code), `codegen` (the network's code) with cpp/net.hpp.in,
+then `engine` (the calls), which uses `library` (the compiled code) and `optimizer` (torch's options and state).
+"""
+
+from cnnkit.lanes.chain import read_chain, unsupported_reason
 from cnnkit.lanes.engine import Engine
 
-__all__ = ["Engine", "obstacle", "read_chain"]
+__all__ = ["Engine", "read_chain", "unsupported_reason"]

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from cnnkit.nets import create
 from cnnkit.train import TrainConfig
-from cnnkit.train.autotune.cuda_graph import Captured, uncapturable
+from cnnkit.train.autotune.cuda_graph import Captured, unsupported_reason
 from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.step import Step, Stepper
 
@@ -117,8 +117,6 @@ def test_synchronising_steps_cannot_be_captured() -> None:
         ("cuda", {"mixup": 0.2, "accumulate": 2}, 1, "have no accumulate, mixup"),
     ],
 )
-def test_capturable_settings_are_recognised(
-    device: str, settings: dict[str, Any], processes: int, words: str | None
-) -> None:
-    why = uncapturable(torch.device(device), TrainConfig(**settings), processes)
+def test_capturable_settings_are_recognised(device: str, settings: dict[str, Any], processes: int, words: str | None) -> None:
+    why = unsupported_reason(torch.device(device), TrainConfig(**settings), processes)
     assert why is None if words is None else why and words in why

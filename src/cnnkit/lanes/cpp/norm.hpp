@@ -1,4 +1,4 @@
-// Batch normalisation over all groups of a batch: each group measures its part, every thread puts the parts together.
+// Batch normalisation: statistics are computed for each group of images, and each thread merges those of all groups.
 #pragma once
 #include <cmath>
 #include "vector.hpp"
@@ -7,109 +7,108 @@ template <class In>
 struct Norm {
     static constexpr int C = In::C, area = In::area;
 
-    struct Part {  // of a group
-        float count, mean[C], squares[C], db[C], dw[C];
+    struct Partial {  // of a group
+        float count, mean[C], squares[C], db[C], dw[C];  // squares: sum of squared deviations from `mean`
     };
-    struct Whole {  // of the batch
-        float count, mean[C], inverse[C], variance[C], db[C], dw[C];
+    struct Batch {
+        float count, mean[C], inverse_std[C], variance[C], db[C], dw[C];
     };
 
-    // squares: of the deviations from the group's own mean
-    static void measure(const v* x, Part& part, v mask, int images) {
-        part.count = float(images) * area;
+    static void measure(const v* x, Partial& partial, v mask, int images) {
+        partial.count = float(images) * area;
         for (int c = 0; c < C; c++, x += area) {
             v total = {}, squares = {};
             for (int i = 0; i < area; i++) total += x[i];
-            part.mean[c] = sum(total * mask) / part.count;
+            partial.mean[c] = sum(total * mask) / partial.count;
             for (int i = 0; i < area; i++) {
-                v far = x[i] - part.mean[c];
-                squares += far * far;
+                v delta = x[i] - partial.mean[c];
+                squares += delta * delta;
             }
-            part.squares[c] = sum(squares * mask);
+            partial.squares[c] = sum(squares * mask);
         }
     }
 
-    // parts, in their order, into one (Chan et al. 1979)
-    template <class Parts>
-    static void merge(Parts part, int groups, float eps, Whole& whole) {
-        whole.count = part(0).count;
-        memcpy(whole.mean, part(0).mean, sizeof whole.mean);
-        memcpy(whole.variance, part(0).squares, sizeof whole.variance);
+    // in the order of the groups, so that every thread gets the same result (Chan et al. 1979)
+    template <class Partials>
+    static void merge(Partials partial, int groups, float eps, Batch& batch) {
+        batch.count = partial(0).count;
+        memcpy(batch.mean, partial(0).mean, sizeof batch.mean);
+        memcpy(batch.variance, partial(0).squares, sizeof batch.variance);
         for (int g = 1; g < groups; g++) {
-            const Part& next = part(g);
-            const float both = whole.count + next.count, share = next.count / both;
+            const Partial& next = partial(g);
+            const float count = batch.count + next.count, fraction = next.count / count;
             for (int c = 0; c < C; c++) {
-                const float far = next.mean[c] - whole.mean[c];
-                whole.mean[c] += far * share;
-                whole.variance[c] += next.squares[c] + far * far * whole.count * share;
+                const float delta = next.mean[c] - batch.mean[c];
+                batch.mean[c] += delta * fraction;
+                batch.variance[c] += next.squares[c] + delta * delta * batch.count * fraction;
             }
-            whole.count = both;
+            batch.count = count;
         }
         for (int c = 0; c < C; c++) {
-            whole.variance[c] /= whole.count;
-            whole.inverse[c] = 1 / std::sqrt(whole.variance[c] + eps);
+            batch.variance[c] /= batch.count;
+            batch.inverse_std[c] = 1 / std::sqrt(batch.variance[c] + eps);
         }
     }
 
-    static void use_running(const float* mean, const float* variance, float eps, Whole& whole) {
+    static void use_running(const float* mean, const float* variance, float eps, Batch& batch) {
         for (int c = 0; c < C; c++) {
-            whole.mean[c] = mean[c];
-            whole.inverse[c] = 1 / std::sqrt(variance[c] + eps);
+            batch.mean[c] = mean[c];
+            batch.inverse_std[c] = 1 / std::sqrt(variance[c] + eps);
         }
     }
 
-    static void follow(const Whole& whole, float momentum, float* mean, float* variance) {
-        const float unbiased = whole.count / (whole.count - 1);
+    static void update_running(const Batch& batch, float momentum, float* mean, float* variance) {
+        const float unbiased = batch.count / (batch.count - 1);
         for (int c = 0; c < C; c++) {
-            mean[c] += momentum * (whole.mean[c] - mean[c]);
-            variance[c] += momentum * (whole.variance[c] * unbiased - variance[c]);
+            mean[c] += momentum * (batch.mean[c] - mean[c]);
+            variance[c] += momentum * (batch.variance[c] * unbiased - variance[c]);
         }
     }
 
-    static void tell(const Whole& whole, float* mean, float* variance) {
-        memcpy(mean, whole.mean, sizeof whole.mean);
-        memcpy(variance, whole.variance, sizeof whole.variance);
+    static void copy_statistics(const Batch& batch, float* mean, float* variance) {
+        memcpy(mean, batch.mean, sizeof batch.mean);
+        memcpy(variance, batch.variance, sizeof batch.variance);
     }
 
-    static void forward(const v* x, v* y, const Whole& whole, const float* w, const float* b) {
+    static void forward(const v* x, v* y, const Batch& batch, const float* w, const float* b) {
         for (int c = 0; c < C; c++, x += area, y += area) {
-            const float scale = whole.inverse[c] * w[c];
-            for (int i = 0; i < area; i++) y[i] = (x[i] - whole.mean[c]) * scale + b[c];
+            const float scale = batch.inverse_std[c] * w[c];
+            for (int i = 0; i < area; i++) y[i] = (x[i] - batch.mean[c]) * scale + b[c];
         }
     }
 
     // dy is zero in lanes without an image
-    static void collect(const v* x, const v* dy, const Whole& whole, Part& part, float* gw, float* gb) {
+    static void weight_gradient(const v* x, const v* dy, const Batch& batch, Partial& partial, float* gw, float* gb) {
         for (int c = 0; c < C; c++, x += area, dy += area) {
             v db = {}, dw = {};
             for (int i = 0; i < area; i++) {
                 db += dy[i];
-                dw += dy[i] * (x[i] - whole.mean[c]);
+                dw += dy[i] * (x[i] - batch.mean[c]);
             }
-            part.db[c] = sum(db);
-            part.dw[c] = sum(dw) * whole.inverse[c];
-            gb[c] += part.db[c];
-            gw[c] += part.dw[c];
+            partial.db[c] = sum(db);
+            partial.dw[c] = sum(dw) * batch.inverse_std[c];
+            gb[c] += partial.db[c];
+            gw[c] += partial.dw[c];
         }
     }
 
-    template <class Parts>
-    static void merge_backward(Parts part, int groups, Whole& whole) {
-        for (int c = 0; c < C; c++) whole.db[c] = whole.dw[c] = 0;
+    template <class Partials>
+    static void merge_gradients(Partials partial, int groups, Batch& batch) {
+        for (int c = 0; c < C; c++) batch.db[c] = batch.dw[c] = 0;
         for (int g = 0; g < groups; g++)
             for (int c = 0; c < C; c++) {
-                whole.db[c] += part(g).db[c];
-                whole.dw[c] += part(g).dw[c];
+                batch.db[c] += partial(g).db[c];
+                batch.dw[c] += partial(g).dw[c];
             }
     }
 
     // in place (Ioffe and Szegedy 2015, section 3)
-    static void backward(const v* x, v* dy, v mask, const Whole& whole, const float* w) {
+    static void input_gradient(const v* x, v* dy, v mask, const Batch& batch, const float* w) {
         for (int c = 0; c < C; c++, x += area, dy += area) {
-            const float scale = whole.inverse[c] * w[c], far = whole.dw[c] * whole.inverse[c] / whole.count;
-            const float shift = whole.db[c] / whole.count;
+            const float scale = batch.inverse_std[c] * w[c];
+            const float slope = batch.dw[c] * batch.inverse_std[c] / batch.count, shift = batch.db[c] / batch.count;
             for (int i = 0; i < area; i++)
-                dy[i] = (dy[i] - shift - (x[i] - whole.mean[c]) * far) * scale * mask;
+                dy[i] = (dy[i] - shift - (x[i] - batch.mean[c]) * slope) * scale * mask;
         }
     }
 };

@@ -1,18 +1,18 @@
-// Activations, in place, and dropout.
+// Activation functions, in place, and dropout.
 #pragma once
 #include "vector.hpp"
 
 struct Sigmoid {
-    INLINE v forward(v x) { return logistic(x); }
-    INLINE v slope(v y) { return y * (1.0f - y); }
+    INLINE v forward(v x) { return sigmoid(x); }
+    INLINE v derivative(v y) { return y * (1.0f - y); }
 };
 struct Tanh {
-    INLINE v forward(v x) { return 2.0f * logistic(2.0f * x) - 1.0f; }
-    INLINE v slope(v y) { return 1.0f - y * y; }
+    INLINE v forward(v x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
+    INLINE v derivative(v y) { return 1.0f - y * y; }
 };
-struct Relu {
-    INLINE v forward(v x) { return x < 0.0f ? v{} : x; }  // no number stays none
-    INLINE v slope(v y) { return y > 0.0f ? all(1.0f) : v{}; }
+struct ReLU {
+    INLINE v forward(v x) { return x < 0.0f ? v{} : x; }  // NaN propagates
+    INLINE v derivative(v y) { return y > 0.0f ? broadcast(1.0f) : v{}; }
 };
 
 template <class Function, int N>
@@ -21,10 +21,10 @@ void activate(v* y) {
 }
 template <class Function, int N>
 void activate_backward(const v* y, v* dy) {
-    for (int i = 0; i < N; i++) dy[i] *= Function::slope(y[i]);
+    for (int i = 0; i < N; i++) dy[i] *= Function::derivative(y[i]);
 }
 
-INLINE vu scramble(vu x) {  // a hash of 32 bits
+INLINE vu hash(vu x) {
     x ^= x >> 16;
     x *= 0x7feb352du;
     x ^= x >> 15;
@@ -32,13 +32,13 @@ INLINE vu scramble(vu x) {  // a hash of 32 bits
     return x ^ (x >> 16);
 }
 
-// What is dropped follows from the seed, the unit and the image's place in the batch, so the way back needs no mask.
+// The mask is a hash of the seed, the unit and the image's index in the batch, so the backward pass recomputes it.
 template <int N>
-void dropout(const v* x, v* y, float share, uint32_t seed, int first) {
-    const uint32_t limit = share * 4294967296.0;
-    const v scale = all(1.0f / (1.0f - share));
+void dropout(const v* x, v* y, float p, uint32_t seed, int first) {
+    const uint32_t limit = p * 4294967296.0;
+    const v scale = broadcast(1.0f / (1.0f - p));
     vu image;
     for (int i = 0; i < LANES; i++) image[i] = first + i;
-    image = scramble(image + seed);
-    for (uint32_t i = 0; i < N; i++) y[i] = scramble(image ^ (i * 0x9e3779b9u)) >= limit ? x[i] * scale : v{};
+    image = hash(image + seed);
+    for (uint32_t i = 0; i < N; i++) y[i] = hash(image ^ (i * 0x9e3779b9u)) >= limit ? x[i] * scale : v{};
 }

@@ -1,4 +1,4 @@
-// Pooling, per channel. No index is kept: the way back finds the largest input of a window again.
+// Pooling, per channel. The backward pass finds the maximum of a window again, so no indices are stored.
 #pragma once
 #include "vector.hpp"
 
@@ -15,7 +15,7 @@ struct Pool {
                     visit((c * In::H + y * SY) * In::W + x * SX, (c * Out::H + y) * Out::W + x);
     }
     static constexpr int at(int k) { return k / KX * In::W + k % KX; }
-    static constexpr bool apart = KY <= SY && KX <= SX;  // no input is in two windows
+    static constexpr bool disjoint = KY <= SY && KX <= SX;  // no input is in two windows
 
     static void clear(v* dx) {
         constexpr bool covers = KY == SY && KX == SX && In::H % KY == 0 && In::W % KX == 0;
@@ -26,26 +26,26 @@ struct Pool {
 template <class In, int KY, int KX, int SY, int SX>
 struct MaxPool : Pool<In, KY, KX, SY, SX> {
     using P = Pool<In, KY, KX, SY, SX>;
-    INLINE v largest(const v* x) {
-        v most = x[0];
-        UNROLL for (int k = 1; k < KY * KX; k++) most = larger(x[P::at(k)], most);
-        return most;
+    INLINE v window_max(const v* x) {
+        v max = x[0];
+        UNROLL for (int k = 1; k < KY * KX; k++) max = maximum(x[P::at(k)], max);
+        return max;
     }
     static void forward(const v* x, v* y) {
-        P::windows([=](int from, int to) { y[to] = largest(x + from); });
+        P::windows([=](int from, int to) { y[to] = window_max(x + from); });
     }
     static void backward(const v* x, const v* dy, v* dx) {
         P::clear(dx);
         P::windows([=](int from, int to) {
-            v most = x[from];
-            UNROLL for (int k = 1; k < KY * KX; k++) most = x[from + P::at(k)] > most ? x[from + P::at(k)] : most;
-            v left = dy[to];  // the first of equal ones has it all
+            v max = x[from];
+            UNROLL for (int k = 1; k < KY * KX; k++) max = x[from + P::at(k)] > max ? x[from + P::at(k)] : max;
+            v rest = dy[to];  // the first of several maxima gets the whole gradient
             UNROLL for (int k = 0; k < KY * KX; k++) {
                 const int i = from + P::at(k);
-                const auto here = x[i] == most;
-                const v share = here ? left : v{};
-                dx[i] = P::apart ? share : dx[i] + share;
-                left = here ? v{} : left;
+                const auto is_max = x[i] == max;
+                const v part = is_max ? rest : v{};
+                dx[i] = P::disjoint ? part : dx[i] + part;
+                rest = is_max ? v{} : rest;
             }
         });
     }
@@ -64,10 +64,10 @@ struct AvgPool : Pool<In, KY, KX, SY, SX> {
     static void backward(const v*, const v* dy, v* dx) {
         P::clear(dx);
         P::windows([=](int from, int to) {
-            const v share = dy[to] * (1.0f / (KY * KX));
+            const v part = dy[to] * (1.0f / (KY * KX));
             for (int k = 0; k < KY * KX; k++) {
-                v& place = dx[from + P::at(k)];
-                place = P::apart ? share : place + share;
+                v& to_dx = dx[from + P::at(k)];
+                to_dx = P::disjoint ? part : to_dx + part;
             }
         });
     }

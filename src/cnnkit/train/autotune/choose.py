@@ -20,12 +20,12 @@ from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.places import cache_dir
 from cnnkit.core.processor import processor
 from cnnkit.data.batches import Batches
-from cnnkit.train.autotune.cuda_graph import uncapturable
+from cnnkit.train.autotune import cuda_graph
 from cnnkit.train.autotune.flops import operations
 from cnnkit.train.autotune.plan import Plan, lanes_plan, plain_plan, read_plan
 from cnnkit.train.autotune.steps import Contest
 from cnnkit.train.config import TrainConfig
-from cnnkit.train.lanes import hindrance
+from cnnkit.train.lanes import unsupported_reason as lanes_unsupported_reason
 from cnnkit.train.optimizer import freeze
 
 __all__ = ["choose_plan"]
@@ -52,14 +52,14 @@ def choose_plan(
     stands for a long one. Batches that are known, `train`, may rule out lanes. `net` stays as it is. Raises UsageError
     for a file that is no plan, or another network's, and for an engine that cannot compute this.
     """
-    against = hindrance(net, image, config, train)
+    against = lanes_unsupported_reason(net, image, config, train)
     device = next(net.parameters()).device
-    no_graph = uncapturable(device, config, train.world if train else 1)
+    no_graph = cuda_graph.unsupported_reason(device, config, train.world if train else 1)
     if config.plan not in ("auto", "off"):
         return _fitting(read_plan(Path(config.plan)), config.plan, net, config, against, no_graph)
     if config.engine == "lanes":
         if against:
-            raise UsageError(f"engine lanes: {against}")
+            raise UsageError(f"lanes: {against}; use --engine torch")
         log.info("compiling the network for lanes")
         return lanes_plan()
     plan = plain_plan(config)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnnkit.train.config import TrainConfig
 
-__all__ = ["Captured", "uncapturable"]
+__all__ = ["Captured", "unsupported_reason"]
 
 WARM = 3  # passes before it is captured, in which libraries choose their algorithms and take their memory
 
@@ -55,8 +55,8 @@ class Captured:
             parameter.grad = None
 
 
-def uncapturable(device: torch.device, config: TrainConfig, processes: int) -> str | None:
-    """Return why steps under these settings cannot be captured, or None if they can."""
+def unsupported_reason(device: torch.device, config: TrainConfig, processes: int) -> str | None:
+    """Return why steps with these settings cannot be captured, or None if they can."""
     if device.type != "cuda":
         return "CUDA graphs need a CUDA device"
     if processes > 1:
