@@ -15,7 +15,7 @@ from test_caches import JUNK, rewrite
 from test_places import photos
 from torch import nn
 
-from cnnkit.core.kept import to_record
+from cnnkit.core.cache import to_record
 from cnnkit.data.folder.archive import unpacked
 from cnnkit.data.shards.pack import pack_folder
 from cnnkit.data.shards.tar import Contents, read_tars

@@ -125,7 +125,7 @@ def test_without_a_home_folder(home: list[str], open_house: Path) -> None:
 def test_a_home_that_is_closed_is_as_none(open_house: Path) -> None:
     (open_house / "home/.cache/cnnkit").mkdir(parents=True)
     (open_house / "home").chmod(0o700)
-    code = "from cnnkit.core.kept import cached_file; print(cached_file('weights', 'x'))"
+    code = "from cnnkit.core.cache import cached_file; print(cached_file('weights', 'x'))"
     for home in (
         {"CNNKIT_CACHE": "", "HOME": f"{open_house}/home"},
         {"CNNKIT_CACHE": f"{open_house}/home/.cache/cnnkit"},

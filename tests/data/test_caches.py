@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnkit.core.kept import to_record
+from cnnkit.core.cache import to_record
 from cnnkit.data.folder import cache as cache_module
 from cnnkit.data.folder import store as store_module
 from cnnkit.data.folder.store import Opened, open_images

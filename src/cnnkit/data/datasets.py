@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from cnnkit.core.cache import cached_file
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import is_file
-from cnnkit.core.kept import cached_file
 from cnnkit.core.places import cache_dir
 from cnnkit.data.idx import read_idx
 from cnnkit.data.imageset import Dataset, ImageSet

@@ -1,15 +1,15 @@
 """The bytes of files, and what tells whether a file is still the one that was read."""
 
 import os
-import stat
 import time
 from pathlib import Path
 
 from cnnkit.core.errors import DataError
+from cnnkit.core.files import require_regular
+from cnnkit.core.limits import MAX_IMAGE_BYTES
 
-__all__ = ["LARGEST", "Stamp", "await_tick", "read_file", "read_with_stamp", "stamp"]
+__all__ = ["Stamp", "await_tick", "read_file", "read_with_stamp", "stamp"]
 
-LARGEST = 1 << 30  # bytes of a file that is read as an image
 TICK = 20_000_000  # nanoseconds within which two changes may have the same time
 READ, BLOCK = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0), 1 << 16
 
@@ -40,23 +40,22 @@ def read_with_stamp(path: Path | str) -> tuple[bytes, Stamp]:
     """Return the bytes of a file and its stamp after the last one was read.
 
     Raises DataError, with the reason alone, also for what is no regular file, such as a pipe, which may never end, and
-    for more than LARGEST bytes.
+    for more than MAX_IMAGE_BYTES bytes.
     """
     try:
         file = os.open(path, READ)  # fewer calls, at each of which another thread would go on, than open() makes
         try:
             status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise DataError("not a regular file")
-            content = os.read(file, BLOCK) if status.st_size <= LARGEST else b""
+            require_regular(status, path)
+            content = os.read(file, BLOCK) if status.st_size <= MAX_IMAGE_BYTES else b""
             if len(content) < BLOCK and len(content) == status.st_size:  # most small files
                 return content, stamp(os.fstat(file))
             blocks, total = [content], max(status.st_size, len(content))
-            while blocks[-1] and total <= LARGEST:
+            while blocks[-1] and total <= MAX_IMAGE_BYTES:
                 blocks.append(os.read(file, BLOCK))
                 total = max(total, len(blocks) * BLOCK)
-            if total > LARGEST:
-                raise DataError(f"refused: it has {total:,} bytes, more than {LARGEST:,}")
+            if total > MAX_IMAGE_BYTES:
+                raise DataError(f"refused: it has {total:,} bytes, more than {MAX_IMAGE_BYTES:,}")
             return b"".join(blocks), stamp(os.fstat(file))
         finally:
             os.close(file)

@@ -15,14 +15,13 @@ import numpy as np
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import open_file
+from cnnkit.core.limits import DEFLATE_RATIO, MAX_IDX_BYTES
 from cnnkit.core.shape import by
 
 __all__ = ["parse_idx", "read_idx"]
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP = b"\x1f\x8b"
-RATIO = 1032  # of what deflate inflates to, at most, to its own bytes
-MAX_BYTES = 1 << 31  # of the values: four times the largest set of this format
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -38,7 +37,7 @@ def read_idx(path: Path) -> np.ndarray:
             zipped = file.read(len(GZIP)) == GZIP
             file.seek(0)
             with gzip.GzipFile(fileobj=file) if zipped else file as payload:
-                return _array(payload, size * RATIO if zipped else size, str(path))
+                return _array(payload, size * DEFLATE_RATIO if zipped else size, str(path))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: the gzip data is corrupt or cut short ({error}); fetch the file again") from error
     except OSError as error:
@@ -65,8 +64,8 @@ def _array(file: io.BufferedIOBase, most: int, name: str) -> np.ndarray:
     dtype = np.dtype(TYPES[code])
     expected = math.prod(shape) * dtype.itemsize
     told = f"{by(*shape[:4])}{' x ...' if rank > 4 else ''} values take {expected:,} bytes"
-    if expected > MAX_BYTES:
-        raise DataError(f"{name}: refused: {told}, more than {MAX_BYTES:,}")
+    if expected > MAX_IDX_BYTES:
+        raise DataError(f"{name}: refused: {told}, more than {MAX_IDX_BYTES:,}")
     content = np.empty(min(expected, most), np.uint8)  # takes memory as it is filled
     view, present = memoryview(content.data), 0
     while present < len(content) and (count := file.readinto(view[present:])):

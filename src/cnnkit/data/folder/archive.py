@@ -20,9 +20,10 @@ from typing import IO, BinaryIO, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import TypeAdapter
 
+from cnnkit.core.cache import cache_folder, read_record, to_record
 from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.files import atomic_write, lock, make_folder, open_file, replace_folder, sha256, sweep
-from cnnkit.core.kept import cache_folder, read_record, to_record
+from cnnkit.core.limits import DEFLATE_RATIO, MAX_ARCHIVE_FILES
 from cnnkit.core.progress import Counter
 from cnnkit.data.members import Metered, members, open_tar
 
@@ -49,10 +50,10 @@ CORRUPT = (
 )
 # what a disk says of a name that it cannot give, or has given already
 NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
-MAX_FILES, MAX_EMPTY, DEEPEST = 2_000_000, 10_000, 100  # files, those without content, folders within each other
+MAX_EMPTY, MAX_DEPTH = 10_000, 100  # files without content; nested folders
 MAX_DIRECTORY = 1 << 27  # bytes of the list of files of a zip
 MAX_WINDOW = 1 << 28  # bytes that unpacking an xz may take
-RATIO, FREELY = 1032, 1 << 30  # what is unpacked to its archive: deflate's most; bytes that are never too many
+ALWAYS_ALLOWED = 1 << 30  # unpacked bytes, at any ratio
 DISK_BLOCK = 4096  # bytes that a file takes at least
 BLOCK = 1 << 20
 ENCRYPTED = 1  # a bit of a zip's member
@@ -133,13 +134,13 @@ class _Account:
             self.on_disk += -(-member.size // DISK_BLOCK) * DISK_BLOCK or DISK_BLOCK
         else:
             self.others += 1
-        if self.unpacked > max(FREELY, RATIO * self.packed):
+        if self.unpacked > max(ALWAYS_ALLOWED, DEFLATE_RATIO * self.packed):
             raise DataError(
-                f"{self.path}: refused: it unpacks to more than {RATIO:,} times its {self.packed:,} bytes, which "
+                f"{self.path}: refused: it unpacks to more than {DEFLATE_RATIO:,} times its {self.packed:,} bytes, which "
                 "images do not"
             )
-        if self.files > MAX_FILES or self.empty > MAX_EMPTY:
-            what = f"{MAX_EMPTY:,} empty files" if self.empty > MAX_EMPTY else f"{MAX_FILES:,} files"
+        if self.files > MAX_ARCHIVE_FILES or self.empty > MAX_EMPTY:
+            what = f"{MAX_EMPTY:,} empty files" if self.empty > MAX_EMPTY else f"{MAX_ARCHIVE_FILES:,} files"
             raise DataError(f"{self.path}: refused: it has more than {what}; unpack it yourself if it is sound")
         if self.on_disk > self.free // 2:
             raise CnnkitError(
@@ -259,8 +260,8 @@ def _safe(path: Path, name: str) -> PurePosixPath:
     inner = PurePosixPath(name.replace("\\", "/"))
     if inner.is_absolute() or ".." in inner.parts or (inner.parts and ":" in inner.parts[0]) or "\0" in name:
         raise DataError(f"{path}: refused: it names a file outside of its own folder, {name!r}")
-    if not 0 < len(inner.parts) <= DEEPEST:
-        raise DataError(f"{path}: refused: it names a file in {len(inner.parts):,} folders, {name[:DEEPEST]!r}")
+    if not 0 < len(inner.parts) <= MAX_DEPTH:
+        raise DataError(f"{path}: refused: it names a file in {len(inner.parts):,} folders, {name[:MAX_DEPTH]!r}")
     return inner
 
 

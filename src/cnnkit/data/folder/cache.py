@@ -18,8 +18,8 @@ import numpy as np
 from filelock import Timeout
 from pydantic import BaseModel, Field, StrictBool, StrictInt, TypeAdapter, model_validator
 
+from cnnkit.core.cache import cache_folder, read_record, to_record
 from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, read_bytes, sweep
-from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.data.files import Stamp, stamp
 from cnnkit.data.folder.rows import Rows
 from cnnkit.data.images.decode import THUMB

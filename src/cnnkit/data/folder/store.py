@@ -3,7 +3,6 @@
 import math
 import os
 import shutil
-import stat
 import statistics
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -17,9 +16,11 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.files import require_regular
+from cnnkit.core.limits import MAX_IMAGE_BYTES
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
-from cnnkit.data.files import LARGEST, await_tick, read_with_stamp, stamp
+from cnnkit.data.files import await_tick, read_with_stamp, stamp
 from cnnkit.data.folder.cache import Canvas, Decoded, Entry, PixelCache, digest
 from cnnkit.data.folder.stream import Streamed
 from cnnkit.data.images.decode import decode_image, decode_with_thumb, read_header, thumbnail
@@ -173,9 +174,8 @@ def _look(place: str, path: str, known: _Known, digested: bool) -> Entry:
         before = known.files.get(path)
         if before and before[:4] == entry[:4] and not before.problem and (before.digest or not digested):
             return before
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("not a file")
-        if status.st_size > LARGEST:
+        require_regular(status, place)
+        if status.st_size > MAX_IMAGE_BYTES:
             raise DataError(f"refused: it has {status.st_size:,} bytes")
         await_tick(entry[:4])
         with open(place, "rb") as file:  # noqa: PTH123  as above

@@ -10,11 +10,12 @@ from urllib.parse import urljoin
 
 import numpy as np
 
+from cnnkit.core.cache import cached_file
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import atomic_write, sha256
 from cnnkit.core.http import checked_url
-from cnnkit.core.kept import cached_file
+from cnnkit.core.limits import MAX_SHARDS
 from cnnkit.core.places import expanded
 from cnnkit.core.text import from_json, is_url, to_json
 from cnnkit.data.shards.remote import exists, read_all
@@ -24,7 +25,7 @@ from cnnkit.data.split_names import SPLITS, split_of
 __all__ = ["INDEX", "SAMPLE", "Shard", "ShardIndex", "expand", "is_shards", "open_index", "write_index"]
 
 INDEX, SAMPLES, VERSION = "shards.json", "samples.npy", 1
-MAX_SHARDS, MAX_BRACES, DIGITS = 10**6, 16, 18  # of a data set; of a name; of a number in them
+MAX_BRACES, DIGITS = 16, 18  # in a name; of a number in braces
 NPY = 1 << 12  # bytes in front of an array in its file, at most
 SAMPLE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4")])  # of a picture's bytes in its shard
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import replace_folder, write_through
-from cnnkit.core.limits import DEFAULT_MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_SHARD_MEGABYTES
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
@@ -29,7 +29,6 @@ __all__ = ["pack_folder"]
 log = logging.getLogger(__name__)
 
 OVERHEAD = 7 * HEADER // 2  # bytes of a shard for each picture: two headers, a label, padding
-MAX_MEGABYTES = 10**6  # of a shard
 GLANCE = (64, 64)  # pixels; a JPEG is read to its end for them, but not decoded in full
 
 
@@ -63,7 +62,7 @@ def pack_folder(
     Raises UsageError for impossible sizes and an `output` that is not empty, DataError for a folder that cannot be
     trained on or an image that cannot be read, CnnkitError if the disk does not take the shards.
     """
-    count(megabytes, "megabytes", MAX_MEGABYTES)
+    count(megabytes, "megabytes", MAX_SHARD_MEGABYTES)
     if images_per_shard is not None:
         count(images_per_shard, "images_per_shard")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -15,13 +15,13 @@ from typing import IO, Annotated, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, TypeAdapter, field_validator
 
+from cnnkit.core.cache import cache_folder, read_record, to_record
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import CannotWrite, atomic_write, lock, sweep
-from cnnkit.core.kept import cache_folder, read_record, to_record
+from cnnkit.core.limits import MAX_IMAGE_BYTES
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
 from cnnkit.core.text import from_json, is_url, whole_number
-from cnnkit.data.files import LARGEST
 from cnnkit.data.images.decode import Header, read_header
 from cnnkit.data.images.formats import SUFFIXES
 from cnnkit.data.members import Metered, members, open_tar
@@ -82,7 +82,9 @@ class _Kept(BaseModel):
         if not len(found.offsets) == len(found.sizes) == len(found.labels):
             raise ValueError("offsets, sizes and labels are not equally many")
         ends = (offset + size for offset, size in zip(found.offsets, found.sizes, strict=True))
-        if max(found.sizes, default=0) > LARGEST or (found.bytes is not None and max(ends, default=0) > found.bytes):
+        if max(found.sizes, default=0) > MAX_IMAGE_BYTES or (
+            found.bytes is not None and max(ends, default=0) > found.bytes
+        ):
             raise ValueError("a picture lies beyond the end of the file")
         return found
 
@@ -172,7 +174,9 @@ def _samples(tar: tarfile.TarFile, metered: Metered, remote: bool) -> Iterator[_
             sample.labels[kind] = _too_large("its label", member, LONGEST_LABEL) or file.read()
         elif not sample.picture:
             sample.picture = member
-            sample.header = _too_large("it", member, LARGEST) or _header(io.BytesIO(file.read()) if remote else file)
+            sample.header = _too_large("it", member, MAX_IMAGE_BYTES) or _header(
+                io.BytesIO(file.read()) if remote else file
+            )
     yield sample
 
 
