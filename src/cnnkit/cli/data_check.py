@@ -105,8 +105,8 @@ def _report(diagnosis: "Diagnosis") -> None:
 
     seen = diagnosis.statistics
     size = f"{seen['bytes']['sum'] / 1e6:,.1f} MB"
-    files, images = counted(diagnosis.files, "file"), counted(seen["images"], "readable image")
-    console.say(f"{diagnosis.root}: {files}, {images}, {size}")
+    readable = counted(seen["images"], "readable image")
+    console.say(f"{diagnosis.root}: {counted(diagnosis.files, 'file')}, {readable}, {size}")
     if seen["images"]:
         page.print(_classes(seen["classes"]), _sizes(seen))
         named = (f"{name} {count:,}" for key in ("formats", "modes") for name, count in seen[key].items())

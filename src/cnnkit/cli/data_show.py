@@ -98,7 +98,7 @@ def show(
     target = output or Path(f"{Path(data).resolve().name}-show.png")
     write_image(target, stack_sheets(sheets))
     line = f"{target}: {len(sheets)} of {len(classes)} classes, {shape.by(*size)}"
-    many = f"an image and {count} versions by {', '.join(names)}" if names else f"up to {counted(count, 'image')}"
-    line += f", {many} each"
+    tiled = f"an image and {count} versions by {', '.join(names)}" if names else f"up to {counted(count, 'image')}"
+    line += f", {tiled} each"
     line += f"; {len(dataset.skipped):,} unreadable: cnnkit data check {shell(data)}" if dataset.skipped else ""
     console.say(line)
