@@ -62,7 +62,7 @@ def test_a_folder_with_more_images_is_resumed_and_one_with_fewer_is_not(photos: 
     draw_shape(photos / "bar/new.png", "bar", 1)
     resumed = cli("train", "--resume", "--epochs", 13)
     assert resumed.code == 0, resumed
-    assert "1 images that the run does not know: not used" in resumed.out
+    assert "1 image not recorded by the run: not used" in resumed.out
     trained = next(iter(json.loads(Path("runs/lenet_bn-photos-1/split.json").read_text())["train"]))
     (photos / trained).unlink()
     one_line(

@@ -102,7 +102,7 @@ def test_pixels_and_thumbnails_that_are_not_what_was_written(
     assert (found.thumbs() == first).all()
     assert len(decoded) == count
     assert [record.getMessage() for record in caplog.records] == [
-        f"{found_place()}: {count} of 6 images are corrupt there and are decoded again"
+        f"{found_place()}: {count} of 6 images are corrupt and will be decoded again"
     ]
     check(opened())
     assert len(decoded) == count, "and that is kept"
@@ -193,7 +193,7 @@ def test_an_index_that_is_none(junk: bytes, photos: Path, caplog: pytest.LogCapt
     (place() / "index.json").write_bytes(junk)
     check(opened())
     assert "index.json is corrupt, or of another version" in caplog.text
-    assert "made anew" in caplog.text
+    assert "will be rebuilt" in caplog.text
 
 
 def test_one_digit_of_the_index_is_noticed(photos: Path, decoded: list[str]) -> None:

@@ -54,7 +54,7 @@ def test_an_image_of_a_stream_that_becomes_corrupt_is_an_error_when_it_is_met() 
     data = load(root, budget=0, test_fraction=0).train
     cut_short(root / "cat/05.png")
     before = threading.active_count()
-    with pytest.raises(DataError, match=r"cat/05.png: .*cut short.*--on-bad-image skip"):
+    with pytest.raises(DataError, match=r"cat/05.png: .*incomplete.*--on-bad-image skip"):
         list(Batches(data, 4, Preprocess(SIZE), seed=0).epoch(1))
     assert threading.active_count() == before
 

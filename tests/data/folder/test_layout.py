@@ -62,7 +62,7 @@ def test_splits_are_known_by_the_fields_words(train: str, test: str) -> None:
     data = load()
     assert data.classes == ("cat", "dog")
     assert counts(data) == {"train": 8, "test": 8}
-    said = [remark for remark in data.remarks if "is taken for the" in remark]
+    said = [remark for remark in data.remarks if "is used as the" in remark]
     assert len(said) == (0 if train == "train" else 2)
 
 
@@ -72,8 +72,8 @@ def test_a_training_says_what_it_takes_for_a_split(cli: Cli) -> None:
     assert result.code == 0, result
     log = Path("runs/lenet-photos-1/log.txt").read_text()
     for told in (result.out, log):
-        assert "photos/Training is taken for the train images" in told
-        assert "photos/Testing is taken for the test images" in told
+        assert "photos/Training is used as the train images" in told
+        assert "photos/Testing is used as the test images" in told
     assert json.loads(cli("evaluate", "runs/lenet-photos-1", "--json").out)["images"] == 8
 
 
@@ -87,7 +87,7 @@ def test_a_folder_of_a_splits_name_may_be_a_class() -> None:
     data = load()
     assert data.classes == ("bus", "car", "train")
     assert counts(data) == {"train": 9, "test": 3}
-    assert "photos/train is taken for a class, since it lies beside others" in data.remarks
+    assert "photos/train is used as a class, as it is beside others" in data.remarks
 
 
 def test_classes_may_be_called_valid_and_invalid() -> None:
@@ -102,7 +102,7 @@ def test_a_split_may_lie_in_a_folder_of_its_own_name() -> None:
     data = load()
     assert data.classes == ("hill", "sea")
     assert counts(data) == {"train": 8, "test": 8}
-    assert any("seg_pred holds 3 images without classes" in remark for remark in data.remarks)
+    assert any("seg_pred holds 3 images without a class" in remark for remark in data.remarks)
 
 
 def test_a_test_folder_without_classes_is_for_predicting(cli: Cli) -> None:
@@ -113,7 +113,7 @@ def test_a_test_folder_without_classes_is_for_predicting(cli: Cli) -> None:
     assert counts(data) == {"train": 18, "test": 2}
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
     assert result.code == 0, result
-    assert "photos/test holds 5 images without classes" in result.out + result.err
+    assert "photos/test holds 5 images without a class" in result.out + result.err
     assert "cnnkit predict RUN" in result.out + result.err
     assert cli("evaluate", "runs/lenet-photos-1").code == 0
 
@@ -121,7 +121,7 @@ def test_a_test_folder_without_classes_is_for_predicting(cli: Cli) -> None:
 def test_one_folder_deeper() -> None:
     images("animals/cat", "animals/dog")
     assert load().classes == ("cat", "dog")
-    assert "photos/animals is taken for the folder of the data set" in load().remarks
+    assert "photos/animals is used as the folder of the data set" in load().remarks
     images("../other/a/b/train/x", "../other/a/b/train/y", "../other/a/b/test/x", "../other/a/b/test/y")
     assert counts(load("other")) == {"train": 8, "test": 8}
 
@@ -153,7 +153,7 @@ def test_a_validation_folder_may_hold_images_of_no_class() -> None:
     images("train/n01/images", "train/n02/images", "val/images", "test/images", count=10)
     data = load()
     assert (data.classes, counts(data)) == (("n01", "n02"), {"train": 18, "test": 2})
-    assert sum("10 images without classes" in remark for remark in data.remarks) == 2
+    assert sum("10 images without a class" in remark for remark in data.remarks) == 2
     assert not any("outside" in remark for remark in data.remarks)
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_folder_of_classes_is_told_for_what_it_is() -> None:
         image(f"one/{number}.png")
     with pytest.raises(DataError, match=r"one holds 3 images, but no folders of classes.*CSV file"):
         load("one")
-    with pytest.raises(DataError, match=r"one/0.png is a file: data are a folder, a CSV file, or an archive"):
+    with pytest.raises(DataError, match=r"one/0.png is a file: data must be a folder, a CSV file, or an archive"):
         load("one/0.png")
     packed("zip")
     Path("two").mkdir()
@@ -177,7 +177,7 @@ def test_unicode_forms_of_a_class_are_joined() -> None:
     assert data.classes == ("bar", "caf\u00e9")
     assert counts(data) == {"train": 8, "test": 8}
     assert [remark for remark in data.remarks if "Unicode" in remark] == [
-        "2 folders write caf\u00e9 in different forms of Unicode: they are one class"
+        "2 folders spell caf\u00e9 in different forms of Unicode: they are one class"
     ]
     images("../flat/caf\u00e9", "../flat/bar", "../flat/cafe\u0301")
     assert load("flat", test_fraction=0).train.labels.tolist() == [0] * 4 + [1] * 8
@@ -201,7 +201,7 @@ def test_thumbnails_and_leftovers_are_passed_over_and_counted() -> None:
     data = load(test_fraction=0)
     assert data.classes == ("cat", "dog")
     assert len(data.train) == 8
-    said = [remark for remark in data.remarks if "left by other programs" in remark]
+    said = [remark for remark in data.remarks if "of other programs" in remark]
     assert len(said) == 1
     assert "7 files" in said[0]
 
@@ -246,7 +246,7 @@ def test_classes_that_cannot_be_learnt_or_measured_are_told(cli: Cli) -> None:
     result = cli("train", "lenet", "--data", "photos", "--min-images", 3, *flags)
     assert result.code == 0, result
     log = Path("runs/lenet-photos-2/log.txt").read_text()
-    assert "classes with fewer than 3 images to train on are left out: emu (1), fox (2)" in log
+    assert "classes with fewer than 3 training images are left out: emu (1), fox (2)" in log
     assert "too few images" not in log
     report = json.loads(cli("evaluate", "runs/lenet-photos-2", "--json").out)
     assert [row["class"] for row in report["classes"]] == ["cat", "dog"]
@@ -359,7 +359,7 @@ def test_an_archive_writes_nothing_outside_of_its_folder(kind: str, name: str) -
 
 @pytest.mark.parametrize(("kind", "how"), [("zip", "link"), ("tar.gz", "link"), ("tar.gz", "device")])
 def test_an_archive_makes_no_links_or_devices(kind: str, how: str) -> None:
-    with pytest.raises(DataError, match="has no folder of images in it"):
+    with pytest.raises(DataError, match="has no folder of images"):
         load(hostile(kind, "cat", how))
     assert not [path for path in Path(os.environ["CNNKIT_CACHE"]).rglob("*") if path.is_symlink()]
 

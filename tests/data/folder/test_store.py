@@ -199,7 +199,7 @@ def test_a_file_that_never_rests_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         return read_with_stamp(path)
 
     monkeypatch.setattr(store_module, "read_with_stamp", restless)
-    assert opened(paths).problems == {"1.bmp": "it changes while it is read"}
+    assert opened(paths).problems == {"1.bmp": "the file changes while it is read"}
 
 
 def test_a_file_written_twice_at_the_same_moment_is_seen_to_be_another() -> None:
