@@ -222,9 +222,9 @@ def test_redirects_are_followed(server: Raw, code: int) -> None:
         ("data:text/plain,x", "not data://"),
         ("https:///x", "it has no host"),
         ("http://ho st/", "not a host"),
-        ("http://host:x/", "invalid URL|not a URL"),
+        ("http://host:x/", "invalid URL"),
         ("http://a/\x1b[2J", "unprintable characters"),
-        ("http://\x1b[2J", "invalid URL|not a URL"),
+        ("http://\x1b[2J", "not a URL"),
         ("/a", "in a circle"),
     ],
 )

@@ -126,7 +126,7 @@ def test_a_corrupt_file_in_the_cache_is_fetched_anew(
     harm(path)
     mirror.reply(answer(b"", status="404 Gone"))
     with pytest.raises(
-        DataError, match=r"IDX.*; the download failed \(.* is another file: .* the server says 404 Gone"
+        DataError, match=r"IDX.*; the download failed \(.* is another file: .* server says 404 Gone"
     ):
         load_dataset("mnist")
 

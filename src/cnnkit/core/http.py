@@ -111,6 +111,11 @@ class Stream:
         self._failures, self._received = 0, 0  # in a row; new bytes since the last failure
         self.seek(position)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._response is not None
+
     def seek(self, position: int) -> None:
         """Continue at another byte; no request is made yet."""
         self.close()

@@ -178,7 +178,7 @@ def _declare(request: BaseHTTPRequestHandler) -> None:
 def test_data_by_a_url_that_is_none(place: str) -> None:
     with pytest.raises(DataError) as caught:
         load(place)
-    assert "only http:// and https://" in str(caught.value) or "no URL" in str(caught.value)
+    assert "only http:// and https://" in str(caught.value) or "invalid URL" in str(caught.value)
     assert str(caught.value).isprintable()
 
 

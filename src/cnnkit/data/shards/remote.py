@@ -73,7 +73,7 @@ class RemoteFile(io.RawIOBase):
         """Fill the buffer with the bytes that have arrived, and return their number; 0 at the end."""
         if self.length is not None and self._position >= self.length:
             return 0
-        if not 0 <= self._position - self._stream.position <= SKIP:
+        if not (self._stream.is_open and 0 <= self._position - self._stream.position <= SKIP):
             self._stream.seek(self._position)
         while block := self._receive(min(SKIP, self._position - self._stream.position) or len(buffer)):
             found = block[self._position - (self._stream.position - len(block)) :]
