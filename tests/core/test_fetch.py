@@ -359,9 +359,7 @@ def test_gzip_data_inflate_no_further_than_the_file_can(raw: Raw, tmp_path: Path
 
 def test_what_the_disk_has_no_room_for_is_not_begun(raw: Raw, tmp_path: Path) -> None:
     raw.reply(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000\r\n\r\n", bytes(1000)])
-    with pytest.raises(
-        CnnkitError, match=r"cannot write .*/x: it needs 1,000,000,000,000,000 more .* left; make room"
-    ):
+    with pytest.raises(CnnkitError, match=r"cannot write .*/x: it needs 1,000,000,000,000,000 more .* left; make room"):
         fetch([raw.url], tmp_path / "x", DIGEST, 10**16)
     assert left(tmp_path) == []
 

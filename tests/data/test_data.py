@@ -125,9 +125,7 @@ def test_a_corrupt_file_in_the_cache_is_fetched_anew(
     assert f"{path} was corrupt and has been downloaded again: its SHA-256 is" in caplog.text
     harm(path)
     mirror.reply(answer(b"", status="404 Gone"))
-    with pytest.raises(
-        DataError, match=r"IDX.*; the download failed \(.* is another file: .* server says 404 Gone"
-    ):
+    with pytest.raises(DataError, match=r"IDX.*; the download failed \(.* is another file: .* server says 404 Gone"):
         load_dataset("mnist")
 
 

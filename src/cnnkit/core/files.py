@@ -137,10 +137,7 @@ def append(path: Path, content: bytes) -> None:
 
 @contextmanager
 def lock(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold a lock file, waiting for it at most `timeout` seconds, or forever if that is negative.
-
-    Raises filelock's Timeout, and CannotWrite if it cannot be created or locked.
-    """
+    """Hold a lock file, waiting at most `timeout` seconds (negative: forever); raises Timeout and CannotWrite."""
     held = FileLock(path)
     try:
         held.acquire(timeout)
@@ -180,10 +177,7 @@ def atomic_write(path: Path, content: Content, mode: int = 0o666) -> None:
 
 
 def write_output(path: Path, content: Content) -> None:
-    """Write a file that the user named, atomically; follow a link, and write directly to a pipe or a device.
-
-    Raises CannotWrite.
-    """
+    """Write a file that the user named, atomically unless it is a pipe or device; follows links, raises CannotWrite."""
     if is_file(path) or not os.path.exists(path):  # noqa: PTH110  a Path raises without permission
         atomic_write(Path(os.path.realpath(path)), content)
         return

@@ -109,10 +109,7 @@ def read_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = 
 
 
 def is_safetensors(path: Path) -> bool:
-    """Return whether a file is in the safetensors format, by its first bytes or, if they do not tell, its suffix.
-
-    Raises OSError.
-    """
+    """Return whether a file is in the safetensors format, by its first bytes or else its suffix; raises OSError."""
     with open_file(path) as file:
         start = file.read(9)
     return start[8:] == b"{" or (path.suffix.lower() == ".safetensors" and not start.startswith((b"PK", b"\x80")))
