@@ -40,7 +40,7 @@ def test_each_bad_file_is_named_with_its_ill() -> None:
     }
     assert diagnosis.harms
     assert all(finding.harms and finding.culprits == finding.paths for finding in diagnosis.findings)
-    assert details(diagnosis, "unreadable") == ["cannot be read (not a regular file)", "no such file"]
+    assert details(diagnosis, "unreadable") == ["no such file", "cannot be read (not a regular file)"]
     assert diagnosis.statistics["images"] == 12
 
 
@@ -133,7 +133,7 @@ def test_imbalance_is_a_warning() -> None:
     save("data/common/one more.png")
     diagnosis = look("data")
     assert found("data") == {"imbalance": [()]}
-    assert details(diagnosis, "imbalance") == ["common has 30 pictures, rare 3: 10 times as many"]
+    assert details(diagnosis, "imbalance") == ["common has 30 images, rare 3: 10 times as many"]
     assert not diagnosis.harms
 
 

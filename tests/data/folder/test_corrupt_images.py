@@ -87,7 +87,7 @@ def test_a_batch_without_any_picture() -> None:
     for path in root.rglob("*.png"):
         path.unlink()
     assert list(Batches(data, 2, Preprocess(SIZE))) == []
-    with pytest.raises(DataError, match="batch 0 of epoch 1 has no image"):
+    with pytest.raises(DataError, match="batch 0 of epoch 1 has no readable image"):
         next(Batches(data, 2, Preprocess(SIZE), seed=0).epoch(1))
 
 

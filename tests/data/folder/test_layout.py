@@ -218,9 +218,9 @@ def test_images_in_wrong_places_are_told() -> None:
     assert len(data.train) == 8
     assert any("1 image outside the folders of classes" in remark for remark in data.remarks)
     assert any("2 images hidden" in remark for remark in data.remarks)
-    assert any("1 PNG image not read: add .png" in remark for remark in data.remarks)
-    assert any("1 PNG image not read: rename *.txt to *.png" in remark for remark in data.remarks)
-    assert any("1 RAW image not read: convert to JPEG or PNG" in remark for remark in data.remarks)
+    assert any("1 PNG image not supported: add .png" in remark for remark in data.remarks)
+    assert any("1 PNG image not supported: rename *.txt to *.png" in remark for remark in data.remarks)
+    assert any("1 RAW image not supported: convert to JPEG or PNG" in remark for remark in data.remarks)
 
 
 # --- classes of few images
@@ -256,7 +256,7 @@ def test_classes_that_cannot_be_learnt_or_measured_are_told(cli: Cli) -> None:
 def test_too_much_asked_of_classes_is_an_error(cli: Cli) -> None:
     images("cat", "dog")
     result = cli("train", "lenet", "--data", "photos", "--min-images", 100)
-    one_line(result, 3, "min_images 100 leaves no class: the largest has 4 images to train on")
+    one_line(result, 3, "min_images 100 leaves no class: the largest has 4 training images")
 
 
 def test_no_images_to_choose_by_are_told(cli: Cli) -> None:

@@ -67,7 +67,7 @@ def test_what_cannot_be_packed(folder: Path, tmp_path: Path) -> None:
     assert [path for path, _ in index.problems] == ["train/a/bad.png"]
     assert len(load(tmp_path / "out").train) == 203
     before = sorted((tmp_path / "out").iterdir())
-    with pytest.raises(UsageError, match="out is there and not empty"):
+    with pytest.raises(UsageError, match="out exists and is not empty"):
         pack_folder(folder, tmp_path / "out", progress=False)
     assert sorted((tmp_path / "out").iterdir()) == before
     for options, words in [
@@ -99,7 +99,7 @@ def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "test" / "a" / "bad.jpg").write_bytes(b"")
     data_pack.pack(folder, Path("out"), images_per_shard=50, on_bad_image="skip")
     captured = capsys.readouterr()
-    assert captured.err.startswith("cnnkit: left out: test/a/bad.jpg: ")
+    assert captured.err.startswith("cnnkit: skipped: test/a/bad.jpg: ")
     assert re.search(r"train\s+5\s+203\s+0\.\d", captured.out)
     assert "3 classes; next: cnnkit train NET --data out" in captured.out
     assert len(load("out").train) == 203
