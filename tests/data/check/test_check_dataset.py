@@ -154,7 +154,7 @@ def test_classes_without_pictures() -> None:
     diagnosis = look(root)
     remedy = "add some, remove the folder, or leave out such classes with --min-images 1"
     assert details(diagnosis, "class") == [
-        f"data: class 'emu' has no image: {remedy}",
+        f"data: class 'emu' has no images: {remedy}",
         f"data: class 'fox' has images in test, but none in train: {remedy}",
     ]
     assert details(diagnosis, "few") == ["dog has none in test"]
