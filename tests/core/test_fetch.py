@@ -19,11 +19,11 @@ import pytest
 
 from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.fetch import fetch
-from cnnkit.core.http import PAUSES
+from cnnkit.core.http import BACKOFF
 from cnnkit.data.shards.remote import RemoteFile, open_bytes
 from helpers.webserver import Raw, answer, drip, raw_server
 
-ATTEMPTS = len(PAUSES) + 1
+ATTEMPTS = len(BACKOFF) + 1
 PAYLOAD = bytes(range(256)) * 4000
 PACKED = gzip.compress(PAYLOAD, mtime=0)
 DIGEST = hashlib.sha256(PAYLOAD).hexdigest()
@@ -101,7 +101,7 @@ def raw() -> Iterator[Raw]:
 def broken_off(mirror: Server, folder: Path) -> Path:
     """Let a download fail; return what is left of it."""
     mirror.script = ["cut"] * 2 * ATTEMPTS
-    with pytest.raises(DataError, match=r"the connection broke; [\d,]+ of 4,\d+ bytes received; tried \d times"):
+    with pytest.raises(DataError, match=r"the connection broke \(at byte [\d,]+ of 4,\d+\); tried \d times"):
         fetch([mirror.url], folder / "payload", DIGEST)
     mirror.script = []
     [part] = folder.glob("*.part")
@@ -208,7 +208,7 @@ def test_plain_file_is_verified_by_digest_prefix_and_cached(mirror: Server, tmp_
     digest = hashlib.sha256(PACKED).hexdigest()[:8]
     plain = mirror.url.removesuffix(".gz")
     assert fetch([plain], tmp_path / "weights.pth", digest).read_bytes() == PACKED
-    with pytest.raises(DataError, match=r"sent other data: its SHA-256 is .*, not 00000000"):
+    with pytest.raises(DataError, match=r"sent another file: its SHA-256 is .*, not 00000000"):
         fetch([plain], tmp_path / "other.pth", "00000000")
     assert left(tmp_path) == ["pth", "sha256"]
 
@@ -240,7 +240,7 @@ def test_slow_server_times_out(raw: Raw, tmp_path: Path, head: bytes) -> None:
         fetch([f"{raw.url}/w.pth"], tmp_path / "w.pth", DIGEST)
     assert time.monotonic() - began < 4
     of = " of 100,000" if head == LENGTH else ""
-    expected = rf"{raw.url}/w.pth: fewer than 1,000 bytes came in 0\.3 seconds; \d+{of} bytes received; tried 4 times"
+    expected = rf"{raw.url}/w.pth: fewer than 1,000 bytes arrived in 0\.3 seconds \(at byte \d+{of}\); tried 4 times"
     assert re.fullmatch(expected, str(caught.value))
     assert len(raw.asked) == 4
 
@@ -252,7 +252,7 @@ def test_remote_read_from_slow_server_times_out(raw: Raw) -> None:
         file.readall()
     assert time.monotonic() - began < 4
     where = r"\(at byte \d+ of 100,000\); tried 4 times"
-    expected = rf"cannot read {raw.url}: fewer than 1,000 bytes came in 0\.3 seconds {where}"
+    expected = rf"cannot read {raw.url}: fewer than 1,000 bytes arrived in 0\.3 seconds {where}"
     assert re.fullmatch(expected, str(caught.value))
 
 
@@ -331,20 +331,20 @@ def test_short_partial_response_is_continued(raw: Raw, tmp_path: Path) -> None:
 def test_oversized_download_is_refused(raw: Raw, tmp_path: Path) -> None:
     most = len(PAYLOAD) - 1
     raw.reply(answer(PAYLOAD))
-    with pytest.raises(DataError, match=r"has 1,024,000 bytes, and may have no more than 1,023,999 bytes"):
+    with pytest.raises(DataError, match=r"has 1,024,000 bytes; at most 1,023,999 are allowed"):
         fetch([raw.url], tmp_path / "x", DIGEST, most)
     raw.reply(lambda _: itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(bytes(1 << 16))))
-    with pytest.raises(DataError, match=r"sent more, and may have no more than 1,023,999 bytes"):
+    with pytest.raises(DataError, match=r"sent more bytes; at most 1,023,999 are allowed"):
         fetch([raw.url], tmp_path / "x", DIGEST, most)
     assert left(tmp_path) == []
 
 
 def test_gzip_inflates_at_most_to_the_declared_size(raw: Raw, tmp_path: Path) -> None:
     raw.reply(answer(gzip.compress(bytes(100_000_000), 9)))
-    with pytest.raises(DataError, match=r"gzip data that inflate to more than the 1,000,000 bytes of the file"):
+    with pytest.raises(DataError, match=r"gzip data that inflates to more than the 1,000,000 bytes of the file"):
         fetch([f"{raw.url}/x.gz"], tmp_path / "x", DIGEST, 1_000_000)
     raw.reply(answer(PACKED))
-    with pytest.raises(DataError, match="inflate to more than"):
+    with pytest.raises(DataError, match="inflates to more than"):
         fetch([f"{raw.url}/x.gz"], tmp_path / "x", DIGEST, len(PAYLOAD) - 1)
     assert left(tmp_path) == []
     assert fetch([f"{raw.url}/x.gz"], tmp_path / "x", DIGEST, len(PAYLOAD)).read_bytes() == PAYLOAD
@@ -355,7 +355,7 @@ def test_gzip_inflates_at_most_to_the_declared_size(raw: Raw, tmp_path: Path) ->
 
 def test_download_larger_than_free_space_is_not_started(raw: Raw, tmp_path: Path) -> None:
     raw.reply(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000\r\n\r\n", bytes(1000)])
-    with pytest.raises(CnnkitError, match=r"cannot write .*/x: 1,000,000,000,000,000 bytes more .* left; make room"):
+    with pytest.raises(CnnkitError, match=r"cannot write .*/x: it needs 1,000,000,000,000,000 more .* left; make room"):
         fetch([raw.url], tmp_path / "x", DIGEST, 10**16)
     assert left(tmp_path) == []
 
@@ -411,7 +411,7 @@ def test_first_download_pins_its_digest(
     fetch([url], path, digest)
     [line] = caplog.messages
     assert words in line
-    assert f"as it came from {raw.url.replace('://', '://me:***@')}/w; w.sha256 keeps {FIRST}" in line
+    assert f"as downloaded from {raw.url.replace('://', '://me:***@')}/w; w.sha256 saves {FIRST}" in line
     assert pin.read_text() == f"{FIRST}\n"
     caplog.clear()
     fetch([url], path, digest)
@@ -420,7 +420,7 @@ def test_first_download_pins_its_digest(
     path.write_bytes(b"another")  # and the server has the right one still
     fetch([url], path, digest)
     assert path.read_bytes() == PAYLOAD
-    assert "was corrupt, and has been fetched anew" in caplog.text
+    assert "was corrupt and has been downloaded again" in caplog.text
 
     path.write_bytes(b"another")
     raw.reply(answer(b"another"))
@@ -441,7 +441,9 @@ def test_file_changed_on_server_is_downloaded_again(raw: Raw, tmp_path: Path) ->
     fetch([raw.url], tmp_path / "w")
     (tmp_path / "w").unlink()
     second = hashlib.sha256(b"second").hexdigest()
-    with pytest.raises(DataError, match=rf"other data: its SHA-256 is {second}, not .* as when it came first \(del"):
+    with pytest.raises(
+        DataError, match=rf"another file: its SHA-256 is {second}, not .* as at the first download \(del"
+    ):
         fetch([raw.url], tmp_path / "w")
     (tmp_path / "w.sha256").unlink()
     assert fetch([raw.url], tmp_path / "w").read_bytes() == b"second"
@@ -462,7 +464,7 @@ def test_existing_file_of_matching_digest_is_trusted(
     (tmp_path / "w").write_bytes(PAYLOAD)
     fetch([raw.url], tmp_path / "w", FIRST[:8])
     assert raw.asked == []
-    assert "as it lies at" in caplog.text
+    assert "as found at" in caplog.text
 
 
 def test_parts_of_unidentified_files_are_not_joined(raw: Raw, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_commands_work_without_home_folder(home: list[str], open_house: Path) ->
 def test_inaccessible_home_equals_no_home(open_house: Path) -> None:
     (open_house / "home/.cache/cnnkit").mkdir(parents=True)
     (open_house / "home").chmod(0o700)
-    code = "from cnnkit.core.kept import cached_file; print(cached_file('weights', 'x'))"
+    code = "from cnnkit.core.cache import cached_file; print(cached_file('weights', 'x'))"
     for home in (
         {"CNNKIT_CACHE": "", "HOME": f"{open_house}/home"},
         {"CNNKIT_CACHE": f"{open_house}/home/.cache/cnnkit"},

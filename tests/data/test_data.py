@@ -122,19 +122,19 @@ def test_corrupt_cached_file_is_downloaded_again(
     harm(path)
     assert len(load_dataset("mnist").train) == 9
     assert len(mirror.asked) == 5
-    assert f"{path} was corrupt, and has been fetched anew: its SHA-256 is" in caplog.text
+    assert f"{path} was corrupt and has been downloaded again: its SHA-256 is" in caplog.text
     harm(path)
     mirror.reply(answer(b"", status="404 Gone"))
-    with pytest.raises(DataError, match=r"IDX.*; no other came \(.* is another file: .* the server says 404 Gone"):
+    with pytest.raises(DataError, match=r"IDX.*; the download failed \(.* is another file: .* server says 404 Gone"):
         load_dataset("mnist")
 
 
 def test_oversized_mirror_response_is_refused(mirror: Raw) -> None:
     mirror.reply(answer(gzip.compress(bytes(60_000_000))))
-    with pytest.raises(DataError, match="inflate to more than the 47,040,016 bytes of the file"):
+    with pytest.raises(DataError, match="inflates to more than the 47,040,016 bytes of the file"):
         load_dataset("mnist")
     mirror.reply(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: 60000000\r\n\r\n"])
-    with pytest.raises(DataError, match="has 60,000,000 bytes, and may have no more than 47,348,097"):
+    with pytest.raises(DataError, match="has 60,000,000 bytes; at most 47,348,097 are allowed"):
         load_dataset("mnist")
 
 
@@ -187,7 +187,7 @@ GOLDEN_SPLIT = [1, 17, 19, 24, 27, 30, 34, 36]
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 2])
 def test_invalid_fraction_is_refused(fraction: float) -> None:
-    with pytest.raises(UsageError, match="the fraction to set aside"):
+    with pytest.raises(UsageError, match="the fraction to hold out"):
         stratified_split(torch.zeros(4), fraction, 0)
 
 

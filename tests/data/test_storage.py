@@ -154,7 +154,7 @@ def test_wrong_item_is_named() -> None:
         data = load_dataset(Broken(wrong), progress=False, test_fraction=0, **options)
         return data.train.storage[torch.tensor([wrong])]
 
-    with pytest.raises(DataError, match="item 5 of the data set is 9 x 9, others are 6 x 7: say with image_size"):
+    with pytest.raises(DataError, match="item 5 of the data set is 9 x 9, others are 6 x 7: set a common size"):
         read(5)
     assert read(5, image_size=(6, 6)).shape == (1, 3, 6, 6)
     with pytest.raises(DataError, match="item 6 of the data set had the label 'dog' and has 'bird'"):
@@ -179,7 +179,7 @@ def test_labels_from_targets_are_class_indices() -> None:
     assert data.classes == ("bird", "cat", "dog")
     assert data.train.labels.equal(known.targets)
     known.classes = ("cat", "dog")
-    with pytest.raises(DataError, match="labels go from 1 to 2, but there are 2 classes"):
+    with pytest.raises(DataError, match="labels range from 1 to 2, but there are 2 classes"):
         load_dataset(known, progress=False)
 
 

@@ -246,7 +246,7 @@ def test_nan_predictions_are_reported(cli: Cli, tmp_path: Path) -> None:
         nn.init.constant_(weight, 1e25)
     save_bundle(tmp_path / "run", net, Bundle(**description(arguments={"activation": "relu"})))
     cnnkit.data.write_image(Path("one.png"), torch.full((1, 28, 28), 200, dtype=torch.uint8))
-    why = "its weights and its input are finite, but numbers become too large in conv2"
+    why = "its weights and input are finite, but values overflow in conv2"
     for json_wanted in ([], ["--json"]):
         result = cli("predict", "run", "one.png", *json_wanted)
         one_line(result, 1, "the network answers", "for one.png: ", why)
@@ -268,12 +268,12 @@ def test_evaluation_names_the_image_with_nan_prediction(cli: Cli, tmp_path: Path
         nn.init.constant_(weight, 1e38)
     facts = description(net=foreign_name(net), classes=("dark", "light"), mean=(0.0,), std=(1.0,))
     save_bundle(tmp_path / "run", net, Bundle(**facts))
-    with pytest.raises(CnnkitError, match=r"answers Inf for test/dark/0\.png: .* too large in 1 \(float32\)"):
+    with pytest.raises(CnnkitError, match=r"returns Inf for test/dark/0\.png: .* too large in 1 \(float32\)"):
         cnnkit.evaluate(tmp_path / "run", "photos", net=net, progress=False)
 
 
 def test_classifier_mean_and_std_are_checked() -> None:
     made = Bundle(**description()).model_copy(update={"std": (0.0,)})
     model = cnnkit.deploy.Classifier(create("lenet", num_classes=2), made)
-    with pytest.raises(CnnkitError, match="look at the mean and the std of the preprocessing"):
+    with pytest.raises(CnnkitError, match="check the mean and std of the preprocessing"):
         model.predict(np.zeros((28, 28), dtype=np.uint8))

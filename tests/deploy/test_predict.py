@@ -170,7 +170,7 @@ def test_non_images_are_refused(given: Any, error: type, words: str) -> None:
         (np.zeros((4, 4, 3)) + 7, "pixels must be 0 to 1, not 7 to 7"),
         (np.full((4, 4), np.nan), "pixels must be 0 to 1, not nan to nan"),
         (np.zeros((4, 4), np.int16) - 1, "int16 pixels must be 0 to 255, not -1 to -1"),
-        (np.zeros((4, 4), complex), "pixels must be whole numbers or floats"),
+        (np.zeros((4, 4), complex), "pixels must be integers or floats"),
         (np.zeros(4, np.uint8), "an image must be H x W or H x W x C, not 4"),
         (torch.zeros(4, dtype=torch.uint8), "an image must be H x W or C x H x W, not 4"),
         (np.zeros((0, 4), np.uint8), "an image must be H x W or H x W x C, not 0 x 4"),
@@ -213,7 +213,7 @@ def test_unreadable_pil_image_is_reported() -> None:
     closed = Image.open("a.jpg")
     closed.close()
     found = classifier().predict([cut, closed, noise(4, 4)])
-    assert "corrupt or cut short" in found.errors["image 0"]
+    assert "corrupt or incomplete" in found.errors["image 0"]
     assert "closed" in found.errors["image 1"]
     assert len(found) == 1
 
@@ -240,7 +240,7 @@ def test_predict_command_accepts_folders_globs_and_stdin(run: Path, cli: Cli) ->
     names = sorted(str(path) for path in root.rglob("*.png"))
     result = cli("predict", run, root, "--output", "found.csv")
     assert result.code == 3
-    assert "cnnkit: photos/class0/bad.png: not an image that can be read" in result.err
+    assert "cnnkit: photos/class0/bad.png: not an image of a supported format" in result.err
     assert "1 of 13 images could not be read" in result.err
     rows = list(csv.DictReader(io.StringIO(Path("found.csv").read_text())))
     assert sorted(row["image"] for row in rows) == names

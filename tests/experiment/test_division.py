@@ -55,7 +55,7 @@ def test_test_fraction_is_exact() -> None:
         kept, held = split_by_content(labels, [f"{n}" for n in range(number)], torch.arange(number), 0.1, "test")
         assert (len(held), len(kept)) == (aside, number - aside), number
         assert sorted([*kept.tolist(), *held.tolist()]) == list(range(number))
-    with pytest.raises(UsageError, match="the fraction to set aside"):
+    with pytest.raises(UsageError, match="the fraction to hold out"):
         split_by_content(labels, ["0"] * number, torch.arange(number), 1.0, "test")
 
 
@@ -239,7 +239,7 @@ def test_resumed_run_keeps_its_split(cli: Cli) -> None:
     shutil.move("photos", "moved")
     result = cli("train", "--resume", "runs/again", "--epochs", 4, "--data", "moved")
     assert result.code == 0, result
-    assert "1 images that the run does not know: not used" in result.out + result.err
+    assert "1 image not recorded by the run: not used" in result.out + result.err
     one, other = weights("runs/lenet-photos-1"), weights("runs/again")
     assert all(one[name].equal(other[name]) for name in one)
     assert read_split("runs/again") == read_split()

@@ -334,7 +334,7 @@ def test_test_data_may_lack_classes_and_files() -> None:
     Path("bad.png").write_text("no image")
     other = [*files(Path("others")), ("bad.png", "odd")]
     run = cnnkit.fit("lenet", rows, validation_data=other, on_bad_image="skip", **(QUICK | {"batch_size": 8}))
-    assert "bad.png: not an image that can be read" in (run.path / "log.txt").read_text()
+    assert "bad.png: not an image of a supported format" in (run.path / "log.txt").read_text()
 
 
 def test_path_objects_are_never_dataset_names() -> None:
@@ -389,14 +389,14 @@ def test_two_processes_train_from_python(tmp_path: Path) -> None:
         ({"data": (IMAGES * 1.0, LABELS)}, DataError, r"images: float64 pixels must be 0 to 1, not 0 to 255"),
         ({"data": (IMAGES / np.nan, LABELS)}, DataError, "pixels must be 0 to 1, not nan"),
         ({"data": (IMAGES.astype(int) + 1, LABELS)}, DataError, "int64 pixels must be 0 to 255, not 1 to 256"),
-        ({"data": (IMAGES > 3, LABELS)}, DataError, "pixels must be whole numbers or floats, not bool"),
+        ({"data": (IMAGES > 3, LABELS)}, DataError, "pixels must be integers or floats, not bool"),
         ({"data": (IMAGES[0], LABELS)}, DataError, "they must be N x H x W"),
         ({"data": (IMAGES, LABELS[1:])}, DataError, "labels must be one for each of 1,437 images, not 1436"),
-        ({"data": (IMAGES, LABELS * 0)}, DataError, "the labels are all 0: a classifier needs two classes or more"),
-        ({"data": (IMAGES, np.where(LABELS == 3, np.inf, LABELS))}, DataError, "labels must be whole numbers or names"),
+        ({"data": (IMAGES, LABELS * 0)}, DataError, "all labels are 0: a classifier needs at least two classes"),
+        ({"data": (IMAGES, np.where(LABELS == 3, np.inf, LABELS))}, DataError, "labels must be integers or names"),
         ({"data": ""}, UsageError, "data is empty"),
         ({"data": [("a.png", None)]}, DataError, "row 0 of the list: the label is empty"),
-        ({"data": (IMAGES, LABELS + 0.5)}, DataError, "labels must be whole numbers or names, not float64"),
+        ({"data": (IMAGES, LABELS + 0.5)}, DataError, "labels must be integers or names, not float64"),
         ({"data": Numbers(lambda image: "no image")}, DataError, "item 0 of the data set: "),
         (
             {"data": Numbers(lambda image: image / 3)},
@@ -408,14 +408,14 @@ def test_two_processes_train_from_python(tmp_path: Path) -> None:
         ({"callbacks": [Callback]}, UsageError, r"write Callback\(\), not Callback"),
         ({"callbacks": [print]}, UsageError, "has none of the methods on_train_begin, on_step_end, on_epoch_end"),
         ({"net": nn.Sequential(nn.Flatten(), nn.LazyLinear(10))}, UsageError, "lazy layers without weights"),
-        ({"data": Numbers(labels=np.arange(0))}, UsageError, "the data set Numbers has no item"),
+        ({"data": Numbers(labels=np.arange(0))}, UsageError, "the data set Numbers has no items"),
         ({"data": [3, 4]}, UsageError, "data cannot be list"),
         ({"net": nn.Flatten()}, UsageError, "has no parameters"),
         ({"net": small_net(classes=7)}, UsageError, r"outputs \(2, 7\) for 2 images; .* 10 classes of the data"),
         ({"net": small_net(channels=3)}, UsageError, "does not accept images of 1 x 8 x 8: "),
         ({"net": small_net(), "model_kwargs": {"width": 3}}, UsageError, "are for networks of the zoo"),
         ({"net": None, "resume": "nowhere"}, UsageError, "nowhere is not a run folder"),
-        ({"data_dir": ".", "data": (IMAGES, LABELS)}, UsageError, "data_dir is for data sets with names"),
+        ({"data_dir": ".", "data": (IMAGES, LABELS)}, UsageError, "data_dir is only for named data sets"),
     ],
 )
 def test_bad_input_is_one_clear_error_without_leftovers(given: dict[str, Any], error: type, words: str) -> None:

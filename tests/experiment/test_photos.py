@@ -62,7 +62,7 @@ def test_resume_accepts_added_but_not_removed_images(photos: Path, cli: Cli) -> 
     draw_shape(photos / "bar/new.png", "bar", 1)
     resumed = cli("train", "--resume", "--epochs", 13)
     assert resumed.code == 0, resumed
-    assert "1 images that the run does not know: not used" in resumed.out
+    assert "1 image not recorded by the run: not used" in resumed.out
     trained = next(iter(json.loads(Path("runs/lenet_bn-photos-1/split.json").read_text())["train"]))
     (photos / trained).unlink()
     one_line(

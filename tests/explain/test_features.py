@@ -417,7 +417,7 @@ def test_many_filters_show_only_the_first(cli: Cli, monkeypatch: pytest.MonkeyPa
         (["features", "lenet", "nowhere.png"], 3, ["nowhere.png: no such file"]),
         (["features", "lenet", "file"], 3, ["file: not an image"]),
         (["features", "lenet", "small.png", "--output", "./small.png"], 2, ["small.png is the input image"]),
-        (["features", "lenet", "small.png", "--output", "x.what"], 2, ["x.what: no image format", "use .png"]),
+        (["features", "lenet", "small.png", "--output", "x.what"], 2, ["x.what: images cannot be written", "use .png"]),
         (["features", "lenet", "small.png", "--layer", "conv3"], 2, ["unknown layer 'conv3'", "did you mean 'conv2'"]),
         (["features", "lenet", "small.png", "--channels", "0"], 2, ["channels must be an int >= 1, not 0"]),
         (["features", "lenet", "small.png", "--device", "gpu"], 2, ["device 'gpu' cannot be used"]),

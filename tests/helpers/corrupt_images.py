@@ -21,15 +21,15 @@ def damaged(content: bytes, first: int, last: int) -> bytes:
 BOMB = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">II5B", 50_000, 50_000, 8, 2, 0, 0, 0))
 BAD: dict[str, tuple[bytes | None, str]] = {
     "unreadable.png": (None, "cannot be read"),
-    "cut.jpg": (saved("JPEG")[:1500], "corrupt or cut short"),
-    "cut.png": (saved("PNG")[:1500], "corrupt or cut short"),
+    "cut.jpg": (saved("JPEG")[:1500], "corrupt or incomplete"),
+    "cut.png": (saved("PNG")[:1500], "corrupt or incomplete"),
     "text.jpg": (b"<html><body>404 not found</body></html>", "not an image"),
     "empty.png": (b"", "not an image"),
-    "bomb.png": (BOMB + png_chunk(b"IDAT", zlib.compress(bytes(1000))), "more memory than max_pixels"),
-    "deflate.png": (damaged(saved("PNG"), 60, 400), "corrupt or cut short"),
-    "drawing.png": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG images are not read"),
+    "bomb.png": (BOMB + png_chunk(b"IDAT", zlib.compress(bytes(1000))), "more than max_pixels"),
+    "deflate.png": (damaged(saved("PNG"), 60, 400), "corrupt or incomplete"),
+    "drawing.png": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG images are not supported"),
     "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), ""),
-    "broken.gif": (saved("GIF")[:1500], "corrupt or cut short"),
+    "broken.gif": (saved("GIF")[:1500], "corrupt or incomplete"),
     "broken.tif": (damaged(saved("TIFF"), 8, 60), ""),
     "broken.webp": (saved("WEBP")[:600], ""),
 }

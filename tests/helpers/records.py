@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnnkit.core.kept import to_record
+from cnnkit.core.cache import to_record
 
 JUNK = (None, "x", "", -7, -1, 7, 10**9, 10**30, 0.5, True, [], {}, [None], {"a": 1}, [[[[]]]])
 

@@ -184,7 +184,7 @@ def test_download_with_wrong_hash_is_refused(
     server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(tmp_path / "served", {"conv1.weight": torch.zeros(1)}, monkeypatch, digest="00000000")
-    with pytest.raises(DataError, match=r"resnet18-00000000\.pth: sent other data: its SHA-256 is .*, not 00000000"):
+    with pytest.raises(DataError, match=r"resnet18-00000000\.pth: sent another file: its SHA-256 is .*, not 00000000"):
         create("resnet18.tv", pretrained=True)
     assert not list((tmp_path / "cache" / "weights").glob("*.pth"))
 
@@ -275,7 +275,7 @@ def another_width(path: Path) -> None:
         (lambda path: path.write_text("hello"), r"weights\.pth: corrupt, or not written by torch\.save"),
         (lambda path: torch.save([1], path), "must hold a dictionary of tensors"),
         (trap, "not opened, because it could run code"),
-        (cut, r"weights\.pth: cut short, or corrupt"),
+        (cut, r"weights\.pth: truncated or corrupt"),
         (without_a_layer, r"not the weights of resnet18\.tv: lacks conv4\.0\.body\.conv1\.weight, .* and \d+ more"),
         (lambda path: torch.save({0: torch.zeros(1)}, path), "must hold a dictionary of tensors"),
         (lambda path: changed(path, "fc.bias", torch.tensor(1.0)), r"head\.bias is \(\), not \(1000,\)"),

@@ -183,7 +183,7 @@ def test_file_in_place_of_download_is_verified(monkeypatch: pytest.MonkeyPatch, 
         cli("train", "resnet18.tv", "--weights", "true", *FLAGS),
         3,
         f"the weights of resnet18.tv: {place} is another file: its SHA-256 is {found}, not f37072fd",
-        "put the right one there",
+        "replace it, as the download failed",
     )
     state = create("resnet18.tv").state_dict()
     torch.save(state, place)
@@ -261,7 +261,7 @@ def test_weights_load_from_url(
     shown = url.replace("secret", "***")
     assert f"weights of {shown}: 8 of 10 tensors loaded" in result.out
     [line] = [line for line in caplog.messages if "trusted" in line]
-    assert f"so it is trusted as it came from {shown}; {name}.sha256 keeps {sha256(content).hexdigest()}" in line
+    assert f"so it is trusted as downloaded from {shown}; {name}.sha256 saves {sha256(content).hexdigest()}" in line
     ours = cnnkit.load("runs/lenet-new-1").net.state_dict()
     assert ours["conv1.0.weight"].allclose(state["conv1.0.weight"])
     assert f'weights = "{url}"' in Path("runs/lenet-new-1/config.toml").read_text()
@@ -305,10 +305,10 @@ def test_file_names_of_urls_are_safe(name: str, server: Raw, tmp_path: Path) -> 
     [
         ("ftp://host/w.pth", "ftp://host/w.pth: only http:// and https:// are opened"),
         ("file:///etc/passwd", "file:///etc/passwd: only http:// and https:// are opened"),
-        ("http:///w.pth", "it names no host"),
-        ("http://[::1/w.pth", "no URL"),
-        ("http://host/\udce9.pth", "no URL"),
-        (f"http://host/{'x' * 5000}\n", "no URL"),
+        ("http:///w.pth", "it has no host"),
+        ("http://[::1/w.pth", "invalid URL|not a URL"),
+        ("http://host/\udce9.pth", "invalid URL|not a URL"),
+        (f"http://host/{'x' * 5000}\n", "invalid URL|not a URL"),
         ("http://me:secret@/w.pth", "http://me:***@/w.pth: no URL"),
         ("http://host/\x1b[2Jw.pth", "http://host/\\x1b[2Jw.pth: no URL: it has characters that cannot be printed"),
     ],
@@ -322,7 +322,7 @@ def test_slow_weights_server_is_one_line(server: Raw, cli: Cli) -> None:
     photos("new", ("x", "y"))
     server.reply(lambda _: drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"))
     result = cli("train", "lenet", "--weights", f"{server.url}/w.pth", "--data", "new", *FLAGS)
-    one_line(result, 3, f"{server.url}/w.pth: fewer than 1,000 bytes came in 0.5 seconds", "tried 4 times")
+    one_line(result, 3, f"{server.url}/w.pth: fewer than 1,000 bytes arrived in 0.5 seconds", "tried 4 times")
 
 
 def test_published_digests_match_the_file_names() -> None:
@@ -349,7 +349,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "names": ({0: torch.ones(1)}, "it must hold a dictionary of tensors"),
     "a list": ([torch.ones(1)], "it must hold a dictionary of tensors"),
     "no tensors": ({"a": 1, "b": 2, "c": 3, "d": 4}, "these entries are not tensors: a, b, c and 1 more"),
-    "a network": (create("lenet"), "not opened, because it could run code (it asks for"),
+    "a network": (create("lenet"), "not opened, because it could run code (it uses"),
     "another network": (create("lenet_bn").state_dict(), "has also conv1.1.weight"),
 }
 
@@ -369,7 +369,7 @@ def test_weights_path_must_be_a_file(cli: Cli) -> None:
     os.mkfifo("pipe.pth")
     for place in ("pipe.pth", "/dev/zero"):
         result = cli("train", "lenet", "--weights", place, "--data", "digits", *FLAGS)
-        one_line(result, 3, f"{place}: cannot be read (a pipe or a device, not a file)")
+        one_line(result, 3, f"{place}: cannot be read (not a regular file)")
     header = b"[" * 1000
     Path("w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     result = cli("train", "lenet", "--weights", "w.safetensors", "--data", "digits", *FLAGS)

@@ -191,7 +191,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code": (lambda path: torch.save({"format": 2, "net": Evil()}, path), "not opened, because it could run code"),
     "a pickle": (lambda path: path.write_bytes(pickle.dumps(Evil())), "not opened, because it could run code"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
-    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "a pipe or a device, not a file"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "not a regular file"),
 }
 
 

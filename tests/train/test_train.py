@@ -208,7 +208,7 @@ def test_newest_valid_checkpoint_is_used(tmp_path: Path) -> None:
     first.unlink()
     again = trainer(tmp_path / "run", config(epochs=5, schedule="constant"))
     [problem] = again.resume().wrong
-    assert "last.ckpt: not a checkpoint that can be used: cut short, or corrupt" in problem
+    assert "last.ckpt: not a checkpoint that can be used: truncated or corrupt" in problem
     assert again.epoch == 3
     again.run()
     assert all(a.equal(b) for a, b in zip(weights(whole), weights(again), strict=True))

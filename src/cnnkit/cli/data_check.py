@@ -1,4 +1,4 @@
-"""`cnnkit data check`: the doctor of folders of pictures."""
+"""`cnnkit data check`: find problems in a folder of images."""
 
 from collections import Counter
 from itertools import groupby
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
-from cnnkit.core.text import shell
+from cnnkit.core.text import counted, shell, some
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,24 +29,24 @@ def check(
     workers: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Look for what is wrong in a folder of pictures; the exit code is 3 if a training would be harmed.
+    """Find problems in a folder of images; exit with 3 if it is unfit for training.
 
-    Each picture is decoded, and compared with all others. Harm are pictures that cannot be read, the same picture in
-    several splits, classes without pictures and folders that are no data set; all else is a warning or a note.
+    Each image is decoded, and compared with all others. Unreadable images, the same image in several splits, classes
+    without images and an invalid layout make the data unfit; all other findings are warnings or notes.
 
     Parameters
     ----------
     path
         The folder: PATH/train/CLASS/..., with validation (val, valid) and test beside train, or PATH/CLASS/...
     json
-        Print JSON, with all files.
+        Print JSON with all files.
     quarantine
-        Move the harmful files into this folder, which lists them in quarantine.json; nothing is deleted. Of a picture
-        in several splits, the copies that are trained on go.
+        Move the harmful files into this folder, listed in its quarantine.json; nothing is deleted. Of an image in
+        several splits, the training copies are moved.
     workers
-        Threads that decode; without it, one for each processor.
+        Number of decoding threads; default: one per processor.
     max_pixels
-        The most pixels that an image may be decoded to; a larger one cannot be read.
+        Refuse to decode images with more pixels.
     """
     from cnnkit.cli.console import console, print_json
     from cnnkit.data.check.quarantine import check_quarantine
@@ -74,7 +74,7 @@ def check(
 
 
 def _verdict(diagnosis: "Diagnosis", left: "list[Finding]", can_move: bool) -> str:
-    """Return in one line whether a training would be harmed, by what, and what to do."""
+    """Return a line that says whether the data are fit for training, the problems, and the remedy."""
     root = diagnosis.root
     if not left:
         warnings = sum(finding.about.severity == "warning" for finding in diagnosis.findings)
@@ -83,7 +83,7 @@ def _verdict(diagnosis: "Diagnosis", left: "list[Finding]", can_move: bool) -> s
     what = ", ".join(f"{text} ({count:,})" for text, count in counts.items())
     movable = can_move and any(finding.culprits for finding in left)
     remedy = f"; move them away with: cnnkit data check {shell(root)} --quarantine DIR" if movable else ""
-    return f"{root}: a training would be harmed: {what}{remedy}"
+    return f"{root}: unfit for training: {what}{remedy}"
 
 
 def _content(diagnosis: "Diagnosis") -> dict[str, Any]:
@@ -105,8 +105,9 @@ def _report(diagnosis: "Diagnosis") -> None:
 
     seen = diagnosis.statistics
     size = f"{seen['bytes']['sum'] / 1e6:,.1f} MB"
-    console.say(f"{diagnosis.root}: {diagnosis.files:,} files, {seen['pictures']:,} pictures that can be read, {size}")
-    if seen["pictures"]:
+    readable = counted(seen["images"], "readable image")
+    console.say(f"{diagnosis.root}: {counted(diagnosis.files, 'file')}, {readable}, {size}")
+    if seen["images"]:
         page.print(_classes(seen["classes"]), _sizes(seen))
         named = (f"{name} {count:,}" for key in ("formats", "modes") for name, count in seen[key].items())
         turned = f"   turned upright by EXIF {seen['turned']:,}" if seen["turned"] else ""
@@ -129,20 +130,19 @@ def _report(diagnosis: "Diagnosis") -> None:
 
 
 def _line(finding: "Finding") -> str:
-    more = len(finding.paths) - NAMED
-    files = "  ".join([*finding.paths[:NAMED], *([f"and {more:,} more"] if more > 0 else [])])
-    return f"{files}  ({finding.detail})" if files and finding.detail else files or finding.detail
+    files = some(finding.paths, NAMED)
+    return f"{files} ({finding.detail})" if files and finding.detail else files or finding.detail
 
 
 def _classes(classes: dict[str, dict[str, int]]) -> "Table":
-    """Return how many pictures each class has in each split; of many classes, the largest and the smallest."""
+    """Return the number of images of each class in each split; of many classes, the largest and the smallest."""
     from cnnkit.cli.console import table
 
     rows = [(name, [*counts.values()]) for name, counts in classes.items()]
     result = table(["class", *next(iter(classes.values()))])
     if len(rows) > CLASSES:
         rows.sort(key=lambda row: -row[1][0])
-        between = f"... {len(rows) - CLASSES:,} classes between them ..."
+        between = f"... {len(rows) - CLASSES:,} classes in between ..."
         rows = [*rows[: CLASSES // 2], (between, []), *rows[-CLASSES // 2 :]]
     for name, numbers in rows:
         result.add_row(name, *(f"{number:,}" for number in numbers))

@@ -1,4 +1,4 @@
-"""`cnnkit data pack`: a folder of pictures as tar shards."""
+"""`cnnkit data pack`: pack a folder of images into tar shards."""
 
 from pathlib import Path
 from typing import Literal
@@ -20,31 +20,31 @@ def pack(
     workers: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Pack a folder of pictures into tar shards (WebDataset's format), for disks and servers that dislike many files.
+    """Pack a folder of images into tar shards (WebDataset's format), for storage that is slow with many small files.
 
-    The files stay as they are, shuffled over the shards of their split. Train on them with --data OUTPUT, or with the
-    URL of its shards.json.
+    The files are stored unchanged, shuffled over the shards of their split. Train with --data OUTPUT, or the URL of its
+    shards.json.
 
     Parameters
     ----------
     folder
-        CLASS/..., or train/CLASS/... and, where there are, val/CLASS/... and test/CLASS/....
+        CLASS/..., or train/CLASS/... with optional val/CLASS/... and test/CLASS/....
     output
         A new or empty folder for the shards, shards.json and samples.npy.
     megabytes
-        About the size of a shard.
+        Approximate size of a shard.
     images_per_shard
-        Pictures in a shard, at most.
+        Largest number of images in a shard.
     test
-        Share of the pictures, of each class, that becomes the test set if the folder has no test/.
+        Fraction of each class to use as the test set if the folder has no test/.
     seed
-        Another seed shuffles in another way.
+        Seed of the shuffling.
     on_bad_image
-        What to do about a picture that cannot be read: stop, or leave it out and say so.
+        Stop at an unreadable image, or skip it and report it.
     workers
-        Threads that look at pictures; without it, one for each processor.
+        Number of threads that check images; default: one per processor.
     max_pixels
-        The most pixels that an image may be decoded to; a larger one cannot be read.
+        Refuse to decode images with more pixels.
     """
     from cnnkit.cli.console import complain, page, table
     from cnnkit.core.text import shell
@@ -62,8 +62,8 @@ def pack(
         max_pixels=max_pixels,
     )
     for path, reason in index.problems:
-        complain(f"left out: {path}: {reason}")
-    rows = table(["split", "shards", "pictures", "MB"])
+        complain(f"skipped: {path}: {reason}")
+    rows = table(["split", "shards", "images", "MB"])
     for split in dict.fromkeys(shard.split for shard in index.shards):
         own = [shard for shard in index.shards if shard.split == split]
         images, size = sum(shard.images for shard in own), sum(shard.bytes or 0 for shard in own)

@@ -1,4 +1,4 @@
-"""`cnnkit data show`: the pictures as a network sees them."""
+"""`cnnkit data show`: a sheet of the images as a network receives them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +11,8 @@ from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_CANVAS
 __all__ = ["show"]
 
 CLASSES, MAX_COUNT = 20, 1000  # on one sheet; in a row
-WIDTH, FRAME, GAP = 1440, 6, 16  # pixels: of a row of tiles, of what lies around each, and between the two kinds
-PIXELS = 224  # of pictures that have several sizes: what most networks take
+WIDTH, FRAME, GAP = 1440, 6, 16  # pixels: of a row of tiles, of the frame of a tile, between original and changed
+PIXELS = 224  # for images of several sizes: the input size of most networks
 
 
 def show(
@@ -26,36 +26,36 @@ def show(
     data_dir: Path | None = None,
     output: Path | None = None,
 ) -> None:
-    """Write training pictures of each class on one sheet, as a network sees them before its pixels are scaled.
+    """Draw training images of each class on a sheet, as a network receives them, before normalisation.
 
-    With --augment, a picture of each class and beside it what augmentation makes of it. Of more than 20 classes, some.
+    With --augment, draw an image of each class beside its augmented versions. Of more than 20 classes, a selection.
 
     Parameters
     ----------
     data
-        digits (in the package), fashion-mnist, mnist, a folder of pictures, or tar shards.
+        digits (in the package), fashion-mnist, mnist, a folder of images, or tar shards.
     augment
-        Changes, one after the other: flip, crop[:PADDING], rrc[:SMALLEST], jitter[:STRENGTH], erase[:PROBABILITY],
+        Augmentations, applied in order: flip, crop[:PADDING], rrc[:SMALLEST], jitter[:STRENGTH], erase[:PROBABILITY],
         trivial, rand[:OPERATIONS[:MAGNITUDE]].
     image_size
-        Pixels in height and width that the network sees; without it, the pictures' own, or 224 if they differ.
+        Height and width of the network's input; default: the images' own, or 224 if they differ.
     count
-        Pictures in a row, or changes of one; the more, the smaller.
+        Number of images in a row, or of augmented versions; more are drawn smaller.
     seed
-        Another seed chooses other pictures and other changes.
+        Seed of the selection and the augmentation.
     max_pixels
-        The most pixels that an image may be decoded to; a larger one cannot be read.
+        Refuse to decode images with more pixels.
     data_dir
-        Folder of the data set's IDX files; without it: $CNNKIT_DATA, the cache, /usr/share/datasets, download.
+        Folder of the data set's IDX files; default: $CNNKIT_DATA, the cache, /usr/share/datasets, download.
     output
-        The file to write; without it, the data's name with -show behind it, in the current folder.
+        File to write; default: NAME-show.png in the current folder, for data of that name.
     """
     import torch
     import torch.nn.functional as F
 
     from cnnkit.cli.console import complain, console
     from cnnkit.core import shape
-    from cnnkit.core.text import shell
+    from cnnkit.core.text import counted, shell
     from cnnkit.data import Preprocess, load_dataset, resize_with_pad, write_image
     from cnnkit.data.augment.batch import Augment, parse
     from cnnkit.figures import contact_sheet, stack_sheets
@@ -63,13 +63,11 @@ def show(
     shape.count(count, "count", MAX_COUNT)
     pixels = shape.count(PIXELS if image_size is None else image_size, "image_size", MAX_CANVAS)
     if image_size and count * pixels**2 > DEFAULT_MAX_PIXELS:
-        raise UsageError(
-            f"{count} images of {shape.by(pixels, pixels)} pixels are too many for a row: take fewer --count"
-        )
+        raise UsageError(f"{count} images of {shape.by(pixels, pixels)} pixels are too many for a row: reduce --count")
     if not 0 <= seed < 2**31:
         raise UsageError(f"seed must be 0 to 2147483647, not {seed}")
     names = parse(augment or ())
-    Augment(names, (pixels, pixels))  # a wrong name is told before pictures are read
+    Augment(names, (pixels, pixels))  # raises for a wrong name before images are read
     dataset = load_dataset(data, data_dir, image_size=(pixels, pixels), on_bad_image="skip", max_pixels=max_pixels)
     for remark in dataset.remarks:
         complain(remark)
@@ -79,8 +77,8 @@ def show(
     draw = torch.Generator().manual_seed(seed)
     largest = max(WIDTH // count - FRAME, 1)
 
-    def tiles(pictures: torch.Tensor) -> torch.Tensor:
-        seen = preprocess(pictures)
+    def tiles(images: torch.Tensor) -> torch.Tensor:
+        seen = preprocess(images)
         seen = resize_with_pad(seen, (largest, largest)) if max(size) > largest else seen
         return contact_sheet((seen * 255).round().byte(), tile=min(largest, 64))
 
@@ -89,7 +87,7 @@ def show(
         members = (train.labels == label).nonzero().flatten()
         rows = members[torch.randperm(len(members), generator=draw)[: 1 if names else count]]
         sheet = tiles(train.images[rows])
-        title = f"{classes[label]}: {len(members):,} pictures"
+        title = f"{classes[label]}: {counted(len(members), 'image')}"
         if names:
             many = train.images[rows].expand(count, -1, -1, -1)
             changed = tiles(change(many, torch.rand(count, change.numbers, generator=draw)))
@@ -100,6 +98,7 @@ def show(
     target = output or Path(f"{Path(data).resolve().name}-show.png")
     write_image(target, stack_sheets(sheets))
     line = f"{target}: {len(sheets)} of {len(classes)} classes, {shape.by(*size)}"
-    line += f", each a picture and {count} changes by {', '.join(names)}" if names else f", up to {count} pictures each"
-    line += f"; {len(dataset.skipped)} cannot be read: cnnkit data check {shell(data)}" if dataset.skipped else ""
+    tiled = f"an image and {count} versions by {', '.join(names)}" if names else f"up to {counted(count, 'image')}"
+    line += f", {tiled} each"
+    line += f"; {len(dataset.skipped):,} unreadable: cnnkit data check {shell(data)}" if dataset.skipped else ""
     console.say(line)

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, window arithmetic, devices and seeds, atomic files."""
+"""The foundation of all rooms: errors, window arithmetic, devices and seeds, atomic files."""

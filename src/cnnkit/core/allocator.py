@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep large blocks instead of giving them back to the system."""
+"""A setting of the C library's allocator: keep large blocks instead of returning them to the system."""
 
 import ctypes
 
@@ -9,14 +9,14 @@ OPTIONS = {-3: 2**30, -1: 2**31 - 1, -2: 2**28}
 
 
 def keep_large_blocks() -> bool:
-    """Let this process reuse the memory of large tensors; return whether the C library can.
+    """Let this process reuse the memory of large tensors; return whether the C library supports it.
 
-    glibc maps and unmaps a block of a few MB each time, and the system fills each new page with zeros: up to a sixth
-    of a training step. The memory comes back at the process' end only. To be called before the first tensor is made.
+    By default glibc maps and unmaps each block of a few MB, and the system zeroes each new page: up to a sixth of a
+    training step. The memory is returned only when the process ends. Call this before the first tensor is created.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError, OSError):  # another C library, another system
         return False
-    taken = [mallopt(option, value) for option, value in OPTIONS.items()]
-    return all(taken)
+    accepted = [mallopt(option, value) for option, value in OPTIONS.items()]
+    return all(accepted)

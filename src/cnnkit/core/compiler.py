@@ -1,7 +1,7 @@
-"""C++ to a library in this process: by the compiler at hand, once for each text.
+"""C++ code compiled to a shared library, cached by its source, and loaded into this process.
 
-The library is kept in the cache, and code is only taken from there if nobody else can have put it there, nor changed
-it on the way: see `exposed`, the checksum beside it, and `_opened`.
+A cached library is loaded only if no other user could have written or changed it: see `exposed`, its checksum, and
+`_opened`.
 """
 
 import ctypes
@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from filelock import Timeout
 
+from cnnkit.core.cache import cache_folder, private
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, remove
-from cnnkit.core.kept import cache_folder, private
 from cnnkit.core.places import cache_dir, exposed
 
 __all__ = ["NO_COMPILER", "compiler_version", "find_compiler", "load", "texts"]
@@ -34,14 +34,14 @@ log = logging.getLogger(__name__)
 
 NAMES = ("c++", "g++", "clang++")
 FLAGS = ("-std=gnu++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
-NO_COMPILER = f"there is no C++ compiler here ({', '.join(NAMES)}, or what CXX says)"
+NO_COMPILER = f"no C++ compiler was found ({', '.join(NAMES)}, or $CXX)"
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 FOLDER, MADE = "compiled", "made.so"
-LOADED: dict[str, ctypes.CDLL] = {}  # by name, once for a process
+LOADED: dict[str, ctypes.CDLL] = {}  # by name
 
 
 class _Code(NamedTuple):
-    """A library to be: `name` stands for all that it is made of and by, `what` says in an error what it is."""
+    """A library to compile: `name` is a hash of the source and the compiler, `what` describes it in errors."""
 
     name: str
     what: str
@@ -55,28 +55,28 @@ class _Code(NamedTuple):
 
 
 def find_compiler() -> str | None:
-    """Return the C++ compiler: what the variable CXX says, or the first that there is."""
+    """Return the C++ compiler: $CXX, or the first of NAMES that exists."""
     wanted = os.environ.get("CXX")
     return shutil.which(wanted) if wanted else next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def compiler_version() -> str:
-    """Return the line in which the C++ compiler says what it is; "" if there is none."""
+    """Return the first line of the C++ compiler's --version; "" if there is none."""
     compiler = find_compiler()
     return _version(compiler).partition("\n")[0] if compiler else ""
 
 
 def texts(package: str) -> dict[str, str]:
-    """Return the C++ in a package's folder cpp/, by the files' names."""
+    """Return the C++ files in a package's folder cpp/ by their names."""
     return {entry.name: entry.read_text() for entry in (files(package) / "cpp").iterdir()}
 
 
 def load(what: str, source: Mapping[str, str], symbols: tuple[str, ...], flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """Return the library made of C++ files, texts by their names, which has the functions `symbols`.
+    """Return the library compiled from C++ files (texts by name), with the functions `symbols`.
 
-    `what` says in an error what it is. It is kept in the cache, by what it is made of and by what, or, where the cache
-    cannot be written or others can write it, made for this process alone, with a line in the log. Raises CnnkitError
-    if there is no compiler, or if it cannot compile this, and CannotWrite where there is no room for it.
+    `what` describes it in errors. It is cached by source, flags and compiler or, if the cache cannot be written or
+    others can write it, compiled for this process only, with a log line. Raises CnnkitError if there is no compiler or
+    compilation fails, CannotWrite if it cannot be saved.
     """
     compiler = find_compiler()
     if compiler is None:
@@ -91,14 +91,14 @@ def load(what: str, source: Mapping[str, str], symbols: tuple[str, ...], flags: 
 
 def _found_or_made(code: _Code) -> ctypes.CDLL:
     cache = cache_dir()
-    kept = Path(os.path.realpath(cache / FOLDER))
-    with suppress(OSError, ValueError):  # what is corrupt is told when it is compiled anew
-        if not exposed(kept, Path(os.path.realpath(cache))) and (library := _found(code, kept)):
+    cached = Path(os.path.realpath(cache / FOLDER))
+    with suppress(OSError, ValueError):  # a corrupt one is reported when it is compiled again
+        if not exposed(cached, Path(os.path.realpath(cache))) and (library := _found(code, cached)):
             return library
     folder = Path(os.path.realpath(cache_folder(FOLDER, mode=0o700)))
     if at := exposed(folder, folder.parent):
         folder = private(
-            folder, f"code in {folder} is not trusted, as others can write {at}: chmod go-w it, if it is yours"
+            folder, f"code in {folder} is not trusted, as others can write {at}: run chmod go-w on it, if it is yours"
         )
     try:
         try:
@@ -112,20 +112,20 @@ def _found_or_made(code: _Code) -> ctypes.CDLL:
 
 
 def _found(code: _Code, folder: Path) -> ctypes.CDLL | None:
-    """Return the library that is kept in a folder, if there is one; raises OSError and ValueError for a corrupt one."""
+    """Return the library in a folder, None if there is none; raises OSError and ValueError for a corrupt one."""
     path, beside = code.in_folder(folder)
     if not os.path.lexists(path):
         return None
     content = _read(path)
     if _read(beside).decode() != hashlib.sha256(content).hexdigest():
-        raise ValueError("its SHA-256 is another")
+        raise ValueError("its SHA-256 does not match")
     return _opened(code, path, content)
 
 
 def _read(path: Path) -> bytes:
-    """Return the bytes of a file that is no link and that no other can write; raises OSError."""
+    """Return the bytes of a file that is not a link and that no other user can write; raises OSError."""
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    with open(number, "rb") as file:  # noqa: PTH123  it is open
+    with open(number, "rb") as file:  # noqa: PTH123  a descriptor
         found = os.fstat(number)
         owners = (0, os.geteuid()) if os.name == "posix" else (found.st_uid,)
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners or found.st_mode & 0o022:
@@ -134,13 +134,13 @@ def _read(path: Path) -> bytes:
 
 
 def _opened(code: _Code, path: Path, content: bytes) -> ctypes.CDLL:
-    """Return a library as it was read, from memory where Linux has such files: nobody can change it any more.
+    """Load a library with the given content, from memory on Linux, so that it cannot be changed in between.
 
-    Raises OSError if it is no library for this machine, or lacks a function.
+    Raises OSError if it is not a library for this machine, or lacks a function.
     """
     try:
         library = ctypes.CDLL(_in_memory(code.name, content))
-    except (AttributeError, OSError):  # another system, or one that runs no code from there
+    except (AttributeError, OSError):  # not Linux, or code may not run from memory
         library = ctypes.CDLL(str(path))
     if lacking := [name for name in code.symbols if not hasattr(library, name)]:
         raise OSError(errno.ENOEXEC, f"it has no {', '.join(lacking)}", str(path))
@@ -148,7 +148,7 @@ def _opened(code: _Code, path: Path, content: bytes) -> ctypes.CDLL:
 
 
 def _in_memory(name: str, content: bytes) -> str:
-    """Return the path of a file in memory; it stays open, for the loader knows a library by this path."""
+    """Return the path of a file in memory; it stays open, as the loader identifies the library by this path."""
     number = os.memfd_create(name)
     with open(number, "wb", closefd=False) as file:
         file.write(content)
@@ -156,20 +156,18 @@ def _in_memory(name: str, content: bytes) -> str:
 
 
 def _made(code: _Code, folder: Path) -> ctypes.CDLL:
-    """Compile a library, and keep it in a folder; raises OSError and CannotWrite if there is no room for the former."""
+    """Compile a library and save it in a folder; raises OSError and CannotWrite if there is no room to compile."""
     folder = Path(os.path.realpath(folder))
     if at := exposed(folder, folder.parent):
-        raise CnnkitError(
-            f"others can write {at}, so nothing is compiled there: set $CNNKIT_CACHE to a folder of yours"
-        )
+        raise CnnkitError(f"others can write {at}, so nothing is compiled there: set $CNNKIT_CACHE to a private folder")
     _sweep(folder)
     with lock(folder / f".{code.name}.lock"):
         try:
-            if library := _found(code, folder):  # another process has made it meanwhile
+            if library := _found(code, folder):  # another process has compiled it meanwhile
                 return library
         except (OSError, ValueError) as error:
             path, reason = code.in_folder(folder)[0], getattr(error, "strerror", None) or error
-            log.warning("%s is corrupt (%s): it is compiled anew", path, reason)
+            log.warning("%s is corrupt (%s): it is compiled again", path, reason)
         with tempfile.TemporaryDirectory(
             dir=folder, prefix=f".{code.name}.", suffix=".new", ignore_cleanup_errors=True
         ) as place:
@@ -179,7 +177,7 @@ def _made(code: _Code, folder: Path) -> ctypes.CDLL:
                 library = _opened(code, made, content)
             except OSError as error:
                 raise CnnkitError(
-                    f"{code.command[0]} makes no good library of {code.what} ({error}); use torch"
+                    f"{code.command[0]} compiled {code.what} to an unusable library ({error}); use torch"
                 ) from error
             path, beside = code.in_folder(folder)
             for folder_there in filter(Path.is_dir, (path, beside)):
@@ -188,12 +186,12 @@ def _made(code: _Code, folder: Path) -> ctypes.CDLL:
                 atomic_write(beside, hashlib.sha256(content).hexdigest(), 0o600)
                 atomic_write(path, content, 0o600)
             except CannotWrite as error:
-                log.warning("%s; it is compiled anew each time until then", error)
+                log.warning("%s; until then it is compiled again by each process", error)
     return library
 
 
 def _compiled(code: _Code, folder: Path) -> Path:
-    """Compile in a folder; raises OSError if there is no room, CnnkitError if it cannot be compiled."""
+    """Compile in a folder; raises OSError if there is no room, CnnkitError if compilation fails."""
     for name, text in code.source.items():
         (folder / name).write_text(text)
     made = folder / MADE
@@ -210,10 +208,10 @@ def _compiled(code: _Code, folder: Path) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes were making, but not what others make now: these hold their locks."""
-    for left in [*folder.glob(".*.new"), *folder.glob(".*.tmp")]:
-        with suppress(CnnkitError, Timeout), lock(folder / f".{left.name.split('.')[1]}.lock", timeout=0):
-            remove(left)
+    """Remove temporary files of killed processes; running ones hold the lock of theirs."""
+    for leftover in [*folder.glob(".*.new"), *folder.glob(".*.tmp")]:
+        with suppress(CnnkitError, Timeout), lock(folder / f".{leftover.name.split('.')[1]}.lock", timeout=0):
+            remove(leftover)
 
 
 @functools.cache
@@ -223,12 +221,12 @@ def _version(compiler: str) -> str:
 
 @functools.cache
 def _target(compiler: str) -> str:
-    """Return what "native" means here, so that a cache that travels to another processor is not used there."""
+    """Return the macros that "native" implies here, so that a cache copied to another processor is not used there."""
     return _run([compiler, NATIVE, "-dM", "-E", "-x", "c++", os.devnull]).stdout
 
 
 def _run(command: list[str], **how: object) -> subprocess.CompletedProcess[str]:
-    try:  # run has an overload for each set of arguments, and `how` fits none of them
+    try:  # `how` matches none of run's overloads
         return subprocess.run(command, capture_output=True, text=True, errors="replace", **how)  # type: ignore[call-overload, no-any-return]
     except OSError as error:
         raise CnnkitError(

@@ -1,6 +1,6 @@
-"""What people read in a terminal: a console that shows text as it is and survives a closed pipe, tables, both as text.
+"""Terminal output: a console that shows text literally and survives a closed pipe, tables, and both as plain text.
 
-All text of others goes through `PatientConsole.render_str`, cells of tables too: rich asks it for every string.
+rich calls `PatientConsole.render_str` for every string, including cells of tables, so that all text is escaped.
 """
 
 import io
@@ -24,26 +24,26 @@ WIDTH = 120
 
 
 class PatientConsole(Console):
-    """A console that goes on in silence when its reader, such as `head`, has seen enough: a training has not ended.
+    """A console that becomes silent when its reader, such as `head`, closes the pipe, so that training continues.
 
-    A string is no markup to it: what cannot be printed, or not in the terminal's encoding, becomes an escape.
+    Strings are not markup; characters that are unprintable, or not in the terminal's encoding, are escaped.
     """
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def on_broken_pipe(self) -> None:
-        """Be quiet from now on."""
+        """Print nothing from now on."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return what rich shows for a string."""
+        """Return the text that rich shows for a string."""
         shown = printable(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
         return super().render_str(shown, **options)
 
     def say(self, line: str) -> None:
-        """Print a line, however long; only the terminal wraps it."""
+        """Print a line of any length; only the terminal wraps it."""
         self.print(line, soft_wrap=True)
 
 
@@ -53,7 +53,7 @@ class _Title(ProgressColumn):
 
 
 def progress_bar(console: Console, *columns: ProgressColumn) -> Progress:
-    """Return a bar with titles, on a terminal alone; it vanishes when it is done."""
+    """Return a progress bar with titles, shown on a terminal only and removed when done."""
     usual = Progress.get_default_columns()[1:]
     return Progress(
         _Title(), *usual, *columns, console=console, transient=True, disable=console.quiet or not console.is_terminal
@@ -61,7 +61,7 @@ def progress_bar(console: Console, *columns: ProgressColumn) -> Progress:
 
 
 def table(columns: Sequence[str], *, text: int = 1) -> Table:
-    """Return an empty table; the first `text` columns are words (left), the others numbers (right)."""
+    """Return an empty table; the first `text` columns are left-aligned words, the others right-aligned numbers."""
     result = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         result.add_column(column, justify="left" if index < text else "right", no_wrap=index >= text, overflow="fold")
@@ -69,14 +69,14 @@ def table(columns: Sequence[str], *, text: int = 1) -> Table:
 
 
 def aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a line for each pair, in which the second texts stand below each other in a terminal."""
+    """Return a line for each pair, with the second texts aligned in a terminal."""
     pairs = [(printable(left), printable(right)) for left, right in rows]
     width = max((cell_len(left) for left, _ in pairs), default=0)
     return [f"{left}{' ' * (width - cell_len(left))}  {right}" for left, right in pairs]
 
 
 def as_text(*parts: Any) -> str:
-    """Return tables and lines as plain text that standard output can show."""
+    """Return tables and lines as plain text in the encoding of standard output."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     page = io.TextIOWrapper(io.BytesIO(), encoding, newline="\n")
     console = PatientConsole(file=page, width=WIDTH, color_system=None, force_jupyter=False)

@@ -1,4 +1,4 @@
-"""Which device computes, and the one seed behind every random number."""
+"""The device to compute on, and the seeds of all random numbers."""
 
 import hashlib
 
@@ -11,23 +11,23 @@ __all__ = ["mix_seed", "pick_device", "seed_device", "seed_everything", "send", 
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on the device; where that is a GPU, without waiting until it has finished what it is at."""
+    """Return a tensor on the device; a copy to a GPU is asynchronous."""
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was asked for."""
+    """Wait for all kernels queued on a GPU; do nothing for other devices."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """Return the device called `name`; "auto" is a CUDA device, the MPS device or the CPU, whichever is here first.
+    """Return the device `name`; "auto" is a CUDA device, else the MPS device, else the CPU.
 
-    Of several processes on a machine each takes the CUDA device of its `local_rank`.
-    Raises UsageError for a name torch does not know or a device that this machine lacks.
+    Of several processes on a machine, each uses the CUDA device of its `local_rank`. Raises UsageError for a name that
+    torch does not support or a device that this machine lacks.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -42,7 +42,7 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
 
 
 def mix_seed(*parts: object) -> int:
-    """Hash numbers or words into one seed of 32 bits, all that torch's CPU generator keeps.
+    """Hash numbers or strings into one 32-bit seed, as torch's CPU generator uses no more bits.
 
     >>> mix_seed(0, 1) == mix_seed(0, 1), mix_seed(0, 1) == mix_seed(1, 0)
     (True, False)
@@ -51,12 +51,12 @@ def mix_seed(*parts: object) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch's generators on every device; nothing in cnnkit draws from another one."""
+    """Seed torch's generators on every device; cnnkit uses no others."""
     torch.manual_seed(seed)
 
 
 def seed_device(device: torch.device, seed: int) -> None:
-    """Seed the CPU's generator and the device's: a hundredth of the time of `seed_everything`, for use in each step."""
+    """Seed the generators of the CPU and one device, 100 times as fast as `seed_everything`, for use in each step."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(seed)

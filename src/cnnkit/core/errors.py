@@ -1,4 +1,4 @@
-"""The errors a user can cause or meet; each knows the exit code that the command line returns for it."""
+"""The errors that users can cause, each with the exit code of the command line."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -12,9 +12,9 @@ MANY = 20  # names, too many for one line
 
 
 class CnnkitError(Exception):
-    """Something failed while running; the message says what, which value, and what to do.
+    """A failure while running; the message says what failed, for which value, and what to do.
 
-    As text it is one line that only prints, whatever the names in it hold.
+    Its text is one printable line, even if names in it hold control characters.
     """
 
     exit_code = 1
@@ -30,19 +30,19 @@ class UsageError(CnnkitError, ValueError):
 
 
 class DataError(CnnkitError):
-    """A data set or an image is missing, damaged or inconsistent."""
+    """A data set or an image is missing, corrupt or inconsistent."""
 
     exit_code = 3
 
 
 class Interrupted(CnnkitError):
-    """The user or the system asked to stop; what was done so far has been saved."""
+    """The user or the system interrupted the run; its progress has been saved."""
 
     exit_code = 130
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
-    """Return the error for a wrong name, with the nearest right one, and all of them if they are few.
+    """Return the error for an unknown name, with the nearest known one, and all of them if they are few.
 
     >>> unknown("network", "lenett", ["lenet", "lenet_bn"])
     UsageError("unknown network 'lenett'; did you mean 'lenet'? known: lenet, lenet_bn")

@@ -1,4 +1,4 @@
-"""Optional packages: asked for where they are used, and named with their extra when they are missing."""
+"""Optional packages, imported where they are used; an error names the extra to install."""
 
 import importlib
 from types import ModuleType
@@ -11,7 +11,7 @@ __all__ = ["require"]
 def require(module: str, extra: str | None) -> ModuleType:
     """Return the module; raises CnnkitError, saying what to install, if its package is missing.
 
-    It is that of an extra, or None for a package that people have of their own accord.
+    `extra` is the extra that installs the package, None if there is no such extra.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: read with a limit, written atomically, locked; checksums."""
+"""Files: read with a limit, written atomically, locked; checksums."""
 
 import ctypes
 import errno
@@ -18,6 +18,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from cnnkit.core.errors import CnnkitError
+from cnnkit.core.limits import MAX_TEXT_BYTES
 from cnnkit.core.places import in_cache
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "read_bytes",
     "remove",
     "replace_folder",
+    "require_regular",
     "sha256",
     "sweep",
     "utf8_path",
@@ -41,8 +43,7 @@ __all__ = [
 ]
 
 Content = bytes | str | Callable[[BinaryIO], object]
-MAX_BYTES = 1 << 28  # of a file that is read whole: settings, tables, descriptions
-RANDOM = 8  # bytes in a temporary name, which nobody can foresee
+RANDOM = 8  # bytes in a temporary name, so that it cannot be predicted
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
     **dict.fromkeys(FULL, "make room"),
@@ -52,7 +53,7 @@ REMEDIES = {
 
 
 class CannotWrite(CnnkitError):
-    """A file or a folder cannot be written, made or locked; `reason` says why."""
+    """A file or a folder cannot be written, created or locked, for the given `reason`."""
 
     def __init__(self, message: str, reason: str):
         super().__init__(message)
@@ -60,28 +61,36 @@ class CannotWrite(CnnkitError):
 
 
 def open_file(path: Path | str) -> BufferedReader:
-    """Open a file for reading; raises OSError, also for a pipe or a device: these may never end, or never begin."""
+    """Open a regular file for reading; raises OSError."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-    mode = os.fstat(file).st_mode
-    if not stat.S_ISREG(mode):
+    try:
+        require_regular(os.fstat(file), path)
+        return os.fdopen(file, "rb")
+    except OSError:
         os.close(file)
-        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(code, os.strerror(code) if code == errno.EISDIR else "a pipe or a device, not a file", str(path))
-    return os.fdopen(file, "rb")
+        raise
+
+
+def require_regular(status: os.stat_result, path: Path | str) -> None:
+    """Raise OSError for a folder, and for a pipe or a device, which may block or never end."""
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def is_file(path: Path) -> bool:
-    """Return whether there is such a file, as far as the user may look."""
-    return os.path.isfile(path)  # noqa: PTH113  a Path raises where the user may not
+    """Return whether a file exists, False without the permission to look."""
+    return os.path.isfile(path)  # noqa: PTH113  a Path raises without permission
 
 
 def no_follow(path: Path | str, flags: int) -> int:
-    """Open a file, but not through a link; an opener for `open`, which raises OSError."""
+    """Open a file without following a link, as an opener for `open`; raises OSError."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def read_bytes(path: Path | str, most: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a file; raises OSError, also for what is no regular file or has more than `most` bytes."""
+def read_bytes(path: Path | str, most: int = MAX_TEXT_BYTES) -> bytes:
+    """Return the bytes of a regular file; raises OSError, also for more than `most` bytes."""
     with open_file(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -90,14 +99,14 @@ def read_bytes(path: Path | str, most: int = MAX_BYTES) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes, in hex; raises OSError."""
+    """Return the SHA-256 of a file in hex; raises OSError."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def utf8_path(path: Path) -> Iterator[Path]:
-    """Name a file for a library that takes UTF-8 alone: by its path or, if that is not UTF-8, as an open file."""
+    """Yield a UTF-8 path of a file, for libraries that need one: its own, or that of an open file."""
     try:
         os.fsencode(path).decode()
     except UnicodeDecodeError:
@@ -108,7 +117,7 @@ def utf8_path(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path, mode: int = 0o777) -> Path:
-    """Create the folder and its parents, each with `mode` less the umask; raises CannotWrite if that cannot be done."""
+    """Create the folder and its parents, each with `mode` less the umask; raises CannotWrite."""
     try:
         missing = list(takewhile(lambda folder: not os.path.lexists(folder), (path, *path.parents)))
         for folder in reversed(missing or [path]):
@@ -119,20 +128,16 @@ def make_folder(path: Path, mode: int = 0o777) -> Path:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Write behind the end of a file, which is made if it is missing; raises OSError, also for a link or a pipe."""
+    """Append to a file, creating it if it is missing; raises OSError, also for a link or a pipe."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
     with os.fdopen(no_follow(path, flags), "ab") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+        require_regular(os.fstat(file.fileno()), path)
         file.write(content)
 
 
 @contextmanager
 def lock(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold a lock file, which is made if it is missing, or wait for it, at most `timeout` seconds if not negative.
-
-    Raises filelock's Timeout, and CannotWrite if it cannot be made or locked.
-    """
+    """Hold a lock file, waiting at most `timeout` seconds (negative: forever); raises Timeout and CannotWrite."""
     held = FileLock(path)
     try:
         held.acquire(timeout)
@@ -147,10 +152,7 @@ def lock(path: Path, timeout: float = -1) -> Iterator[None]:
 
 
 def write_through(path: Path, content: Content, mode: int = 0o666) -> None:
-    """Write `content` to `path`, a new file with `mode` less the umask, and onto the disk (fsync).
-
-    Raises OSError, also if there is such a file, or a link.
-    """
+    """Write `content` to the new file `path`, with `mode` less the umask, and fsync it; raises OSError if it exists."""
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         _fill(file, content)
         file.flush()
@@ -158,11 +160,10 @@ def write_through(path: Path, content: Content, mode: int = 0o666) -> None:
 
 
 def atomic_write(path: Path, content: Content, mode: int = 0o666) -> None:
-    """Write `content` (bytes, text, or a function that writes to a file) to `path`, whole or not at all.
+    """Write `content` (bytes, text, or a function that writes to a file) to `path` atomically.
 
-    The bytes go to a neighbour, reach the disk (fsync) and take the name in one step, so that a crash or a
-    full disk leaves the earlier file as it was. A link of that name goes; what it leads to stays as it is. Raises
-    CannotWrite if the file cannot be written.
+    The bytes are written to a temporary file in the same folder, fsynced, and renamed, so that a crash or a full disk
+    leaves the earlier file unchanged. A link is replaced, its target is not. Raises CannotWrite.
     """
     temporary = _temporary(path, "tmp")
     try:
@@ -176,11 +177,8 @@ def atomic_write(path: Path, content: Content, mode: int = 0o666) -> None:
 
 
 def write_output(path: Path, content: Content) -> None:
-    """Write a file that the user has named, as `atomic_write` does; through a link, and into what is no file.
-
-    Raises CannotWrite.
-    """
-    if is_file(path) or not os.path.exists(path):  # noqa: PTH110  a Path raises where it may not look
+    """Write a file that the user named, atomically unless it is a pipe or device; follows links, raises CannotWrite."""
+    if is_file(path) or not os.path.exists(path):  # noqa: PTH110  a Path raises without permission
         atomic_write(Path(os.path.realpath(path)), content)
         return
     try:  # /dev/stdout, a pipe
@@ -191,10 +189,9 @@ def write_output(path: Path, content: Content) -> None:
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Put a folder that `fill` writes (with `write_through`) in the place of `path`.
+    """Replace the folder `path` by one that `fill` writes (with `write_through`).
 
-    If `fill` fails, the old one stays. A link of that name goes; what it leads to stays as it is. Raises CannotWrite if
-    the folder cannot be written.
+    If `fill` fails, the old one stays. A link is replaced, its target is not. Raises CannotWrite.
     """
     new, old = _temporary(path, "new"), _temporary(path, "old")
     make_folder(path.parent)
@@ -217,21 +214,21 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes left that were killed while they wrote `path`; for who alone may write it now.
+    """Remove temporary files of processes that were killed while writing `path`; the caller must hold its lock.
 
-    Where one had just moved the earlier `path` away, that takes its place again.
+    If the earlier `path` had just been moved away, restore it.
     """
-    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.(tmp|new|old)")
+    leftover = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.(tmp|new|old)")
     with suppress(OSError):
         for other in list(path.parent.iterdir()):
-            if found := left.fullmatch(other.name):
+            if found := leftover.fullmatch(other.name):
                 if found[1] == "old" and not os.path.lexists(path):
                     other.rename(path)
                 remove(other)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with what is in it, as far as it is there and can be."""
+    """Remove a file, a link or a folder with its content, as far as possible."""
     with suppress(OSError):
         if stat.S_ISDIR(path.lstat().st_mode):
             shutil.rmtree(path, ignore_errors=True)
@@ -242,7 +239,7 @@ def remove(path: Path) -> None:
 def cannot_write(
     path: Path, error: OSError | NotImplementedError, verb: str = "write", replaced: bool = False
 ) -> CannotWrite:
-    """Return the error that says what cannot be written, or `replaced`, why, and what to do."""
+    """Return the error for a file that cannot be written (or locked, or `replaced`), with the reason and the remedy."""
     code: int = getattr(error, "errno", None) or 0
     reason = str(getattr(error, "strerror", None) or error)
     kept = "the earlier one is kept; " if replaced and code in FULL and os.path.lexists(path) else ""
@@ -264,7 +261,7 @@ def _temporary(path: Path, tag: str) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders trade names in one step, so that neither is ever missing; False where Linux cannot."""
+    """Exchange the names of two folders atomically; return False where the system does not support it."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     try:
         rename = ctypes.CDLL(None).renameat2
@@ -274,7 +271,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """Find the operating system's reason: writers such as torch.save wrap it in errors of their own."""
+    """Return the OSError behind an error, as writers such as torch.save wrap it in errors of their own."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

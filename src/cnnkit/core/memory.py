@@ -1,4 +1,4 @@
-"""How much memory is left, and how its end shows."""
+"""Free memory, and errors that mean out of memory."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ UNKNOWN = 2**63 - 1  # bytes, where the system does not say
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how many bytes of memory a device has left; of the CPU, what a container may take."""
+    """Return the free memory of a device in bytes; on the CPU, within the limit of a container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = [UNKNOWN]
-    if (meminfo := Path("/proc/meminfo")).exists():  # Linux; counts what caches would give back
+    if (meminfo := Path("/proc/meminfo")).exists():  # Linux; includes what caches would release
         rows = dict(line.split(":") for line in meminfo.read_text().splitlines())
         free = [1024 * int(rows["MemAvailable"].split()[0])]
     limit, used, parts = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current", "stat"))  # a container's
@@ -25,7 +25,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_about_memory(error: BaseException) -> bool:
-    """Say whether there was no memory, in Python's words or in torch's."""
+    """Return whether an error of Python or torch means out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         words in str(error) for words in ("can't allocate memory", "out of memory")
     )

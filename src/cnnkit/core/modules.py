@@ -1,4 +1,4 @@
-"""Networks as people hand them in."""
+"""Networks as callers pass them, possibly wrapped."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ __all__ = ["unwrapped"]
 def unwrapped(net: Any) -> nn.Module:
     """Return the network that `torch.compile`, `DataParallel` or `DistributedDataParallel` wraps, or `net` itself.
 
-    It has the same weights, under the names that it was built with. Raises UsageError for what is no module, such as
-    the name of a network.
+    It shares the weights, under their original names. Raises UsageError for anything but a module, such as the name of
+    a network.
     """
     inner = net
     while isinstance(inner, nn.Module):

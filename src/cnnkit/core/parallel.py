@@ -1,4 +1,4 @@
-"""Work done ahead by threads, its results in order."""
+"""Work done ahead by threads, with results in order."""
 
 import os
 from collections import deque
@@ -13,15 +13,15 @@ R = TypeVar("R")
 
 
 def processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Iterator[R]:
-    """Yield function(item) for each item, in order; `workers` threads work on the next `depth` while one is used.
+    """Yield function(item) for each item, in order; `workers` threads compute the next `depth` ahead.
 
-    What a call raises is raised in its place. Whoever stops early waits for the calls that run, not for the rest.
-    With a depth of 0 nothing is done ahead, and no thread is needed.
+    An exception is raised in place of its result. A caller that stops early waits only for the calls that are running.
+    With a depth of 0 nothing is computed ahead, and no thread is used.
     """
     if depth == 0:
         yield from map(function, items)
@@ -40,5 +40,5 @@ def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, depth: i
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Yield the sequence in pieces of `size`; the last may be smaller."""
+    """Yield the sequence in chunks of `size`; the last may be smaller."""
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,4 +1,4 @@
-"""Places on this machine: the user's home, the cache, and the private folder that stands in for it."""
+"""Folders of this machine: the user's home, the cache, and the private folder that may replace it."""
 
 import atexit
 import functools
@@ -18,40 +18,40 @@ __all__ = ["cache_dir", "expanded", "exposed", "in_cache", "is_private", "privat
 log = logging.getLogger(__name__)
 
 PREFIX, LOCK = "cnnkit-", ".lock"
-LEFT_SECONDS = 60  # a private folder as old as this has been locked by its process, if that is alive
+LEFT_SECONDS = 60  # a private folder of this age is locked by its process, unless that was killed
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_HELD: list[FileLock] = []  # the lock of the private folder, as long as the process
+_HELD: list[FileLock] = []  # the lock of the private folder, until the process ends
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path with a leading ~ as the home folder, or as it is where nobody knows that folder, as in shells."""
+    """Return a path with a leading ~ expanded, or unchanged if there is no home folder, as in shells."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises where there is no home
 
 
 def cache_dir() -> Path:
     """Return the cache: `$CNNKIT_CACHE`, else `cnnkit` in the user's cache folder.
 
-    A user without a home folder has a private one; raises OSError if there can be none.
+    Without a home folder, it is a private folder; raises OSError if that cannot be created.
     """
     return _named_cache() or _without_home()
 
 
 def in_cache(path: Path) -> bool:
-    """Return whether a path lies in the cache."""
+    """Return whether a path is in the cache."""
     cache = _named_cache()
     return is_private(path) or (cache is not None and path.absolute().is_relative_to(cache.absolute()))
 
 
 def is_private(path: Path) -> bool:
-    """Return whether a path lies in the private folder of this process."""
+    """Return whether a path is in the private folder of this process."""
     return bool(_HELD) and path.is_relative_to(private_folder())
 
 
 @functools.cache
 def private_folder() -> Path:
-    """Return a folder that nobody else can enter and that goes when the process ends; raises OSError.
+    """Return a folder that only this user can enter and that is deleted when the process ends; raises OSError.
 
-    What killed processes have left behind is removed.
+    Those of killed processes are deleted.
     """
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(os.path.realpath(tempfile.mkdtemp(prefix=PREFIX)))
@@ -63,12 +63,12 @@ def private_folder() -> Path:
 
 
 def exposed(folder: Path, root: Path) -> Path | None:
-    """Return the first folder, from `folder` upwards, in which others could change what is found in `folder`, or None.
+    """Return the first folder, from `folder` upwards, through which others could change `folder`, or None.
 
-    Both are real paths, without links. Each folder must belong to the user or the system, and be closed to writing by
-    a group or by others; above `root`, one that is sticky, as /tmp is, may be open. Raises OSError for a missing one.
+    Both are real paths, without links. Each folder must belong to the user or root, and not be writable by a group or
+    by others; above `root`, a sticky one, such as /tmp, may be. Raises OSError for a missing one.
     """
-    if os.name != "posix":  # rights of another kind
+    if os.name != "posix":  # other kinds of permissions
         return None
     for one in (folder, *folder.parents):
         found = one.lstat()
@@ -90,7 +90,7 @@ def _named_cache() -> Path | None:
 @functools.cache
 def _without_home() -> Path:
     folder = private_folder()
-    log.warning("there is no home folder: what is cached goes when this process ends; set $CNNKIT_CACHE to keep it")
+    log.warning("there is no home folder: the cache is deleted when this process ends; set $CNNKIT_CACHE to keep it")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Which processor computes: its name, and all that tells it from others."""
+"""The identity of this machine's processor."""
 
 import os
 import platform
@@ -18,18 +18,18 @@ VARYING = (
     "microcode",
     "bugs",
 )
-# variables that keep libraries from some of its instructions, or choose their ways of computing
+# variables that keep libraries from using some of its instructions, or select their code paths
 FORCED = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
 
 def processor() -> str:
-    """Return what tells this machine's processor from others: its name, caches and instructions."""
+    """Return what identifies this machine's processor: its name, caches and instructions."""
     forced = [f"{name}={os.environ[name]}" for name in FORCED if name in os.environ]
     return " ".join(sorted({line for line in _lines() if not line.startswith(VARYING)}) + forced)
 
 
 def processor_name() -> str:
-    """Return what the maker calls this machine's processor."""
+    """Return the model name of this machine's processor."""
     names = [line.partition(":")[2].strip() for line in _lines() if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

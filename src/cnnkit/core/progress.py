@@ -1,4 +1,4 @@
-"""How far long work is, on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work on standard error: a bar on a terminal, a line every PLAIN_SECONDS elsewhere."""
 
 import time
 from types import TracebackType
@@ -13,7 +13,7 @@ PLAIN_SECONDS = 30
 
 
 class Counter:
-    """Shows how many of `total` are done; nothing, unless `shown`."""
+    """A display of how many of `total` are done, if `shown`."""
 
     def __init__(self, title: str, total: int, shown: bool):
         self.console = PatientConsole(stderr=True, quiet=not shown)
@@ -31,7 +31,7 @@ class Counter:
         self.bar.stop()
 
     def advance(self, count: int) -> None:
-        """Count so many more."""
+        """Add `count` to the number done."""
         self.done += count
         self.bar.update(self.task, completed=self.done)
         if self.bar.disable and time.monotonic() - self.printed > PLAIN_SECONDS:

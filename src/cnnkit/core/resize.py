@@ -1,4 +1,4 @@
-"""Images of another size: bilinear, and antialiased when shrinking, by triangles as wide as the pixels are apart."""
+"""Bilinear resizing, antialiased when shrinking: the triangle filter spans the distance of the output pixels."""
 
 import math
 
@@ -8,22 +8,22 @@ from torch import Tensor
 
 __all__ = ["resize", "resize_part"]
 
-Span = tuple[int, int]  # from a row or column up to another, which is left out
+Span = tuple[int, int]  # of rows or columns: start, and stop (exclusive)
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return images N x C x H x W with `size` (height, width), in their dtype: floats or, on a CPU, uint8 (rounded)."""
+    """Return images N x C x H x W resized to `size` (H, W), in their dtype: floats or, on a CPU, uint8 (rounded)."""
     if size[1] > 1:
         return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
-    # torch's code for CPUs takes the first row for each row of maps of a single column
+    # on CPUs, torch uses the first row for every row of maps with a single column
     resized = resize_part(images, size, (0, size[0]), (0, 1))
     return resized if images.is_floating_point() else resized.round_().clamp_(0, 255).to(images.dtype)
 
 
 def resize_part(images: Tensor, size: tuple[int, int], rows: Span, columns: Span) -> Tensor:
-    """Return the part between two rows and two columns of what `resize` makes of images; integers become float32.
+    """Return the `rows` and `columns` of the result of `resize`; integers become float32.
 
-    Memory is taken for the part and the pixels that it comes from alone. Two matrix products: slower than `resize`.
+    Uses memory only for this part and the pixels that it is computed from. Two matrix products: slower than `resize`.
     """
     top, bottom, down = _triangles(images.shape[-2], size[0], rows)
     left, right, along = _triangles(images.shape[-1], size[1], columns)
@@ -34,7 +34,7 @@ def resize_part(images: Tensor, size: tuple[int, int], rows: Span, columns: Span
 
 
 def _triangles(pixels: int, size: int, part: Span) -> tuple[int, int, Tensor]:
-    """Return which pixels of an axis are seen, from one up to another, and what each weighs in each of the part's."""
+    """Return the start and stop of the input pixels of an axis, and their weights in each output pixel of the part."""
     step = pixels / size
     reach = max(step, 1.0)
     centres = (torch.arange(*part, dtype=torch.float64) + 0.5) * step

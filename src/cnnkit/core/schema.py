@@ -1,4 +1,4 @@
-"""What saved files and settings may hold: numbers within sensible ranges, and one line about what does not fit."""
+"""Types of saved files and settings, with sensible ranges, and one-line reasons for invalid values."""
 
 import reprlib
 from typing import Annotated, Any, TypeVar
@@ -23,7 +23,7 @@ __all__ = [
     "validated",
 ]
 
-UNSHOWN = ("missing", "extra_forbidden", "value_error", "too_long", "too_short")  # errors that say enough
+UNSHOWN = ("missing", "extra_forbidden", "value_error", "too_long", "too_short")  # errors that need no value
 Model = TypeVar("Model", bound=BaseModel)
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
@@ -36,7 +36,7 @@ Pixels = Annotated[int, Field(strict=True, ge=1, le=MAX_CANVAS)]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Mean = Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
 Std = Annotated[float, Field(strict=True, ge=1e-12, le=1e9)]
-# of a network's builder; a whole number is no truth value, and the other way round
+# of a network's builder; strict, so that an integer is not a boolean and vice versa
 Argument = (
     Annotated[bool, Field(strict=True)]
     | Annotated[int, Field(strict=True, ge=-(10**9), le=10**9)]
@@ -46,7 +46,7 @@ Argument = (
 
 
 def validated(kind: type[Model], content: Any) -> Model:
-    """Return what a file holds as a model; raises ValueError, which says what is wrong first of all."""
+    """Return the content of a file as a model; raises ValueError with the first error."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -54,7 +54,7 @@ def validated(kind: type[Model], content: Any) -> Model:
 
 
 def first_error(error: ValidationError) -> str:
-    """Return what is wrong first of all in a file: where, what it should be, and what it is."""
+    """Return the first error: the field, what it should be, and its value."""
     row = error.errors(include_url=False)[0]
     place = ".".join(map(str, row["loc"]))
     reason = reason_of(row)
@@ -63,7 +63,7 @@ def first_error(error: ValidationError) -> str:
 
 
 def reason_of(row: Any) -> str:
-    """Return what pydantic says in a row of its errors, with numbers as people write them."""
+    """Return the message of one of pydantic's errors, with readable numbers."""
     if row["type"] == "less_than_equal":
         most = row["ctx"]["le"]
         return f"should be at most {most:,}" if isinstance(most, int) else f"should be at most {most:g}"
@@ -71,8 +71,8 @@ def reason_of(row: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """Return what a value looks like, cut short where it is long."""
+    """Return the repr of a value, truncated if it is long."""
     try:
         return SHORT.repr(value)
     except ValueError:  # more digits than Python writes
-        return "a number of too many digits"
+        return "a number with too many digits"

@@ -13,7 +13,7 @@ Padding = Pair | Pads | Literal["valid", "same"]
 
 
 def pair(value: int | Sequence[int], name: str, minimum: int = 1) -> tuple[int, int]:
-    """Return `value` as (vertical, horizontal); an int counts for both.
+    """Return `value` as (vertical, horizontal); an int applies to both.
 
     Raises UsageError, naming the argument, for anything but one or two ints of at least `minimum`.
     """
@@ -36,8 +36,8 @@ def resolve_padding(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1
     """Return the rows and columns that `padding` adds: (top, bottom, left, right).
 
     An int pads all sides, a pair is (vertical, horizontal), four ints are (top, bottom, left, right).
-    "valid" adds nothing. "same" makes the output ceil(size / stride) as TensorFlow does: where the total
-    is odd, the smaller half goes first.
+    "valid" adds none. "same" makes the output ceil(size / stride), as in TensorFlow: of an odd total, the smaller
+    half goes first.
 
     >>> resolve_padding("same", size=96, kernel=7, stride=2)
     (2, 3, 2, 3)
@@ -52,19 +52,19 @@ def resolve_padding(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1
         pads = (padding,) * 4 if isinstance(padding, int) else _several(padding)
         if len(pads) == 2:
             pads = (pads[0], pads[0], pads[1], pads[1])
-        if len(pads) == 4 and all(_is_int(side) and side >= 0 for side in pads):
+        if len(pads) == 4 and all(_is_int(pad) and pad >= 0 for pad in pads):
             return pads
     raise UsageError(
         "padding must be 'valid', 'same', an int >= 0, a pair (vertical, horizontal) "
-        f"or four sides (top, bottom, left, right), not {padding!r}"
+        f"or four ints (top, bottom, left, right), not {padding!r}"
     )
 
 
 def same_padding(size: int, span: int, stride: int) -> tuple[int, int]:
-    """Return the "same" padding before and behind one axis of `size` pixels, for a window that spans `span` of them.
+    """Return the "same" padding before and after an axis of `size` pixels, for a window that spans `span` of them.
 
-    Nothing is checked, and `size` may also be what stands for an int while torch traces or exports a program, where
-    nothing may branch on it: what is negative is cut off then, pixels in the gaps between windows.
+    Nothing is checked, and `size` may be a symbolic int of torch, on which nothing may branch: the padding may then be
+    negative, which crops pixels in the gaps between windows.
 
     >>> same_padding(96, span=7, stride=2), same_padding(97, span=7, stride=2)
     ((2, 3), (3, 3))
@@ -79,7 +79,7 @@ def same_padding(size: int, span: int, stride: int) -> tuple[int, int]:
 def output_size(
     size: Pair, kernel: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
 ) -> tuple[int, int]:
-    """Return the height and width of what a window of size `kernel` produces (chapter 5.2).
+    """Return the height and width of the output of a window of size `kernel` (chapter 5.2).
 
     Per axis: floor((n + p - d (k - 1) - 1) / s) + 1, where p counts both sides.
     Raises UsageError if the window is larger than the padded input.
@@ -101,7 +101,7 @@ def output_size(
 
 
 def by(*sizes: int) -> str:
-    """Write sizes as people do.
+    """Return sizes as text.
 
     >>> by(64, 56, 56)
     '64 x 56 x 56'

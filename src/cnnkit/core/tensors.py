@@ -1,6 +1,6 @@
-"""Tensors out of files, which may come from anywhere: no code is run, and no more memory is taken than the file has.
+"""Tensors from untrusted files: no code is executed, and no more memory is used than the file's size justifies.
 
-Errors hold the reason alone: OSError from the system, ValueError for what the file holds.
+Errors hold the reason alone: OSError from the system, ValueError for the content.
 """
 
 import math
@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.files import open_file
+from cnnkit.core.limits import MAX_WEIGHT_BYTES
 from cnnkit.core.text import from_json, short, some
 
-__all__ = ["MAX_BYTES", "TYPES", "is_safetensors", "read_safetensors", "read_torch", "safetensors_header"]
+__all__ = ["TYPES", "is_safetensors", "read_safetensors", "read_torch", "safetensors_header"]
 
-MAX_BYTES = 1 << 32  # of a file
-MAX_HEADER = 1 << 24  # bytes that describe tensors: some 100,000 of them
+MAX_HEADER = 1 << 24  # bytes: about 100,000 tensors
 MAX_VALUES, MAX_DEPTH = 1 << 22, 100  # of the containers in a file
-COPIES, SMALL = 4, 1 << 24  # how often tensors may share bytes; bytes that they may declare in any case
-PICKLES = 5  # in the files that torch wrote before 1.6: a magic number, versions, the object, its storages
+COPIES, SMALL = 4, 1 << 24  # how often tensors may share bytes; bytes that are always allowed
+PICKLES = 5  # in files of torch before 1.6: a magic number, versions, the object, its storages
 TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -44,7 +44,7 @@ TYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
-PLAIN = {  # what a pickle of tensors, numbers and their containers asks for, besides types and storages of torch
+PLAIN = {  # globals that pickles of tensors, numbers and containers need, besides torch's types and storages
     "__builtin__ complex",
     "__builtin__ set",
     "_codecs encode",
@@ -72,12 +72,11 @@ SPECIAL = {
 }
 
 
-def read_torch(path: Path, most: int = MAX_BYTES) -> Any:
-    """Return what torch.save wrote: tensors, on the CPU, numbers, strings and containers of them.
+def read_torch(path: Path, most: int = MAX_WEIGHT_BYTES) -> Any:
+    """Return the content of a file of torch.save: tensors (on the CPU), numbers, strings and containers of them.
 
-    Raises OSError for what cannot be read, and ValueError, with the reason alone, for a file of more than `most` bytes,
-    one that is corrupt or was not written by torch.save, one that could run code, and tensors that declare more than
-    the file holds.
+    Raises OSError if it cannot be read, and ValueError, with the reason alone, for a file of more than `most` bytes,
+    one that is corrupt or was not written by torch.save, one that could run code, and tensors larger than the file.
     """
     with open_file(path) as file:
         size = _size(file, most)
@@ -89,18 +88,18 @@ def read_torch(path: Path, most: int = MAX_BYTES) -> Any:
             raise
         except pickle.UnpicklingError as error:
             raise ValueError("corrupt, or not written by torch.save") from error
-        except Exception as error:  # torch's readers of corrupt bytes raise anything
-            reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__  # and no advice
+        except Exception as error:  # torch raises any exception for corrupt bytes
+            reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__  # without torch's advice
             raise ValueError(f"corrupt, or not written by torch.save ({short(reason)})") from error
     _check_values(found, COPIES * size + SMALL)
     return found
 
 
 def read_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
-    """Return the tensors in a .safetensors file, on the CPU, by name.
+    """Return the tensors of a .safetensors file, on the CPU, by name.
 
-    With `shapes`, the file must have these tensors and no others, which is known before any is read. Raises OSError for
-    what cannot be read, and ValueError, with the reason alone, for what is corrupt or differs; it names tensors.
+    With `shapes`, the file must have exactly these tensors, which is checked before any is read. Raises OSError if it
+    cannot be read, and ValueError, with the reason alone, if it is corrupt or tensors differ, with their names.
     """
     with open_file(path) as file:
         header = _header(file)
@@ -110,19 +109,16 @@ def read_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = 
 
 
 def is_safetensors(path: Path) -> bool:
-    """Return whether a file is one of safetensors, by its first bytes or, if they say nothing, by its suffix.
-
-    Raises OSError.
-    """
+    """Return whether a file is in the safetensors format, by its first bytes or else its suffix; raises OSError."""
     with open_file(path) as file:
         start = file.read(9)
     return start[8:] == b"{" or (path.suffix.lower() == ".safetensors" and not start.startswith((b"PK", b"\x80")))
 
 
 def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the type (a key of TYPES) and the shape of each tensor in a .safetensors file, as they lie in it.
+    """Return the type (a key of TYPES) and the shape of each tensor of a .safetensors file, in the file's order.
 
-    Raises OSError for what cannot be read, ValueError, with the reason alone, for what is corrupt.
+    Raises OSError if it cannot be read, ValueError, with the reason alone, if it is corrupt.
     """
     with open_file(path) as file:
         return _header(file)
@@ -136,11 +132,11 @@ def _size(file: BufferedReader, most: int) -> int:
 
 
 def _header(file: BufferedReader) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Read what describes the tensors, and leave the file where their bytes begin."""
-    size = _size(file, MAX_BYTES)
+    """Read the description of the tensors, and leave the file at the start of their bytes."""
+    size = _size(file, MAX_WEIGHT_BYTES)
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
-        raise ValueError("cut short, or no safetensors: its header is longer than the file")
+        raise ValueError("truncated, or not safetensors: its header is longer than the file")
     if length > MAX_HEADER:
         raise ValueError(f"its header has {length:,} bytes, more than {MAX_HEADER:,}")
     try:
@@ -157,14 +153,14 @@ def _header(file: BufferedReader) -> dict[str, tuple[str, tuple[int, ...]]]:
     at = 0
     for start, stop, name, kind, shape in found:
         if kind not in TYPES:
-            raise ValueError(f"{short(name)} is of the type {short(kind)}; known: {', '.join(TYPES)}")
+            raise ValueError(f"{short(name)} has the type {short(kind)}; known: {', '.join(TYPES)}")
         whole = all(type(number) is int and number >= 0 for number in (start, stop, *shape))
         if not whole or start != at or stop - start != math.prod(shape) * TYPES[kind].itemsize:
             where = f"{kind} {short(shape)} at {short(start)} to {short(stop)}"
             raise ValueError(f"its header is corrupt: {short(name)} cannot be {where}")
         at = stop
     if at != size - 8 - length:
-        raise ValueError(f"cut short, or corrupt: its tensors take {at:,} bytes, and it has {size - 8 - length:,}")
+        raise ValueError(f"truncated or corrupt: its tensors take {at:,} bytes, and it has {size - 8 - length:,}")
     return {name: (kind, shape) for _, _, name, kind, shape in found}
 
 
@@ -176,9 +172,11 @@ def _require_shapes(found: Mapping[str, tuple[int, ...]], shapes: Mapping[str, t
         for name, shape in shapes.items()
         if name in found and found[name] != tuple(shape)
     ]
-    told = [f"{verb}{some(names)}" for verb, names in (("lacks ", lacks), ("has also ", besides), ("", wrong)) if names]
-    if told:
-        raise ValueError("; ".join(told))
+    problems = [
+        f"{verb}{some(names)}" for verb, names in (("lacks ", lacks), ("has also ", besides), ("", wrong)) if names
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def _tensor(file: BufferedReader, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
@@ -186,21 +184,21 @@ def _tensor(file: BufferedReader, dtype: torch.dtype, shape: tuple[int, ...]) ->
     if tensor.numel():
         content = tensor.reshape(-1).view(torch.uint8).numpy().data
         if file.readinto(content) < len(content):
-            raise ValueError("cut short while it was read")
+            raise ValueError("truncated while it was read")
     return tensor
 
 
 class _Sparing(BufferedReader):
-    """A file that is never read in large pieces, as a zip file's directory and pickles could be."""
+    """A file that refuses large reads, which a zip directory or a pickle could request."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_HEADER:
-            raise ValueError(f"what describes its tensors takes more than {MAX_HEADER:,} bytes")
+            raise ValueError(f"the description of its tensors takes more than {MAX_HEADER:,} bytes")
         return super().read(MAX_HEADER if size is None or size < 0 else size)
 
 
 def _check_pickles(file: BufferedReader, size: int) -> None:
-    """Raise ValueError for a file that could run code, or inflate to more than it has."""
+    """Raise ValueError for a file that could run code, or inflate beyond its size."""
     if file.peek(4)[:4] != b"PK\x03\x04":
         for _ in range(PICKLES):
             _check_pickle(file)
@@ -217,7 +215,7 @@ def _check_pickles(file: BufferedReader, size: int) -> None:
             _check_records(records, size)
             _check_pickle(BytesIO(archive.read(f"{root}/data.pkl")))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"cut short, or corrupt ({short(error)})") from error
+        raise ValueError(f"truncated or corrupt ({short(error)})") from error
     finally:
         sparing.detach()
 
@@ -233,18 +231,18 @@ def _check_records(records: Sequence[zipfile.ZipInfo], size: int) -> None:
 
 def _check_pickle(file: IO[bytes]) -> None:
     try:
-        asked = [
-            "" if opcode.name == "STACK_GLOBAL" else cast(str, argument)  # its names are made by other operations
+        wanted = [
+            "" if opcode.name == "STACK_GLOBAL" else cast(str, argument)  # its names come from other opcodes
             for opcode, argument, _ in pickletools.genops(file)
             if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST")
         ]
     except (ValueError, MemoryError, OverflowError) as error:
         raise ValueError(f"corrupt, or not written by torch.save ({short(error)})") from error
-    for name in asked:
+    for name in wanted:
         if name in SPECIAL:
             raise ValueError(f"it has {SPECIAL[name]}; save net.state_dict() of a plain network instead")
         if not _is_plain(name):
-            which = f" (it asks for {short(name.replace(' ', '.'))})" if name else ", or is pickled in protocol 4 or 5"
+            which = f" (it uses {short(name.replace(' ', '.'))})" if name else ", or is pickled in protocol 4 or 5"
             raise ValueError(f"not opened, because it could run code{which}; save net.state_dict() instead")
 
 
@@ -257,7 +255,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _check_values(found: Any, most: int) -> None:
-    """Raise ValueError for containers in each other for ever, and for tensors that repeat the same few bytes."""
+    """Raise ValueError for containers that are nested too deeply, and for tensors that repeat the same bytes."""
     values = declared = 0
     layer = [found]
     for _ in range(MAX_DEPTH):

@@ -1,7 +1,7 @@
-"""Text that others wrote, such as names of files, classes and runs: shown safely, and kept exactly in files.
+"""Untrusted text, such as names of files, classes and runs: shown safely, and saved exactly in files.
 
 A name may hold anything: control characters that recolour a terminal, markup, bytes that are not UTF-8. Inside the
-program it is what `os.fsdecode` gives, a string in which a byte that cannot be decoded is a lone surrogate.
+program it is a string as returned by `os.fsdecode`, with a lone surrogate for each byte that cannot be decoded.
 """
 
 import codecs
@@ -42,14 +42,14 @@ __all__ = [
 PASSWORD = re.compile(r"(://[^:@/\s]*):[^/?#\s]*@")  # of a URL
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 LETTERS = 200  # of a name in an error
-DIGITS = 18  # of a number, at most: what has more is a name
-MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is only itself
+DIGITS = 18  # of a number, at most: a longer one is a name
+MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#]|(?<!\w)_|_(?!\w)")  # an underscore within a word is literal
 
 
 def printable(text: object) -> str:
-    r"""Return text as one line that only prints: control and invisible characters, and bytes, become escapes.
+    r"""Return text as one printable line: control and invisible characters, and undecodable bytes, are escaped.
 
-    Passwords of URLs are left out.
+    Passwords of URLs are hidden.
 
     >>> printable("a\x1b[31mred\n"), printable("\u202eabc"), printable("caf\udce9")
     ('a\\x1b[31mred\\n', '\\u202eabc', 'caf\\xe9')
@@ -59,7 +59,7 @@ def printable(text: object) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """Return text whose URLs keep their passwords for themselves.
+    """Return text with the passwords of URLs hidden.
 
     >>> without_passwords("https://me:secret@host/x")
     'https://me:***@host/x'
@@ -68,17 +68,17 @@ def without_passwords(text: str) -> str:
 
 
 def html(text: object) -> str:
-    """Return text for HTML, as an element's content or an attribute's value."""
+    """Return text escaped for HTML, in an element or an attribute."""
     return escape(printable(text))
 
 
 def markdown(text: object) -> str:
-    """Return text for Markdown, where no sign in it means more than itself."""
+    """Return text escaped for Markdown."""
     return MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text is a URL, of any scheme, and not the path of a file."""
+    """Return whether a text is a URL, of any scheme, rather than a path."""
     return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
 
 
@@ -101,13 +101,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def short(value: object) -> str:
-    """Return what a file says of itself, cut to LETTERS where it is longer."""
+    """Return a value as text, truncated to LETTERS."""
     words = str(value)
     return words if len(words) <= LETTERS else f"{words[:LETTERS]}..."
 
 
 def shell(text: object) -> str:
-    r"""Return a word to be typed in a shell, as bash, zsh and ksh read it.
+    r"""Return text quoted for bash, zsh and ksh.
 
     >>> print(shell("runs/a-1"), shell("my runs"), shell("caf\udce9"))
     runs/a-1 'my runs' $'caf\xe9'
@@ -120,25 +120,25 @@ def shell(text: object) -> str:
 
 
 def file_name(text: str) -> str:
-    """Return text as a part of a file's name that is easy to type: "_" stands for what cannot be printed."""
+    """Return text for a file name, with "_" for unprintable characters."""
     return "".join(one if one.isprintable() else "_" for one in text)
 
 
 def encode(text: str) -> bytes:
-    """Return the bytes of a text file with names in it; each name is the bytes that the file system has."""
+    """Return the bytes of text that holds names; each name as the bytes of the file system."""
     try:
         return os.fsencode(text)
-    except UnicodeEncodeError:  # a locale without UTF-8, and words that are no names of files
+    except UnicodeEncodeError:  # a locale without UTF-8, and text that is not from file names
         return text.encode("utf-8", "surrogateescape")
 
 
 def decode(content: bytes) -> str:
-    """Return what `encode` made bytes of."""
+    """Return the text that `encode` encoded."""
     return os.fsdecode(content)
 
 
 def to_json(content: Any, *, ascii: bool = False, indent: int | None = 1) -> str:
-    r"""Return JSON, in UTF-8 or in ASCII alone; what cannot be printed, or is no UTF-8, is escaped: "caf\udce9".
+    r"""Return JSON, in UTF-8 or ASCII; unprintable characters, and bytes that are not UTF-8, are escaped: "caf\udce9".
 
     NaN and Inf, which JSON does not have, become null.
     """
@@ -149,14 +149,14 @@ def to_json(content: Any, *, ascii: bool = False, indent: int | None = 1) -> str
 
 
 def from_json(content: bytes | str) -> Any:
-    """Return what `to_json` wrote, with names as the file system has them; raises ValueError if it is no JSON."""
+    """Return the value of JSON, with names decoded as by `os.fsdecode`; raises ValueError for invalid JSON."""
     with _plain():
         value = json.loads(content)
     return value if sys.getfilesystemencoding() == "utf-8" else _native(value)
 
 
 def from_toml(content: bytes) -> dict[str, Any]:
-    """Return the tables of a TOML file, with names as the file system has them; raises ValueError if it is none."""
+    """Return the tables of TOML, with names decoded as by `os.fsdecode`; raises ValueError for invalid TOML."""
     with _plain():
         tables = tomllib.loads(decode(content.removeprefix(codecs.BOM_UTF8)))
         _require_digits(tables)
@@ -164,12 +164,12 @@ def from_toml(content: bytes) -> dict[str, Any]:
 
 
 def whole_number(text: str) -> int | None:
-    """Return the number that digits alone write; None for other words and for more digits than 64 bits hold."""
+    """Return the integer that a text of digits is; None for other text and for more than DIGITS digits."""
     return int(text) if text.isdecimal() and len(text) <= DIGITS else None
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> str:
-    """Return comma-separated values, a line for each row; a cell with any line break in it is quoted."""
+    """Return comma-separated values, a line for each row; a cell with a line break is quoted."""
     lines: list[str] = []
     csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
@@ -177,7 +177,7 @@ def to_csv(rows: Iterable[Sequence[object]]) -> str:
 
 @contextmanager
 def _plain() -> Iterator[None]:
-    """Raise ValueError, in plain words, for what is nested deeper than Python goes and for numbers without end."""
+    """Raise a readable ValueError for content that is nested too deeply, and for too long numbers."""
     try:
         yield
     except RecursionError as error:
@@ -189,7 +189,7 @@ def _plain() -> Iterator[None]:
 
 
 def _require_digits(value: Any) -> None:
-    """Raise ValueError for a whole number that TOML does not have; Python cannot print the longest of them."""
+    """Raise ValueError for an integer beyond TOML's 64 bits; Python cannot print the longest ones."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError("a number has too many digits")
     for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -197,7 +197,7 @@ def _require_digits(value: Any) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """Return what is to become JSON with None for NaN and Inf."""
+    """Return a value for JSON with None in place of NaN and Inf."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -206,7 +206,7 @@ def _finite(value: Any) -> Any:
 
 
 def _native(value: Any) -> Any:
-    """Return JSON's value with its strings as `os.fsdecode` gives them in a locale without UTF-8."""
+    """Return a value from JSON with strings as returned by `os.fsdecode` in a locale without UTF-8."""
     if isinstance(value, list):
         return [_native(one) for one in value]
     if isinstance(value, dict):

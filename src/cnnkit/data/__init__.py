@@ -1,4 +1,4 @@
-"""Images to batches: every format of a data set, storages, splits, augmentation, preprocessing."""
+"""From images to batches: formats of data sets, storages, splits, augmentation, preprocessing."""
 
 from cnnkit.data.augment.batch import Augment
 from cnnkit.data.batches import Augmentation, Batches

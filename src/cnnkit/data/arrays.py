@@ -20,7 +20,7 @@ CHANNELS = (1, 3)
 
 
 def is_arrays(data: Any) -> bool:
-    """Say whether this is a pair of arrays or tensors: images and labels."""
+    """Return whether data is a pair of arrays or tensors, images and labels."""
     return (
         isinstance(data, tuple | list)
         and len(data) == 2
@@ -33,8 +33,8 @@ def load_arrays(data: Any, options: Reading) -> Dataset:
     """Return (images, labels) as a data set.
 
     Images are N x H x W, N x H x W x C (arrays) or N x C x H x W (tensors): uint8, or floats from 0 to 1, which are
-    kept in 8 bits. Labels are N whole numbers or names; the classes are those that occur, sorted. A share of each class
-    is set aside for testing. Raises DataError for other shapes and values.
+    stored in 8 bits. Labels are N integers or names; the classes are those that occur, sorted. A fraction of each class
+    is held out for testing. Raises DataError for other shapes and values.
     """
     images, given = data
     try:
@@ -49,34 +49,34 @@ def load_arrays(data: Any, options: Reading) -> Dataset:
 
 
 def number_labels(given: Any, number: int, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], Tensor]:
-    """Return the names of the classes, and the label of each of so many images as a number.
+    """Return the names of the classes, and the class index of each of `number` images.
 
-    With `classes`, numbers are places among them. Raises DataError for labels that are not one for each image.
+    With `classes`, integer labels are indices into them. Raises DataError unless there is one label per image.
     """
     values = to_array(given)
     if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]  # as Keras' data sets have them
+        values = values[:, 0]  # as in Keras' data sets
     if values.ndim != 1 or len(values) != number:
         raise DataError(f"labels must be one for each of {number:,} images, not {by(*values.shape)}")
     if values.dtype.kind == "f" and np.isfinite(values).all() and np.array_equal(values, values.round()):
         values = values.astype(np.int64)
     if values.dtype.kind not in "iuUO" or not all(isinstance(value, int | str) for value in values.tolist()):
-        raise DataError(f"labels must be whole numbers or names, not {values.dtype}")
+        raise DataError(f"labels must be integers or names, not {values.dtype}")
     if classes is not None and values.dtype.kind in "iu":
         if len(values) and not 0 <= values.min() <= values.max() < len(classes):
-            raise DataError(f"labels go from {values.min()} to {values.max()}, but there are {len(classes)} classes")
+            raise DataError(f"labels range from {values.min()} to {values.max()}, but there are {len(classes)} classes")
         return tuple(classes), torch.from_numpy(values.astype(np.int64))
     known = sorted(set(values.tolist()), key=lambda value: (isinstance(value, str), value))
     if len(known) < 2:
-        raise DataError(f"the labels are all {', '.join(map(repr, known))}: a classifier needs two classes or more")
+        raise DataError(f"all labels are {', '.join(map(repr, known))}: a classifier needs at least two classes")
     if len(set(map(str, known))) < len(known):
-        raise DataError(f"two classes have one name: {', '.join(map(repr, known))}")
+        raise DataError(f"two classes have the same name: {', '.join(map(repr, known))}")
     numbers = {value: place for place, value in enumerate(known)}
     return tuple(map(str, known)), torch.tensor([numbers[value] for value in values.tolist()])
 
 
 def split_test(dataset: Dataset, options: Reading) -> Dataset:
-    """Return the data set with a share of each class, always the same, set aside for testing."""
+    """Return the data set with a fixed fraction of each class held out for testing."""
     kept, aside = dataset.train.hold_out(options.test_fraction, seed=0)
     test = dataset.train.subset(aside) if len(aside) else None
     return Dataset(dataset.name, dataset.classes, dataset.train.subset(kept), test, sha256=dataset.sha256)
@@ -93,4 +93,4 @@ def _pixels(images: Any) -> np.ndarray:
             values = values.transpose(0, 2, 3, 1)
     if values.ndim != 4 or not values.size:
         raise DataError(f"they must be N x H x W, N x H x W x C or, a tensor, N x C x H x W, not {by(*values.shape)}")
-    return np.require(to_bytes(values), requirements=["C_CONTIGUOUS", "WRITEABLE"])  # as torch would have it
+    return np.require(to_bytes(values), requirements=["C_CONTIGUOUS", "WRITEABLE"])  # as torch requires

@@ -1,4 +1,4 @@
-"""Batches of an image set: one permutation per epoch, one gather per batch, pixels to floats on the batch."""
+"""Batches of an image set: one permutation per epoch, one gather per batch, preprocessing on the batch."""
 
 from collections.abc import Iterable, Iterator
 from itertools import tee
@@ -16,25 +16,25 @@ __all__ = ["Augmentation", "Batches"]
 
 
 class Augmentation(Protocol):
-    """A pure function of images and of random numbers: `numbers` uniform ones for each image."""
+    """A pure function of images and of uniform random numbers, `numbers` for each image."""
 
     @property
     def numbers(self) -> int:
-        """How many random numbers an image takes."""
+        """Random numbers per image."""
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Return uint8 images for uint8 images N x C x H x W and u, float32, N x `numbers`, in [0, 1)."""
+        """Return augmented uint8 images for images N x C x H x W and u, float32, N x `numbers`, in [0, 1)."""
 
 
 class Batches:
     """An image set as batches (x, y): floats N x C x H x W with channels-last strides, labels N.
 
-    `epoch(e)` gives every image once, in the order that the storage draws from (seed, e) alone, so that an epoch can be
-    entered at any batch; `augment` changes its images by random numbers that (seed, e, the batch's number) give.
-    Iteration is in the storage's own order and leaves the images as they are. Of several processes, `shard`
-    (rank, world), each takes every world-th row of each shuffled batch. The last batch may be smaller, but what would
-    leave a process fewer than two images joins the batch before it: batch normalisation cannot train on one. `sizes`
-    are the batches' sizes over all processes. Raises UsageError for a batch size below world.
+    `epoch(e)` yields every image once, in an order that depends on (seed, e) only, so that an epoch can be resumed at
+    any batch; `augment` changes its images by random numbers that depend on (seed, e, number of the batch). Iteration
+    is in the storage's order, without augmentation. Of several processes, `shard` (rank, world), each takes every
+    world-th row of each shuffled batch. The last batch may be smaller, but a remainder of fewer than two images per
+    process joins the batch before, as batch normalisation cannot train on one. `sizes` are the batch sizes over all
+    processes. Raises UsageError for a batch size below world.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Batches:
 
     @property
     def num_images(self) -> int:
-        """How many images an epoch has, over all processes."""
+        """Images of an epoch, over all processes."""
         return len(self.labels)
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are in memory, or mapped to it."""
+        """Whether the images are in memory or memory-mapped."""
         return self.images.in_memory
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -83,31 +83,29 @@ class Batches:
                 yield self.preprocess(images), labels
 
     def epoch(self, epoch: int, first: int = 0, stop: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the shuffled batches of an epoch from number `first` to before `stop`: this process' part of each.
+        """Yield this process' part of the shuffled batches of an epoch from number `first` to before `stop` (the end).
 
-        No other image is read; without `stop` the epoch's last batch is the last.
-        Raises UsageError without a seed, or with fewer images than processes, and DataError for a batch of images of
-        which none can be read.
+        No other images are read. Raises UsageError without a seed, or with fewer images than processes, and DataError
+        for a batch without a readable image.
         """
         if self.seed is None:
-            raise UsageError("these batches have no seed to shuffle by")
+            raise UsageError("these batches have no seed for shuffling")
         if 0 < self.num_images < self.world:
             raise UsageError(f"{self.num_images:,} images are too few for {self.world} processes")
         order = self.images.order(self.seed, epoch, self.world).to(self.labels.device)
         parts = (order[self._part(number)] for number in range(first, len(self) if stop is None else stop))
         for number, (images, labels, kept) in enumerate(self._read(parts), first):
             if not len(labels):
-                raise DataError(f"batch {number} of epoch {epoch} has no image that can be read")
+                raise DataError(f"batch {number} of epoch {epoch} has no readable image")
             if self.augment:
                 u = self._numbers(self.augment, epoch, number)[self.rank :: self.world][kept]
                 images = self.augment(images, u)
             yield self.preprocess(images), labels
 
     def stretch(self, epoch: int, first: int, count: int) -> tuple[Tensor, Tensor]:
-        """Return the same images as `count` batches of an epoch from number `first` on, in one piece, and their labels.
+        """Return the images and labels of `count` batches of an epoch from number `first` on, concatenated.
 
-        Images that the network takes in their own size come as they are stored, uint8. For one process, and for
-        images that need not be read first (`in_memory`).
+        Images that need no resizing stay uint8. Only for one process and images that are `in_memory`.
         """
         if self._last[0] != epoch:
             self._last = epoch, self.images.order(self.seed or 0, epoch, self.world)
@@ -124,15 +122,15 @@ class Batches:
         return torch.rand(self.sizes[number], augment.numbers, generator=generator(self.seed or 0, epoch, number))
 
     def _part(self, number: int) -> slice:
-        """Return this process' places in the order for a batch."""
+        """Return this process' slice of the order for a batch."""
         start = number * self.batch_size
         return slice(start + self.rank, start + self.sizes[number], self.world)
 
     def _read(self, parts: Iterable[Rows]) -> Iterator[tuple[Tensor, Tensor, Rows]]:
-        """Yield the images of some rows on the device, their labels, and which of the rows could be read."""
+        """Yield the images of some rows on the device, their labels, and the rows that could be read."""
         parts, again = tee(parts)
-        later = self.device.type == "cuda"  # from pinned memory; elsewhere a copy must be done before it is used
-        pin = later and not self.images.resident  # so that the copy need not be waited for
+        later = self.device.type == "cuda"  # from pinned memory; elsewhere copies must be synchronous
+        pin = later and not self.images.resident  # so that the copy is asynchronous
         for rows, (images, kept) in zip(again, self.images.stream(parts, pin), strict=True):
             labels = self.labels[rows][kept]
             labels = labels.pin_memory() if pin else labels

@@ -1,4 +1,4 @@
-"""The data sets by name: what they hold, where their files lie, and how they become tensors."""
+"""The named data sets: their classes and files, and how they are found, downloaded and read."""
 
 import logging
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from cnnkit.core.cache import cached_file
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import is_file
-from cnnkit.core.kept import cached_file
 from cnnkit.core.places import cache_dir
 from cnnkit.data.idx import read_idx
 from cnnkit.data.imageset import Dataset, ImageSet
@@ -32,10 +32,10 @@ SYSTEM = Path("/usr/share/datasets")
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a data set before it is read."""
+    """The description of a data set."""
 
     classes: tuple[str, ...]
-    mirrors: tuple[str, ...]  # each holds FILES with ".gz" behind the name
+    mirrors: tuple[str, ...]  # each holds FILES with the suffix ".gz"
     sha256: tuple[str, ...]  # of the decompressed FILES
 
 
@@ -88,10 +88,10 @@ DATASETS: dict[str, Source] = {
 def load_named(name: str, data_dir: Path | None = None) -> Dataset:
     """Read a data set of DATASETS into memory.
 
-    IDX files are searched for in `data_dir` alone if that is given, else in `$CNNKIT_DATA`, the cache and
-    /usr/share/datasets, plain or .gz, in the folder itself or in one of the set's name; if none has all four,
-    they are downloaded into the cache, as are those in the cache that cannot be read. Raises DataError for files that
-    are missing, corrupt or at odds with each other.
+    IDX files are searched in `data_dir` only if it is given, else in `$CNNKIT_DATA`, the cache and
+    /usr/share/datasets, plain or .gz, in the folder itself or in one with the set's name; if none has all four, or a
+    file in the cache is corrupt, they are downloaded into the cache. Raises DataError for files that are missing,
+    corrupt or inconsistent.
     """
     source = DATASETS[name]
     paths = _locate(name, source, data_dir)
@@ -103,8 +103,8 @@ def load_named(name: str, data_dir: Path | None = None) -> Dataset:
         try:
             paths = _download(name, source)
         except DataError as failure:
-            raise DataError(f"{error}; no other came ({failure})") from failure
-        log.warning("%s: fetched anew, as one of its files could not be read: %s", name, error)
+            raise DataError(f"{error}; the download failed ({failure})") from failure
+        log.warning("%s: downloaded again, as one of its files could not be read: %s", name, error)
         return _load(name, source, paths)
 
 
@@ -120,30 +120,30 @@ def _load(name: str, source: Source, paths: list[Path]) -> Dataset:
 
 def _locate(name: str, source: Source, data_dir: Path | None) -> list[Path]:
     """Return the paths of the four files, downloading them if no folder has them."""
-    looked = list(_folders(name, data_dir))
+    folders = list(_folders(name, data_dir))
     partial = ""
-    for folder in looked:
+    for folder in folders:
         found = {file: path for file in FILES if (path := _plain_or_gz(folder / file))}
         if len(found) == len(FILES):
             return list(found.values())
         if found:
             missing = ", ".join(file for file in FILES if file not in found)
             partial = f"; {folder} lacks {missing}"
+    places = ", ".join(map(str, folders))
     if data_dir is not None or not source.mirrors:
-        places = ", ".join(map(str, looked))
         raise DataError(f"{name}: no complete set of IDX files ({', '.join(FILES)}, plain or .gz) in {places}{partial}")
     try:
         return _download(name, source)
     except DataError as error:
         hint = " (or install Debian's dataset-fashion-mnist)" if name == "fashion-mnist" else ""
         raise DataError(
-            f"{name}: not in {', '.join(map(str, looked))}{partial}, and the download failed: {error}; "
+            f"{name}: not found in {places}{partial}, and the download failed: {error}; "
             f"put the IDX files into a folder and name it with --data-dir{hint}"
         ) from error
 
 
 def _download(name: str, source: Source) -> list[Path]:
-    """Return the paths of the four files in the cache; those that are not there, or not right, are fetched."""
+    """Return the paths of the four files in the cache, downloading those that are missing or wrong."""
     return [
         fetch([f"{mirror}{file}.gz" for mirror in source.mirrors], cached_file(name, file), digest, size)
         for file, digest, size in zip(FILES, source.sha256, BYTES, strict=True)

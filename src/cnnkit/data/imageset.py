@@ -1,4 +1,4 @@
-"""Image sets and data sets: what loading gives and training takes."""
+"""Image sets and data sets, the result of loading and the input of training."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from cnnkit.data.storage import Storage, as_storage
 
 __all__ = ["Dataset", "ImageSet"]
 
-AT_A_TIME = 4096  # images that are copied for a digest
+AT_A_TIME = 4096  # images that are copied at a time for a digest
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """Images, uint8, N x C x H x W in memory as N x H x W x C (channels-last strides), and labels, int64, N.
 
-    `names` are the files' paths below the data set's folder, with "/" between their parts, `digests` what tells their
-    contents apart; images that come from no files of their own have neither. Images that are nearly the same have one
-    number in `groups` (int64, N).
+    `names` are the files' paths below the data set's folder, with "/" between their parts, `digests` those of their
+    contents; images that are not single files have neither. Near-duplicates have the same number in `groups` (int64,
+    N).
     """
 
     images: Tensor | Storage
@@ -37,24 +37,24 @@ class ImageSet:
 
     @cached_property
     def storage(self) -> Storage:
-        """The images by the protocol that all storages have."""
+        """The images as a Storage."""
         return as_storage(self.images)
 
     def subset(self, rows: Tensor) -> "ImageSet":
-        """Return the set of these rows (int64), in their order."""
+        """Return the set of these rows (int64), in this order."""
         images = self.images[rows] if isinstance(self.images, Tensor) else self.images.subset(rows)
         names, digests = (
-            tuple(map(told.__getitem__, rows.tolist())) if told else () for told in (self.names, self.digests)
+            tuple(map(values.__getitem__, rows.tolist())) if values else () for values in (self.names, self.digests)
         )
         groups = None if self.groups is None else self.groups[rows]
         return ImageSet(images, self.labels[rows], names, digests, groups)
 
     def digest(self) -> str:
-        """Return the SHA-256 of what says which images these are: where the storage has them, their names, or all."""
-        told = self.storage.places()
-        if told is None and self.names:
-            told = json.dumps(self.names).encode()
-        return hashlib.sha256(told).hexdigest() if told is not None else self._content_digest()
+        """Return the SHA-256 of what identifies the images: their places in the storage, their names, or all pixels."""
+        identity = self.storage.places()
+        if identity is None and self.names:
+            identity = json.dumps(self.names).encode()
+        return hashlib.sha256(identity).hexdigest() if identity is not None else self._content_digest()
 
     def _content_digest(self) -> str:
         """Return the SHA-256 of images in memory, and of their labels."""
@@ -65,10 +65,10 @@ class ImageSet:
         return found.hexdigest()
 
     def hold_out(self, fraction: float, seed: int | str, used: Set[str] = frozenset()) -> tuple[Tensor, Tensor]:
-        """Return sorted rows (kept, held out): the `fraction` of each class is held out.
+        """Return sorted rows (kept, held out), with the `fraction` of each class held out.
 
-        Image files are divided by what they hold (`split_by_content`), never those whose digest is `used`; others as
-        their storage divides them, by a number. Raises UsageError unless 0 <= fraction < 1.
+        Image files are split by their content (`split_by_content`), and those whose digest is in `used` are kept;
+        others are split by their storage, with an integer seed. Raises UsageError unless 0 <= fraction < 1.
         """
         if not self.digests:
             return self.storage.hold_out(self.labels, fraction, int(seed))
@@ -78,13 +78,13 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Sets of images of the same classes, in the labels' order.
+    """Sets of images with the same classes, in the labels' order.
 
-    `validation` is None where the data set has none of its own: take it out of `train` (`ImageSet.hold_out`).
-    `skipped` names the files that could not be read, relative to the folder, and why. `sha256` is that of data handed
-    in from Python, which have no place to be found at again, `parts_sha256` those of other data taken for parts.
-    `pool` are all images of a folder or a table, which the parts are taken from; `left_out` the classes of too few
-    images. `remarks` say what was decided, or passed over, and may surprise.
+    `validation` is None if the data set has none: hold it out of `train` (`ImageSet.hold_out`). `skipped` lists files
+    that could not be read, relative to the folder, with the reasons. `sha256` is that of data passed from Python, which
+    has no path, `parts_sha256` those of such data used as parts. `pool` holds all images of a folder or a table, from
+    which the parts are taken; `left_out` the classes with too few images. `remarks` explain surprising decisions and
+    ignored files.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Every format of a data set, as one table: what it is recognised by, and what opens it."""
+"""The formats of data sets as one table: how each is recognised and opened."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from cnnkit.data.shards.index import is_shards
 
 __all__ = ["is_handed_in", "keep", "load_dataset", "open_dataset", "place", "renumbered", "with_parts"]
 
-HANDED_IN = "python:"  # what settings say instead of a place
+HANDED_IN = "python:"  # the prefix in settings of data without a path
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Format:
 
     matches: Callable[[Any], bool]
     open: Callable[[Any, Reading], Dataset]
-    is_path: bool = False  # which means the same from every folder once it is absolute
-    name: str = ""  # of what only Python has
+    is_path: bool = False  # made absolute in settings
+    name: str = ""  # of data from Python
 
 
 def _is_path(data: Any) -> bool:
@@ -63,7 +63,7 @@ def _load_shards(data: Any, options: Reading) -> Dataset:
     )
 
 
-# the first row that matches counts
+# the first row that matches is used
 FORMATS = (
     Format(lambda data: isinstance(data, str) and data in DATASETS, lambda data, o: load_named(data, o.data_dir)),
     Format(lambda data: _is_path(data) and is_shards(str(data)), _load_shards, is_path=True),
@@ -94,14 +94,13 @@ def load_dataset(
     progress: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
-    """Open a data set: a name of DATASETS, a folder or an archive of images, tar shards, a CSV file, or Python's own.
+    """Open a data set: a name of DATASETS, a folder or an archive of images, tar shards, a CSV file, or Python data.
 
-    The last are a pair (images, labels) of arrays or tensors, a list of pairs (path, label), a pandas frame with the
-    columns path and label, or a map-style `torch.utils.data.Dataset` that gives (image, label). `data_dir` is
-    `load_named`'s; the other arguments are `load_folder`'s, and each format takes those that mean something to it.
+    Python data are a pair (images, labels) of arrays or tensors, a list of pairs (path, label), a pandas frame with the
+    columns path and label, or a map-style `torch.utils.data.Dataset` of (image, label). `data_dir` is that of
+    `load_named`; the other arguments are those of `load_folder`, and each format uses those that apply to it.
 
-    Raises UsageError for what is none of these, DataError for files that are missing, corrupt or at odds with each
-    other.
+    Raises UsageError for anything else, DataError for files that are missing, corrupt or inconsistent.
     """
     options = Reading(
         data_dir,
@@ -121,27 +120,27 @@ def load_dataset(
 def open_dataset(data: Any, options: Reading) -> Dataset:
     """Open a data set as `load_dataset` does, and raise its errors."""
     if is_handed_in(data):
-        raise UsageError(f"these data were handed in from Python ({data}); hand them in again: data=...")
+        raise UsageError(f"these data were passed from Python ({data}); pass them again: data=...")
     if isinstance(data, str) and not data:
-        raise UsageError("data is empty: it takes a name or a path")
+        raise UsageError("data is empty: it must be a name or a path")
     row = next((row for row in FORMATS if row.matches(data)), None)
     if row is None and isinstance(data, str | Path):
-        raise UsageError(f"{unknown('data set', str(data), DATASETS)}; nor is there such a folder")
+        raise UsageError(f"{unknown('data set', str(data), DATASETS)}; no folder of this name exists either")
     if row is None:
         raise UsageError(
-            f"data cannot be {type(data).__name__}: it takes a name, a path, (images, labels), a list of "
+            f"data cannot be {type(data).__name__}: it must be a name, a path, (images, labels), a list of "
             "(path, label), a pandas frame, or a torch.utils.data.Dataset"
         )
     if options.data_dir is not None and not (isinstance(data, str) and data in DATASETS):
-        raise UsageError(f"data_dir is for data sets with names; {_words(data)} is a place of its own: leave it out")
+        raise UsageError(f"data_dir is only for named data sets, not for {_words(data)}: remove it")
     return row.open(data, options)
 
 
 def with_parts(dataset: Dataset, validation: Any, test: Any, options: Reading) -> Dataset:
-    """Return the data set with other data as its validation or test images, where they are not None.
+    """Return the data set with other data as its validation or test images, if they are not None.
 
-    Of other data that have such a part, it is taken; of data without parts, all. Classes are matched by name. Raises
-    DataError for one that the data set lacks, and for another number of channels; UsageError for other parts alone.
+    That part of the other data is used, or all if they have no parts. Classes are matched by name. Raises DataError for
+    a class that the data set lacks, and for another number of channels; UsageError if they have only other parts.
     """
     parts = {"validation": validation, "test": test}
     for name, data in parts.items():
@@ -155,13 +154,13 @@ def with_parts(dataset: Dataset, validation: Any, test: Any, options: Reading) -
 
 
 def is_handed_in(data: Any) -> bool:
-    """Say whether settings speak of data, or of a network, that only Python had."""
+    """Return whether a setting names data, or a network, that were passed from Python."""
     return isinstance(data, str) and data.startswith(HANDED_IN)
 
 
 def place(data: Any) -> str:
-    """Return what says where the data are in a way that means the same from every folder."""
-    if isinstance(data, Path):  # never a name
+    """Return the setting that names the data, independent of the current folder."""
+    if isinstance(data, Path):  # never the name of a data set
         return str(data) if "://" in str(data) else str(expanded(data).absolute())
     if isinstance(data, str) and not data:
         return data
@@ -173,7 +172,7 @@ def place(data: Any) -> str:
 
 
 def keep(data: Any, path: Path) -> bool:
-    """Write a list or a frame to `path`, a CSV file, and return whether it is one; raises CnnkitError if it cannot."""
+    """Write a list or a frame to the CSV file `path`, and return whether data is one; raises CnnkitError."""
     if isinstance(data, str | Path) or not is_table(data):
         return False
     write_table(path, data)
@@ -184,7 +183,7 @@ def _load_archive(path: Path, options: Reading) -> Dataset:
     folder = unpacked(path, options.progress)
     try:
         return _load_folder(folder, options)
-    except DataError as error:  # nobody knows the folder in the cache
+    except DataError as error:  # name the archive, not its folder in the cache
         raise DataError(str(error).replace(str(folder), str(path))) from error
 
 
@@ -200,7 +199,7 @@ def _part(dataset: Dataset, data: Any, name: str, options: Reading) -> tuple[Dat
     other = open_dataset(data, options)
     own: ImageSet | None = getattr(other, name)
     if own is None and (other.validation or other.test):
-        raise UsageError(f"{name}_data {_words(data)} has other parts, but none for {name}: hand in that part alone")
+        raise UsageError(f"{name}_data {_words(data)} has other parts, but none for {name}: pass that part only")
     own = other.train if own is None else own
     if own.storage.shape[1] != channels:
         raise DataError(f"{name}_data has images of {own.storage.shape[1]} channels, the training data of {channels}")
@@ -211,11 +210,11 @@ def _part(dataset: Dataset, data: Any, name: str, options: Reading) -> tuple[Dat
 
 
 def renumbered(dataset: Dataset, images: ImageSet, classes: tuple[str, ...]) -> tuple[Dataset, ImageSet]:
-    """Return a data set, and images of it, with these classes, matched by name; they may be more, and in another order.
+    """Return a data set, and images of it, with the given classes, matched by name.
 
-    Raises DataError for a class that is not among them.
+    They may be more, and in another order. Raises DataError for a class that is not among them.
     """
-    if strange := sorted(set(dataset.classes) - set(classes)):
-        raise DataError(f"it has classes that the training data lack: {', '.join(strange)}")
+    if unmatched := sorted(set(dataset.classes) - set(classes)):
+        raise DataError(f"it has classes that the training data lack: {', '.join(unmatched)}")
     numbers = torch.tensor([classes.index(name) for name in dataset.classes])
     return replace(dataset, classes=classes), replace(images, labels=numbers[images.labels])

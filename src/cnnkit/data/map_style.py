@@ -1,4 +1,4 @@
-"""A map-style `torch.utils.data.Dataset` of (image, label) as a data set, whose images are read when they are used."""
+"""A map-style `torch.utils.data.Dataset` of (image, label) as a data set, whose images are read on access."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -22,22 +22,21 @@ from cnnkit.data.storage import ALL, Rows, Storage
 
 __all__ = ["PythonImages", "is_map_style", "load_map_style"]
 
-GLANCE = 8  # images that say whether all are grey
-CHUNK = 64  # images between two signs of progress
+SAMPLE = 8  # images by which the size and the channels are determined
+CHUNK = 64  # images between two updates of the progress
 
 
 def is_map_style(data: Any) -> bool:
-    """Say whether this has a length and gives an item for a number."""
+    """Return whether data has a length and items by number."""
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | dict | list | tuple)
 
 
 @dataclass(frozen=True)
 class PythonImages(Storage):
-    """Images of a Python data set, fitted into `canvas` (H, W, C), of which `rows` are those that this is about.
+    """Images of a Python data set, fitted into `canvas` (H, W, C); `rows` are indices of it.
 
-    One thread reads them, a batch ahead; where the data set gives the same image for the same number, a run repeats and
-    resumes to the bit. Raises DataError for an item that is no image of this size, or whose label is not `labels`' any
-    more.
+    One thread reads them, a batch ahead; if the data set is deterministic, runs repeat and resume bit for bit. Raises
+    DataError for an item that is not an image of this size, or whose label is no longer that in `labels`.
     """
 
     source: Any
@@ -62,7 +61,7 @@ class PythonImages(Storage):
         return torch.from_numpy(images).permute(0, 3, 1, 2), ALL
 
     def subset(self, rows: Tensor) -> "PythonImages":
-        """Return these rows as images of their own."""
+        """Return these rows as a storage."""
         return replace(self, rows=self.rows[rows])
 
     def _image(self, number: int) -> np.ndarray:
@@ -80,7 +79,7 @@ class PythonImages(Storage):
         if pixels.shape != self.canvas:
             raise DataError(
                 f"item {number} of the data set is {by(*pixels.shape[:2])}, others are {by(height, width)}: "
-                "say with image_size which size all shall have"
+                "set a common size with image_size"
             )
         return pixels
 
@@ -88,15 +87,14 @@ class PythonImages(Storage):
 def load_map_style(data: Any, options: Reading) -> Dataset:
     """Open a map-style data set whose items are (image, label).
 
-    Images are what `to_pixels` takes; labels whole numbers or names, places in `data.classes` if there is such a list.
-    The labels are read first: from `data.targets` where there is no target_transform, else item by item. With
-    `image_size` all images are fitted into it, else they must have one size. A few, evenly spread, say whether all are
-    grey. A share of each class is set aside for
-    testing. Raises DataError for items that are nothing of this, UsageError if there are none.
+    Images are accepted as by `to_pixels`; labels are integers, indices of `data.classes` if that exists, or names. The
+    labels are read first: from `data.targets` if there is no target_transform, else item by item. With `image_size`
+    all images are fitted into it, else they must have one size. A sample determines whether all are grey. A fraction of
+    each class is held out for testing. Raises DataError for invalid items, UsageError if there are none.
     """
     total = len(data)
     if not total:
-        raise UsageError(f"the data set {type(data).__name__} has no item")
+        raise UsageError(f"the data set {type(data).__name__} has no items")
     labels = _labels(data, total, options.progress)
     classes = getattr(data, "classes", None)
     classes = list(map(str, classes)) if isinstance(classes, list | tuple) else None
@@ -121,7 +119,7 @@ def _item(data: Any, number: int) -> tuple[Any, Any]:
 
 
 def _plain(label: Any) -> Any:
-    """Return a label as Python has it."""
+    """Return a label as a Python object."""
     return label.item() if isinstance(label, np.generic | Tensor | np.ndarray) and np.ndim(label) == 0 else label
 
 
@@ -138,9 +136,9 @@ def _labels(data: Any, total: int, progress: bool) -> list[Any]:
 
 
 def _canvas(data: Any, total: int, options: Reading) -> tuple[tuple[int, int, int], list[str]]:
-    """Return H, W and C of the images, by a look at some, and the digests of those that are the same at each look."""
+    """Return H, W and C of the images by a sample, and its digests if it is the same when read twice."""
     seen = []
-    for number in sorted({number * (total - 1) // (GLANCE - 1) for number in range(GLANCE)}):
+    for number in sorted({number * (total - 1) // (SAMPLE - 1) for number in range(SAMPLE)}):
         try:
             seen.append([to_pixels(_item(data, number)[0], max_pixels=options.max_pixels) for _ in range(2)])
         except DataError as error:

@@ -1,4 +1,4 @@
-"""The members of a tar file, one after the other, in little memory whatever their headers say."""
+"""The members of a tar file, read in turn with little memory, even for malicious headers."""
 
 import io
 import os
@@ -10,12 +10,12 @@ from typing import BinaryIO
 
 __all__ = ["Metered", "members", "open_tar"]
 
-UNTOLD = 1 << 62  # bytes, which no file has
-MAX_HEADERS = 1 << 20  # bytes before the content of a member: its header, a long name, attributes
+UNLIMITED = 1 << 62  # bytes
+MAX_HEADERS = 1 << 20  # bytes before the content of a member: header, long name, attributes
 
 
 class Metered(io.RawIOBase):
-    """A file for a reader that believes the lengths written in it: more than `left` bytes raise ValueError."""
+    """A file for a reader that trusts the lengths in it: reading more than `left` bytes raises ValueError."""
 
     def __init__(self, file: BinaryIO, left: int = MAX_HEADERS):
         super().__init__()
@@ -26,15 +26,15 @@ class Metered(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return the byte to be read next."""
+        """Return the position of the next byte."""
         return self.file.tell()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte."""
+        """Set the position."""
         return self.file.seek(offset, whence)
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return so many bytes, or fewer at the end; all of them if `size` is negative."""
+        """Return `size` bytes, or fewer at the end; all of them if it is negative."""
         wanted = self.left + 1 if size is None or size < 0 else size
         if wanted > self.left + 1 or len(content := self.file.read(wanted)) > self.left:
             raise ValueError(f"at byte {self.tell():,}: a header of more than {self.left:,} bytes")
@@ -42,20 +42,20 @@ class Metered(io.RawIOBase):
         return content
 
     def trust(self) -> None:
-        """Have no limit any more: what is read is known to be no more than the reader asks for."""
-        self.left = UNTOLD
+        """Remove the limit, as the reader is known to request no more than it needs."""
+        self.left = UNLIMITED
 
 
 def open_tar(file: Metered) -> tarfile.TarFile:
-    """Open a tar file that is not compressed; raises tarfile.TarError and ValueError as `members` does."""
+    """Open an uncompressed tar file; raises tarfile.TarError and ValueError as `members` does."""
     with _plain_errors():
         return tarfile.open(fileobj=file, mode="r:")
 
 
 def members(tar: tarfile.TarFile, file: Metered) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of a tar file, and forget them; `file` is what it is read from.
+    """Yield the members of a tar file, which is read from `file`, without keeping them in memory.
 
-    Raises tarfile.TarError and ValueError for one that is corrupt, or whose headers take more than MAX_HEADERS.
+    Raises tarfile.TarError and ValueError if it is corrupt, or a member's headers exceed MAX_HEADERS.
     """
     while True:
         file.left = MAX_HEADERS
@@ -65,7 +65,7 @@ def members(tar: tarfile.TarFile, file: Metered) -> Iterator[tarfile.TarInfo]:
             return
         if member.size < 0 or tar.offset <= member.offset:
             raise ValueError(f"at byte {member.offset:,}: a member of {member.size:,} bytes")
-        if sum(map(len, tar.pax_headers.values())) > MAX_HEADERS:  # those for all members to come
+        if sum(map(len, tar.pax_headers.values())) > MAX_HEADERS:  # global ones
             raise ValueError(f"at byte {member.offset:,}: headers of more than {MAX_HEADERS:,} bytes")
         tar.members.clear()  # type: ignore[attr-defined]  # a gap in typeshed
         file.trust()
@@ -74,7 +74,7 @@ def members(tar: tarfile.TarFile, file: Metered) -> Iterator[tarfile.TarInfo]:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Raise ValueError for what else tarfile raises for corrupt headers."""
+    """Raise ValueError for the other exceptions of tarfile for corrupt headers."""
     try:
         yield
     except (ArithmeticError, LookupError, RecursionError, struct.error) as error:

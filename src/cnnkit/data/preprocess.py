@@ -1,4 +1,4 @@
-"""From stored images to what a network takes: resized with padding, scaled, normalised, on the batch."""
+"""From stored images to a network's input: resizing with padding, scaling, normalisation, on the batch."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,7 @@ from cnnkit.data.storage import Storage, as_storage
 __all__ = ["Preprocess", "channel_statistics", "resize_and_crop", "resize_with_pad"]
 
 CHUNK = 256  # images
-LONGEST = 8  # times what is asked for: the longer side of an image that is resized whole before it is cut
+LONGEST = 8  # times the target: the longer side of an image up to which it is resized as a whole before cropping
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Preprocess:
     """uint8 images N x C x H x W to floats N x C x `image_size`: (x / 255 - mean) / std, on x's device.
 
     `mean` and `std` have a value per channel, or one for all. The defaults scale to [0, 1]; a std of 1/255
-    leaves the raw pixels 0-255. Images are resized whole, with padding; `resize` instead brings the shorter side to
-    that many pixels and cuts `image_size` out of the middle, as networks for ImageNet are tested. Where `mean` has more
-    values than the images have channels, a grey image is repeated.
+    keeps the raw pixels 0-255. Images are resized with padding; with `resize`, the shorter side is resized to that many
+    pixels and the centre is cropped to `image_size`, as in evaluation on ImageNet. If `mean` has more values than the
+    images have channels, the grey channel is repeated.
     """
 
     image_size: tuple[int, int]
@@ -34,7 +34,7 @@ class Preprocess:
     resize: int | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the batch that the network takes."""
+        """Return the network's input."""
         if self.resize is not None:
             images = resize_and_crop(images, self.resize, self.image_size)
         elif not self.keeps_size(*images.shape[-2:]):
@@ -46,34 +46,34 @@ class Preprocess:
         return batch.mul_(scale).add_(shift)
 
     def channels(self, stored: int) -> int:
-        """Return how many channels the network gets of images that are stored with so many."""
+        """Return the channels of the network's input for images stored with `stored` channels."""
         return max(stored, len(self.mean))
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Return what a channel's pixels are multiplied by, and what is then added: one value per channel, or one."""
+        """Return the factor of the pixels and the summand: one value per channel, or one for all."""
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return 1 / (255 * std), -mean / std
 
     def keeps_size(self, height: int, width: int) -> bool:
-        """Return whether images of this size are neither resized nor cut."""
+        """Return whether images of this size are neither resized nor cropped."""
         return self.resize is None and (height, width) == self.image_size
 
     def keeps(self, images: Tensor) -> bool:
-        """Return whether the network gets images N x C x H x W in their own size and channels."""
+        """Return whether images N x C x H x W keep their size and channels."""
         return self.keeps_size(*images.shape[-2:]) and self.channels(images.shape[1]) == images.shape[1]
 
 
 @cache
 def _on_device(preprocess: Preprocess, device: torch.device) -> list[Tensor]:
-    """Keep the scale and the shift where the images are: sending them would make each batch wait for the device."""
+    """Return the scale and shift on a device, cached, as copying them would make each batch wait for the device."""
     return [values.to(device).view(-1, 1, 1) for values in preprocess.scale_and_shift()]
 
 
 def channel_statistics(images: Tensor | Storage) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of each channel of uint8 images N x C x H x W, where 255 is 1.
 
-    Of images that are not in memory, those of the storage's `sample` count. The standard deviation of a channel that
-    never changes is given as 1, so that one can divide by it.
+    For images that are not in memory, the storage's `sample` is used. The std of a constant channel is returned as 1,
+    as it is a divisor.
     """
     sample = as_storage(images).sample()
     counts = torch.zeros(sample.shape[1], 256, dtype=torch.int64)
@@ -99,9 +99,9 @@ def resize_with_pad(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_and_crop(images: Tensor, shorter: int, size: tuple[int, int]) -> Tensor:
-    """Resize images N x C x H x W to a shorter side of `shorter` pixels, and cut `size` out of the middle.
+    """Resize images N x C x H x W to a shorter side of `shorter` pixels, and crop the centre to `size`.
 
-    The longer side is rounded down, as torchvision does; zeros fill what is smaller than `size`. Bilinear, antialiased
+    The longer side is rounded down, as in torchvision; smaller images are padded with zeros. Bilinear, antialiased
     when shrinking. Integers become float32. Of very long images, only the middle is resized. Raises UsageError for
     other ranks.
     """
@@ -125,15 +125,15 @@ def _floats(images: Tensor) -> Tensor:
 
 
 def _centred(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pad with zeros to `size` on all sides, or cut to it."""
-    (top, bottom), (left, right) = map(_sides, images.shape[-2:], size)
+    """Pad with zeros or crop to `size`, centred."""
+    (top, bottom), (left, right) = map(_margins, images.shape[-2:], size)
     return F.pad(images, (left, right, top, bottom))
 
 
-def _sides(pixels: int, wanted: int) -> tuple[int, int]:
-    """Return the zeros before and behind an axis, the smaller half first; negative numbers are pixels to cut off.
+def _margins(pixels: int, wanted: int) -> tuple[int, int]:
+    """Return the padding before and after an axis, the smaller half first; negative numbers crop.
 
-    Halves of what is cut off are rounded as torchvision does.
+    Halves of cropped pixels are rounded as in torchvision.
     """
     more = wanted - pixels
     before = more // 2 if more >= 0 else -round(-more / 2)
@@ -141,6 +141,6 @@ def _sides(pixels: int, wanted: int) -> tuple[int, int]:
 
 
 def _kept(pixels: int, wanted: int) -> tuple[int, int]:
-    """Return which pixels of an axis are not cut off, from one up to another."""
-    before, behind = _sides(pixels, wanted)
+    """Return the start and stop of the pixels of an axis that are not cropped."""
+    before, behind = _margins(pixels, wanted)
     return max(0, -before), pixels + min(0, behind)

@@ -1,4 +1,4 @@
-"""How a data set is read: what all of its formats are told."""
+"""Options for reading a data set, common to all formats."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -13,15 +13,12 @@ from cnnkit.data.images.formats import allow_pixels
 __all__ = ["BUDGET", "BadImage", "Reading"]
 
 BadImage = Literal["error", "skip"]
-BUDGET = 32 * 10**9  # bytes on the disk, for a folder
+BUDGET = 32 * 10**9  # bytes on the disk for a folder's pixels
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Options of `load_dataset`; each format takes those that mean something to it.
-
-    Raises UsageError for numbers that no machine has memory for.
-    """
+    """Options of `load_dataset`; each format uses those that apply to it. Raises UsageError for values out of range."""
 
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
@@ -32,15 +29,15 @@ class Reading:
     test_fraction: float = 0.1
     progress: bool = True
     min_images: int = 0
-    """Classes with fewer images to train on are left out."""
+    """Classes with fewer training images are left out."""
     trainable: bool = True
-    """Whether classes that nothing can be trained on are an error."""
+    """Whether classes that cannot be trained on are an error."""
     used: Set[str] = frozenset()
-    """Digests of images that are not set aside for testing."""
+    """Digests of images that are not held out for testing."""
     only: Set[str] | None = None
-    """Digests of the only images that are opened."""
+    """Digests of the images to open; None for all."""
     max_pixels: int = DEFAULT_MAX_PIXELS
-    """The most pixels that an image may be decoded to (`require_pixels`)."""
+    """Largest number of pixels to decode an image to (`require_pixels`)."""
 
     def __post_init__(self) -> None:
         allow_pixels(self.max_pixels)
@@ -50,6 +47,6 @@ class Reading:
             count(max(self.image_size), "image_size", MAX_CANVAS)
 
     def require_channels(self) -> None:
-        """Raise UsageError for images that are neither grey nor in colour."""
+        """Raise UsageError for channels that are neither 1 nor 3."""
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 or 3, not {self.channels}")

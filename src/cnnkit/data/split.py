@@ -1,4 +1,4 @@
-"""Validation or test images out of the training set, the same on every machine: by seed, or by what files hold."""
+"""Splits of a training set into training and held-out images, reproducible anywhere: by seed or by content."""
 
 import hashlib
 import random
@@ -12,14 +12,14 @@ from cnnkit.core.errors import UsageError
 
 __all__ = ["require_fraction", "split_by_content", "stratified_split"]
 
-LEAST = 3  # images of a class, of which one at least is set aside
+LEAST = 3  # images of a class, of which at least one is held out
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return sorted indices (training, set aside): `fraction` of each class, rounded, is set aside.
+    """Return sorted indices (training, held out), with `fraction` of each class, rounded, held out.
 
-    Python's own generator draws them, whose numbers do not depend on torch's version or the device.
-    Raises UsageError unless 0 <= fraction < 1.
+    Python's generator draws them, as it does not depend on torch's version or the device. Raises UsageError unless
+    0 <= fraction < 1.
     """
     require_fraction(fraction)
     draw = random.Random(seed)
@@ -38,13 +38,12 @@ def split_by_content(
     key: str,
     barred: Set[str] = frozenset(),
 ) -> tuple[Tensor, Tensor]:
-    """Return sorted indices (training, set aside): `fraction` of each class, rounded, and one of three images or more.
+    """Return sorted indices (training, held out): `fraction` of each class, rounded, but at least one of LEAST images.
 
-    Images that are nearly the same have one number in `groups` (int64, N) and stay together. The groups of a class are
-    ranked by a hash of `key` and of their images' `digests`, and the first ones that fit are set aside: names and order
-    do not matter, and an image more or less moves a few at the border. Groups with an image whose digest is `barred`,
-    or with images of several classes, are not set aside, nor is the last group of a class.
-    Raises UsageError unless 0 <= fraction < 1.
+    Near-duplicates have the same number in `groups` (int64, N) and stay together. The groups of a class are ranked by
+    a hash of `key` and of their images' `digests`, and the first ones that fit are held out: names and order do not
+    matter, and adding or removing an image moves only a few at the border. Groups with a digest in `barred`, or with
+    several classes, are not held out, nor is the last group of a class. Raises UsageError unless 0 <= fraction < 1.
     """
     require_fraction(fraction)
     members: dict[int, list[int]] = defaultdict(list)
@@ -67,11 +66,11 @@ def split_by_content(
 def require_fraction(fraction: float) -> None:
     """Raise UsageError unless 0 <= fraction < 1."""
     if not 0 <= fraction < 1:
-        raise UsageError(f"the fraction to set aside must be at least 0 and below 1, not {fraction!r}")
+        raise UsageError(f"the fraction to hold out must be at least 0 and below 1, not {fraction!r}")
 
 
 def _first(groups: list[list[int]], number: int, fraction: float) -> list[int]:
-    """Return the rows of the first groups that fill the share of a class of `number` images."""
+    """Return the rows of the first groups that fill the fraction of a class of `number` images."""
     if not fraction:
         return []
     share = min(max(round(number * fraction), number >= LEAST), number - 1)
@@ -79,7 +78,7 @@ def _first(groups: list[list[int]], number: int, fraction: float) -> list[int]:
     for rows in groups:
         if len(chosen) + len(rows) <= share:
             chosen += rows
-    smallest = min(groups, key=len)  # the first of these
+    smallest = min(groups, key=len)  # the first one
     return smallest if not chosen and share and len(smallest) < number else chosen
 
 

@@ -1,4 +1,4 @@
-"""What the names of folders say of splits, in the words that the field uses."""
+"""The splits that names of folders and files mean, in common words of several languages."""
 
 import re
 import unicodedata
@@ -17,7 +17,7 @@ WORDS = {
         测试 測試 テスト 評価 테스트 시험 평가""",
     UNLABELLED: "pred predict prediction predictions inference unlabeled unlabelled submission 预测 預測 予測 예측",
 }
-# words beside these that tell nothing of a split
+# words beside these that do not name a split
 FILLERS = """
     set sets data dataset datasets image images img imgs photo photos picture pictures pic pics folder dir seg split
     sample samples class classes cls jpg png daten datensatz bilder donnees datos dados dati imagenes imagens выборка
@@ -36,18 +36,18 @@ FILLING = sorted(map(_plain, FILLERS.split()), key=len, reverse=True)
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that the name of a folder or a file speaks of: one of SPLITS, UNLABELLED, or None.
+    """Return the split that the name of a folder or a file means: one of SPLITS, UNLABELLED, or None.
 
     >>> split_of("Training"), split_of("test_set"), split_of("seg_train"), split_of("测试集"), split_of("test_tube")
     ('train', 'test', 'train', 'test', None)
     """
     words = re.findall(r"[^\W\d_]+", _plain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)))
-    told = {SPLIT_OF.get(core) for word in words if (core := _without_fillers(word))}
-    return told.pop() if len(told) == 1 else None
+    found = {SPLIT_OF.get(core) for word in words if (core := _without_fillers(word))}
+    return found.pop() if len(found) == 1 else None
 
 
 def _without_fillers(word: str) -> str:
-    """Return a word without the fillers that it begins or ends with: "train" for "trainset", "" for "set"."""
+    """Return a word without the fillers at its start and end: "train" for "trainset", "" for "set"."""
     while word not in SPLIT_OF:
         rest = next((word.removesuffix(f) for f in FILLING if word.endswith(f)), None)
         if rest is None:

@@ -1,4 +1,4 @@
-"""Where images lie and how they are read: one protocol for memory, mapped files, folders, shards and Python's own."""
+"""The protocol of image storages: memory, mapped files, folders, shards and Python data sets."""
 
 import random
 from abc import ABC, abstractmethod
@@ -19,16 +19,15 @@ SAMPLE = 4096  # images
 
 
 class Storage(ABC):
-    """Images of one size, uint8, read by row; a batch comes as N x C x H x W with channels-last strides.
+    """Images of one size, uint8, read by row; a batch is N x C x H x W with channels-last strides.
 
-    A storage of another kind derives from this class and says what its `shape` is and how to `read`; the rest has
-    defaults, which suit images that can be read in any order.
+    Subclasses define `shape`, `read` and `subset`; the defaults of the rest suit images that can be read in any order.
     """
 
     in_memory: bool = False
-    """Whether a batch is there at once; if not, batches are read ahead by a thread."""
+    """Whether a batch is available at once; if not, a thread reads batches ahead."""
     resident: bool = False
-    """Whether `to` puts the images themselves on a device."""
+    """Whether `to` copies the images to a device."""
 
     @property
     @abstractmethod
@@ -37,34 +36,34 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
-        """Return the images of these rows that can be read, and which of the rows they are, counted from 0.
+        """Return the readable images of these rows, and their positions among the rows.
 
-        Raises DataError for one that cannot be read, unless the storage leaves such images out.
+        Raises DataError for an unreadable image, unless the storage skips them.
         """
 
     @abstractmethod
     def subset(self, rows: Tensor) -> Self:
-        """Return these rows (int64) as a storage of its own; nothing is read."""
+        """Return these rows (int64) as a storage, without reading any."""
 
     def __getitem__(self, rows: Rows) -> Tensor:
-        """Return the images of these rows that can be read."""
+        """Return the readable images of these rows."""
         return self.read(rows)[0]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def to(self, device: torch.device) -> "Storage":
-        """Return the images on a device, if they can stay there (`resident`)."""
+        """Return the images on a device, if they are `resident`."""
         return self
 
     def order(self, seed: int, epoch: int, world: int) -> Tensor:
-        """Return the order of an epoch, int64; of `world` processes, number r takes r, r + world, r + 2 world, ..."""
+        """Return the order of an epoch, int64; rank r of `world` takes r, r + world, r + 2 world, ..."""
         return torch.randperm(len(self), generator=generator(seed, epoch))
 
     def portions(self, batch_size: int, sizes: Sequence[int], rank: int, world: int) -> Iterator[Rows]:
-        """Yield the rows of process `rank` in batches: each row of one process.
+        """Yield the rows of process `rank` in batches, so that each row belongs to one process.
 
-        `sizes` are those of the batches over all processes: `batch_size`, but for the last.
+        `sizes` are the batch sizes over all processes: `batch_size`, except for the last.
         """
         start = 0
         for size in sizes:
@@ -72,7 +71,7 @@ class Storage(ABC):
             start += size
 
     def stream(self, parts: Iterable[Rows], pin: bool = False) -> Iterator[tuple[Tensor, Rows]]:
-        """Yield what `read` returns for each part, read ahead; `pin` puts it into memory that a GPU copies from."""
+        """Yield the result of `read` for each part, read ahead; `pin` copies it to pinned memory."""
 
         def load(rows: Rows) -> tuple[Tensor, Rows]:
             images, kept = self.read(rows)
@@ -81,18 +80,18 @@ class Storage(ABC):
         return ahead(load, parts, 1, 0 if self.in_memory else 2)
 
     def hold_out(self, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-        """Return sorted rows (kept, held out): the `fraction` of each class, rounded, is held out.
+        """Return sorted rows (kept, held out), with the `fraction` of each class, rounded, held out.
 
         Raises UsageError unless 0 <= fraction < 1.
         """
         return stratified_split(labels, fraction, seed)
 
     def places(self) -> bytes | None:
-        """Return what says where each image lies, if it is not the names of files."""
+        """Return bytes that identify each image's place, None if the file names do."""
         return None
 
     def sample(self) -> "Storage":
-        """Return enough of the images for statistics."""
+        """Return a sample of the images for statistics."""
         return self.subset(torch.linspace(0, len(self) - 1, min(len(self), SAMPLE), dtype=torch.float64).long())
 
 
@@ -114,7 +113,7 @@ class InMemory(Storage):
         """Return the images of these rows."""
         if isinstance(rows, slice):
             return self.images[rows], ALL
-        # whole images, as they lie in memory: ten times as fast as indexing
+        # whole images in memory order: ten times as fast as indexing
         return self.images.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2), ALL
 
     def subset(self, rows: Tensor) -> "InMemory":
@@ -131,11 +130,11 @@ class InMemory(Storage):
 
 
 def as_storage(images: Any) -> Storage:
-    """Return a tensor of images as a storage, and a storage as it is."""
+    """Return a tensor of images as a storage, and a storage unchanged."""
     return images if isinstance(images, Storage) else InMemory(images)
 
 
 def generator(*key: int) -> torch.Generator:
-    """Return a generator seeded by `key`: torch's keeps 32 bits of a seed, so Python hashes the numbers into them."""
+    """Return a generator seeded by `key`, which Python hashes to the 32 bits that torch's generator uses."""
     mixed = random.Random(" ".join(map(str, key))).getrandbits(32)
     return torch.Generator().manual_seed(mixed)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from cnnkit.core.cache import cached_file
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.fetch import fetch, forget
-from cnnkit.core.kept import cached_file
 from cnnkit.core.text import encode
 from cnnkit.nets.weights import Loaded, give_weights, read_weights_file
 

@@ -21,7 +21,7 @@ def test_valid_folder_has_no_findings() -> None:
     assert diagnosis.findings == ()
     assert not diagnosis.harms
     assert diagnosis.files == 12
-    assert diagnosis.statistics["pictures"] == 12
+    assert diagnosis.statistics["images"] == 12
     assert diagnosis.statistics["classes"] == {"cat": {"train": 3, "test": 3}, "dog": {"train": 3, "test": 3}}
 
 
@@ -32,16 +32,16 @@ def test_bad_files_are_named_with_their_problems() -> None:
     diagnosis = look(root)
     assert found(root) == {
         "empty-file": [("train/cat/empty.jpg",)],
-        "no-picture": [("train/cat/text.png",)],
+        "no-image": [("train/cat/text.png",)],
         "truncated": [("train/dog/cut.jpg",)],
         "unreadable": [("train/dog/dangling.jpg",), ("train/dog/pipe.png",)],
-        "damaged": [("test/dog/damaged.png",)],
+        "corrupt": [("test/dog/damaged.png",)],
         "too-large": [("train/cat/bomb.png",)],
     }
     assert diagnosis.harms
     assert all(finding.harms and finding.culprits == finding.paths for finding in diagnosis.findings)
-    assert details(diagnosis, "unreadable") == ["no such file", "not a regular file"]
-    assert diagnosis.statistics["pictures"] == 12
+    assert details(diagnosis, "unreadable") == ["no such file", "cannot be read (not a regular file)"]
+    assert diagnosis.statistics["images"] == 12
 
 
 def test_wrong_suffix_is_only_a_note() -> None:
@@ -133,7 +133,7 @@ def test_imbalance_is_a_warning() -> None:
     save("data/common/one more.png")
     diagnosis = look("data")
     assert found("data") == {"imbalance": [()]}
-    assert details(diagnosis, "imbalance") == ["common has 30 pictures, rare 3: 10 times as many"]
+    assert details(diagnosis, "imbalance") == ["common has 30 images, rare 3: 10 times as many"]
     assert not diagnosis.harms
 
 
@@ -152,9 +152,9 @@ def test_classes_without_images_are_found() -> None:
     for path in (root / "test/dog").iterdir():
         path.write_bytes(b"")
     diagnosis = look(root)
-    remedy = "add some, take the folder away, or leave out such classes with --min-images 1"
+    remedy = "add some, remove the folder, or leave out such classes with --min-images 1"
     assert details(diagnosis, "class") == [
-        f"data: class 'emu' has no image: {remedy}",
+        f"data: class 'emu' has no images: {remedy}",
         f"data: class 'fox' has images in test, but none in train: {remedy}",
     ]
     assert details(diagnosis, "few") == ["dog has none in test"]
@@ -167,7 +167,7 @@ def test_broken_layout_does_not_hide_other_findings() -> None:
     save(root / "val/cat/leak.png", Image.open(root / "train/cat/0.png"))
     save(root / "more/cat/0.png")
     kinds = found(root)
-    assert kinds.keys() >= {"layout", "empty-file", "truncated", "damaged", "leak", "unseen"}
+    assert kinds.keys() >= {"layout", "empty-file", "truncated", "corrupt", "leak", "unseen"}
     assert kinds["leak"] == [("train/cat/0.png", "val/cat/leak.png")]
     assert kinds["unseen"] == [("more/cat/0.png",)]
     assert "both val/ and valid/" in details(look(root), "layout")[0]
@@ -178,14 +178,14 @@ def test_images_without_class_are_examined() -> None:
     Path("loose/2.png").touch()
     diagnosis = look("loose")
     assert found("loose").keys() == {"layout", "empty-file"}
-    assert diagnosis.statistics["pictures"] == 1
+    assert diagnosis.statistics["images"] == 1
 
 
 def test_empty_folder_is_a_layout_finding() -> None:
     Path("empty").mkdir()
     diagnosis = look("empty")
     assert found("empty") == {"layout": [()]}
-    assert (diagnosis.files, diagnosis.statistics["pictures"]) == (0, 0)
+    assert (diagnosis.files, diagnosis.statistics["images"]) == (0, 0)
     with pytest.raises(DataError, match="nowhere: no such folder"):
         look("nowhere")
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cnnkit.core.errors import DataError
 from cnnkit.data import read_image
-from cnnkit.data.check.file import Trouble, examine
+from cnnkit.data.check.file import Problem, examine
 from cnnkit.data.check.findings import KINDS
 from helpers.check import folders, found, look, noise, save
 from helpers.images import encoded, smooth_image
@@ -37,11 +37,11 @@ def test_truncated_images_become_findings(suffix: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = examine(str(path))
-            assert isinstance(result, Trouble) == (not readable(path)), end
-        bad += isinstance(result, Trouble)
+            assert isinstance(result, Problem) == (not readable(path)), end
+        bad += isinstance(result, Problem)
     assert bad > 0.6 * len(content)
     path.write_bytes(content)
-    assert not isinstance(examine(str(path)), Trouble)
+    assert not isinstance(examine(str(path)), Problem)
 
 
 def test_decoder_exceptions_become_findings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_decoder_exceptions_become_findings(monkeypatch: pytest.MonkeyPatch) -> 
 
     path = str(save("x.png"))
     monkeypatch.setattr("cnnkit.data.check.file.open_image", surprise)
-    assert examine(path) == ("damaged", "two lines")
+    assert examine(path) == ("corrupt", "two lines")
 
 
 def readable(path: Path) -> bool:
@@ -91,7 +91,7 @@ def test_check_handles_unusual_names_links_and_folders() -> None:
     kinds = found(root)
     assert kinds["unreadable"] == [("test/cat/self.jpg",)]
     assert ("train/dog/0.png", "train/dog/linked.png") in kinds["duplicate"]
-    assert look(root).statistics["pictures"] == 15
+    assert look(root).statistics["images"] == 15
     named = " ".join(path for groups in kinds.values() for paths in groups for path in paths)
     assert "deep" not in named
     assert "line" not in named

@@ -43,7 +43,7 @@ def test_quarantine_moves_bad_files_and_can_be_undone() -> None:
     assert found(root).keys() == {"duplicate"}
     journal = json.loads(Path("away", JOURNAL).read_text())
     assert [set(entry) for entry in journal] == [{"what", "from", "why"}] * 7
-    assert journal[2]["why"] == "files of zero bytes"
+    assert journal[2]["why"] == "empty files"
     for entry in journal:
         Path("away", entry["what"]).rename(entry["from"])
     assert tree(root) == before
@@ -78,9 +78,9 @@ def test_quarantine_inside_the_data_is_refused() -> None:
     Path("file").touch()
     Path("link").symlink_to(root / "train")
     for place in (root, root / "bad", root / "train/bad", Path(), Path("link/bad")):
-        with pytest.raises(UsageError, match="lie in each other"):
+        with pytest.raises(UsageError, match="contain each other"):
             quarantine(look(root), place)
-    with pytest.raises(UsageError, match="file is no folder"):
+    with pytest.raises(UsageError, match="file is not a folder"):
         quarantine(look(root), Path("file"))
     assert tree(root) == before
     quarantine(look(root), root / ".bad")
@@ -169,7 +169,7 @@ def test_foreign_journal_file_is_kept() -> None:
     Path("away").mkdir()
     for content in ("{", "{}", "[1]", '[{"what": 1}]'):
         Path("away", JOURNAL).write_text(content)
-        with pytest.raises(CnnkitError, match="not readable as a list of files"):
+        with pytest.raises(CnnkitError, match="not a valid list of files"):
             quarantine(look(root), Path("away"))
     assert Path("away", JOURNAL).read_text() == content
     assert tree(root) == before
@@ -205,6 +205,6 @@ def test_check_reports_files_that_could_not_be_moved(cli: Cli) -> None:
     Path("away").mkdir()
     Path("away/train").touch()
     result = cli("data", "check", root, "--quarantine", "away")
-    one_line(result, 3, "files without a picture in them (1)")
+    one_line(result, 3, "files that are not images (1)")
     assert "not moved: train/cat/bad.png: " in result.out
     assert "--quarantine" not in result.err  # it was tried

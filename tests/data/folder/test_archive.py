@@ -65,15 +65,15 @@ def test_names_outside_the_folder_are_refused(kind: Callable[[Members], str], na
 
 
 def test_pax_header_cannot_rename_outside() -> None:
-    refused(as_tar([("cat/a.png", b"x")], path="../../outside.png"), "outside of its own folder")
+    refused(as_tar([("cat/a.png", b"x")], path="../../outside.png"), "outside its folder")
     assert not Path("outside.png").exists()
 
 
 @KINDS
 def test_invalid_file_names_are_refused(kind: Callable[[Members], str]) -> None:
     for names, reason in {
-        ("a", "a/b.png"): "no file can have the name 'a/b.png'",
-        ("a/b.png", "a"): "no file can have the name 'a'",
+        ("a", "a/b.png"): "invalid file name 'a/b.png'",
+        ("a/b.png", "a"): "invalid file name 'a'",
         ("n" * 300 + ".png",): "File name too long",
         ("a/" * 90 + "n" * 255 + ".png",): "File name too long",
         ("a/" * 1900 + "x.png",): "refused: it names a file in 1,901 folders",
@@ -82,13 +82,13 @@ def test_invalid_file_names_are_refused(kind: Callable[[Members], str]) -> None:
         if reason:
             refused(kind([(name, b"x") for name in names]), reason)
     if kind is as_tar:
-        refused(as_tar([("a.png", b"x"), ("./a.png", b"y")]), "two files of the name")
+        refused(as_tar([("a.png", b"x"), ("./a.png", b"y")]), "two files named")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @KINDS
 def test_duplicate_names_are_refused(kind: Callable[[Members], str]) -> None:
-    refused(kind([*GOOD, GOOD[0]]), "two files of the name cat/0.png")
+    refused(kind([*GOOD, GOOD[0]]), "two files named cat/0.png")
 
 
 def test_name_existing_on_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_name_existing_on_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Path, "open", folded)
     refused(
         as_zip([("cat/A.png", noise_png(1)), ("cat/a.png", noise_png(2))]),
-        "two files of the name cat/a.png|can have the name",
+        "two files named cat/a.png|invalid file name",
     )
 
 
@@ -114,7 +114,7 @@ def test_archive_bombs_are_refused_before_unpacking() -> None:
     small(3, ("refused: it unpacks to more than 1,032 times its",), "train", "lenet", "--data", "bomb.zip", most=500)
     with zipfile.ZipFile("lzma.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("cat/0.png", noise_png(0))
-    refused("lzma.zip", "LZMA within a zip is not read")
+    refused("lzma.zip", "LZMA within a zip is not supported")
     piece = gzip.compress(bytes(1 << 26), mtime=0)
     head = tarfile.TarInfo("cat/a.bmp")
     head.size = 1 << 40
@@ -197,7 +197,7 @@ def test_huge_zip_directory_is_refused() -> None:
 
 def test_archive_without_images_is_named_in_the_error() -> None:
     as_zip([("notes.txt", b"no image")])
-    with pytest.raises(DataError, match=r"^x\.zip has no folder of images in it") as found:
+    with pytest.raises(DataError, match=r"^x\.zip has no folder of images") as found:
         load("x.zip")
     assert "cache" not in str(found.value)
 
@@ -220,8 +220,8 @@ def test_skipped_members_are_logged(caplog: pytest.LogCaptureFixture) -> None:
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     assert len(load("x.tar.xz").classes) == 2
-    assert "x.tar.xz: 4 links or devices are left out" in caplog.text
-    assert "x.tar.xz: 2 archives in it are not unpacked" in caplog.text
+    assert "x.tar.xz: links or devices skipped: 4" in caplog.text
+    assert "x.tar.xz: nested archives not unpacked: 2" in caplog.text
     assert all(path.is_file() or path.is_dir() for path in Path("cache/unpacked").rglob("*"))
 
 

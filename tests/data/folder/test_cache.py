@@ -217,7 +217,7 @@ def test_progress_is_printed_without_a_terminal(
     monkeypatch.setattr("cnnkit.core.progress.PLAIN_SECONDS", 0)
     load(root, progress=True, image_size=(4, 4))
     lines = capfd.readouterr().err.splitlines()
-    assert lines[:2] == ["looking at photos: 8 of 8", "decoding photos: 8 of 8"]
+    assert lines[:2] == ["inspecting photos: 8 of 8", "decoding photos: 8 of 8"]
     assert lines[-1] == "comparing images: 64 of 64"
     load(root, image_size=(3, 3))
     assert capfd.readouterr().err == ""

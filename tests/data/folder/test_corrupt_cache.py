@@ -102,7 +102,7 @@ def test_corrupt_pixels_and_thumbnails_are_rebuilt(
     assert (found.thumbs() == first).all()
     assert len(decoded) == count
     assert [record.getMessage() for record in caplog.records] == [
-        f"{found_place()}: {count} of 6 images are corrupt there and are decoded again"
+        f"{found_place()}: {count} of 6 images are corrupt and will be decoded again"
     ]
     check(opened())
     assert len(decoded) == count, "and that is kept"
@@ -193,7 +193,7 @@ def test_invalid_index_is_rebuilt(junk: bytes, photos: Path, caplog: pytest.LogC
     (place() / "index.json").write_bytes(junk)
     check(opened())
     assert "index.json is corrupt, or of another version" in caplog.text
-    assert "made anew" in caplog.text
+    assert "will be rebuilt" in caplog.text
 
 
 def test_changed_digit_of_the_index_is_detected(photos: Path, decoded: list[str]) -> None:

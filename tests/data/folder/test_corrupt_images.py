@@ -54,7 +54,7 @@ def test_streamed_image_that_becomes_corrupt_raises_when_read() -> None:
     data = load(root, budget=0, test_fraction=0).train
     cut_short(root / "cat/05.png")
     before = threading.active_count()
-    with pytest.raises(DataError, match=r"cat/05.png: .*cut short.*--on-bad-image skip"):
+    with pytest.raises(DataError, match=r"cat/05.png: .*incomplete.*--on-bad-image skip"):
         list(Batches(data, 4, Preprocess(SIZE), seed=0).epoch(1))
     assert threading.active_count() == before
 
@@ -87,7 +87,7 @@ def test_batch_without_readable_image_is_an_error() -> None:
     for path in root.rglob("*.png"):
         path.unlink()
     assert list(Batches(data, 2, Preprocess(SIZE))) == []
-    with pytest.raises(DataError, match="batch 0 of epoch 1 has no image"):
+    with pytest.raises(DataError, match="batch 0 of epoch 1 has no readable image"):
         next(Batches(data, 2, Preprocess(SIZE), seed=0).epoch(1))
 
 

@@ -62,7 +62,7 @@ def test_common_split_names_are_recognised(train: str, test: str) -> None:
     data = load()
     assert data.classes == ("cat", "dog")
     assert counts(data) == {"train": 8, "test": 8}
-    said = [remark for remark in data.remarks if "is taken for the" in remark]
+    said = [remark for remark in data.remarks if "is used as the" in remark]
     assert len(said) == (0 if train == "train" else 2)
 
 
@@ -72,8 +72,8 @@ def test_training_prints_the_splits_it_found(cli: Cli) -> None:
     assert result.code == 0, result
     log = Path("runs/lenet-photos-1/log.txt").read_text()
     for told in (result.out, log):
-        assert "photos/Training is taken for the train images" in told
-        assert "photos/Testing is taken for the test images" in told
+        assert "photos/Training is used as the train images" in told
+        assert "photos/Testing is used as the test images" in told
     assert json.loads(cli("evaluate", "runs/lenet-photos-1", "--json").out)["images"] == 8
 
 
@@ -87,7 +87,7 @@ def test_class_may_be_named_like_a_split() -> None:
     data = load()
     assert data.classes == ("bus", "car", "train")
     assert counts(data) == {"train": 9, "test": 3}
-    assert "photos/train is taken for a class, since it lies beside others" in data.remarks
+    assert "photos/train is used as a class, as it is beside others" in data.remarks
 
 
 def test_classes_may_be_named_valid_and_invalid() -> None:
@@ -102,7 +102,7 @@ def test_split_may_be_nested_in_a_folder_of_its_name() -> None:
     data = load()
     assert data.classes == ("hill", "sea")
     assert counts(data) == {"train": 8, "test": 8}
-    assert any("seg_pred holds 3 images without classes" in remark for remark in data.remarks)
+    assert any("seg_pred holds 3 images without a class" in remark for remark in data.remarks)
 
 
 def test_test_folder_without_classes_is_for_prediction(cli: Cli) -> None:
@@ -113,7 +113,7 @@ def test_test_folder_without_classes_is_for_prediction(cli: Cli) -> None:
     assert counts(data) == {"train": 18, "test": 2}
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
     assert result.code == 0, result
-    assert "photos/test holds 5 images without classes" in result.out + result.err
+    assert "photos/test holds 5 images without a class" in result.out + result.err
     assert "cnnkit predict RUN" in result.out + result.err
     assert cli("evaluate", "runs/lenet-photos-1").code == 0
 
@@ -121,7 +121,7 @@ def test_test_folder_without_classes_is_for_prediction(cli: Cli) -> None:
 def test_classes_may_be_one_folder_deeper() -> None:
     images("animals/cat", "animals/dog")
     assert load().classes == ("cat", "dog")
-    assert "photos/animals is taken for the folder of the data set" in load().remarks
+    assert "photos/animals is used as the folder of the data set" in load().remarks
     images("../other/a/b/train/x", "../other/a/b/train/y", "../other/a/b/test/x", "../other/a/b/test/y")
     assert counts(load("other")) == {"train": 8, "test": 8}
 
@@ -153,7 +153,7 @@ def test_validation_folder_may_hold_unlabelled_images() -> None:
     images("train/n01/images", "train/n02/images", "val/images", "test/images", count=10)
     data = load()
     assert (data.classes, counts(data)) == (("n01", "n02"), {"train": 18, "test": 2})
-    assert sum("10 images without classes" in remark for remark in data.remarks) == 2
+    assert sum("10 images without a class" in remark for remark in data.remarks) == 2
     assert not any("outside" in remark for remark in data.remarks)
 
 
@@ -162,7 +162,7 @@ def test_unsupported_layouts_are_named() -> None:
         image(f"one/{number}.png")
     with pytest.raises(DataError, match=r"one holds 3 images, but no folders of classes.*CSV file"):
         load("one")
-    with pytest.raises(DataError, match=r"one/0.png is a file: data are a folder, a CSV file, or an archive"):
+    with pytest.raises(DataError, match=r"one/0.png is a file: data must be a folder, a CSV file, or an archive"):
         load("one/0.png")
     packed("zip")
     Path("two").mkdir()
@@ -177,7 +177,7 @@ def test_unicode_forms_of_a_class_are_merged() -> None:
     assert data.classes == ("bar", "caf\u00e9")
     assert counts(data) == {"train": 8, "test": 8}
     assert [remark for remark in data.remarks if "Unicode" in remark] == [
-        "2 folders write caf\u00e9 in different forms of Unicode: they are one class"
+        "2 folders spell caf\u00e9 in different forms of Unicode: they are one class"
     ]
     images("../flat/caf\u00e9", "../flat/bar", "../flat/cafe\u0301")
     assert load("flat", test_fraction=0).train.labels.tolist() == [0] * 4 + [1] * 8
@@ -201,7 +201,7 @@ def test_thumbnail_and_leftover_files_are_skipped_and_counted() -> None:
     data = load(test_fraction=0)
     assert data.classes == ("cat", "dog")
     assert len(data.train) == 8
-    said = [remark for remark in data.remarks if "left by other programs" in remark]
+    said = [remark for remark in data.remarks if "of other programs" in remark]
     assert len(said) == 1
     assert "7 files" in said[0]
 
@@ -218,9 +218,9 @@ def test_misplaced_images_are_reported() -> None:
     assert len(data.train) == 8
     assert any("1 image outside the folders of classes" in remark for remark in data.remarks)
     assert any("2 images hidden" in remark for remark in data.remarks)
-    assert any("1 PNG image not read: add .png" in remark for remark in data.remarks)
-    assert any("1 PNG image not read: rename *.txt to *.png" in remark for remark in data.remarks)
-    assert any("1 RAW image not read: convert to JPEG or PNG" in remark for remark in data.remarks)
+    assert any("1 PNG image not supported: add .png" in remark for remark in data.remarks)
+    assert any("1 PNG image not supported: rename *.txt to *.png" in remark for remark in data.remarks)
+    assert any("1 RAW image not supported: convert to JPEG or PNG" in remark for remark in data.remarks)
 
 
 # --- classes of few images
@@ -246,7 +246,7 @@ def test_classes_without_training_or_test_images_are_reported(cli: Cli) -> None:
     result = cli("train", "lenet", "--data", "photos", "--min-images", 3, *flags)
     assert result.code == 0, result
     log = Path("runs/lenet-photos-2/log.txt").read_text()
-    assert "classes with fewer than 3 images to train on are left out: emu (1), fox (2)" in log
+    assert "classes with fewer than 3 training images are left out: emu (1), fox (2)" in log
     assert "too few images" not in log
     report = json.loads(cli("evaluate", "runs/lenet-photos-2", "--json").out)
     assert [row["class"] for row in report["classes"]] == ["cat", "dog"]
@@ -256,7 +256,7 @@ def test_classes_without_training_or_test_images_are_reported(cli: Cli) -> None:
 def test_min_images_without_classes_left_is_an_error(cli: Cli) -> None:
     images("cat", "dog")
     result = cli("train", "lenet", "--data", "photos", "--min-images", 100)
-    one_line(result, 3, "min_images 100 leaves no class: the largest has 4 images to train on")
+    one_line(result, 3, "min_images 100 leaves no class: the largest has 4 training images")
 
 
 def test_empty_validation_set_is_reported(cli: Cli) -> None:
@@ -359,7 +359,7 @@ def test_archive_writes_nothing_outside_its_folder(kind: str, name: str) -> None
 
 @pytest.mark.parametrize(("kind", "how"), [("zip", "link"), ("tar.gz", "link"), ("tar.gz", "device")])
 def test_archive_creates_no_links_or_devices(kind: str, how: str) -> None:
-    with pytest.raises(DataError, match="has no folder of images in it"):
+    with pytest.raises(DataError, match="has no folder of images"):
         load(hostile(kind, "cat", how))
     assert not [path for path in Path(os.environ["CNNKIT_CACHE"]).rglob("*") if path.is_symlink()]
 

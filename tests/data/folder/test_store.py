@@ -199,7 +199,7 @@ def test_file_that_keeps_changing_is_reported(monkeypatch: pytest.MonkeyPatch) -
         return read_with_stamp(path)
 
     monkeypatch.setattr(store_module, "read_with_stamp", restless)
-    assert opened(paths).problems == {"1.bmp": "it changes while it is read"}
+    assert opened(paths).problems == {"1.bmp": "the file changes while it is read"}
 
 
 def test_second_write_at_the_same_time_is_detected() -> None:

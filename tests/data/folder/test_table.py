@@ -87,10 +87,10 @@ def test_numeric_labels_are_sorted_by_value(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "row 1 names no column 'path', but nothing"),
-        ("path,lable,x\ncat/0.png,cat,1\n", "row 1 names no column 'label', but path, lable, x"),
-        ("path,label,path\n", "row 1 names the column 'path' twice"),
-        ("path,label\n", "there is no row in it"),
+        ("", "row 1 has no column 'path', only an empty line"),
+        ("path,lable,x\ncat/0.png,cat,1\n", "row 1 has no column 'label', only path, lable, x"),
+        ("path,label,path\n", "row 1 has the column 'path' twice"),
+        ("path,label\n", "it has no rows"),
         ("path,label\ncat/0.png,cat\ncat/1.png,\n", "row 3: the label is empty"),
         ("path,label\ncat/0.png,cat\n,dog\n", "row 3: the path is empty"),
         ("path,label\ncat/0.png\n", "row 2: the label is empty"),
@@ -98,7 +98,7 @@ def test_numeric_labels_are_sorted_by_value(folder: Path) -> None:
         ("path,label\ncat/0.png,cat\n./cat/0.png,dog\n", "row 3: ./cat/0.png is listed in row 2 already"),
         ("path,label,split\ncat/0.png,cat,trian\n", "row 2: unknown split 'trian'; did you mean 'train'"),
         ("path,label,split\ncat/0.png,cat,\n", "row 2: unknown split ''"),
-        ("path,label,split\ncat/0.png,cat,test\n", "no row is of the split train"),
+        ("path,label,split\ncat/0.png,cat,test\n", "no row has the split train"),
         ("path,label\ncat/0.png,cat\ncat/1.png,cat\n", "has only one class, 'cat'"),
         ('path,label\n"cat/0.png,cat\n' + "x" * 200_000, "not a CSV file"),
     ],

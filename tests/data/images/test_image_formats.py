@@ -144,7 +144,7 @@ def test_heic_without_the_extra_is_reported_everywhere() -> None:
     write("photos/b/2.heic", HEIC_START)
     write("photos/b/3.jpg", HEIC_START)
     result = subprocess.run([sys.executable, "-c", WITHOUT_HEIF], capture_output=True, text=True, check=True)
-    what = "HEIC images are not read: pip install 'cnnkit[heic]'"
+    what = "HEIC images are not supported: pip install 'cnnkit[heic]'"
     assert result.stdout.splitlines() == [
         "Unread(name='HEIC', remedy=\"pip install 'cnnkit[heic]'\")",
         "('a/1.png', 'b/1.png', 'b/3.jpg')",
@@ -152,8 +152,8 @@ def test_heic_without_the_extra_is_reported_everywhere() -> None:
         "unseen ('b/2.heic',) holds a HEIC image: pip install 'cnnkit[heic]'",
         f"photos/b/2.heic: {what}",
         what,
-        f"photos: 1 of 3 images cannot be read: b/3.jpg ({what}); look at them with: cnnkit data check photos, "
-        "or leave them out with: --on-bad-image skip",
+        f"photos: 1 of 3 images cannot be read: b/3.jpg ({what}); inspect them with: cnnkit data check photos, "
+        "or skip them with: --on-bad-image skip",
     ]
 
 
@@ -183,12 +183,14 @@ def test_image_formats_start_no_program(mark: Path) -> None:
         write(f"photos/{name}", saved("PNG"))
     for suffix in (".jpg", ".png", ".eps", ".ps", ""):
         write(f"photos/b/x{suffix}", EPS)
-        with pytest.raises(DataError, match=r"photos/b/x.*: PostScript images are not read: convert to JPEG or PNG"):
+        with pytest.raises(
+            DataError, match=r"photos/b/x.*: PostScript images are not supported: convert to JPEG or PNG"
+        ):
             read_image(Path(f"photos/b/x{suffix}"))
-        with pytest.raises(DataError, match="PostScript images are not read"):
+        with pytest.raises(DataError, match="PostScript images are not supported"):
             read_header(io.BytesIO(EPS))
         (image,) = each_image(f"photos/b/x{suffix}", 3)
-        with pytest.raises(DataError, match="PostScript images are not read"):
+        with pytest.raises(DataError, match="PostScript images are not supported"):
             image.read(3, None)
     with pytest.raises(DataError, match=r"2 of 4 images cannot be read: b/x.jpg \(PostScript"):
         load_folder(Path("photos"), progress=False)
@@ -204,7 +206,7 @@ def test_other_pillow_formats_are_not_read(kind: str) -> None:
     mode = {"XBM": "1", "MSP": "1", "SPIDER": "F"}.get(kind, "RGB")
     content = saved(kind, photo(0, (16, 16)).convert(mode))
     for read in (decode_image, thumbnail, header):
-        with pytest.raises(DataError, match=r"not an image that can be read|images are not read"):
+        with pytest.raises(DataError, match=r"not an image of a supported format|images are not supported"):
             read(content)
 
 

@@ -80,7 +80,7 @@ def test_float_images_keep_their_brightness(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "no such file"), (b"", "not an image"), (b"hello", "not an image"), ("cut", "corrupt or cut short")],
+    [(None, "no such file"), (b"", "not an image"), (b"hello", "not an image"), ("cut", "corrupt or incomplete")],
 )
 def test_bad_file_is_named(tmp_path: Path, content: bytes | str | None, reason: str) -> None:
     path = tmp_path / "bad.png"
@@ -117,11 +117,11 @@ def test_written_image_reads_back(tmp_path: Path) -> None:
 
 def test_write_to_unsupported_path_is_refused(tmp_path: Path) -> None:
     image = torch.zeros(1, 2, 2, dtype=torch.uint8)
-    with pytest.raises(UsageError, match=r"x\.abc: no image format"):
+    with pytest.raises(UsageError, match=r"x\.abc: images cannot be written"):
         write_image(tmp_path / "x.abc", image)
     with pytest.raises(CnnkitError, match=r"cannot write .*x\.png: No such file"):
         write_image(tmp_path / "nowhere" / "x.png", image)
-    with pytest.raises(UsageError, match="no image format"):
+    with pytest.raises(UsageError, match="images cannot be written"):
         write_image(tmp_path / "x.psd", image)
     with pytest.raises(UsageError, match="channels must be 1 or 3, not 2"):
         read_image(tmp_path / "x.png", 2)

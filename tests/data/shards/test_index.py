@@ -17,14 +17,14 @@ from helpers.shards import load, png, tar_file
 @pytest.mark.parametrize("harm", ["{", "{}", '{"version": 99}', "[]"])
 def test_corrupt_index_is_refused(shards: Path, harm: str) -> None:
     (shards / "shards.json").write_text(harm)
-    with pytest.raises(DataError, match=r"shards\.json: (not an index|this cnnkit reads version 1)"):
+    with pytest.raises(DataError, match=r"shards\.json: (not an index|this cnnkit reads indices of version 1)"):
         load(shards)
 
 
 def test_index_of_other_shards_is_refused(shards: Path) -> None:
     content = (shards / "samples.npy").read_bytes()
     (shards / "samples.npy").write_bytes(content[:-1] + b"x")
-    with pytest.raises(DataError, match=r"samples\.npy beside it is of other shards"):
+    with pytest.raises(DataError, match=r"samples\.npy beside it belongs to other shards"):
         load(shards)
     (shards / "samples.npy").unlink()
     with pytest.raises(DataError, match="No such file"):

@@ -67,7 +67,7 @@ def test_unpackable_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     assert [path for path, _ in index.problems] == ["train/a/bad.png"]
     assert len(load(tmp_path / "out").train) == 203
     before = sorted((tmp_path / "out").iterdir())
-    with pytest.raises(UsageError, match="out is there and not empty"):
+    with pytest.raises(UsageError, match="out exists and is not empty"):
         pack_folder(folder, tmp_path / "out", progress=False)
     assert sorted((tmp_path / "out").iterdir()) == before
     for options, words in [
@@ -76,7 +76,7 @@ def test_unpackable_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=words):
             pack_folder(folder, tmp_path / "new", progress=False, **options)
-    with pytest.raises(UsageError, match="lies within"):
+    with pytest.raises(UsageError, match="is inside"):
         pack_folder(folder, folder / "train" / "out", progress=False)
     with pytest.raises(DataError, match="no such folder"):
         pack_folder(tmp_path / "nowhere", tmp_path / "new", progress=False)
@@ -88,7 +88,7 @@ def test_unpackable_folders_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_pack_detects_a_disk_that_loses_data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add = pack._add
     monkeypatch.setattr(pack, "_add", lambda archive, name, content: add(archive, name, content) + 512)
-    with pytest.raises(CnnkitError, match="is not what was written"):
+    with pytest.raises(CnnkitError, match="was not written correctly"):
         pack_folder(folder, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 
@@ -97,7 +97,7 @@ def test_pack_command_prints_a_summary(folder: Path, capsys: pytest.CaptureFixtu
     (folder / "test" / "a" / "bad.jpg").write_bytes(b"")
     data_pack.pack(folder, Path("out"), images_per_shard=50, on_bad_image="skip")
     captured = capsys.readouterr()
-    assert captured.err.startswith("cnnkit: left out: test/a/bad.jpg: ")
+    assert captured.err.startswith("cnnkit: skipped: test/a/bad.jpg: ")
     assert re.search(r"train\s+5\s+203\s+0\.\d", captured.out)
     assert "3 classes; next: cnnkit train NET --data out" in captured.out
     assert len(load("out").train) == 203

@@ -129,7 +129,7 @@ def test_slow_shard_server_is_one_line(head: bytes, name: str, cli: Cli, monkeyp
         raw.reply(lambda _: drip(b"HTTP/1.1 200 OK\r\n" + head))
         place = f"{raw.url.replace('://', '://me:secret@')}/{name}"
         result = cli("train", "lenet", "--data", place, "--epochs", 1, "--plan", "off")
-    one_line(result, 1, "http://me:***@127.0.0.1", "fewer than 1,000 bytes came in 0.3 seconds", "tried 4 times")
+    one_line(result, 1, "http://me:***@127.0.0.1", "fewer than 1,000 bytes arrived in 0.3 seconds", "tried 4 times")
 
 
 def test_slow_server_stops_the_training(server: Server) -> None:
@@ -139,7 +139,7 @@ def test_slow_server_stops_the_training(server: Server) -> None:
         shards = [shard._replace(place=f"{raw.url}/x.tar") for shard in data.train.images.index.shards]
         index = replace(data.train.images.index, shards=tuple(shards))
         images = ShardImages(index, torch.arange(3), (1, 6, 6), 1, True)
-        with pytest.raises(CnnkitError, match=r"x\.tar: fewer than 1,000 bytes came in 0\.5 seconds"):
+        with pytest.raises(CnnkitError, match=r"x\.tar: fewer than 1,000 bytes arrived in 0\.5 seconds"):
             images.read(torch.arange(3))
 
 
@@ -149,10 +149,10 @@ def test_wrong_remote_index_is_refused(server: Server, harm: str, monkeypatch: p
     content = json.loads(path.read_text())
     if harm == "digest":
         content["samples_sha256"] = "../../x"
-        words = "'../../x' is no SHA-256"
+        words = "'../../x' is not a SHA-256"
     elif harm == "more":
         content["shards"] = content["shards"][:1]
-        words = r"samples\.npy: has .* bytes, and may have no more than"
+        words = r"samples\.npy: has .* bytes; at most"
         with (server.root / "samples.npy").open("ab") as file:
             file.write(bytes(5000))
     path.write_text(json.dumps(content))
@@ -178,7 +178,7 @@ def _declare(request: BaseHTTPRequestHandler) -> None:
 def test_invalid_data_url_is_refused(place: str) -> None:
     with pytest.raises(DataError) as caught:
         load(place)
-    assert "only http:// and https://" in str(caught.value) or "no URL" in str(caught.value)
+    assert "only http:// and https://" in str(caught.value) or "invalid URL" in str(caught.value)
     assert str(caught.value).isprintable()
 
 
@@ -198,7 +198,7 @@ def test_shard_changed_on_server_is_an_error(server: Server) -> None:
     data = load(f"{server.url}/shards.json")
     with (server.root / "train-00004.tar").open("ab") as file:
         file.write(bytes(512))
-    with pytest.raises(DataError, match=r"train-00004\.tar: it has 31,232 bytes, and its index says 30,720"):
+    with pytest.raises(DataError, match=r"train-00004\.tar: it has 31,232 bytes, but 30,720 in its index"):
         seen(batches(data).epoch(1))
 
 

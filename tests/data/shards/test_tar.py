@@ -92,12 +92,12 @@ def test_foreign_shards_are_scanned_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 BAD = {
     "no label": ({"x.png": picture(1)}, "x.png", "no .cls"),
-    "no picture": ({"x.cls": b"1"}, "x", "no image beside"),
+    "no picture": ({"x.cls": b"1"}, "x", "its label has no image"),
     "empty label": ({"x.png": picture(1), "x.cls": b" "}, "x.png", "label is ''"),
     "negative": ({"x.png": picture(1), "x.cls": b"-1"}, "x.png", "label is '-1'"),
     "no text": ({"x.png": picture(1), "x.cls": b"\xff"}, "x.png", "label cannot be read"),
     "no JSON": ({"x.png": picture(1), "x.json": b"{"}, "x.png", "label cannot be read"),
-    "another JSON": ({"x.png": picture(1), "x.json": b"[1]"}, "x.png", "no .json that says"),
+    "another JSON": ({"x.png": picture(1), "x.json": b"[1]"}, "x.png", "no .json with"),
     "no image": ({"x.png": b"nonsense", "x.cls": b"1"}, "x.png", "not an image"),
 }
 
@@ -105,7 +105,7 @@ BAD = {
 @pytest.mark.parametrize(("members", "name", "reason"), BAD.values(), ids=BAD)
 def test_unusable_samples_are_reported(tmp_path: Path, members: dict[str, bytes], name: str, reason: str) -> None:
     path = tar_file(tmp_path / "x.tar", samples(0, 5) | members | samples(5, 5))
-    with pytest.raises(DataError, match=r"1 shards or pictures cannot be used.*--on-bad-image skip") as caught:
+    with pytest.raises(DataError, match=r"1 shards or images cannot be used.*--on-bad-image skip") as caught:
         load(path)
     assert reason in str(caught.value)
     data = load(path, on_bad_image="skip")
@@ -131,7 +131,7 @@ def test_corrupt_or_compressed_foreign_shard_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.tar").open("r+b") as file:
         file.seek(10 * 2048)
         file.write(b"garbage" * 60)
-    with pytest.raises(DataError, match="it is damaged at byte 20,480"):
+    with pytest.raises(DataError, match="it is corrupt at byte 20,480"):
         load(tmp_path / "a.tar")
     assert len(load(tmp_path / "a.tar", on_bad_image="skip").train) == 10
     with tarfile.open(tmp_path / "b.tar", "w:gz") as packed:
@@ -152,7 +152,7 @@ def test_corrupt_image_in_shard_is_skipped_or_refused(shards: Path, caplog: pyte
         own = batches(data)
         whole = seen(own.epoch(epoch))
         assert seen(own.epoch(epoch, 4)) == whole[4:]
-    assert caplog.text.count("left out") == 1
+    assert caplog.text.count("skipped") == 1
     assert len(data.train.images[:]) == 202
 
 
@@ -169,10 +169,10 @@ def test_corrupt_shard_is_detected_when_opened(shards: Path, harm: Callable[[Pat
 def test_shard_corrupted_during_training_is_an_error(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
     data, tolerant = load(shards), load(shards, on_bad_image="skip")
     os.truncate(shards / "train-00003.tar", 5000)
-    with pytest.raises(DataError, match=r"train-00003\.tar: it has 5,000 bytes, and its index says"):
+    with pytest.raises(DataError, match=r"train-00003\.tar: it has 5,000 bytes, but .* in its index"):
         seen(batches(data).epoch(1))
     assert len(flat(seen(batches(tolerant).epoch(1)))) == 203 - 12
-    assert caplog.text.count("left out") == 1
+    assert caplog.text.count("skipped") == 1
 
 
 def test_shard_batch_without_readable_image_is_an_error(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_shard_batch_without_readable_image_is_an_error(tmp_path: Path) -> None:
     data = load(path, on_bad_image="skip")
     for number in range(6):
         spoil(path, number)
-    with pytest.raises(DataError, match="batch 0 of epoch 1 has no image"):
+    with pytest.raises(DataError, match="batch 0 of epoch 1 has no readable image"):
         next(batches(data).epoch(1))
 
 
@@ -189,16 +189,16 @@ def test_untrainable_shards_are_refused(shards: Path, tmp_path: Path) -> None:
         tmp_path / "nowhere-{0..3}.tar": "nowhere-0.tar: no such shard \\(4 of 4 are missing",
         shards / "train-{00000..00099}.tar": "train-00017.tar: no such shard \\(83 of 100",
         tmp_path / "x-{5..3}.tar": "there are no shards",
-        tar_file(tmp_path / "one.tar", samples(0, 5, lambda number: "a")): "a classifier needs two or more",
+        tar_file(tmp_path / "one.tar", samples(0, 5, lambda number: "a")): "a classifier needs at least two",
     }.items():
         with pytest.raises(DataError, match=words):
             load(spec)
     tar_file(tmp_path / "mixed" / "train.tar", samples(0, 2))
     tar_file(tmp_path / "mixed" / "test.tar", samples(0, 9))
-    with pytest.raises(DataError, match="no picture of class '2' is there to train on"):
+    with pytest.raises(DataError, match="class '2' has no training images"):
         load(tmp_path / "mixed")
     tar_file(tmp_path / "sizes.tar", samples(0, 9) | {"x.png": png(5, 5), "x.cls": b"1"})
-    with pytest.raises(UsageError, match="the pictures have several sizes"):
+    with pytest.raises(UsageError, match="the images have several sizes"):
         load(tmp_path / "sizes.tar")
     assert load(tmp_path / "sizes.tar", image_size=(5, 5)).train.images.shape == (10, 1, 5, 5)
 

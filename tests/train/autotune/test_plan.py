@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from cnnkit.core.cache import read_record
 from cnnkit.core.compiler import find_compiler
-from cnnkit.core.kept import read_record
 from cnnkit.nets import create
 from cnnkit.ops import convolutions as race
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune

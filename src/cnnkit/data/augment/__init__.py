@@ -1,1 +1,1 @@
-"""Random changes of training images, as pure functions of a batch."""
+"""Augmentation of training images, as pure functions of a batch."""

@@ -1,8 +1,8 @@
-"""Augmentation on the batch: pure functions of the images and of uniform random numbers, a row of them for each image.
+"""Augmentation on the batch: pure functions of the images and of a vector of uniform random numbers per image.
 
-What an image draws comes from its own numbers alone, so that a batch may be divided among processes, and a run repeated
-or resumed. Pixels left without a value are zero, as where images are padded. The numbers may stay on the CPU whichever
-device the images are on; then nothing waits for the device.
+An image is changed by its own random numbers only, so that batches can be split among processes, and runs repeated and
+resumed. Pixels without a source are zero, like padding. The random numbers may stay on the CPU while the images are on
+another device; then nothing waits for the device.
 """
 
 import math
@@ -21,12 +21,12 @@ from cnnkit.data.augment.policies import rand, trivial
 
 __all__ = ["AUGMENTATIONS", "AUGMENT_HELP", "Augment", "Parameter", "Row", "parse"]
 
-CACHED = 2**20  # bytes of images that go through all steps at a time on a CPU, within its cache
+CACHED = 2**20  # bytes of images that a CPU augments at a time, within its cache
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number behind an augmentation's name; whole unless its default is a float."""
+    """A parameter after an augmentation's name; an integer unless its default is a float."""
 
     name: str
     default: float | None
@@ -34,21 +34,21 @@ class Parameter:
     highest: float
 
     def read(self, text: str, entry: str) -> float:
-        """Return the number that the text says; raises UsageError, quoting the entry, unless it is one of the range."""
+        """Return the number in a text; raises UsageError, quoting the entry, unless it is in range."""
         kind = float if isinstance(self.default, float) else int
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
         if not self.lowest <= value <= self.highest:
-            number = "a number" if kind is float else "a whole number"
+            number = "a number" if kind is float else "an integer"
             raise UsageError(f"{entry!r}: {self.name} must be {number} from {self.lowest} to {self.highest}")
         return value
 
 
 @dataclass(frozen=True)
 class Row:
-    """An augmentation in the table."""
+    """An augmentation of the table."""
 
     apply: Callable[..., Tensor]  # of images, u and the parameters by name
     numbers: int  # columns of u
@@ -61,13 +61,13 @@ AUGMENTATIONS = {
     "crop": Row(
         crop,
         2,
-        "pad with so many zeros (an eighth of the side) and cut back at random",
+        "pad with zeros (an eighth of the side) and crop at random",
         (Parameter("padding", None, 0, 1024),),
     ),
     "rrc": Row(
         random_resized_crop,
         4,
-        "resize a random part of at least this share of the area (0.08)",
+        "resize a random crop of at least this fraction of the area (0.08)",
         (Parameter("smallest", 0.08, 0.01, 1),),
     ),
     "jitter": Row(
@@ -79,18 +79,18 @@ AUGMENTATIONS = {
     "erase": Row(
         erase, 5, "set a rectangle to zero with this probability (0.25)", (Parameter("probability", 0.25, 0, 1),)
     ),
-    "trivial": Row(trivial, 3, "one of 14 operations at random strength, TrivialAugment"),
+    "trivial": Row(trivial, 3, "TrivialAugment: one of 14 operations at random strength"),
     "rand": Row(
         rand,
         2,
-        "so many (2) of the 14 operations at one magnitude (9 of 10), RandAugment",
+        "RandAugment: several (2) of the 14 operations at one magnitude (9 of 10)",
         (Parameter("operations", 2, 1, 14), Parameter("magnitude", 9.0, 0, 10)),
     ),
 }
 
 
 def _usage(name: str) -> str:
-    """Write the name with its parameters: rand[:OPERATIONS[:MAGNITUDE]]."""
+    """Return a name with its parameters: rand[:OPERATIONS[:MAGNITUDE]]."""
     parameters = [parameter.name.upper() for parameter in AUGMENTATIONS[name].parameters]
     return "[:".join([name, *parameters]) + "]" * len(parameters)
 
@@ -99,12 +99,11 @@ AUGMENT_HELP = "; ".join(f"{_usage(name)}: {row.line}" for name, row in AUGMENTA
 
 
 class Augment:
-    """Augmentations by name, one after the other, such as `flip`, `crop:4` or `rand:2:9`; see AUGMENT_HELP.
+    """Augmentations by name, applied in order, such as `flip`, `crop:4` or `rand:2:9`; see AUGMENT_HELP.
 
-    Called with uint8 images N x C x H x W (C of 1 or 3) and u, float32 of [0, 1), N x `numbers`, it returns uint8
-    images with channels-last strides, of the same size, or of `image_size` behind `rrc`. The images passed in stay as
-    they are. Raises UsageError for a name that is unknown or given twice, a parameter out of range, or a u of another
-    shape.
+    Called with uint8 images N x C x H x W (C of 1 or 3) and u, float32 in [0, 1), N x `numbers`, it returns new uint8
+    images with channels-last strides, of the same size, or of `image_size` after `rrc`. Raises UsageError for a name
+    that is unknown or repeated, a parameter out of range, and a u of another shape.
     """
 
     def __init__(self, names: Sequence[str], image_size: tuple[int, int]):
@@ -113,7 +112,7 @@ class Augment:
         for entry in names:
             name, values = _read(entry)
             if name in seen:
-                raise UsageError(f"augmentation {name!r} is given twice; leave out one")
+                raise UsageError(f"augmentation {name!r} is given twice; remove one")
             seen.add(name)
             times = int(values.pop("operations", 1))
             if name == "rrc":
@@ -140,7 +139,7 @@ class Augment:
 
 
 def parse(entries: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in words that may each hold several.
+    """Return the names in entries that may each hold several, separated by commas.
 
     >>> parse(["flip,crop:4", "erase"])
     ('flip', 'crop:4', 'erase')

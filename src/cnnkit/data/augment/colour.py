@@ -1,9 +1,9 @@
-"""Changes of colour and tone on uint8 batches, an amount for each image; 0 changes nothing.
+"""Changes of colour and tone on uint8 batches, with an amount for each image; 0 changes nothing.
 
-They give to the bit what Pillow's ImageEnhance and ImageOps give image by image, but for `hue`, which Pillow lacks, and
-`autocontrast`, which is one higher where Pillow's floats fall short of a whole number. Each pixel follows from its own
-image alone, by integers or by single float operations, so that neither the rest of the batch nor the device matters.
-Grey images have no saturation and no hue to change.
+The results are bit-exact with Pillow's ImageEnhance and ImageOps for each image, except for `hue`, which Pillow lacks,
+and `autocontrast`, which is one higher where Pillow's floats fall short of an integer. Each pixel depends only on its
+own image, by integer or single float operations, so that neither the rest of the batch nor the device matters. Grey
+images have no saturation and no hue to change.
 """
 
 import math
@@ -61,20 +61,20 @@ def posterize(images: Tensor, amounts: list[float]) -> Tensor:
 
 
 def solarize(images: Tensor, amounts: list[float]) -> Tensor:
-    """Invert the pixels in the brightest part of the range 0-255, the share of it that is the image's amount."""
+    """Invert the pixels in the brightest part of the range 0-255, whose fraction is the image's amount."""
     threshold = _each(images, [256 * (1 - amount) for amount in amounts])
     return torch.where(images < threshold, images, 255 - images)
 
 
 def autocontrast(images: Tensor, amounts: list[float]) -> Tensor:
-    """Spread each channel over 0-255; knows no amount."""
+    """Stretch each channel to 0-255; the amount is ignored."""
     lowest, highest = images.amin((2, 3), keepdim=True).int(), images.amax((2, 3), keepdim=True).int()
     spread = (images.int() - lowest) * 255 // (highest - lowest).clamp(min=1)
     return torch.where(highest > lowest, spread.byte(), images)
 
 
 def equalize(images: Tensor, amounts: list[float]) -> Tensor:
-    """Flatten each channel's histogram; knows no amount."""
+    """Flatten each channel's histogram; the amount is ignored."""
     pixels = images.flatten(2).flatten(0, 1).long()
     counts = pixels.new_zeros(len(pixels), 256).scatter_add_(1, pixels, torch.ones_like(pixels))
     brightest = counts.gather(1, pixels.amax(1, keepdim=True))
@@ -85,7 +85,7 @@ def equalize(images: Tensor, amounts: list[float]) -> Tensor:
 
 
 def hue(images: Tensor, amounts: list[float]) -> Tensor:
-    """Turn colours around the grey axis of the RGB cube by the image's amount; a third of a turn makes red green."""
+    """Rotate colours around the grey axis of the RGB cube by the image's amount; a third of a turn makes red green."""
     if images.shape[1] != 3:
         return images
     weights = []
@@ -106,7 +106,7 @@ def jitter(images: Tensor, u: Tensor, strength: float) -> Tensor:
 
     u is N x 4, a column for each.
     """
-    images = images.contiguous()  # a plane for each channel: half the time
+    images = images.contiguous()  # half the time of channels-last
     changes = ((brightness, 1.0), (contrast, 1.0), (saturation, 1.0), (hue, 0.25))
     for (change, scale), column in zip(changes, u.t().tolist(), strict=True):
         images = change(images, [scale * strength * (2 * value - 1) for value in column])
@@ -114,7 +114,7 @@ def jitter(images: Tensor, u: Tensor, strength: float) -> Tensor:
 
 
 def _blend(base: Tensor, images: Tensor, amounts: list[float]) -> Tensor:
-    """Go from `base` to the image and on, cutting off fractions and what leaves 0-255, as Pillow does."""
+    """Interpolate from `base` to the image and beyond, truncated and clipped to 0-255, as Pillow does."""
     x = images.float()
     x -= base
     x *= _each(images, [1 + amount for amount in amounts])
@@ -123,7 +123,7 @@ def _blend(base: Tensor, images: Tensor, amounts: list[float]) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return N x 1 x H x W: Pillow's luma (ITU-R 601) of colour images, others as they are."""
+    """Return N x 1 x H x W: Pillow's luma (ITU-R 601) of colour images, others unchanged."""
     if images.shape[1] != 3:
         return images
     red, green, blue = images.int().chunk(3, 1)

@@ -1,4 +1,4 @@
-"""Augmentations that move or remove pixels of uint8 batches; zeros fill what is left without a value."""
+"""Augmentations that move or remove pixels of uint8 batches; pixels without a source become zero."""
 
 import math
 
@@ -15,7 +15,7 @@ Matrix = tuple[float, float, float, float, float, float]
 
 def flip(images: Tensor, u: Tensor) -> Tensor:
     """Mirror the images whose u (N x 1) is below a half, left to right."""
-    result = images.flip(-1)  # then its bits where u says so, the image's elsewhere: in half the time of torch.where
+    result = images.flip(-1)  # selecting by bits, as below, takes half the time of torch.where
     result ^= images
     result &= _all_bits(u < 0.5, images)[:, :, None, None]
     result ^= images
@@ -23,7 +23,7 @@ def flip(images: Tensor, u: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, u: Tensor, padding: int | None = None) -> Tensor:
-    """Pad with zeros, by an eighth of each side unless told, and cut the images' own size out at u (N x 2: y, x)."""
+    """Pad with zeros (default: an eighth of each side), and crop to the original size at u (N x 2: y, x)."""
     number, channels, height, width = images.shape
     if not number:
         return images
@@ -31,7 +31,7 @@ def crop(images: Tensor, u: Tensor, padding: int | None = None) -> Tensor:
     padded = images.new_zeros(number, height + 2 * top, width + 2 * left, channels)
     padded[:, top : top + height, left : left + width] = images.permute(0, 2, 3, 1)
     y, x = ((u[:, axis, None] * (2 * most + 1)).long() for axis, most in enumerate((top, left)))
-    # each row of the result is one piece of `padded` in memory
+    # each row of the result is contiguous in `padded`
     rows = torch.arange(number, device=u.device)[:, None] * (height + 2 * top) + y
     starts = (rows + torch.arange(height, device=u.device)) * (width + 2 * left) + x
     pieces = padded.view(-1).unfold(0, width * channels, 1)
@@ -40,30 +40,30 @@ def crop(images: Tensor, u: Tensor, padding: int | None = None) -> Tensor:
 
 
 def random_resized_crop(images: Tensor, u: Tensor, smallest: float = 0.08, *, size: tuple[int, int]) -> Tensor:
-    """Cut a part out of each image and resize it to `size` (Szegedy et al. 2015).
+    """Crop a part of each image and resize it to `size` (Szegedy et al. 2015).
 
     u is N x 4: the part's area, from `smallest` to 1 of the image's; its width / height, from 3/4 to 4/3 on a
-    logarithmic scale, as far as that area fits; y and x. An image too long for any such part of that area gives its
-    largest of the nearest ratio. Bilinear, antialiased when shrinking.
+    logarithmic scale, as far as that area fits; y and x. If no such part fits into a long image, the largest one of
+    the nearest ratio is used. Bilinear, antialiased when shrinking.
     """
     channels, height, width = images.shape[1:]
-    bytes_will_do = images.device.type == "cpu"  # elsewhere torch resizes floats only
+    bytes_suffice = images.device.type == "cpu"  # elsewhere torch resizes floats only
     parts = [images.new_empty((0, channels, *size))]
     for row, (area, ratio, y, x) in enumerate(u.tolist()):
         tall, wide = _box((smallest + (1 - smallest) * area) * height * width, ratio, height, width)
         top, left = int(y * (height - tall + 1)), int(x * (width - wide + 1))
         part = images[row : row + 1, :, top : top + tall, left : left + wide]
-        part = part if bytes_will_do else part.float()
+        part = part if bytes_suffice else part.float()
         parts.append(resize(part, size))
     result = torch.cat(parts)
-    return result if bytes_will_do else result.round_().clamp_(0, 255).byte()
+    return result if bytes_suffice else result.round_().clamp_(0, 255).byte()
 
 
 def erase(images: Tensor, u: Tensor, probability: float = 0.25) -> Tensor:
     """Set a rectangle to zero in some images, each with this probability (random erasing: Zhong et al. 2020).
 
     u is N x 5: whether; its area, from 0.02 to 0.4 of the image's; its height / width, from 0.3 to 1 / 0.3; y and x.
-    A side longer than the image's is cut to it.
+    A side longer than the image's is clipped to it.
     """
     number, channels, height, width = images.shape
     whether, share, ratio, y, x = u.split(1, 1)
@@ -75,16 +75,16 @@ def erase(images: Tensor, u: Tensor, probability: float = 0.25) -> Tensor:
     rows, columns = torch.arange(height, device=u.device), torch.arange(width, device=u.device)
     in_rows = _all_bits((rows >= top) & (rows < top + tall), images)
     in_columns = _all_bits((columns >= left) & (columns < left + wide), images).repeat_interleave(channels, 1)
-    # along the rows as they lie in memory: in a quarter of the time of masked_fill
+    # along the rows in memory order: a quarter of the time of masked_fill
     kept = (in_rows[:, :, None] & in_columns[:, None]).bitwise_not_()
     kept &= images.permute(0, 2, 3, 1).reshape(number, height, width * channels)
     return kept.view(number, height, width, channels).permute(0, 3, 1, 2)
 
 
 def warp(images: Tensor, matrices: list[Matrix]) -> Tensor:
-    """Give the pixel at (x, y) the one nearest to (a x + b y + c, d x + e y + f), for each image's own (a, ..., f).
+    """Set each pixel (x, y) to the one nearest to (a x + b y + c, d x + e y + f), with (a, ..., f) for each image.
 
-    Coordinates are whole numbers of 1/65536 pixel, as in Pillow's `transform`, and so the same on every device.
+    Coordinates are integers of 1/65536 pixel, as in Pillow's `transform`, and so the same on every device.
     """
     number, channels, height, width = images.shape
     fixed = [
@@ -100,12 +100,12 @@ def warp(images: Tensor, matrices: list[Matrix]) -> Tensor:
 
 
 def _all_bits(chosen: Tensor, images: Tensor) -> Tensor:
-    """Return 255 where true and 0 elsewhere, to select bytes by, where the images are."""
+    """Return 255 where true and 0 elsewhere, to select bytes, on the device of the images."""
     return send(chosen.to(torch.uint8) * 255, images.device)
 
 
 def _box(area: float, u: float, height: int, width: int) -> tuple[int, int]:
-    """Return the height and width of a part of this area, its ratio drawn by u."""
+    """Return the height and width of a part of this area, with a ratio drawn by u."""
     low, high = max(3 / 4, area / height**2), min(4 / 3, width**2 / area)
     if low > high:
         low = high = min(max(width / height, 3 / 4), 4 / 3)

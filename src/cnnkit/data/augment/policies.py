@@ -1,4 +1,4 @@
-"""TrivialAugment and RandAugment: for each image an operation drawn from one list of fourteen."""
+"""TrivialAugment and RandAugment: an operation for each image, drawn from a list of fourteen."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from cnnkit.data.augment.geometry import Matrix, warp
 __all__ = ["Operation", "operations", "rand", "trivial"]
 
 LEVELS = 31  # of TrivialAugment, the first without effect
-FULL = 10  # RandAugment's magnitude at which an operation reaches the end of its range
+FULL = 10  # RandAugment's magnitude for the end of an operation's range
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A change of uint8 images, given an amount for each, and how large the amount may be."""
+    """A change of uint8 images, given an amount for each, and the largest amounts."""
 
     apply: Callable[[Tensor, list[float]], Tensor]
     trivial: float = 0.0  # the largest amount
@@ -37,11 +37,11 @@ class Operation:
 
 
 def operations(height: int, width: int) -> dict[str, Operation]:
-    """Return the operations for images of this size; they are Pillow's, to the bit (see `colour`).
+    """Return the operations for images of this size; bit-exact with Pillow's (see `colour`).
 
-    The ranges are those of TrivialAugment's wide space, and of RandAugment with every effect growing with the
-    magnitude; but nothing moves by more than half a side. Rotations are about the centre; shears keep the upper left
-    corner where it is, as the papers' code does.
+    The ranges are those of TrivialAugment's wide space, and of RandAugment with every effect increasing with the
+    magnitude; translations are at most half a side. Rotations are about the centre, shears about the upper left
+    corner, as in the papers' code.
     """
     middle, half = width / 2, height / 2
 
@@ -82,9 +82,9 @@ def trivial(images: Tensor, u: Tensor) -> Tensor:
 
 
 def rand(images: Tensor, u: Tensor, magnitude: float) -> Tensor:
-    """Apply one operation of this magnitude, 10 for all of its range, to each image (RandAugment: Cubuk et al. 2020).
+    """Apply one operation of this magnitude, 10 for its full range, to each image (RandAugment: Cubuk et al. 2020).
 
-    u is N x 2: the operation, the sign. The paper applies several, one after the other.
+    u is N x 2: the operation, the sign. The paper applies several in turn.
     """
     drawn = [(which, _signed(magnitude / FULL, sign)) for which, sign in u.tolist()]
     return _apply(images, drawn, lambda operation: operation.rand)
@@ -95,7 +95,7 @@ def _signed(share: float, sign: float) -> float:
 
 
 def _apply(images: Tensor, drawn: list[tuple[float, float]], largest: Callable[[Operation], float]) -> Tensor:
-    """Apply to each image what it drew (which operation, how much of its range), all of an operation together."""
+    """Apply to each image its operation, drawn as (which, fraction of its range), grouped by operation."""
     result = images.clone()
     table = operations(*images.shape[-2:]).values()
     for number, operation in enumerate(table):

@@ -1,1 +1,1 @@
-"""What is wrong with a data set of images: each file, the files together, and moving the harmful ones out."""
+"""Checks of a folder of images: each file, the files together, and a quarantine for harmful ones."""

@@ -1,4 +1,4 @@
-"""What is wrong with pictures that can be read, taken together: copies, leaks, classes of unequal size."""
+"""Problems of the readable images as a set: duplicates, leaks, class imbalance."""
 
 import os
 from collections import Counter as Count
@@ -16,11 +16,11 @@ from cnnkit.data.images.formats import suffix_format
 
 __all__ = ["few", "imbalance", "repeated", "statistics", "wrong_suffixes"]
 
-UNEQUAL = 10  # times as many pictures in the largest class as in the smallest
+UNEQUAL = 10  # times as many images in the largest class as in the smallest
 
 
 def wrong_suffixes(folder: ImageFolder, facts: np.ndarray) -> Iterator[Finding]:
-    """Yield the pictures whose format is not what their suffix says; `facts` has a row of PICTURE for each picture."""
+    """Yield the images whose format does not match their suffix; `facts` has a row of IMAGE for each image."""
     paths = chain.from_iterable(split.paths for split in folder.splits.values())
     for path, found in zip(paths, facts["format"].tolist(), strict=True):
         form = suffix_format(path)
@@ -29,10 +29,10 @@ def wrong_suffixes(folder: ImageFolder, facts: np.ndarray) -> Iterator[Finding]:
 
 
 def few(folder: ImageFolder) -> Iterator[Finding]:
-    """Yield the classes that have a single image to train on, or none to choose by or to test on."""
+    """Yield the classes with a single training image, or without validation or test images."""
     counts = {name: Count(split.labels) for name, split in folder.splits.items()}
     for label, name in enumerate(folder.classes):
-        least = 2 if "test" in counts else 3  # of a flat folder, one is set aside from three up
+        least = 2 if "test" in counts else 3  # of a flat folder, one of three is held out
         if 0 < counts["train"][label] < least:
             yield Finding("few", (), f"{name} has {counts['train'][label]} in train")
         elif counts["train"][label] and (lacking := [split for split, count in counts.items() if not count[label]]):
@@ -40,22 +40,22 @@ def few(folder: ImageFolder) -> Iterator[Finding]:
 
 
 def imbalance(folder: ImageFolder) -> Iterator[Finding]:
-    """Yield a finding if the largest class of the training set has UNEQUAL times as many pictures as the smallest."""
+    """Yield a finding if the largest class of the training set has UNEQUAL times as many images as the smallest."""
     sizes = Count(next(iter(folder.splits.values())).labels).most_common()
     if sizes and sizes[0][1] >= UNEQUAL * sizes[-1][1]:
         (most, many), (least, few) = sizes[0], sizes[-1]
         times = f"{many / few:,.0f} times as many"
         yield Finding(
-            "imbalance", (), f"{folder.classes[most]} has {many:,} pictures, {folder.classes[least]} {few:,}: {times}"
+            "imbalance", (), f"{folder.classes[most]} has {many:,} images, {folder.classes[least]} {few:,}: {times}"
         )
 
 
 def repeated(folder: ImageFolder, facts: np.ndarray, progress: bool) -> Iterator[Finding]:
-    """Yield the pictures that are there more than once, and those that nearly are."""
+    """Yield the duplicates and near-duplicates, within a split and across splits."""
     files = [
         (path, split, folder.classes[label])
-        for split, pictures in folder.splits.items()
-        for path, label in zip(*pictures, strict=True)
+        for split, images in folder.splits.items()
+        for path, label in zip(*images, strict=True)
     ]
     _, firsts, inverse = np.unique(facts["pixels"], return_index=True, return_inverse=True)
     copies: list[list[int]] = [[] for _ in firsts]
@@ -80,10 +80,10 @@ def repeated(folder: ImageFolder, facts: np.ndarray, progress: bool) -> Iterator
 
 
 def statistics(folder: ImageFolder, facts: np.ndarray) -> dict[str, Any]:
-    """Return what the pictures are like: how many in each class, sizes (upright), bytes, modes, formats."""
-    counts = {split: Count(pictures.labels) for split, pictures in folder.splits.items()}
+    """Return statistics of the images: number in each class, sizes (upright), bytes, modes, formats."""
+    counts = {split: Count(images.labels) for split, images in folder.splits.items()}
     return {
-        "pictures": len(facts),
+        "images": len(facts),
         "classes": {
             name: {split: count[label] for split, count in counts.items()} for label, name in enumerate(folder.classes)
         },
@@ -98,7 +98,7 @@ def statistics(folder: ImageFolder, facts: np.ndarray) -> dict[str, Any]:
 
 
 def _near(thumbs: np.ndarray, progress: bool) -> Iterator[tuple[int, int]]:
-    with Counter("comparing pictures", PORTIONS, progress) as counter:
+    with Counter("comparing images", PORTIONS, progress) as counter:
         for portion in near_pairs(thumbs):
             yield from portion
             counter.advance(1)
@@ -109,7 +109,7 @@ def _conflict(classes: tuple[str, ...]) -> list[str]:
 
 
 def _trained_on(folder: ImageFolder, paths: tuple[str, ...], splits: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the copies to take away: all but those of the last split, and none that is one of these by a link."""
+    """Return the copies to remove: all but those of the last split, and links to these."""
     last = [name for name in folder.splits if name in splits][-1]
     kept = {_place(folder, path) for path, split in zip(paths, splits, strict=True) if split == last}
     return tuple(path for path in paths if _place(folder, path) not in kept)

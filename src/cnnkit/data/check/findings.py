@@ -1,4 +1,4 @@
-"""What can be wrong with a folder of pictures: one table."""
+"""The kinds of findings about a folder of images, as one table."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -7,7 +7,7 @@ __all__ = ["KINDS", "Finding", "Kind"]
 
 
 class Kind(NamedTuple):
-    """Something that can be found: how bad it is for training, in words, and what to do about it."""
+    """A kind of finding: its severity for training, a description, and a remedy."""
 
     severity: Literal["harm", "warning", "note"]
     text: str
@@ -15,35 +15,35 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "layout": Kind("harm", "folders that are no data set", "root/train/CLASS/... and root/test/..., or root/CLASS/..."),
+    "layout": Kind("harm", "not the layout of a data set", "root/train/CLASS/... and root/test/..., or root/CLASS/..."),
     "class": Kind("harm", "classes that cannot be trained on", "add images, or train with --min-images"),
-    "unreadable": Kind("harm", "files that cannot be opened", "mend links and permissions, or --quarantine DIR"),
-    "empty-file": Kind("harm", "files of zero bytes", "get them again, or --quarantine DIR"),
-    "no-picture": Kind("harm", "files without a picture in them", "--quarantine DIR"),
-    "unread-format": Kind("harm", "images of a format that is not read", "convert them, or --quarantine DIR"),
-    "truncated": Kind("harm", "pictures cut short", "get them again, or --quarantine DIR"),
-    "damaged": Kind("harm", "damaged pictures", "get them again, or --quarantine DIR"),
-    "too-large": Kind("harm", "pictures too large to be decoded", "shrink them, or --quarantine DIR"),
-    "leak": Kind("harm", "the same picture in several splits", "--quarantine DIR takes the copies trained on"),
-    "near-leak": Kind("warning", "nearly the same picture in several splits", "look at them, and keep one"),
-    "label-conflict": Kind("warning", "the same picture in several classes", "keep it where it belongs"),
-    "duplicate": Kind("warning", "the same picture several times", "keep one, above all if there is no test/"),
-    "unseen": Kind("warning", "pictures that training does not see", "move them into a class, rename, convert"),
-    "few": Kind("warning", "classes that can hardly be learnt or measured", "add images, or train with --min-images"),
-    "remark": Kind("warning", "folders that are read in a way that may surprise", "look whether it is meant so"),
-    "imbalance": Kind("warning", "classes of very different size", "--class-weights balanced, or more pictures"),
-    "near-duplicate": Kind("note", "nearly the same picture several times", "look at them"),
-    "wrong-suffix": Kind("note", "pictures not of the format that their suffix says", "none needed"),
-    "leftover": Kind("note", "thumbnails and the like, which other programs left", "none needed"),
-    "other-file": Kind("note", "other files, which training does not see", "none needed"),
+    "unreadable": Kind("harm", "files that cannot be opened", "fix links and permissions, or --quarantine DIR"),
+    "empty-file": Kind("harm", "empty files", "restore them, or --quarantine DIR"),
+    "no-image": Kind("harm", "files that are not images", "--quarantine DIR"),
+    "unread-format": Kind("harm", "images of an unsupported format", "convert them, or --quarantine DIR"),
+    "truncated": Kind("harm", "truncated images", "restore them, or --quarantine DIR"),
+    "corrupt": Kind("harm", "corrupt images", "restore them, or --quarantine DIR"),
+    "too-large": Kind("harm", "images too large to decode", "shrink them, or --quarantine DIR"),
+    "leak": Kind("harm", "the same image in several splits", "--quarantine DIR moves the training copies"),
+    "near-leak": Kind("warning", "near-duplicates in several splits", "compare them, and keep one"),
+    "label-conflict": Kind("warning", "the same image in several classes", "keep it in the right one"),
+    "duplicate": Kind("warning", "duplicate images", "keep one, especially if there is no test/"),
+    "unseen": Kind("warning", "images that training ignores", "move them into a class, rename, convert"),
+    "few": Kind("warning", "classes with too few images", "add images, or train with --min-images"),
+    "remark": Kind("warning", "folders with a surprising layout", "check whether this is intended"),
+    "imbalance": Kind("warning", "imbalanced classes", "--class-weights balanced, or more images"),
+    "near-duplicate": Kind("note", "near-duplicates", "compare them"),
+    "wrong-suffix": Kind("note", "images with the suffix of another format", "none needed"),
+    "leftover": Kind("note", "thumbnails and similar files of other programs", "none needed"),
+    "other-file": Kind("note", "other files, which training ignores", "none needed"),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something found: its kind (of KINDS), the files by their paths below the root, and particulars.
+    """A finding: its kind (of KINDS), the files by their paths below the root, and details.
 
-    `culprits` are the files that have to go for it to be gone.
+    `culprits` are the files to remove to resolve it.
     """
 
     kind: str
@@ -53,10 +53,10 @@ class Finding:
 
     @property
     def about(self) -> Kind:
-        """What is known of its kind."""
+        """The description of its kind."""
         return KINDS[self.kind]
 
     @property
     def harms(self) -> bool:
-        """Whether a training would be harmed."""
+        """Whether it makes the data unfit for training."""
         return self.about.severity == "harm"

@@ -1,4 +1,4 @@
-"""Harmful files moved out of a folder of pictures: none is lost, and each can go back."""
+"""Quarantine: harmful files are moved out of a folder of images, with a journal for moving them back."""
 
 import errno
 import os
@@ -16,21 +16,21 @@ __all__ = ["JOURNAL", "check_quarantine", "quarantine"]
 
 
 def check_quarantine(root: Path, target: Path) -> None:
-    """Raise UsageError if files from `root` moved into `target` would be part of the data, or of another folder's."""
+    """Raise UsageError if files moved from `root` into `target` would still be part of the data."""
     inner, outer = target.resolve(), root.resolve()
     hidden = inner.is_relative_to(outer) and any(part.startswith(".") for part in inner.relative_to(outer).parts)
     if outer.is_relative_to(inner) or (inner.is_relative_to(outer) and not hidden):
-        raise UsageError(f"{target} and {root} lie in each other: choose a folder elsewhere, or {root / '.quarantine'}")
+        raise UsageError(f"{target} and {root} contain each other: choose another folder, or {root / '.quarantine'}")
     if os.path.lexists(target) and not target.is_dir():
-        raise UsageError(f"{target} is no folder: choose another name")
+        raise UsageError(f"{target} is not a folder: choose another name")
 
 
 def quarantine(diagnosis: Diagnosis, target: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Move the culprits of what would harm training into `target`, with their paths below the root.
+    """Move the culprits of harmful findings into `target`, with their paths below the root.
 
-    A name that is taken gets a number; nothing is overwritten or deleted. Before the first is moved,
-    target/quarantine.json lists all: "what" lies in `target`, "from" where it came, and "why". A file listed there that
-    `target` does not have was not moved. Returns where each went, by its path below the root, and why others stayed.
+    An existing name gets a number; nothing is overwritten or deleted. Before the first file is moved,
+    target/quarantine.json lists all: "what" it is called in `target`, "from" where, and "why". A listed file that is
+    not in `target` was not moved. Returns where each file went, by its path below the root, and why others stayed.
     Raises UsageError for a `target` that is part of the data, CnnkitError if it cannot be written.
     """
     check_quarantine(diagnosis.root, target)
@@ -80,11 +80,11 @@ def _read(journal: Path) -> list[dict[str, str]]:
         return []
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    raise CnnkitError(f"{journal} is not readable as a list of files: choose another folder, or move it away")
+    raise CnnkitError(f"{journal} is not a valid list of files: choose another folder, or move it away")
 
 
 def _free(target: Path, path: str, taken: set[str]) -> str:
-    """Return the path, or with a number if that name is taken in `target`."""
+    """Return the path, with a number if that name exists in `target`."""
     folder, _, name = path.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
     choice, number = path, 1
@@ -95,7 +95,7 @@ def _free(target: Path, path: str, taken: set[str]) -> str:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a file, or a link; onto another file system by a copy that reaches the disk before the source goes."""
+    """Move a file or a link; to another file system by a copy that is fsynced before the source is deleted."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         source.rename(target)
@@ -118,7 +118,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _require_no_links(target: Path, below: Iterable[str]) -> None:
-    """Raise UsageError if any of these paths below `target` is a link, which may lead out of it."""
+    """Raise UsageError if any of these paths below `target` is a link, which may point outside."""
     for path in sorted(below):
         if (target / path).is_symlink():
-            raise UsageError(f"{target / path} is a link, which may lead out of {target}: choose another folder")
+            raise UsageError(f"{target / path} is a link, which may point outside {target}: choose another folder")

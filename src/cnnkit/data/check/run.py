@@ -1,4 +1,4 @@
-"""The doctor of folders of pictures: whatever would harm a training, and what is worth knowing besides."""
+"""The check of a folder of images: problems that harm training, warnings and notes."""
 
 import ctypes
 import logging
@@ -18,7 +18,7 @@ from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
 from cnnkit.data.check.dataset import few, imbalance, repeated, statistics, wrong_suffixes
-from cnnkit.data.check.file import PICTURE, Trouble, examine
+from cnnkit.data.check.file import IMAGE, Problem, examine
 from cnnkit.data.check.findings import KINDS, Finding
 from cnnkit.data.folder.dataset import ImageFolder, Split, as_folder
 from cnnkit.data.folder.layout import arrange
@@ -28,12 +28,12 @@ from cnnkit.data.split_names import SPLITS, split_of
 
 __all__ = ["Diagnosis", "diagnose"]
 
-CHUNK = 16  # files that a thread looks at in one go
+CHUNK = 16  # files that a thread examines at a time
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found in the folder `root`, the worst first, and `statistics` of the pictures that can be read."""
+    """The findings about the folder `root`, the most severe first, and `statistics` of the readable images."""
 
     root: Path
     files: int
@@ -42,17 +42,17 @@ class Diagnosis:
 
     @property
     def harms(self) -> bool:
-        """Whether a training would be harmed."""
+        """Whether the data are unfit for training."""
         return any(finding.harms for finding in self.findings)
 
 
 def diagnose(
     root: Path, workers: int | None = None, progress: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Diagnosis:
-    """Decode each picture below `root` once, in `workers` threads (None: one for each processor), and judge them all.
+    """Decode each image below `root` once, in `workers` threads (None: one per processor), and compare them all.
 
-    No file in the folder raises an error; an image of more than `max_pixels` is a finding. `progress` tells how far it
-    is on standard error. Raises DataError if there is no such folder, UsageError for impossible numbers.
+    No file in the folder raises an error; an image of more than `max_pixels` is a finding. `progress` shows the
+    progress on standard error. Raises DataError if the folder is missing, UsageError for numbers out of range.
     """
     workers = count(processors() if workers is None else workers, "workers", MAX_WORKERS)
     allow_pixels(max_pixels)
@@ -66,8 +66,8 @@ def diagnose(
         folder = _guess(tree)
     seen = {path for split in folder.splits.values() for path in split.paths}
     with _silence():
-        facts, bad = _look_at_all(folder, workers, progress, max_pixels)
-        findings += _passed_over(tree, seen)
+        facts, bad = _examine_all(folder, workers, progress, max_pixels)
+        findings += _ignored(tree, seen)
     findings += bad
     folder = _without(folder, {path for finding in bad for path in finding.paths})
     if "" not in folder.classes:
@@ -83,13 +83,13 @@ def diagnose(
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep to ourselves what Pillow and libtiff complain of: the files are named in the findings, or harmless."""
+    """Suppress warnings of Pillow and libtiff, as the findings name the files."""
     log = logging.getLogger("PIL")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     handlers = {name: _call_on(name, None) for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler")}
     try:
-        with warnings.catch_warnings():  # here, not in the threads: they share one list of filters
+        with warnings.catch_warnings():  # not in the threads, which share one list of filters
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -99,7 +99,7 @@ def _silence() -> Iterator[None]:
 
 
 def _call_on(event: str, handler: int | None) -> int | None:
-    """Tell libtiff, which by itself writes to the screen, which function to call; return the one before."""
+    """Set libtiff's handler, which prints by default; return the previous one."""
     with suppress(OSError, AttributeError):  # another build of Pillow
         function = getattr(ctypes.CDLL(_imaging.__file__), event)
         function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_void_p
@@ -109,7 +109,7 @@ def _call_on(event: str, handler: int | None) -> int | None:
 
 
 def _guess(tree: Tree) -> ImageFolder:
-    """Place images as far as their paths tell, where `arrange` gives up; "" is the class of those in none."""
+    """Assign images to splits and classes by their paths, where `arrange` fails; "" is the class of the others."""
     parts = {path: path.split("/") for path in sorted(tree.images)}
     split = any(split_of(names[0]) in SPLITS for names in parts.values() if len(names) > 1)
     places: dict[str, list[tuple[str, str]]] = {name: [] for name in SPLITS}
@@ -127,21 +127,21 @@ def _guess(tree: Tree) -> ImageFolder:
     return ImageFolder(tree.root, tuple(classes), splits)
 
 
-def _look_at_all(
+def _examine_all(
     folder: ImageFolder, workers: int, progress: bool, max_pixels: int
 ) -> tuple[np.ndarray, list[Finding]]:
-    """Return a row of PICTURE for each picture that can be read, in their order, and what is wrong with the others."""
+    """Return a row of IMAGE for each readable image, in order, and findings for the others."""
     paths = [path for split in folder.splits.values() for path in split.paths]
     names = iter(paths)
-    facts, bad = [np.empty(0, PICTURE)], []
+    facts, bad = [np.empty(0, IMAGE)], []
 
-    def look(chunk: Sequence[str]) -> list[np.ndarray | Trouble]:
+    def examine_chunk(chunk: Sequence[str]) -> list[np.ndarray | Problem]:
         return [examine(f"{folder.root}/{path}", max_pixels) for path in chunk]
 
-    with Counter(f"looking at {folder.root}", len(paths), progress) as counter:
-        for found in ahead(look, chunks(paths, CHUNK), workers, 4 * workers):
+    with Counter(f"examining {folder.root}", len(paths), progress) as counter:
+        for found in ahead(examine_chunk, chunks(paths, CHUNK), workers, 4 * workers):
             for result, path in zip(found, names, strict=False):
-                if isinstance(result, Trouble):
+                if isinstance(result, Problem):
                     bad.append(Finding(result.kind, (path,), result.reason, (path,)))
                 else:
                     facts.append(result)
@@ -149,8 +149,8 @@ def _look_at_all(
     return np.concatenate(facts), bad
 
 
-def _passed_over(tree: Tree, seen: Set[str]) -> Iterator[Finding]:
-    """Yield what training does not see."""
+def _ignored(tree: Tree, seen: Set[str]) -> Iterator[Finding]:
+    """Yield the files that training ignores."""
     for path in tree.images:
         if path not in seen:
             yield Finding("unseen", (path,), "outside the folders of classes")
@@ -160,7 +160,7 @@ def _passed_over(tree: Tree, seen: Set[str]) -> Iterator[Finding]:
         else:
             yield Finding("other-file", (path,))
     for path in tree.hidden:
-        yield Finding("unseen", (path,), "hidden, by a dot in front of a name")
+        yield Finding("unseen", (path,), "hidden by a leading dot in a name")
     for path in tree.leftovers:
         yield Finding("leftover", (path,))
 

@@ -1,4 +1,4 @@
-"""A data set that comes as one archive: unpacked once, into the cache, and nothing outside of it."""
+"""Archives of images, unpacked once into the cache, and never outside of it."""
 
 import bz2
 import errno
@@ -20,9 +20,10 @@ from typing import IO, BinaryIO, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import TypeAdapter
 
+from cnnkit.core.cache import cache_folder, read_record, to_record
 from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.files import atomic_write, lock, make_folder, open_file, replace_folder, sha256, sweep
-from cnnkit.core.kept import cache_folder, read_record, to_record
+from cnnkit.core.limits import DEFLATE_RATIO, MAX_ARCHIVE_FILES
 from cnnkit.core.progress import Counter
 from cnnkit.data.members import Metered, members, open_tar
 
@@ -32,8 +33,8 @@ log = logging.getLogger(__name__)
 
 ZIP, TAR = (".zip",), (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVES = (*ZIP, *TAR)
-# what the readers raise for corrupt bytes; NotImplementedError is zipfile's for a compression that it does not know,
-# RuntimeError for what is encrypted, OSError what bz2 says
+# exceptions of the readers for corrupt bytes; RuntimeError is zipfile's for encryption and (as NotImplementedError) for
+# unknown compression, OSError is bz2's
 CORRUPT = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -47,22 +48,22 @@ CORRUPT = (
     ValueError,
     ArithmeticError,
 )
-# what a disk says of a name that it cannot give, or has given already
+# errors of a file system for an invalid or existing name
 NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
-MAX_FILES, MAX_EMPTY, DEEPEST = 2_000_000, 10_000, 100  # files, those without content, folders within each other
-MAX_DIRECTORY = 1 << 27  # bytes of the list of files of a zip
-MAX_WINDOW = 1 << 28  # bytes that unpacking an xz may take
-RATIO, FREELY = 1032, 1 << 30  # what is unpacked to its archive: deflate's most; bytes that are never too many
-DISK_BLOCK = 4096  # bytes that a file takes at least
+MAX_EMPTY, MAX_DEPTH = 10_000, 100  # files without content; nested folders
+MAX_DIRECTORY = 1 << 27  # bytes of a zip's directory
+MAX_WINDOW = 1 << 28  # bytes of memory for unpacking an xz
+ALWAYS_ALLOWED = 1 << 30  # unpacked bytes, at any ratio
+DISK_BLOCK = 4096  # bytes, the least size of a file on disk
 BLOCK = 1 << 20
-ENCRYPTED = 1  # a bit of a zip's member
+ENCRYPTED = 1  # a flag of a zip's member
 _LISTED = TypeAdapter(dict[Literal["sizes"], dict[str, int]])
 
 T = TypeVar("T")
 
 
 class _Member(NamedTuple):
-    """A file in an archive; without `open`, what is no file but takes as many bytes of it."""
+    """A member of an archive; without `open`, it is not a file."""
 
     name: str
     size: int
@@ -70,17 +71,16 @@ class _Member(NamedTuple):
 
 
 def is_archive(data: object) -> bool:
-    """Say whether this is the path of an archive, by its suffix; a plain .tar is a shard."""
+    """Return whether data is the path of an archive, by its suffix; a plain .tar is a shard."""
     return isinstance(data, str | Path) and str(data).lower().endswith(ARCHIVES)
 
 
 def unpacked(path: Path, progress: bool = True) -> Path:
-    """Return the folder in the cache that holds what is in an archive, unpacked if it is not there yet.
+    """Return the folder in the cache with the content of an archive, which is unpacked if necessary.
 
-    Only files are taken, no links or devices; archives among them stay as they are. The archive's content decides which
-    folder it is. Raises DataError for an archive that is missing, corrupt or encrypted, that unpacks to far more than
-    images do, or that names a file outside of its folder, twice, or as no disk takes it; CnnkitError if the disk has no
-    room.
+    The folder is chosen by the archive's digest. Links and devices are skipped; nested archives are not unpacked.
+    Raises DataError for an archive that is missing, corrupt or encrypted, that unpacks to far more than images do, or
+    that has duplicate or invalid names or ones outside its folder; CnnkitError if the disk is full.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such archive")
@@ -90,7 +90,7 @@ def unpacked(path: Path, progress: bool = True) -> Path:
         if place.is_dir():
             if read_record(listed, _LISTED) == {"sizes": _sizes(place)}:
                 return place
-            log.warning("%s is not what was unpacked: it is unpacked again", place)
+            log.warning("%s has changed since it was unpacked: it is unpacked again", place)
         try:
             make_folder(place.parent)
             sweep(place)
@@ -111,20 +111,20 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 @dataclass
 class _Account:
-    """What unpacking an archive takes, checked before each file is written."""
+    """The resources for unpacking an archive, checked before each file is written."""
 
     path: Path
     packed: int  # bytes of the archive
     free: int  # of the disk
     files: int = 0
     empty: int = 0
-    others: int = 0  # that are no files
+    others: int = 0  # links and devices
     archives: int = 0
     unpacked: int = 0
     on_disk: int = 0
 
     def add(self, member: _Member) -> None:
-        """Count a member; raises DataError for an archive that is made to harm, CnnkitError if the disk has no room."""
+        """Count a member; raises DataError for a malicious archive, CnnkitError if the disk has too little room."""
         self.unpacked += member.size
         if member.open:
             self.files += 1
@@ -133,40 +133,40 @@ class _Account:
             self.on_disk += -(-member.size // DISK_BLOCK) * DISK_BLOCK or DISK_BLOCK
         else:
             self.others += 1
-        if self.unpacked > max(FREELY, RATIO * self.packed):
+        if self.unpacked > max(ALWAYS_ALLOWED, DEFLATE_RATIO * self.packed):
             raise DataError(
-                f"{self.path}: refused: it unpacks to more than {RATIO:,} times its {self.packed:,} bytes, which "
-                "images do not"
+                f"{self.path}: refused: it unpacks to more than {DEFLATE_RATIO:,} times its {self.packed:,} bytes, "
+                "unlike images"
             )
-        if self.files > MAX_FILES or self.empty > MAX_EMPTY:
-            what = f"{MAX_EMPTY:,} empty files" if self.empty > MAX_EMPTY else f"{MAX_FILES:,} files"
-            raise DataError(f"{self.path}: refused: it has more than {what}; unpack it yourself if it is sound")
+        if self.files > MAX_ARCHIVE_FILES or self.empty > MAX_EMPTY:
+            what = f"{MAX_EMPTY:,} empty files" if self.empty > MAX_EMPTY else f"{MAX_ARCHIVE_FILES:,} files"
+            raise DataError(f"{self.path}: refused: it has more than {what}; unpack it yourself if you trust it")
         if self.on_disk > self.free // 2:
             raise CnnkitError(
-                f"{self.path}: unpacked it takes more than half of the free disk ({self.free:,} bytes): make room, or "
+                f"{self.path}: unpacking needs more than half of the free disk ({self.free:,} bytes): make room, or "
                 "set $CNNKIT_CACHE"
             )
 
-    def tell(self) -> None:
-        """Say what is not unpacked."""
+    def warn(self) -> None:
+        """Log what is not unpacked."""
         if self.others:
-            log.warning("%s: %s links or devices are left out", self.path, f"{self.others:,}")
+            log.warning("%s: links or devices skipped: %s", self.path, f"{self.others:,}")
         if self.archives:
-            log.warning("%s: %s archives in it are not unpacked", self.path, f"{self.archives:,}")
+            log.warning("%s: nested archives not unpacked: %s", self.path, f"{self.archives:,}")
 
 
 def _unpack(path: Path, folder: Path, progress: bool) -> None:
     size = path.stat().st_size
     account = _Account(path, size, shutil.disk_usage(folder).free)
     with Counter(f"unpacking {path}", size, progress) as counter:
-        for member, position in _sound(path, _members(path, account)):
+        for member, position in _checked(path, _members(path, account)):
             counter.advance(position - counter.done)
             _copy(path, member, folder)
-    account.tell()
+    account.warn()
 
 
-def _sound(path: Path, items: Iterator[T]) -> Iterator[T]:
-    """Yield what is read from an archive; raises DataError for whatever its readers raise."""
+def _checked(path: Path, items: Iterator[T]) -> Iterator[T]:
+    """Yield the items read from an archive; raises DataError for any exception of its readers."""
     try:
         yield from items
     except CORRUPT as error:
@@ -175,23 +175,23 @@ def _sound(path: Path, items: Iterator[T]) -> Iterator[T]:
 
 
 def _copy(path: Path, member: _Member, folder: Path) -> None:
-    """Write a file; raises DataError for a name that the disk does not take, or has taken already."""
+    """Write a file; raises DataError for an invalid or duplicate name."""
     target = folder / _safe(path, member.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file:
-            for block in _sound(path, _blocks(member)):
+            for block in _checked(path, _blocks(member)):
                 file.write(block)
     except OSError as error:
-        if error.errno == errno.EEXIST and target.is_file():  # on some disks, also one that differs in case alone
-            raise DataError(f"{path}: it has two files of the name {member.name}") from error
+        if error.errno == errno.EEXIST and target.is_file():  # on some disks, also if the case differs
+            raise DataError(f"{path}: it has two files named {member.name}") from error
         if error.errno in NAMES:
-            raise DataError(f"{path}: no file can have the name {member.name!r} ({error.strerror})") from error
+            raise DataError(f"{path}: invalid file name {member.name!r} ({error.strerror})") from error
         raise
 
 
 def _blocks(member: _Member) -> Iterator[bytes]:
-    """Yield the content of a file, as many bytes as its archive said."""
+    """Yield the content of a file; raises ValueError unless its size is the declared one."""
     left = member.size
     source = member.open and member.open()
     if source:
@@ -202,11 +202,11 @@ def _blocks(member: _Member) -> Iterator[bytes]:
                     break
                 yield block
     if left:
-        raise ValueError(f"{member.name} is {'longer' if left < 0 else 'shorter'} than it says")
+        raise ValueError(f"{member.name} is {'longer' if left < 0 else 'shorter'} than declared")
 
 
 def _members(path: Path, account: _Account) -> Iterator[tuple[_Member, int]]:
-    """Yield the files of an archive, and how far into it they are, in bytes, once they are accounted for."""
+    """Yield the files of an archive after checking the account, and their positions in bytes."""
     with open_file(path) as file:
         if path.name.lower().endswith(ZIP):
             yield from _in_zip(Metered(file, MAX_DIRECTORY), account)
@@ -219,7 +219,7 @@ def _members(path: Path, account: _Account) -> Iterator[tuple[_Member, int]]:
                 if member.open:
                     yield member, file.tell()
             while content.read(BLOCK):
-                pass  # corrupt bytes may look like an end: the checksum lies behind them all
+                pass  # corrupt bytes may look like an end, and the checksum comes last
 
 
 def _in_zip(file: Metered, account: _Account) -> Iterator[tuple[_Member, int]]:
@@ -229,8 +229,8 @@ def _in_zip(file: Metered, account: _Account) -> Iterator[tuple[_Member, int]]:
         for info in archive.infolist():
             if info.flag_bits & ENCRYPTED:
                 raise RuntimeError(f"{info.filename} is encrypted; unpack it yourself")
-            if info.compress_type == zipfile.ZIP_LZMA:  # its window may take gigabytes, and nothing limits it
-                raise NotImplementedError("LZMA within a zip is not read; pack it as .tar.xz")
+            if info.compress_type == zipfile.ZIP_LZMA:  # its window may take gigabytes, and cannot be limited
+                raise NotImplementedError("LZMA within a zip is not supported; pack it as .tar.xz")
             is_file = (info.external_attr >> 16) & 0o170000 in (0, 0o100000)
             member = _Member(info.filename, info.file_size, partial(archive.open, info) if is_file else None)
             if not info.is_dir():
@@ -241,7 +241,7 @@ def _in_zip(file: Metered, account: _Account) -> Iterator[tuple[_Member, int]]:
 
 
 def _inflated(file: BinaryIO) -> BinaryIO:
-    """Return what is compressed in a file, by its first bytes; itself, if it is not."""
+    """Return the decompressed stream of a file, by its first bytes; the file itself if it is not compressed."""
     start = file.read(DISK_BLOCK)
     file.seek(0)
     if start.startswith(b"\x1f\x8b"):
@@ -255,12 +255,12 @@ def _inflated(file: BinaryIO) -> BinaryIO:
 
 
 def _safe(path: Path, name: str) -> PurePosixPath:
-    """Return the path of a file within the archive's folder; raises DataError for one that leads out of it."""
+    """Return the path of a file within the archive's folder; raises DataError for one outside of it."""
     inner = PurePosixPath(name.replace("\\", "/"))
     if inner.is_absolute() or ".." in inner.parts or (inner.parts and ":" in inner.parts[0]) or "\0" in name:
-        raise DataError(f"{path}: refused: it names a file outside of its own folder, {name!r}")
-    if not 0 < len(inner.parts) <= DEEPEST:
-        raise DataError(f"{path}: refused: it names a file in {len(inner.parts):,} folders, {name[:DEEPEST]!r}")
+        raise DataError(f"{path}: refused: it names a file outside its folder, {name!r}")
+    if not 0 < len(inner.parts) <= MAX_DEPTH:
+        raise DataError(f"{path}: refused: it nests a file in {len(inner.parts):,} folders, {name[:MAX_DEPTH]!r}")
     return inner
 
 

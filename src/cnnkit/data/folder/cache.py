@@ -1,7 +1,7 @@
-"""What is known of image files, on the disk: their decoded pixels, their thumbnails, and an index of the files.
+"""The cache of image files on disk: their decoded pixels, their thumbnails, and an index of the files.
 
-Rows are only ever added behind those of the index, and the index is written after them: who is interrupted goes on
-from there. Another size of image starts a new file of pixels; thumbnails follow from the content of a file alone.
+Rows are only appended after those of the index, and the index is written after them, so that an interrupted process
+resumes there. Another image size starts a new file of pixels; thumbnails depend only on the content of a file.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ import numpy as np
 from filelock import Timeout
 from pydantic import BaseModel, Field, StrictBool, StrictInt, TypeAdapter, model_validator
 
+from cnnkit.core.cache import cache_folder, read_record, to_record
 from cnnkit.core.files import CannotWrite, atomic_write, cannot_write, lock, read_bytes, sweep
-from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.data.files import Stamp, stamp
 from cnnkit.data.folder.rows import Rows
 from cnnkit.data.images.decode import THUMB
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 30
 INDEX, PIXELS, THUMBS, FOLDER, VERSION = "index.json", "pixels.u8", "thumbs.u8", "folder.txt", 3
-ALWAYS_CHECKED = 1 << 32  # bytes of pixels; more are checked where their file has been touched since
+ALWAYS_CHECKED = 1 << 32  # bytes of pixels; larger files are verified only if they have been touched since
 
 LARGEST_SIDE = 2**31 - 1
 Size = Annotated[StrictInt, Field(ge=0, le=LARGEST_SIDE)]
@@ -40,7 +40,7 @@ Number = Annotated[StrictInt, Field(ge=-1)]  # of a row, if it is not negative
 
 
 class Entry(NamedTuple):
-    """What is known of an image file."""
+    """The entry of an image file."""
 
     size: StrictInt = -1  # this and the next three are its stamp
     modified: StrictInt = -1
@@ -51,21 +51,21 @@ class Entry(NamedTuple):
     grey: StrictBool = False
     digest: str = ""  # of its content, once it has been decoded
     thumb: Number = -1  # the row of its thumbnail, if there is one
-    row: Number = -1  # the row of its pixels, if they are kept
-    problem: str = ""  # why it cannot be decoded; believed as long as the content is the same
+    row: Number = -1  # the row of its pixels, if they are cached
+    problem: str = ""  # why it cannot be decoded; valid as long as the content is the same
 
     def stamped(self, stamp: Stamp) -> "Entry":
-        """Return the same of a file with another stamp."""
+        """Return the entry of a file with the same content and another stamp."""
         size, modified, changed, inode = stamp
         return self._replace(size=size, modified=modified, changed=changed, inode=inode)
 
     def lacks(self, pixels: bool) -> bool:
-        """Return whether it has yet to be decoded for its thumbnail or, if these are wanted, its pixels."""
+        """Return whether it must be decoded for its thumbnail or, if requested, its pixels."""
         return self.thumb < 0 or (pixels and self.row < 0)
 
 
 class Decoded(NamedTuple):
-    """What a file has been decoded to, as far as it is to be kept: pixels H x W x C, and a thumbnail."""
+    """The parts of a decoded file to cache: pixels H x W x C, and a thumbnail."""
 
     path: str
     entry: Entry
@@ -74,12 +74,12 @@ class Decoded(NamedTuple):
 
 
 def digest(content: bytes) -> str:
-    """Return a checksum, in hex, that no other content has."""
+    """Return a digest of the content, in hex."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class _Index(BaseModel):
-    """What the index says: of each file by its path, and the checksum of each row."""
+    """The index: the entry of each file by its path, and the checksum of each row."""
 
     version: Literal[3]
     canvas: tuple[Size, Size, Literal[0, 1, 3]]
@@ -93,9 +93,9 @@ class _Index(BaseModel):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.rows != len(self.row_sums) or self.thumbs != len(self.thumb_sums):
-            raise ValueError("rows and checksums are not equally many")
+            raise ValueError("the numbers of rows and checksums differ")
         if any(entry.row >= self.rows or entry.thumb >= self.thumbs for entry in self.files.values()):
-            raise ValueError("a row is not there")
+            raise ValueError("a row is missing")
         return self
 
 
@@ -103,7 +103,7 @@ _INDEX = TypeAdapter(_Index)
 
 
 class PixelCache:
-    """The decoded images of the folder `root`, or those that a `table` in it lists; to be used while it is `locked`."""
+    """The decoded images of the folder `root`, or those that a `table` in it lists; use it only while `locked`."""
 
     def __init__(self, root: Path, table: str = ""):
         self.root = root.resolve()
@@ -112,11 +112,11 @@ class PixelCache:
         self.index = self.place / INDEX
         self.files: dict[str, Entry] = {}
         self.pixels, self.thumbs = self._rows()
-        self._checked: Stamp | None = None  # the stamp of the file of pixels when all rows were known to be right
+        self._checked: Stamp | None = None  # the stamp of the file of pixels when all rows were verified
 
     @contextmanager
     def locked(self, progress: bool) -> Iterator[None]:
-        """Keep other processes out, wait for one that is in, and read the index; raises CannotWrite."""
+        """Lock the cache, waiting for other processes, and read the index; raises CannotWrite."""
         path = self.place.with_name(f".{self.place.name}.lock")
         with ExitStack() as held:
             try:
@@ -132,17 +132,17 @@ class PixelCache:
 
     @property
     def canvas(self) -> Canvas:
-        """H, W, C of the images that are kept."""
+        """H, W, C of the cached images."""
         height, width, channels = self.pixels.shape
         return height, width, channels
 
     def sound(
         self, files: dict[str, Entry], wanted: Iterable[str], canvas: Canvas | None, workers: int
     ) -> dict[str, Entry]:
-        """Return what is known of the files but for rows that are not what was written; a line in the log tells them.
+        """Return the entries without their corrupt rows, which are logged.
 
-        The thumbnails of the `wanted` files are checked and, if they have the size `canvas`, their pixels; a large file
-        of pixels is checked as a whole, but only if it has been touched since.
+        Verifies the thumbnails of the `wanted` files and, if they have the size `canvas`, their pixels; a large file of
+        pixels is verified as a whole, and only if it has been touched since.
         """
         used = [files[path] for path in wanted]
         thumbs = self.thumbs.corrupt({entry.thumb for entry in used} - {-1}, workers)
@@ -151,17 +151,17 @@ class PixelCache:
         rows = {entry.row for entry in (files.values() if large else used)} - {-1}
         pixels = set() if untouched or canvas != self.canvas else self.pixels.corrupt(rows, workers)
         if wrong := sum(entry.row in pixels or entry.thumb in thumbs for entry in used):
-            log.warning("%s: %s of %s images are corrupt there and are decoded again", self.place, wrong, len(used))
+            log.warning("%s: %s of %s images are corrupt and will be decoded again", self.place, wrong, len(used))
             for path, entry in files.items():
                 row, thumb = (-1 if one in bad else one for one, bad in ((entry.row, pixels), (entry.thumb, thumbs)))
                 files[path] = entry._replace(row=row, thumb=thumb)
         return files
 
     def begin(self, canvas: Canvas, files: dict[str, Entry]) -> None:
-        """Take what is known of the files, by path.
+        """Set the entries, by path.
 
-        Their pixels are forgotten if the images get another size; pixels and thumbnails are if their file is corrupt or
-        most of its rows belong to no file any more.
+        Pixels of another size are dropped, and so are pixels or thumbnails if their file is corrupt or most of its rows
+        are unused.
         """
         pixels = self.pixels.shape == canvas and self.pixels.holds(len({entry.row for entry in files.values()} - {-1}))
         thumbs = self.thumbs.holds(len({entry.thumb for entry in files.values()} - {-1}))
@@ -176,7 +176,7 @@ class PixelCache:
         )
         self.changed |= self._checked != self._pixels_stamp()
         if self.index.exists() and not (pixels and thumbs):
-            self.save()  # first: no index may speak of rows that are not there
+            self.save()  # first, so that the index never refers to missing rows
         try:
             for rows in (self.pixels, self.thumbs):
                 if not rows.count:
@@ -185,9 +185,9 @@ class PixelCache:
             raise cannot_write(rows.path, error) from error
 
     def add(self, decoded: Iterable[Sequence[Decoded]]) -> None:
-        """Write what files have been decoded to, as it comes.
+        """Append decoded files as they arrive.
 
-        Raises CnnkitError, and gives the room back, if the disk does not take it.
+        Raises CnnkitError, and frees the space, if they cannot be written.
         """
         self._forget_lost_folders()
         try:
@@ -204,7 +204,7 @@ class PixelCache:
             raise cannot_write(self.place, error) from error
 
     def save(self) -> None:
-        """Keep what `begin` was told; raises CnnkitError."""
+        """Save the entries that `begin` set; raises CnnkitError."""
         if self.changed:
             self._write_index()
 
@@ -248,7 +248,7 @@ class PixelCache:
     def _rows(
         self, canvas: tuple[int, ...] = (0, 0, 0), pixels: Sequence[int] = (), thumbs: Sequence[int] = ()
     ) -> tuple[Rows, Rows]:
-        """Return the files of pixels and of thumbnails, whose rows have these checksums."""
+        """Return the files of pixels and of thumbnails, with these checksums of their rows."""
         return Rows(self.place / PIXELS, canvas, pixels), Rows(self.place / THUMBS, (THUMB * THUMB * 3,), thumbs)
 
     def _pixels_stamp(self) -> Stamp | None:
@@ -258,13 +258,13 @@ class PixelCache:
 
     def _drop(self) -> None:
         with suppress(OSError):
-            self.index.unlink(missing_ok=True)  # first: no index may speak of rows that are not there
+            self.index.unlink(missing_ok=True)  # first, so that the index never refers to missing rows
             self.pixels.drop()
             self.thumbs.drop()
         self.files = {}
 
     def _forget_lost_folders(self) -> None:
-        """Remove the caches of folders that are not there any more, and note which folder this one is of."""
+        """Remove the caches of deleted folders, and save the path of this one's folder."""
         for note in self.place.parent.glob(f"*/{FOLDER}"):
             with suppress(OSError):
                 if not os.path.exists(read_bytes(note)):  # noqa: PTH110  bytes

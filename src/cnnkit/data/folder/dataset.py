@@ -1,4 +1,4 @@
-"""A folder of images, one folder for each class: what lies in it, and the data set that it is."""
+"""A folder of images, one folder for each class, as a data set."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -10,6 +10,7 @@ import torch
 
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
+from cnnkit.core.text import counted, some
 from cnnkit.data.folder.layout import arrange
 from cnnkit.data.folder.store import open_images
 from cnnkit.data.folder.walk import Tree, unread_images, walk
@@ -37,22 +38,22 @@ class ImageFolder:
     classes: tuple[str, ...]
     splits: dict[str, Split]
     remarks: tuple[str, ...] = ()
-    """What was decided, or passed over, and may surprise; a line each."""
+    """Surprising decisions and ignored files, a line each."""
     left_out: tuple[str, ...] = ()
-    """Classes of too few images."""
+    """Classes with too few images."""
 
     def complaints(self) -> list[str]:
-        """Return a line for each reason why no network can be trained on these classes."""
+        """Return a line for each reason why these classes cannot be trained on."""
         lines = []
         if len(self.classes) == 1:
-            lines.append(f"{self.root} has only one class, {self.classes[0]!r}: a classifier needs two or more")
+            lines.append(f"{self.root} has only one class, {self.classes[0]!r}: a classifier needs at least two")
         counts = {name: Counter(split.labels) for name, split in self.splits.items()}
         for label, name in enumerate(self.classes):
             if not counts["train"][label]:
                 others = " and ".join(split for split, count in counts.items() if count[label])
-                where = f"images in {others}, but none in train" if others else "no image"
+                where = f"images in {others}, but none in train" if others else "no images"
                 lines.append(
-                    f"{self.root}: class {name!r} has {where}: add some, take the folder away, or leave out such "
+                    f"{self.root}: class {name!r} has {where}: add some, remove the folder, or leave out such "
                     "classes with --min-images 1"
                 )
         return lines
@@ -70,7 +71,7 @@ class ImageFolder:
             most = max(counts.values(), default=0)
             raise DataError(
                 f"{self.root}: min_images {least:,} leaves {'no class' if not kept else 'one class'}: the largest has "
-                f"{most:,} images to train on"
+                f"{counted(most, 'training image')}"
             )
         new = {label: number for number, label in enumerate(kept)}
         splits = {}
@@ -78,7 +79,7 @@ class ImageFolder:
             rows = [(path, new[label]) for path, label in zip(*split, strict=True) if label in new]
             splits[name] = Split(tuple(path for path, _ in rows), tuple(label for _, label in rows))
         small = ", ".join(f"{name} ({counts[label]:,})" for label, name in enumerate(self.classes) if label not in new)
-        remark = f"{self.root}: classes with fewer than {least:,} images to train on are left out: {small}"
+        remark = f"{self.root}: classes with fewer than {counted(least, 'training image')} are left out: {small}"
         return replace(
             self,
             classes=tuple(self.classes[label] for label in kept),
@@ -89,36 +90,35 @@ class ImageFolder:
 
 
 def scan_folder(root: Path) -> ImageFolder:
-    """Find the images of root/{train,val,test}/CLASS/... or root/CLASS/..., by their suffix; `arrange` tells how.
+    """Find the images of root/{train,val,test}/CLASS/... or root/CLASS/... by suffix and layout (`arrange`).
 
-    Raises DataError if there is no such folder, no class in it, or more than one way to read it.
+    Raises DataError if the folder is missing, has no class, or is ambiguous.
     """
     return as_folder(walk(root))
 
 
 def as_folder(tree: Tree) -> ImageFolder:
-    """Return what has been found below a folder as its splits and classes; raises the errors of `scan_folder`."""
+    """Return the splits and classes of a tree of files; raises the errors of `scan_folder`."""
     layout = arrange(tree)
     classes = tuple(sorted({name for split in layout.splits.values() for name in split}))
     splits = {name: _sorted(classes, images) for name, images in layout.splits.items()}
     outside = set(tree.images) - {path for split in splits.values() for path in split.paths} - layout.unlabelled
-    return ImageFolder(tree.root, classes, splits, (*layout.remarks, *passed_over(tree, outside)))
+    return ImageFolder(tree.root, classes, splits, (*layout.remarks, *_ignored(tree, outside)))
 
 
-def passed_over(tree: Tree, outside: Collection[str]) -> Iterator[str]:
-    """Yield a line for each kind of files that training does not see; `outside` are images in no class."""
+def _ignored(tree: Tree, outside: Collection[str]) -> Iterator[str]:
+    """Yield a line for each kind of files that training ignores; `outside` are images without a class."""
     kinds: list[tuple[Collection[str], str, str]] = [
-        (paths, f"{image.name} image", f"not read: {image.remedy}") for image, paths in unread_images(tree).items()
+        (paths, f"{image.name} image", f"not supported: {image.remedy}") for image, paths in unread_images(tree).items()
     ]
     kinds += [
         (outside, "image", "outside the folders of classes: not used; move them into one"),
-        (tree.hidden, "image", "hidden, by a dot in front of a name: not used; rename what is meant to be seen"),
-        (tree.leftovers, "file", "left by other programs, such as thumbnails: passed over"),
+        (tree.hidden, "image", "hidden by a leading dot in a name: not used; rename those that are meant to be used"),
+        (tree.leftovers, "file", "of other programs, such as thumbnails: ignored"),
     ]
     for paths, what, why in kinds:
         if paths:
-            more = "" if len(paths) == 1 else "s"
-            yield f"{tree.root}: {len(paths):,} {what}{more} {why} ({min(paths)}{', ...' if more else ''})"
+            yield f"{tree.root}: {counted(len(paths), what)} {why} ({some(sorted(paths), 1)})"
 
 
 def load_folder(
@@ -133,17 +133,17 @@ def load_folder(
     progress: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
-    """Open the images below `root` as sets of images, all of one size.
+    """Open the images below `root` as sets of images of one size.
 
-    They are decoded once, by `workers` threads (None: one for each processor; tiny files by one), into a file of at
-    most `budget` bytes in the cache, or else whenever they are asked for. If all are of one size that fits into
-    `image_size` (H, W) they keep it, else they are fitted into `image_size`, with padding. They are grey if all images
-    are, else in colour, unless `channels` says 1 or 3. Of a flat folder, or one with train/ alone, `test_fraction` of
-    each class, always the same, is the test set. `on_bad_image="skip"` leaves out what cannot be read. `progress` tells
-    how far it is on standard error. An image that would be decoded to more than `max_pixels` is refused.
+    They are decoded once, by `workers` threads (None: one per processor; tiny files by one), into a file of at most
+    `budget` bytes in the cache, or else on each access. If all have one size that fits into `image_size` (H, W) they
+    keep it, else they are fitted into `image_size`, with padding. `channels` (1 or 3) defaults to 1 if all images are
+    grey. Of a flat folder, or one with train/ only, a fixed `test_fraction` of each class is the test set.
+    `on_bad_image="skip"` skips unreadable images. `progress` shows the progress on standard error. Images that would be
+    decoded to more than `max_pixels` are refused.
 
-    Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for images that cannot be
-    read, UsageError for sizes that differ without an `image_size`.
+    Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for unreadable images,
+    UsageError for several sizes without an `image_size`.
     """
     options = Reading(
         image_size=image_size,
@@ -159,10 +159,7 @@ def load_folder(
 
 
 def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Dataset:
-    """Open image files that have been found as `load_folder` does; `table` names the file that lists them, if one does.
-
-    Raises its errors.
-    """
+    """Open a scanned folder as `load_folder` does, with its errors; `table` is the name of the file that lists them."""
     root = folder.root
     options.require_channels()
     folder = folder.without_small(options.min_images)
@@ -190,13 +187,13 @@ def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Datas
         left = sets["train"].labels.unique().tolist()
         if lost := [name for label, name in enumerate(folder.classes) if label not in left]:
             raise DataError(f"{root / table}: no image of class {lost[0]!r} is left to train on")
-    new = len(paths) - len(opened.paths) - len(opened.problems)  # of those that were asked for
-    unknown = (f"{root / table}: {new:,} images that the run does not know: not used",) if new else ()
+    new = len(paths) - len(opened.paths) - len(opened.problems)
+    unknown = (f"{root / table}: {counted(new, 'image')} not recorded by the run: not used",) if new else ()
     return Dataset(
         Path(table).stem if table else root.resolve().name,
         folder.classes,
         sets["train"],
-        sets.get("test") or None,  # an empty one is none
+        sets.get("test") or None,  # also for an empty one
         sets.get("validation") or None,
         tuple(opened.problems.items()),
         pool=pool,
@@ -206,11 +203,10 @@ def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Datas
 
 
 def _unreadable(root: Path, total: int, problems: dict[str, str]) -> DataError:
-    first = ", ".join(f"{path} ({reason})" for path, reason in list(problems.items())[:NAMED])
-    more = f", and {len(problems) - NAMED:,} more" if len(problems) > NAMED else ""
+    names = some([f"{path} ({reason})" for path, reason in problems.items()], NAMED)
     return DataError(
-        f"{root}: {len(problems):,} of {total:,} images cannot be read: {first}{more}; "
-        f"look at them with: cnnkit data check {root}, or leave them out with: --on-bad-image skip"
+        f"{root}: {len(problems):,} of {counted(total, 'image')} cannot be read: {names}; "
+        f"inspect them with: cnnkit data check {root}, or skip them with: --on-bad-image skip"
     )
 
 

@@ -1,4 +1,4 @@
-"""How images lie in their folders: which folders are splits and which are classes, told by structure and by names."""
+"""The layout of a folder: which subfolders are splits and which are classes, by structure and names."""
 
 import unicodedata
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cnnkit.core.errors import DataError
-from cnnkit.core.text import shell
+from cnnkit.core.text import counted, shell, some
 from cnnkit.data.folder.archive import ARCHIVES
 from cnnkit.data.folder.walk import Tree
 from cnnkit.data.split_names import SPLITS, split_of
@@ -14,23 +14,23 @@ from cnnkit.data.split_names import SPLITS, split_of
 __all__ = ["Layout", "arrange", "class_name"]
 
 Classes = dict[str, list[str]]  # the images of each class, by their paths below the root
-PLAIN = {"train", "val", "valid", "validation", "test"}  # names of splits that need no word
+PLAIN = {"train", "val", "valid", "validation", "test"}  # names of splits that need no remark
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The classes of each split of SPLITS that is there; of a flat folder, that is train."""
+    """The classes of each split of SPLITS that exists; a flat folder has train only."""
 
     splits: dict[str, Classes]
     remarks: tuple[str, ...]
-    """What was decided and may surprise, a line each."""
+    """Decisions that may surprise, a line each."""
     unlabelled: frozenset[str] = frozenset()
     """Images to predict."""
 
 
 @dataclass
 class _Folder:
-    """A folder, by its path below the root: its own images, its folders, and how many images it holds at any depth."""
+    """A folder, by its path below the root, with its images, its subfolders, and its `total` of images at any depth."""
 
     path: str = ""
     images: list[str] = field(default_factory=list)
@@ -52,17 +52,17 @@ class _Folder:
 
 
 def arrange(tree: Tree) -> Layout:
-    """Return which images are of which split and class.
+    """Return the split and class of each image.
 
-    Folders whose names say train, validation or test (`split_of`) and that hold folders of images are splits. One that
-    holds images itself is a class beside other classes, and images to predict beside a train/. Where a single folder
-    holds all, that one is looked into.
+    Folders whose names mean train, validation or test (`split_of`) and that hold folders of images are splits. One that
+    holds images itself is a class beside other classes, and images to predict beside a train/. A single folder that
+    holds everything is searched instead.
 
-    Raises DataError for what is no data set, and for what may be read in two ways, with a command for each.
+    Raises DataError for a folder that is not a data set, or is ambiguous, with a command for each reading.
     """
     top = _deepest(_folders(tree))
     base = tree.root / top.path
-    remarks = [f"{base} is taken for the folder of the data set"] if top.path else []
+    remarks = [f"{base} is used as the folder of the data set"] if top.path else []
     beside = [folder for folder in top.filled if not split_of(folder.name)]
     named = [folder for folder in top.filled if split_of(folder.name)]
     parts = [folder for folder in named if folder.filled and not (folder.images and beside)]
@@ -73,11 +73,9 @@ def arrange(tree: Tree) -> Layout:
             raise DataError(f"{base} has both {places[split].name}/ and {folder.name}/ for {split}: keep one of them")
         places[split] = folder
     if not places:
-        remarks += [f"{base / folder.name} is taken for a class, since it lies beside others" for folder in named]
+        remarks += [f"{base / folder.name} is used as a class, as it is beside others" for folder in named]
         if inner := _splits_of_each(top):
-            remarks.append(
-                f"{base}: each class has its own {', '.join(inner)} folders, which are taken for these splits"
-            )
+            remarks.append(f"{base}: each class has its own {', '.join(inner)} folders, which are used as these splits")
             return Layout(inner, tuple(remarks))
         _require_classes(top, tree, beside, named)
         _require_one_reading(tree, top)
@@ -85,14 +83,14 @@ def arrange(tree: Tree) -> Layout:
     if "train" not in places:
         one = shell(base / parts[0].name)
         raise DataError(
-            f"{base} has {_names(parts)} but no train/; a flat folder of classes cannot have one of that name; "
-            f"to measure by a part alone, name it: --data {one}"
+            f"{base} has {_names(parts)} but no train/; a flat folder of classes cannot have a class of that name; "
+            f"to evaluate on one split only, name it: --data {one}"
         )
     if beside:
         train = places["train"].name
         raise DataError(
             f"{base} has {train}/, and images in {beside[0].name}/ beside it: "
-            f"move them into a class of {train}/, or take the folder away"
+            f"move them into a class of {train}/, or remove the folder"
         )
     inside = {split: _within_split(places[split], split) for split in SPLITS if split in places}
     known = {class_name(folder.name) for folder in inside["train"].folders}
@@ -105,11 +103,11 @@ def arrange(tree: Tree) -> Layout:
         if split not in inside or folder is not places[split]:
             unlabelled.append(folder)
         elif folder.name.lower() not in PLAIN:
-            remarks.append(f"{base / folder.name} is taken for the {split} images")
+            remarks.append(f"{base / folder.name} is used as the {split} images")
     for folder in unlabelled:
         remarks.append(
-            f"{base / folder.name} holds {folder.total:,} images without classes, which are not trained on or "
-            f"measured; to predict them: cnnkit predict RUN {shell(base / folder.name)}"
+            f"{base / folder.name} holds {counted(folder.total, 'image')} without a class, not used for training or "
+            f"evaluation; to predict them: cnnkit predict RUN {shell(base / folder.name)}"
         )
     remarks += _two_forms(inside.values())
     splits = {split: _classes(folder) for split, folder in inside.items()}
@@ -117,15 +115,15 @@ def arrange(tree: Tree) -> Layout:
 
 
 def class_name(name: str) -> str:
-    """Return the name of a class as Unicode composes it; Macs write it decomposed."""
+    """Return the name of a class in Unicode's composed form; Macs use the decomposed one."""
     return unicodedata.normalize("NFC", name)
 
 
 def _folders(tree: Tree) -> _Folder:
-    """Return the root, with all that is below it."""
+    """Return the root as a tree of folders."""
     top = _Folder()
     known = {"": top}
-    for path in sorted(tree.folders):  # each behind those that it lies in
+    for path in sorted(tree.folders):  # parents first
         known[path] = _Folder(path)
         known[path.rpartition("/")[0]].folders.append(known[path])
     for path in tree.images:
@@ -138,7 +136,7 @@ def _folders(tree: Tree) -> _Folder:
 
 
 def _deepest(top: _Folder) -> _Folder:
-    """Return the folder of the data set: the only one in a folder that holds nothing else, if it has several itself."""
+    """Return the folder of the data set: descend into single subfolders until one has several, or a split."""
     place = top
     while len(place.filled) == 1 and not place.images and not split_of(place.filled[0].name):
         place = place.filled[0]
@@ -149,7 +147,7 @@ def _deepest(top: _Folder) -> _Folder:
 
 
 def _within_split(place: _Folder, split: str) -> _Folder:
-    """Return what holds the classes of a split: seg_train/seg_train/CLASS has it one deeper."""
+    """Return the folder that holds the classes of a split, which may be nested: seg_train/seg_train/CLASS."""
     while len(place.filled) == 1 and not place.images and split_of(place.filled[0].name) == split:
         if not place.filled[0].filled:
             break
@@ -165,7 +163,7 @@ def _classes(place: _Folder) -> Classes:
 
 
 def _splits_of_each(top: _Folder) -> dict[str, Classes]:
-    """Return the splits of CLASS/{train,test}/...; none, if the classes are not divided so."""
+    """Return the splits of CLASS/{train,test}/...; none for other layouts."""
     splits: dict[str, Classes] = {}
     for folder in top.filled:
         for part in folder.filled:
@@ -177,7 +175,7 @@ def _splits_of_each(top: _Folder) -> dict[str, Classes]:
 
 
 def _require_classes(top: _Folder, tree: Tree, beside: list[_Folder], named: list[_Folder]) -> None:
-    """Raise DataError for a folder that has no folders of classes in it."""
+    """Raise DataError for a folder without folders of classes."""
     base = tree.root / top.path
     remedy = "make a folder for each class, or list the images and their labels in a CSV file and name it with --data"
     if named and not beside:
@@ -185,7 +183,7 @@ def _require_classes(top: _Folder, tree: Tree, beside: list[_Folder], named: lis
     if top.filled or (len(top.folders) > 1 and not any(split_of(folder.name) for folder in top.folders)):
         return
     if top.images:
-        raise DataError(f"{base} holds {len(top.images):,} images, but no folders of classes: {remedy}")
+        raise DataError(f"{base} holds {counted(len(top.images), 'image')}, but no folders of classes: {remedy}")
     archives = [name for name in tree.others if "/" not in name and name.lower().endswith(ARCHIVES)]
     if archives:
         several = " and ".join(shell(tree.root / name) for name in archives[:2])
@@ -194,11 +192,11 @@ def _require_classes(top: _Folder, tree: Tree, beside: list[_Folder], named: lis
         )
     train = next((folder for folder in top.folders if split_of(folder.name) == "train"), top)
     where = tree.root / train.path
-    raise DataError(f"{where} has no folder of images in it: make one for each class, such as {where / 'cat'}")
+    raise DataError(f"{where} has no folder of images: make one for each class, such as {where / 'cat'}")
 
 
 def _require_one_reading(tree: Tree, top: _Folder) -> None:
-    """Raise DataError if all folders hold the same folders, so that either may be the classes."""
+    """Raise DataError if all folders have the same subfolders, so that either level may be the classes."""
     inner = [sorted(class_name(sub.name) for sub in folder.filled) for folder in top.filled]
     if len(inner) < 2 or len(inner[0]) < 2 or inner.count(inner[0]) < len(inner):
         return
@@ -209,26 +207,22 @@ def _require_one_reading(tree: Tree, top: _Folder) -> None:
     whole = shell(base.absolute())
     parts = [shell(base / name) for name in outer[:2]]
     raise DataError(
-        f"{base}: {_some(outer)} hold the same folders, {_some(inner[0])}, and either may be the classes. "
-        f"If {_some(outer)} are: mkdir split && ln -s {whole} split/train, then --data split. "
-        f"If {_some(inner[0])} are: --data {parts[0]} --test-data {parts[1]}"
+        f"{base}: {some(outer)} hold the same folders, {some(inner[0])}, and either may be the classes. "
+        f"If {some(outer)} are: mkdir split && ln -s {whole} split/train, then --data split. "
+        f"If {some(inner[0])} are: --data {parts[0]} --test-data {parts[1]}"
     )
 
 
 def _two_forms(places: Iterable[_Folder]) -> Iterator[str]:
-    """Yield a line for each class whose folders write its name in several of Unicode's forms."""
+    """Yield a line for each class whose folders spell its name in several of Unicode's forms."""
     forms: dict[str, set[str]] = defaultdict(set)
     for place in places:
         for folder in place.folders:
             forms[class_name(folder.name)].add(folder.name)
     for name, written in forms.items():
         if len(written) > 1:
-            yield f"{len(written)} folders write {name} in different forms of Unicode: they are one class"
+            yield f"{len(written)} folders spell {name} in different forms of Unicode: they are one class"
 
 
 def _names(folders: Iterable[_Folder]) -> str:
     return ", ".join(f"{folder.name}/" for folder in folders)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""A file of rows of one shape that is only ever added to, and mapped into memory by whoever reads it."""
+"""An append-only file of rows of one shape, which readers map into memory."""
 
 import math
 import os
@@ -16,14 +16,14 @@ from cnnkit.core.parallel import ahead, chunks
 
 __all__ = ["Rows"]
 
-CHECKED = 1 << 23  # bytes that a thread checks at a time
+CHECKED = 1 << 23  # bytes that a thread verifies at a time
 
 
 class Rows:
-    """The first rows of a file, each uint8 of one `shape`; an index elsewhere has the checksum of each, their `sums`.
+    """The first rows of a file, each uint8 of one `shape`, with their checksums `sums`, which an index stores.
 
-    What lies behind them belongs to nobody. A row that is written never changes, and a file that is dropped goes on for
-    those who have it mapped. Rows are added within a `with` block.
+    Bytes after them are unused. Written rows never change, and a dropped file stays valid for processes that have it
+    mapped. Rows are added within a `with` block.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], sums: Iterable[int] = ()):
@@ -40,20 +40,20 @@ class Rows:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return len(self.sums)
 
     @property
     def bytes(self) -> int:
-        """The bytes of a row."""
+        """The size of a row in bytes."""
         return math.prod(self.shape)
 
     def holds(self, live: int) -> bool:
-        """Return whether the file has all of its rows, and half of them or more are still of use, as `live` are."""
+        """Return whether the file has all of its rows, and at least half of them are in use, namely `live`."""
         return self._is_whole() and live >= self.count // 2
 
     def corrupt(self, numbers: Iterable[int], workers: int) -> set[int]:
-        """Return which of these rows are not what was written; all of them if the file is cut or cannot be read."""
+        """Return which of these rows are corrupt; all of them if the file is truncated or unreadable."""
         wanted = np.array(sorted(numbers), np.int64)
         if not self._is_whole():
             return set(wanted.tolist())
@@ -63,15 +63,15 @@ class Rows:
         return {number for found in ahead(self._check, parts, workers, 2 * workers) for number in found}
 
     def add(self, row: np.ndarray) -> int:
-        """Write a row, and return its number; raises OSError."""
+        """Append a row, and return its number; raises OSError."""
         if not self._file:
             self._file = self._open()
         self._file.write(row.data)
-        self.sums.append(zlib.crc32(row.data))  # before it is noted: an interrupt may waste a row, but not share it
+        self.sums.append(zlib.crc32(row.data))  # after writing: an interrupt may waste a row, but not reuse it
         return self.count - 1
 
     def flush(self) -> None:
-        """Bring the rows that were added onto the disk; raises OSError."""
+        """Write the added rows to the disk (fsync); raises OSError."""
         if self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -82,7 +82,7 @@ class Rows:
         self.sums.clear()
 
     def read(self) -> np.ndarray:
-        """Return all rows, mapped into memory; a change to them is not written back."""
+        """Return all rows, memory-mapped; changes are not written back."""
         if not self.count:
             return np.empty((0, *self.shape), np.uint8)
         return np.memmap(self.path, np.uint8, "c", shape=(self.count, *self.shape))
@@ -95,9 +95,9 @@ class Rows:
             return not self.count
 
     def _check(self, numbers: Sequence[int]) -> list[int]:
-        """Return which of these rows, one after the other, are not what was written."""
+        """Return which of these consecutive rows are corrupt."""
         content = b""
-        with suppress(OSError), open_file(self.path) as file:  # of a disk that fails
+        with suppress(OSError), open_file(self.path) as file:  # a failing disk
             file.seek(numbers[0] * self.bytes)
             content = file.read(len(numbers) * self.bytes)
         rows = memoryview(content)
@@ -106,7 +106,7 @@ class Rows:
 
     def _open(self) -> BinaryIO:
         if not self.count:
-            self.drop()  # what is there may be mapped
+            self.drop()  # the existing file may be mapped
         file = os.fdopen(
             no_follow(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)), "ab"
         )

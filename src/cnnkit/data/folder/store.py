@@ -1,9 +1,8 @@
-"""The image files of a folder at one size: decoded once into a mapped file, or whenever they are asked for."""
+"""The image files of a folder at one size: decoded once into a mapped file, or on each access."""
 
 import math
 import os
 import shutil
-import stat
 import statistics
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -17,9 +16,11 @@ import torch
 from torch import Tensor
 
 from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.files import require_regular
+from cnnkit.core.limits import MAX_IMAGE_BYTES
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
-from cnnkit.data.files import LARGEST, await_tick, read_with_stamp, stamp
+from cnnkit.data.files import await_tick, read_with_stamp, stamp
 from cnnkit.data.folder.cache import Canvas, Decoded, Entry, PixelCache, digest
 from cnnkit.data.folder.stream import Streamed
 from cnnkit.data.images.decode import decode_image, decode_with_thumb, read_header, thumbnail
@@ -31,12 +32,12 @@ __all__ = ["Mapped", "Opened", "open_images"]
 
 CHUNK, CHUNK_BYTES = 64, 1 << 24  # what a thread decodes at a time
 ATTEMPTS = 3  # at reading a file that changes
-TINY = 4096  # bytes; such files are decoded by one thread: Python's lock passed between two halves the speed
+TINY = 4096  # bytes; one thread decodes such files, as contention for Python's lock halves the speed of two
 
 
 @dataclass(frozen=True)
 class Mapped(Storage):
-    """Rows of a file of uint8 images N x H x W x C that is mapped into memory: a copy is made of what is asked for."""
+    """Rows of a memory-mapped file of uint8 images N x H x W x C; reading copies them."""
 
     pixels: Tensor
     rows: Tensor
@@ -53,15 +54,15 @@ class Mapped(Storage):
         return self.pixels[self.rows[rows]].permute(0, 3, 1, 2), ALL
 
     def subset(self, rows: Tensor) -> "Mapped":
-        """Return these rows as images of their own."""
+        """Return these rows as a storage."""
         return Mapped(self.pixels, self.rows[rows])
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The files of a folder that can be read as images, in the order they were asked for, and why the others cannot.
+    """The readable image files of a folder, in the requested order, and the `problems` of the others.
 
-    `digests` are checksums of their contents, in hex: the same for the same bytes, on every machine.
+    `digests` are checksums of their contents, in hex, the same on every machine.
     """
 
     paths: tuple[str, ...]
@@ -72,26 +73,25 @@ class Opened:
     thumb_rows: np.ndarray
 
     def thumbs(self) -> np.ndarray:
-        """Return the thumbnail of each image (`thumbnail`), uint8, N x D; they follow from the contents alone."""
+        """Return the thumbnail of each image (`thumbnail`), uint8, N x D; they depend only on the contents."""
         return np.asarray(self.thumb_file[self.thumb_rows])
 
 
 def open_images(root: Path, paths: Sequence[str], options: Reading, table: str = "") -> Opened:
     """Open the image files below a folder; those that are new to the cache, or have changed, are decoded once.
 
-    If all have one size that fits into `image_size` (H, W) they are kept at it, else fitted into `image_size` with
-    padding; with one channel if all are grey, else three, unless `channels` says. They are kept decoded if that takes
-    at most `budget` bytes and half of the free disk, else decoded again whenever they are asked for; `on_bad_image`
-    then says whether an image that cannot be read any more is left out of its batch. Where `only` says which contents
-    are wanted, the others are as if they were not there. What a `table` lists has a cache of its own. Raises UsageError
-    if `image_size` is missing, CnnkitError if the disk does not take them.
+    If all have one size that fits into `image_size` (H, W) they keep it, else they are fitted into `image_size` with
+    padding; `channels` defaults to one if all are grey, else three. The decoded images are cached if that takes at most
+    `budget` bytes and half of the free disk, else decoded on each access; `on_bad_image` then says whether an image
+    that has become unreadable is skipped. With `only`, images with other digests are ignored. Images listed in a
+    `table` have a cache of their own. Raises UsageError if `image_size` is missing, CnnkitError if the disk is full.
     """
     image_size, channels, budget, progress = options.image_size, options.channels, options.budget, options.progress
     skip = options.on_bad_image == "skip"
     workers = options.workers or processors()
     cache = PixelCache(root, table)
     with cache.locked(progress):
-        files = dict(_looked_at(root, paths, _Known(cache.files), workers, progress, options.only is not None))
+        files = dict(_inspect_all(root, paths, _Known(cache.files), workers, progress, options.only is not None))
         wanted = [path for path in paths if options.only is None or files[path].digest in options.only]
         canvas = _canvas(root, [files[path] for path in wanted], image_size, channels)
         fits = len(wanted) * math.prod(canvas) <= budget
@@ -131,19 +131,19 @@ def _canvas(root: Path, entries: Sequence[Entry], image_size: tuple[int, int] | 
         if image_size is None or (height <= image_size[0] and width <= image_size[1]):
             image_size = height, width
     if image_size is None:
-        raise UsageError(f"{root}: the images have {len(sizes)} sizes: say which one they shall have with image_size")
+        raise UsageError(f"{root}: the images have {len(sizes)} sizes: set a common one with image_size")
     return *image_size, channels or (1 if all(entry.grey for entry in entries) else 3)
 
 
 class _Known:
-    """What the cache knows of files: by their paths, and by their contents, for those that were renamed or copied."""
+    """The entries of the cache by path, and by content, for files that were renamed or copied."""
 
     def __init__(self, files: dict[str, Entry]):
         self.files = files
 
     @cached_property
     def contents(self) -> dict[int, dict[str, Entry]]:
-        """What is known of a content, by its size in bytes and its digest."""
+        """The entries by size in bytes and digest."""
         found: dict[int, dict[str, Entry]] = {}
         for entry in self.files.values():
             if entry.digest:
@@ -151,21 +151,21 @@ class _Known:
         return found
 
 
-def _looked_at(
+def _inspect_all(
     root: Path, paths: Sequence[str], known: _Known, workers: int, progress: bool, digested: bool
 ) -> Iterator[tuple[str, Entry]]:
-    """Yield what is known of each file, its digest too if wanted; only new and changed ones are opened."""
+    """Yield the entry of each file, with its digest if requested; only new and changed files are opened."""
 
-    def look(chunk: Sequence[str]) -> list[tuple[str, Entry]]:
-        return [(path, _look(os.path.join(root, path), path, known, digested)) for path in chunk]  # noqa: PTH118  a Path takes longer
+    def inspect(chunk: Sequence[str]) -> list[tuple[str, Entry]]:
+        return [(path, _inspect(os.path.join(root, path), path, known, digested)) for path in chunk]  # noqa: PTH118  a Path takes longer
 
-    with Counter(f"looking at {root}", len(paths), progress) as counter:
-        for entries in ahead(look, chunks(paths, CHUNK), workers, 2 * workers):
+    with Counter(f"inspecting {root}", len(paths), progress) as counter:
+        for entries in ahead(inspect, chunks(paths, CHUNK), workers, 2 * workers):
             yield from entries
             counter.advance(len(entries))
 
 
-def _look(place: str, path: str, known: _Known, digested: bool) -> Entry:
+def _inspect(place: str, path: str, known: _Known, digested: bool) -> Entry:
     entry = Entry()
     try:
         status = os.stat(place)  # noqa: PTH116  a Path for each of a million files takes longer
@@ -173,9 +173,8 @@ def _look(place: str, path: str, known: _Known, digested: bool) -> Entry:
         before = known.files.get(path)
         if before and before[:4] == entry[:4] and not before.problem and (before.digest or not digested):
             return before
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("not a file")
-        if status.st_size > LARGEST:
+        require_regular(status, place)
+        if status.st_size > MAX_IMAGE_BYTES:
             raise DataError(f"refused: it has {status.st_size:,} bytes")
         await_tick(entry[:4])
         with open(place, "rb") as file:  # noqa: PTH123  as above
@@ -194,7 +193,7 @@ def _look(place: str, path: str, known: _Known, digested: bool) -> Entry:
 def _decoded(
     root: Path, paths: Sequence[str], files: dict[str, Entry], canvas: Canvas | None, workers: int, options: Reading
 ) -> Generator[list[Decoded], None, None]:
-    """Yield what some files are decoded to; without a canvas, thumbnails alone."""
+    """Yield the decoded files; without a canvas, thumbnails only."""
 
     def decode(chunk: Sequence[str]) -> list[Decoded]:
         return [_decode(root, path, files[path], canvas, options.max_pixels) for path in chunk]
@@ -217,7 +216,7 @@ def _decode(root: Path, path: str, entry: Entry, canvas: Canvas | None, max_pixe
             pixels, thumb = decode_with_thumb(content, canvas[2], canvas[:2], max_pixels=max_pixels)
         else:
             pixels = decode_image(content, canvas[2], canvas[:2], max_pixels=max_pixels)
-    except TooManyPixelsError as error:  # without a digest the content is not known: another limit may allow it
+    except TooManyPixelsError as error:  # without a digest, as another limit may allow this content
         entry = entry._replace(problem=str(error), digest="")
     except DataError as error:
         entry = entry._replace(problem=str(error))
@@ -225,11 +224,11 @@ def _decode(root: Path, path: str, entry: Entry, canvas: Canvas | None, max_pixe
 
 
 def _settled(place: str, entry: Entry) -> tuple[bytes, Entry]:
-    """Return the content of a file, and what is known of it: it may have changed since it was looked at."""
+    """Return the content of a file and its entry, which is renewed if the file has changed since it was inspected."""
     for _ in range(ATTEMPTS):
         content, found = read_with_stamp(place)
         if found == entry[:4]:
             return content, entry if entry.height else Entry(*found, *read_header(BytesIO(content)))
         await_tick(found)
         entry = Entry(*found)
-    raise DataError("it changes while it is read")
+    raise DataError("the file changes while it is read")

@@ -1,4 +1,4 @@
-"""The images of a folder, decoded whenever they are asked for: for folders that no cache holds."""
+"""The images of a folder, decoded on each access, for folders that are too large for the cache."""
 
 import logging
 import os
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 class Streamed(Storage):
     """Image files below `root`, fitted into `canvas` (H, W, C), decoded by `workers` threads.
 
-    With `skip`, an image that cannot be read, or has more than `max_pixels`, is left out and kept in `skipped` with the
-    reason; else it raises DataError. `rows` are those of `paths` that this is about.
+    With `skip`, an image that cannot be read, or has more than `max_pixels`, is skipped and recorded in `skipped` with
+    the reason; else it raises DataError. `rows` are indices of `paths`.
     """
 
     root: Path
@@ -49,13 +49,13 @@ class Streamed(Storage):
         return len(self.rows), channels, height, width
 
     def subset(self, rows: Tensor) -> "Streamed":
-        """Return these rows as images of their own."""
+        """Return these rows as a storage."""
         return replace(self, rows=self.rows[rows])
 
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
-        """Return the images of these rows that can be read, and which they are, counted from 0.
+        """Return the readable images of these rows, and their positions among the rows.
 
-        Raises DataError for one that cannot be read, unless it is skipped.
+        Raises DataError for an unreadable image, unless it is skipped.
         """
         paths = [self.paths[row] for row in self.rows[rows].tolist()]
         images, kept = np.empty((len(paths), *self.canvas), np.uint8), torch.ones(len(paths), dtype=torch.bool)
@@ -81,9 +81,9 @@ class Streamed(Storage):
             return decode_image(content, channels, (height, width), max_pixels=self.max_pixels)
         except DataError as error:
             if not self.skip:
-                remedy = "leave such images out with --on-bad-image skip"
+                remedy = "skip such images with --on-bad-image skip"
                 raise DataError(f"{self.root}/{path}: {error}; {remedy}") from error
             if path not in self.skipped:
                 self.skipped[path] = str(error)
-                log.warning("%s/%s: %s; left out", self.root, path, error)
+                log.warning("%s/%s: %s; skipped", self.root, path, error)
             return None

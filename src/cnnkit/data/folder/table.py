@@ -23,7 +23,7 @@ from cnnkit.data.split_names import SPLITS, split_of
 
 __all__ = ["is_table", "listing_in", "load_table", "write_table"]
 
-COLUMNS = {  # what is told, and what the field calls it; the first name that is there counts
+COLUMNS = {  # columns and their common names; the first name that exists is used
     "path": (
         "path",
         "filepath",
@@ -42,7 +42,7 @@ COLUMNS = {  # what is told, and what the field calls it; the first name that is
 }
 DELIMITERS = ",;\t"
 LONGEST_HEADER = 1 << 16  # bytes of the first line
-HANDED_IN = "list"  # the name of what is not in a file
+FROM_PYTHON = "list"  # the name of a table that is not a file
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,11 @@ class _Row(NamedTuple):
     where: str  # for errors: "row 17"
     path: str
     label: str
-    split: str | None  # None where no row says
+    split: str | None  # None without such a column
 
 
 def is_table(data: Any) -> bool:
-    """Say whether this is a list of (path, label), or a frame with columns."""
+    """Return whether data is a list of (path, label), or a frame with columns."""
     if hasattr(data, "columns"):
         return True
     return (
@@ -68,13 +68,13 @@ def is_table(data: Any) -> bool:
 
 
 def load_table(data: Any, options: Reading) -> Dataset:
-    """Open the images that a table lists: a path in the column path, the name of a class in label.
+    """Open the images that a table lists, with the columns path and label (the class name).
 
-    COLUMNS has the names that columns may have besides. Paths are relative to the CSV file, or to the current folder;
-    a path may lack its suffix, or the folders between the CSV file and the image. A column split says train, val or
-    test for each; without it a share of each class is set aside for testing, as of a flat folder. Further columns are
-    ignored. Raises DataError, with the row, for a column or a file that is missing, a label that is empty, a file that
-    is listed twice, and those of `open_folder`.
+    COLUMNS has other names of the columns. Paths are relative to the CSV file, or to the current folder; a path may
+    lack its suffix, or the folders between the CSV file and the image. An optional column split holds train, val or
+    test; without it, a fraction of each class is held out for testing, as of a flat folder. Other columns are ignored.
+    Raises DataError, with the row, for a missing column or file, an empty label, and a file that is listed twice, and
+    the errors of `open_folder`.
     """
     finder = None
     if isinstance(data, str | Path):
@@ -82,18 +82,18 @@ def load_table(data: Any, options: Reading) -> Dataset:
         root, name, rows = file.parent, file.name, list(_read(file))
         finder = _Finder(root)
     else:
-        rows = [row._replace(path=row.path and _absolute(row.path)) for row in _handed_in(data)]
-        root, name = Path(os.path.commonpath([os.path.dirname(row.path) for row in rows] or ["."])), HANDED_IN  # noqa: PTH120
+        rows = [row._replace(path=row.path and _absolute(row.path)) for row in _from_python(data)]
+        root, name = Path(os.path.commonpath([os.path.dirname(row.path) for row in rows] or ["."])), FROM_PYTHON  # noqa: PTH120
     if not rows:
-        raise DataError(f"{name}: there is no row in it")
+        raise DataError(f"{name}: it has no rows")
     folder = _checked(root, name, rows, finder, skip=options.on_bad_image == "skip")
     return open_folder(folder, options, name)
 
 
 def listing_in(tree: Tree) -> Path | None:
-    """Return the CSV file in a folder that says which classes its images have, if their own folders do not.
+    """Return the CSV file in a folder that lists the labels of its images, if their folders are not classes.
 
-    Raises DataError where several files could be it.
+    Raises DataError if there are several.
     """
     holders = {path.rpartition("/")[0] for path in tree.images} - {""}
     if not all("/" not in holder and (len(holders) == 1 or split_of(holder)) for holder in holders):
@@ -108,8 +108,8 @@ def listing_in(tree: Tree) -> Path | None:
 
 
 def write_table(path: Path, data: Any) -> None:
-    """Write a list or a frame as a CSV file that `load_table` opens to the same data set, with absolute paths."""
-    rows = list(_handed_in(data, told=True))
+    """Write a list or a frame as a CSV file with absolute paths, from which `load_table` opens the same data set."""
+    rows = list(_from_python(data, quiet=True))
     columns = list(COLUMNS)[: 2 if rows[0].split is None else 3]
     cells = ([_absolute(row.path), row.label, row.split or ""][: len(columns)] for row in rows)
     atomic_write(path, encode(to_csv([columns, *cells])))
@@ -134,7 +134,7 @@ def _read(path: Path) -> Iterator[_Row]:
 
 
 def _header(path: Path) -> list[str]:
-    """Return the names of the columns of what may be a CSV file; none, if it cannot be read."""
+    """Return the names of the columns of a possible CSV file; none if it cannot be read."""
     try:
         with open_file(path) as file:
             line = decode(file.readline(LONGEST_HEADER).removeprefix(codecs.BOM_UTF8))
@@ -143,13 +143,13 @@ def _header(path: Path) -> list[str]:
         return []
 
 
-def _handed_in(data: Any, told: bool = False) -> Iterator[_Row]:
+def _from_python(data: Any, quiet: bool = False) -> Iterator[_Row]:
     """Yield the rows of a frame, or of a list."""
     if not hasattr(data, "columns"):
         for number, (path, label) in enumerate(data):
             yield _Row(f"row {number} of the list", _text(path), _text(label), None)
         return
-    places = _require_columns("the frame", data.columns, told)
+    places = _require_columns("the frame", data.columns, quiet)
     columns = {name: list(data[data.columns[at]]) for name, at in places.items()}
     splits: Iterable[Any] = columns.get("split") or [None] * len(columns["path"])
     for number, (path, label, split) in enumerate(zip(columns["path"], columns["label"], splits, strict=True)):
@@ -158,44 +158,44 @@ def _handed_in(data: Any, told: bool = False) -> Iterator[_Row]:
 
 
 def _text(value: Any) -> str:
-    """Return a cell's text; "" where there is none, which pandas calls NaN or NA."""
+    """Return a cell's text; "" for a missing value, which is NaN or NA in pandas."""
     value = value.item() if hasattr(value, "item") else value
     missing = value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
     return "" if missing else str(value).strip()
 
 
 def _columns(header: Iterable[Any]) -> dict[str, int]:
-    """Return the place of each of COLUMNS that a header has."""
+    """Return the index of each of COLUMNS that a header has."""
     names = [str(name).strip().lower() for name in header]
     found = {column: next((name for name in known if name in names), None) for column, known in COLUMNS.items()}
-    if found["label"] is None and found["path"] and len(names) == 2:  # whatever it is called
+    if found["label"] is None and found["path"] and len(names) == 2:  # by any name
         found["label"] = next(name for name in names if name != found["path"])
     return {column: names.index(name) for column, name in found.items() if name is not None}
 
 
-def _require_columns(where: str, header: Iterable[Any], told: bool = False) -> dict[str, int]:
-    """Return the place of each column; raises DataError if path or label is missing, or one is there twice."""
+def _require_columns(where: str, header: Iterable[Any], quiet: bool = False) -> dict[str, int]:
+    """Return the index of each column; raises DataError if path or label is missing, or a column is repeated."""
     names = [str(name).strip().lower() for name in header]
     places = _columns(names)
     for name in ("path", "label"):
         if name not in places:
-            raise DataError(f"{where}: row 1 names no column {name!r}, but {', '.join(names) or 'nothing'}")
+            raise DataError(f"{where}: row 1 has no column {name!r}, only {', '.join(names) or 'an empty line'}")
     if twice := sorted(names[at] for at in places.values() if names.count(names[at]) > 1):
-        raise DataError(f"{where}: row 1 names the column {twice[0]!r} twice")
-    if not told and (ignored := [name for at, name in enumerate(names) if at not in places.values()]):
+        raise DataError(f"{where}: row 1 has the column {twice[0]!r} twice")
+    if not quiet and (ignored := [name for at, name in enumerate(names) if at not in places.values()]):
         log.warning("%s: columns ignored: %s", where, ", ".join(ignored))
     return places
 
 
 class _Finder:
-    """Finds images by less than their whole path below a folder; looks into it when it is first asked."""
+    """A search for images by the end of their path below a folder, which is scanned at the first use."""
 
     def __init__(self, root: Path):
         self.root = root
         self.by_name: dict[str, list[str]] | None = None
 
     def find(self, where: str, path: str) -> str | None:
-        """Return the image whose path ends so, with a suffix or without; raises DataError if there are several."""
+        """Return the image whose path, with or without suffix, ends in `path`; raises DataError for several."""
         if self.by_name is None:
             self.by_name = defaultdict(list)
             for image in walk(self.root).images:
@@ -208,12 +208,12 @@ class _Finder:
             if f"/{image}".endswith(f"/{path}") or f"/{image.rpartition('.')[0]}".endswith(f"/{path}")
         ]
         if len(fitting) > 1:
-            raise DataError(f"{where}: {path} may be {' or '.join(sorted(fitting)[:2])}: write more of its path")
+            raise DataError(f"{where}: {path} is ambiguous: {' or '.join(sorted(fitting)[:2])}; write more of its path")
         return fitting[0] if fitting else None
 
 
 def _checked(root: Path, name: str, rows: list[_Row], finder: _Finder | None, skip: bool) -> ImageFolder:
-    """Return the rows as if they had been found in folders; raises DataError for the first that cannot be used."""
+    """Return the rows as an ImageFolder; raises DataError for the first invalid row."""
     seen: dict[str, str] = {}
     splits: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
@@ -223,17 +223,17 @@ def _checked(root: Path, name: str, rows: list[_Row], finder: _Finder | None, sk
         if not os.path.isfile(os.path.join(root, path)):  # noqa: PTH113, PTH118  Paths take longer
             found = finder.find(row.where, path) if finder else None
             if not found and not skip:
-                raise DataError(f"{row.where}: {row.path}: no such file; leave such rows out with on_bad_image skip")
+                raise DataError(f"{row.where}: {row.path}: no such file; skip such rows with on_bad_image skip")
             path = found or path
         if path in seen:
-            raise DataError(f"{row.where}: {row.path} is listed in {seen[path].rpartition(', ')[2]} already")
+            raise DataError(f"{row.where}: {row.path} is already listed in {seen[path].rpartition(', ')[2]}")
         seen[path] = row.where
         split = "train" if row.split is None else split_of(row.split)
         if split not in SPLITS:
             raise DataError(f"{row.where}: {unknown('split', row.split or '', ('train', 'val', 'test'))}")
         splits.setdefault(split, []).append((path, class_name(row.label)))
     if "train" not in splits:
-        raise DataError(f"{root / name}: no row is of the split train")
+        raise DataError(f"{root / name}: no row has the split train")
     classes = tuple(sorted({label for own in splits.values() for _, label in own}, key=_by_number))
     numbers = {label: number for number, label in enumerate(classes)}
     found_splits: dict[str, Split] = {
@@ -249,6 +249,6 @@ def _absolute(path: str) -> str:
 
 
 def _by_number(label: str) -> tuple[int, int, str]:
-    """Sort labels that are numbers by their size, and before words."""
+    """Return a sort key that puts numbers in numerical order, before words."""
     number = whole_number(label)
     return (1, 0, label) if number is None else (0, number, label)

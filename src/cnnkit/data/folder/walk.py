@@ -1,4 +1,4 @@
-"""What lies below a folder, found in one pass: image files, and whatever is passed over."""
+"""The files below a folder, found in one pass: images, and files that are ignored."""
 
 import os
 from collections import defaultdict
@@ -10,43 +10,43 @@ from cnnkit.data.images.formats import SUFFIXES, Unread, suffix_format, unread
 
 __all__ = ["JOURNAL", "Tree", "unread_images", "walk"]
 
-JOURNAL = "quarantine.json"  # what a folder with it holds was moved out of the data
+JOURNAL = "quarantine.json"  # a folder that contains it holds files moved out of the data
 
-# what file managers, network disks and archivers leave beside people's own files, in lower case
+# files and folders of file managers, network disks and archivers, in lower case
 LEFTOVERS = """
     __macosx .appledouble .ds_store .fseventsd .spotlight-v100 .temporaryitems .trash .trashes @eadir #recycle @recycle
     .@__thumb .thumb .thumbs .thumbnails thumbs.db ehthumbs.db desktop.ini .picasa.ini $recycle.bin recycler .directory
     lost+found .ipynb_checkpoints
 """
 NAMES_OF_LEFTOVERS = {*LEFTOVERS.split(), "system volume information"}
-GLANCES = 10_000
+MAX_INSPECTED = 10_000
 APPLE_DOUBLE = "._"  # a Mac's second file beside a file, on disks that cannot hold both in one
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What is below `root`: paths with "/" between their parts, each folder's files before those of its folders.
+    """The content of `root`: paths with "/" between their parts, each folder's files before those of its subfolders.
 
-    A folder within itself, by a link, is entered once.
+    A folder that contains itself, by a link, is entered once.
     """
 
     root: Path
     images: tuple[str, ...] = ()
     """By their suffixes."""
     folders: tuple[str, ...] = ()
-    """Those in which images are looked for, empty ones too."""
+    """Those in which images are searched, including empty ones."""
     others: tuple[str, ...] = ()
     """Files of other suffixes, or of none."""
     hidden: tuple[str, ...] = ()
-    """Images whose name, or that of a folder that they are in, begins with a dot."""
+    """Images whose name, or that of a parent folder, begins with a dot."""
     leftovers: tuple[str, ...] = ()
-    """Thumbnails and the like, which programs have made of people's own files."""
+    """Thumbnails and similar files of other programs."""
 
 
 def walk(root: Path) -> Tree:
-    """Find all files below a folder. Raises DataError for a folder that is not there or cannot be read."""
+    """Find all files below a folder; raises DataError if it is missing or unreadable."""
     if root.is_file():
-        raise DataError(f"{root} is a file: data are a folder, a CSV file, or an archive (.zip, .tar.gz, .tar.xz)")
+        raise DataError(f"{root} is a file: data must be a folder, a CSV file, or an archive (.zip, .tar.gz, .tar.xz)")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     found: dict[str, list[str]] = {name: [] for name in ("images", "folders", "others", "hidden", "leftovers")}
@@ -59,7 +59,7 @@ def walk(root: Path) -> Tree:
                 continue
             entries = _entries(root / below)
         except OSError as error:
-            if kind:  # a folder of the system, say
+            if kind:  # such as a folder of the system
                 continue
             raise DataError(f"{root / below}: cannot be read ({error.strerror})") from error
         if any(entry.name == JOURNAL for entry in entries):
@@ -80,22 +80,22 @@ def walk(root: Path) -> Tree:
 
 
 def unread_images(tree: Tree) -> dict[Unread, list[str]]:
-    """Return the images that are not read, by their format and what to do.
+    """Return the images of unsupported formats, by format and remedy.
 
-    Of files whose suffixes are none of an image, such as a text for each image, the first GLANCES are looked into.
+    Of files without an image suffix, such as a text for each image, only the first MAX_INSPECTED are opened.
     """
     found: dict[Unread, list[str]] = defaultdict(list)
-    glances = 0
+    inspected = 0
     for path in tree.others:
         likely = "." not in path.rpartition("/")[2] or suffix_format(path)
-        glances += not likely
-        if (likely or glances <= GLANCES) and (image := unread(f"{tree.root}/{path}")):
+        inspected += not likely
+        if (likely or inspected <= MAX_INSPECTED) and (image := unread(f"{tree.root}/{path}")):
             found[image].append(path)
     return found
 
 
 def _kind(name: str) -> str:
-    """Return where files of this name, or below it, belong if they are not simply what they are."""
+    """Return the field of Tree for files of this name, or below it; "" if the name is ordinary."""
     if name.lower() in NAMES_OF_LEFTOVERS or name.startswith(APPLE_DOUBLE):
         return "leftovers"
     return "hidden" if name[0] == "." else ""

@@ -1,4 +1,4 @@
-"""Images from files, whatever their mode, as uint8 arrays and tensors."""
+"""Image files of any mode, decoded to uint8 arrays and tensors."""
 
 import re
 from collections.abc import Callable
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 THUMB = 12  # pixels in height and width of a thumbnail
-DRAFT_GAP = 2  # a JPEG is decoded to at least so many times the size it is then resized to
+DRAFT_GAP = 2  # a JPEG is decoded to at least this multiple of the size it is then resized to
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Header(NamedTuple):
-    """What an image is when upright: its size in pixels, and whether it is grey."""
+    """The properties of an upright image: its size in pixels, and whether it is grey."""
 
     height: int
     width: int
@@ -60,10 +60,10 @@ def read_image(
 ) -> Tensor:
     """Return the image as uint8, C x H x W, upright (EXIF orientation applied).
 
-    C is 1 (grey) or 3 (RGB); None keeps what the file has. Palettes are looked up, transparency is laid over
-    white, 16-bit grey is scaled to 8 bits, CMYK converted; the first frame counts. With `size` (H, W), the image
-    is fitted into it as by `resize_with_pad`; a large JPEG is decoded small. Raises DataError for a file that is
-    missing, corrupt, no image, or has more than `max_pixels` as decoded.
+    C is 1 (grey) or 3 (RGB); None keeps the file's. Palettes are applied, transparency is composited over white,
+    16-bit grey is scaled to 8 bits, CMYK converted; the first frame is used. With `size` (H, W), the image is fitted
+    into it as by `resize_with_pad`; a large JPEG is decoded at a reduced size. Raises DataError for a file that is
+    missing, corrupt, not an image, or decodes to more than `max_pixels`.
     """
     allow_pixels(max_pixels)
     if channels not in (None, 1, 3):
@@ -83,13 +83,13 @@ def write_image(path: Path, image: Tensor) -> None:
     array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
     form = suffix_format(str(path))
     if form is None or not (form.opener and form.written):
-        raise UsageError(f"{path}: no image format that is written has this suffix; use .png")
-    picture, written = Image.fromarray(np.ascontiguousarray(array)), form.written
-    write_output(path, lambda file: picture.save(file, written))
+        raise UsageError(f"{path}: images cannot be written in a format with this suffix; use .png")
+    written = form.written
+    write_output(path, lambda file: Image.fromarray(np.ascontiguousarray(array)).save(file, written))
 
 
-def _told(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function raise DataError, with the reason alone, for whatever Pillow raises."""
+def _data_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a function to raise DataError, with the reason alone, for any exception of Pillow."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -103,19 +103,19 @@ def _told(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-@_told
+@_data_errors
 def read_header(file: IO[bytes]) -> Header:
-    """Return what the image in an open file is, without decoding it; raises DataError with the reason alone."""
+    """Return the properties of an image file without decoding it; raises DataError with the reason alone."""
     if plain := plain_png(file):
         return Header(plain.height, plain.width, plain.mode == "L")
-    picture = open_image(file, pixels=False)
-    height, width = picture.height, picture.width
-    if orientation_of(picture) > 4:
+    image = open_image(file, pixels=False)
+    height, width = image.height, image.width
+    if orientation_of(image) > 4:
         height, width = width, height
-    return Header(height, width, is_grey(picture))
+    return Header(height, width, is_grey(image))
 
 
-@_told
+@_data_errors
 def decode_image(
     content: bytes,
     channels: int | None = None,
@@ -124,14 +124,14 @@ def decode_image(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> np.ndarray:
-    """Return what `read_image` does, for the bytes of a file and as H x W x C; the array may be read-only.
+    """Decode the bytes of a file as `read_image` does, to H x W x C; the array may be read-only.
 
-    Without `enlarge`, an image that fits into `size` as it is stays so. Raises DataError with the reason alone.
+    Without `enlarge`, an image that fits into `size` is not resized. Raises DataError with the reason alone.
     """
     return _pixels(_frame(content, size, max_pixels).upright(size), channels, size, enlarge)
 
 
-@_told
+@_data_errors
 def decode_with_thumb(
     content: bytes,
     channels: int | None = None,
@@ -139,17 +139,17 @@ def decode_with_thumb(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `decode_image` and `thumbnail` do; but for some JPEGs the file is decoded once for both."""
+    """Return the results of `decode_image` and `thumbnail`; except for some JPEGs, the file is decoded once."""
     frame = _frame(content, size, max_pixels)
     thumb = _thumb(frame) if frame.suits_thumb else thumbnail(content, max_pixels)
     return _pixels(frame.upright(size), channels, size), thumb
 
 
-@_told
+@_data_errors
 def thumbnail(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Return the image in the bytes of a file as THUMB x THUMB RGB values, flat and uint8, aspect ratio not kept.
+    """Return an image file's thumbnail, THUMB x THUMB RGB values, flat, uint8, without keeping the aspect ratio.
 
-    They follow from the bytes alone. A JPEG is decoded small. Raises DataError with the reason alone.
+    They depend only on the bytes. A JPEG is decoded at a reduced size. Raises DataError with the reason alone.
     """
     return _thumb(_frame(content, (THUMB, THUMB), max_pixels, stretch=True))
 
@@ -161,42 +161,42 @@ def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
 
 
 def reason_of(error: Exception) -> DataError:
-    """Return what to say of anything that Pillow raises: a corrupt file can bring forth any error."""
+    """Return the DataError for an exception of Pillow, which may be any for a corrupt file."""
     if isinstance(error, UnidentifiedImageError | SyntaxError):
-        return DataError("not an image that can be read")
+        return DataError("not an image of a supported format")
     if isinstance(error, MemoryError):
         return DataError("refused: it does not fit into memory")
     if isinstance(error, Image.DecompressionBombError):
         pixels = int(re.findall(r"\d+", str(error))[0])
         return too_many_pixels(pixels, f"{pixels:,}")
-    return DataError(f"the image is corrupt or cut short ({error})")
+    return DataError(f"the image is corrupt or incomplete ({error})")
 
 
 class _Frame(NamedTuple):
-    """The first frame of a file as it is stored, L or RGB; a JPEG may be decoded small."""
+    """The first frame of a file as stored, L or RGB; a JPEG may be decoded at a reduced size."""
 
-    picture: Image.Image
+    image: Image.Image
     orientation: int = 1
     whole: tuple[int, int] = (0, 0)  # width and height of a JPEG, 0 of others
-    box: tuple[float, float, float, float] | None = None  # what the image covers of a picture decoded small
+    box: tuple[float, float, float, float] | None = None  # the part that the image covers, if decoded at a reduced size
 
     @property
     def suits_thumb(self) -> bool:
-        """Whether a thumbnail would be made of the same picture."""
+        """Whether the thumbnail is made from the same frame."""
         scale = _scale(self.whole, (DRAFT_GAP * THUMB, DRAFT_GAP * THUMB))
-        return not self.whole[0] or self.picture.size == (-(-self.whole[0] // scale), -(-self.whole[1] // scale))
+        return not self.whole[0] or self.image.size == (-(-self.whole[0] // scale), -(-self.whole[1] // scale))
 
     def upright(self, size: tuple[int, int] | None) -> Image.Image:
-        """Return the image upright, a JPEG that was decoded small as large as fits into `size` (H, W)."""
-        picture = self.picture
+        """Return the upright image; a JPEG decoded at a reduced size is fitted into `size` (H, W)."""
+        image = self.image
         if self.box and size:
             inner = _inner(self.whole, self.orientation, size)
-            picture = picture.resize(inner, Image.Resampling.BILINEAR, self.box)
-        return upright(picture, self.orientation)
+            image = image.resize(inner, Image.Resampling.BILINEAR, self.box)
+        return upright(image, self.orientation)
 
 
 def _frame(content: bytes, size: tuple[int, int] | None, max_pixels: int, stretch: bool = False) -> _Frame:
-    """Decode a file; a JPEG to not much more than `size` (H, W) takes, with its aspect ratio kept or not."""
+    """Decode a file; a JPEG to little more than `size` (H, W), or with `stretch` to that without its aspect ratio."""
     if plain := small_png(content):
         return _Frame(plain)
     file = open_image(BytesIO(content))
@@ -213,7 +213,7 @@ def _frame(content: bytes, size: tuple[int, int] | None, max_pixels: int, stretc
 
 
 def _inner(whole: tuple[int, int], orientation: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return width and height, as stored, of an image that is fitted into `size` (H, W) when it is upright."""
+    """Return the stored width and height of an image that is fitted into `size` (H, W) when upright."""
     if orientation > 4:
         return fitted_size(*whole, size)
     height, width = fitted_size(*whole[::-1], size)
@@ -221,42 +221,40 @@ def _inner(whole: tuple[int, int], orientation: int, size: tuple[int, int]) -> t
 
 
 def _scale(whole: tuple[int, int], least: tuple[int, int]) -> int:
-    """Return by what Pillow divides a JPEG that is to be decoded to at least so many pixels."""
+    """Return by what Pillow divides the size of a JPEG that must be decoded to at least `least`."""
     most = min(whole[0] // least[0], whole[1] // least[1])
     return next((scale for scale in (8, 4, 2) if scale <= most), 1)
 
 
-def _pixels(
-    picture: Image.Image, channels: int | None, size: tuple[int, int] | None, enlarge: bool = True
-) -> np.ndarray:
+def _pixels(image: Image.Image, channels: int | None, size: tuple[int, int] | None, enlarge: bool = True) -> np.ndarray:
     """Return an image, L or RGB, as H x W x C."""
     if channels is None:
-        channels = 1 if picture.mode == "L" else 3
+        channels = 1 if image.mode == "L" else 3
     mode = "L" if channels == 1 else "RGB"
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if size is not None and picture.size != size[::-1] and (enlarge or exceeds(picture, size)):
-        picture = fitted(picture, size)
-    return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, channels)
+    if image.mode != mode:
+        image = image.convert(mode)
+    if size is not None and image.size != size[::-1] and (enlarge or exceeds(image, size)):
+        image = fitted(image, size)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, channels)
 
 
 def _thumb(frame: _Frame) -> np.ndarray:
-    """Return a frame that `suits_thumb` as a thumbnail."""
-    small = frame.picture.resize((THUMB, THUMB), Image.Resampling.BILINEAR, frame.box, reducing_gap=3)
+    """Return the thumbnail of a frame that `suits_thumb`."""
+    small = frame.image.resize((THUMB, THUMB), Image.Resampling.BILINEAR, frame.box, reducing_gap=3)
     small = upright(small, frame.orientation)
     values = np.frombuffer(small.tobytes(), np.uint8)
     return values if small.mode == "RGB" else values.repeat(3)
 
 
-def exceeds(picture: Image.Image, size: tuple[int, int]) -> bool:
+def exceeds(image: Image.Image, size: tuple[int, int]) -> bool:
     """Return whether an image is higher or wider than `size` (H, W)."""
-    return picture.height > size[0] or picture.width > size[1]
+    return image.height > size[0] or image.width > size[1]
 
 
-def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return an image, L or RGB, fitted into `size` (H, W) with its aspect ratio kept, centred on black."""
-    height, width = fitted_size(picture.height, picture.width, size)
-    canvas = Image.new(picture.mode, size[::-1])
-    inner = picture.resize((width, height), Image.Resampling.BILINEAR)
+    height, width = fitted_size(image.height, image.width, size)
+    canvas = Image.new(image.mode, size[::-1])
+    inner = image.resize((width, height), Image.Resampling.BILINEAR)
     canvas.paste(inner, ((size[1] - width) // 2, (size[0] - height) // 2))
     return canvas

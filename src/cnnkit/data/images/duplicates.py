@@ -1,4 +1,4 @@
-"""Pictures that are nearly the same, found in a time that grows with their number and not with its square."""
+"""Near-duplicates of images, found in nearly linear time."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,22 +11,22 @@ from cnnkit.core.progress import Counter
 
 __all__ = ["PORTIONS", "alike", "gather", "near_pairs"]
 
-PASSES, NEIGHBOURS = 8, 8  # orders in which pictures are sorted, and with how many of the next each is compared
+PASSES, NEIGHBOURS = 8, 8  # sort orders, and the number of following images that each is compared with
 PORTIONS = PASSES * NEIGHBOURS
 BITS, AXES = 64, 24
-CLOSE = 0.05  # largest difference of two thumbnails, as a part of their contrast
-FLAT = 2  # grey levels: pictures of less contrast tell too little
+CLOSE = 0.05  # largest difference of two thumbnails, as a fraction of their contrast
+FLAT = 2  # grey levels: images of less contrast cannot be compared
 SAMPLE, BLOCK = 5000, 8192
 
 
 def near_pairs(thumbs: np.ndarray) -> Iterator[list[tuple[int, int]]]:
-    """Yield, in PORTIONS portions, pairs of rows whose thumbnails (uint8, N x D) are nearly the same.
+    """Yield, in PORTIONS portions, pairs of rows with near-duplicate thumbnails (uint8, N x D).
 
-    Two thumbnails are if the root mean square of their difference is below CLOSE times the smaller of their standard
-    deviations. Candidates are neighbours when the pictures are sorted by 64-bit perceptual hashes, whose bits are
-    shuffled for each pass (Charikar 2002). A bit says on which side of the middle a picture lies along a random
-    direction, drawn after the principal components of these very pictures have been brought to one scale, so that
-    pictures that are all alike, such as clothes on black, still differ in half of their bits.
+    Thumbnails are near-duplicates if the root mean square of their difference is below CLOSE times the smaller of their
+    standard deviations. Candidates are neighbours when the images are sorted by 64-bit perceptual hashes, whose bits
+    are shuffled for each pass (Charikar 2002). A bit is the side of the median on which an image lies along a random
+    direction, drawn after whitening the principal components of these images, so that the bits differ in half of the
+    cases even if all images are similar, such as clothes on black.
     """
     if len(thumbs) < 2:
         return
@@ -49,7 +49,7 @@ def near_pairs(thumbs: np.ndarray) -> Iterator[list[tuple[int, int]]]:
 
 
 def alike(digests: Sequence[str], thumbs: np.ndarray, progress: bool) -> Tensor:
-    """Return a number for each image, int64, N: the same for equal `digests` and for nearly equal thumbnails."""
+    """Return a group for each image, int64, N: the same for equal `digests` and near-duplicate thumbnails."""
     _, firsts, numbers = np.unique(np.asarray(digests), return_index=True, return_inverse=True)
     with Counter("comparing images", PORTIONS, progress) as counter:
         pairs = []
@@ -63,7 +63,7 @@ def alike(digests: Sequence[str], thumbs: np.ndarray, progress: bool) -> Tensor:
 
 
 def gather(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Return the groups, sorted, that the pairs connect.
+    """Return the sorted connected components of the pairs.
 
     >>> gather([(1, 2), (5, 4), (2, 0)])
     [[0, 1, 2], [4, 5]]

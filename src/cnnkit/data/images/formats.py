@@ -1,7 +1,7 @@
-"""The formats of images: how their files begin, what their names end in, and what opens them.
+"""The formats of images: signatures, suffixes, and functions that open them.
 
-Image files are opened by `open_image` alone: Pillow's own `Image.open` tries whatever it knows, among it what starts
-other programs (PostScript), and warns of large images, which is not for threads.
+Image files are opened by `open_image` only: Pillow's `Image.open` tries all of its formats, including PostScript, which
+starts another program, and warns of large images, which is not thread-safe.
 """
 
 import math
@@ -47,10 +47,7 @@ Opener = Callable[[IO[bytes], bool], ImageFile]
 
 
 class Format(NamedTuple):
-    """A format: how people call it, how its files begin and end in their names, what opens it and what writes it.
-
-    What is not opened has a remedy instead.
-    """
+    """A format: its name, signature and suffixes, and how to open and write it, or a remedy if it is not supported."""
 
     name: str
     start: re.Pattern[bytes]
@@ -61,11 +58,11 @@ class Format(NamedTuple):
 
 
 class TooManyPixelsError(DataError):
-    """An image has more pixels than may be decoded: whoever raises the limit can read it."""
+    """An image has more pixels than the limit allows."""
 
 
 class Unread(NamedTuple):
-    """An image that is not read: the name of its format, and what to do."""
+    """An image that is not supported: the name of its format, and the remedy."""
 
     name: str
     remedy: str
@@ -80,15 +77,15 @@ def _plugin(plugin: Callable[[IO[bytes]], ImageFile]) -> Opener:
 
 
 def _if_built(feature: str, opener: Opener) -> Opener | None:
-    """Return what opens a format if this Pillow was built with its library."""
+    """Return the opener if this Pillow was built with the format's library."""
     return opener if features.check(feature) else None
 
 
 OTHER_PILLOW = "install Pillow from PyPI: pip install --force-reinstall pillow"
 RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".pef", ".srw")
-START = 64  # bytes that tell the format
+START = 64  # bytes that identify the format
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
-BRANDS = rb".{4}ftyp(?:.{4})*?"  # of a file in boxes: AVIF, HEIC and their like
+BRANDS = rb".{4}ftyp(?:.{4})*?"  # of ISO media files, such as AVIF and HEIC
 FORMATS = (
     Format("JPEG", _begins(rb"\xff\xd8\xff"), (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), open_jpeg, "JPEG"),
     Format("PNG", _begins(rb"\x89PNG\r\n\x1a\n"), (".png",), open_png, "PNG"),
@@ -146,68 +143,68 @@ BY_SUFFIX = {suffix: form for form in FORMATS for suffix in form.suffixes}
 
 
 def format_of(start: bytes) -> Format | None:
-    """Return the format of a file by its first START bytes; None if it is no image, or of a format not known here."""
+    """Return the format of a file by its first START bytes; None if it is unknown or not an image."""
     return next((form for form in FORMATS if form.start.match(start)), None)
 
 
 def suffix_format(path: str) -> Format | None:
-    """Return the format that the suffix of a path names; None if it names none."""
+    """Return the format of a path's suffix; None if it is unknown."""
     return BY_SUFFIX.get(os.path.splitext(path)[1].lower())  # noqa: PTH122  a Path takes longer
 
 
 def open_image(file: IO[bytes], pixels: bool = True) -> ImageFile:
-    """Open an image of FORMATS; what precedes its pixels is read, which is enough for its header (not `pixels`).
+    """Open an image of FORMATS; without `pixels`, only its header can be read.
 
-    Whoever decodes it asks `require_pixels` before. Raises DataError with the reason alone for other files, and
-    whatever Pillow does for a corrupt one.
+    Call `require_pixels` before decoding it. Raises DataError with the reason alone for other files, and any exception
+    of Pillow for a corrupt one.
     """
     file.seek(0)
     form = format_of(file.read(START))
     if form is None:
-        raise DataError("not an image that can be read")
+        raise DataError("not an image of a supported format")
     if form.opener is None:
-        raise DataError(f"{form.name} images are not read: {form.remedy}")
+        raise DataError(f"{form.name} images are not supported: {form.remedy}")
     file.seek(0)
     return form.opener(file, pixels)
 
 
 def allow_pixels(max_pixels: int) -> None:
-    """Raise Pillow's own limit to `max_pixels`, if that is above it; raises UsageError for an impossible number."""
+    """Increase Pillow's own limit to `max_pixels` if necessary; raises UsageError for a number out of range."""
     count(max_pixels, "max_pixels", MAX_PIXELS)
     if Image.MAX_IMAGE_PIXELS and max_pixels > max(DEFAULT_MAX_PIXELS, Image.MAX_IMAGE_PIXELS):
         Image.MAX_IMAGE_PIXELS = max_pixels
 
 
-def require_pixels(picture: Image.Image, max_pixels: int) -> None:
-    """Raise TooManyPixelsError for an image that would take the memory of more than `max_pixels`.
+def require_pixels(image: Image.Image, max_pixels: int) -> None:
+    """Raise TooManyPixelsError for an image whose decoding needs memory for more than `max_pixels`.
 
-    What counts is what the decoder holds: of a JPEG the pixels that it is decoded to, or all of those in the file if
-    they come in several passes, such as a progressive one's; of a TIFF a tile that is larger than the image.
+    The buffer of the decoder counts: for a JPEG the pixels that it is decoded to, or all pixels of the file if it has
+    several passes, as progressive ones do; for a TIFF a tile that is larger than the image.
     """
-    width, height = max(picture.size, _buffer(picture), key=math.prod)
+    width, height = max(image.size, _buffer(image), key=math.prod)
     if width * height > max_pixels:
         raise too_many_pixels(width * height, f"{width:,} x {height:,}")
 
 
 def too_many_pixels(pixels: int, size: str) -> TooManyPixelsError:
-    """Return the error for an image of a `size` that no one has allowed."""
-    remedy = f"if the image is sound: --max-pixels {pixels}" if pixels <= MAX_PIXELS else "no limit allows so many"
-    return TooManyPixelsError(f"refused: {size} pixels take more memory than max_pixels allows; {remedy}")
+    """Return the error for an image of a `size` beyond the limit."""
+    remedy = f"if you trust the image: --max-pixels {pixels}" if pixels <= MAX_PIXELS else "no limit allows so many"
+    return TooManyPixelsError(f"refused: {size} pixels are more than max_pixels allows; {remedy}")
 
 
-def _buffer(picture: Image.Image) -> tuple[int, int]:
-    """Return width and height of what the decoder of a file holds besides the image itself."""
-    if isinstance(picture, Jpeg):
-        return picture.buffer
-    tags = picture.tag_v2 if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
+def _buffer(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of the decoder's buffer, besides the image itself."""
+    if isinstance(image, Jpeg):
+        return image.buffer
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     width, height = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)
     return (width, height) if isinstance(width, int) and isinstance(height, int) else (0, 0)
 
 
 def unread(path: str) -> Unread | None:
-    """Return which image a file holds that is not read, for its format or for its suffix, by its first bytes alone.
+    """Return the format and remedy of an image that is not read because of its format or suffix, by its first bytes.
 
-    None for an image that is read, for what is no image, and for what cannot be opened.
+    None for an image that is read, another file, and a file that cannot be opened.
     """
     by_name = suffix_format(path)
     try:

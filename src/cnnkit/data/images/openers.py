@@ -1,4 +1,4 @@
-"""What opens an image file of a format, so that only its image counts: metadata may be corrupt or huge."""
+"""Openers of image formats that tolerate corrupt or huge metadata."""
 
 import os
 import re
@@ -17,38 +17,38 @@ __all__ = ["HAS_HEIF", "Jpeg", "open_avif", "open_gif", "open_heic", "open_jpeg"
 
 HAS_HEIF = find_spec("pillow_heif") is not None
 START_OF_SCAN, FILL, FRAMES_AND_TABLES = 0xDA, 0xFF, range(0xC0, 0xE0)  # markers of a JPEG
-MAX_SCANS = 500  # of a progressive JPEG; usual are ten
-LONGEST_TAG = 1 << 22  # bytes of a TIFF's list of numbers; what is longer is passed over
-BYTES = (1, 2, 6, 7)  # types of its values that stay bytes
+MAX_SCANS = 500  # of a progressive JPEG; ten are usual
+LONGEST_TAG = 1 << 22  # bytes of a TIFF's list of numbers; longer ones are ignored
+BYTES = (1, 2, 6, 7)  # types of tags whose values stay bytes
 GIF_START, GIF_IMAGE, GIF_EXTENSION = "<6xHHB2x", b",", b"!"
-AVIF_EXIF = re.compile(rb"(infe.{8}(?:.{2})?)Exif", re.DOTALL)  # where the block is announced
-ADOBE, ADOBE_LENGTH = 0xEE, 14  # says how colours are stored
+AVIF_EXIF = re.compile(rb"(infe.{8}(?:.{2})?)Exif", re.DOTALL)  # the entry of the block
+ADOBE, ADOBE_LENGTH = 0xEE, 14  # the colour transform
 EXIF = 0xE1, b"Exif\0\0"
 
 
 def open_png(file: IO[bytes], pixels: bool) -> ImageFile:
-    """Open a PNG; without `pixels`, for its header alone."""
+    """Open a PNG; without `pixels`, only its header can be read."""
     bare, info = bare_png(file, pixels)
-    picture = PngImagePlugin.PngImageFile(bare)
-    picture.info.update(info)
-    return picture
+    image = PngImagePlugin.PngImageFile(bare)
+    image.info.update(info)
+    return image
 
 
 def open_jpeg(file: IO[bytes], pixels: bool) -> ImageFile:
     """Open a JPEG, or the first image of an MPO; raises DataError for one of more than MAX_SCANS scans."""
     try:
-        picture = Jpeg(file)
-    except Exception:  # perhaps Pillow stumbles over a segment that says nothing of the image
-        picture = Jpeg(_bare_jpeg(file))
-    if pixels and picture.buffer != (0, 0):
+        image = Jpeg(file)
+    except Exception:  # perhaps for a segment of metadata
+        image = Jpeg(_bare_jpeg(file))
+    if pixels and image.buffer != (0, 0):
         file.seek(0)
         if (scans := file.read().count(bytes([FILL, START_OF_SCAN]))) > MAX_SCANS:
-            raise DataError(f"refused: it comes in {scans:,} scans, and each takes as long as a whole image")
-    return picture
+            raise DataError(f"refused: it has {scans:,} scans, each of which takes as long as a whole image")
+    return image
 
 
 def open_gif(file: IO[bytes], pixels: bool) -> ImageFile:
-    """Open a GIF; raises DecompressionBombError before Pillow takes memory for it, which it does while it opens it."""
+    """Open a GIF; raises DecompressionBombError before Pillow allocates memory, which it does on opening."""
     width, height = _gif_canvas(file)
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError(f"{width * height} pixels")
@@ -57,10 +57,10 @@ def open_gif(file: IO[bytes], pixels: bool) -> ImageFile:
 
 
 def open_avif(file: IO[bytes], pixels: bool) -> ImageFile:
-    """Open an AVIF; how it is turned is not said by its EXIF block."""
+    """Open an AVIF, whose orientation is not in its EXIF block."""
     try:
         return AvifImagePlugin.AvifImageFile(file)
-    except Exception:  # perhaps the decoder stumbles over that
+    except Exception:  # perhaps for the EXIF block
         file.seek(0)
         return AvifImagePlugin.AvifImageFile(BytesIO(AVIF_EXIF.sub(rb"\1none", file.read(), count=1)))
 
@@ -71,12 +71,12 @@ def open_tiff(file: IO[bytes], pixels: bool) -> ImageFile:
 
 
 def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
-    """Open a HEIC by pillow-heif, which is an extra; raises DataError if that cannot be imported."""
+    """Open a HEIC with pillow-heif, an extra; raises DataError if that cannot be imported."""
     try:
         from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]  # an extra
     except ImportError as error:
         raise DataError(
-            f"HEIC images are not read: pillow-heif cannot be imported ({error}): install it again with "
+            f"HEIC images are not supported: pillow-heif cannot be imported ({error}): install it again with "
             "pip install --force-reinstall pillow-heif"
         ) from error
 
@@ -85,7 +85,7 @@ def open_heic(file: IO[bytes], pixels: bool) -> ImageFile:
 
 
 class Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG; `buffer` is the width and height of what is held until its last pass, if it has more than one."""
+    """A JPEG; `buffer` is the width and height of the decoder's buffer if it has several passes."""
 
     buffer: tuple[int, int] = (0, 0)
 
@@ -100,12 +100,12 @@ class Jpeg(JpegImagePlugin.JpegImageFile):
             self.buffer = self.size
 
     def _read_dpi_from_exif(self) -> None:
-        """Do nothing: reading all of the EXIF block takes long, and a corrupt one brings warnings."""
+        """Do nothing, as reading the whole EXIF block is slow, and a corrupt one causes warnings."""
 
 
 class _Tiff(TiffImagePlugin.TiffImageFile):
     def _setup(self) -> None:
-        """Read what the tags say, but for long lists, of which Python would make far longer ones."""
+        """Read the tags except long lists, which would take far more memory in Python."""
         found = self.tag_v2._tagdata
         for tag in [tag for tag, data in found.items() if len(data) > LONGEST_TAG]:
             if self.tag_v2.tagtype[tag] not in BYTES:
@@ -114,7 +114,7 @@ class _Tiff(TiffImagePlugin.TiffImageFile):
 
 
 def _bare_jpeg(file: IO[bytes]) -> IO[bytes]:
-    """Return a JPEG without the segments that are not needed to decode it or turn it upright."""
+    """Return a JPEG without the segments that are not needed for decoding and orientation."""
     file.seek(0)
     content = file.read()
     parts, start = [content[:2]], 2
@@ -134,7 +134,7 @@ def _bare_jpeg(file: IO[bytes]) -> IO[bytes]:
 
 
 def _gif_canvas(file: IO[bytes]) -> tuple[int, int]:
-    """Return width and height of what a GIF's first image is drawn on, which grows with it."""
+    """Return width and height of a GIF's canvas, including its first image."""
     width, height, flags = struct.unpack(GIF_START, file.read(struct.calcsize(GIF_START)))
     if flags & 0x80:  # a palette
         file.seek(3 << (flags & 7) + 1, os.SEEK_CUR)

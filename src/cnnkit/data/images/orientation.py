@@ -1,6 +1,6 @@
-"""Which way up an image is: one answer for those who read its header and those who decode it.
+"""The orientation of an image, for reading headers and for decoding.
 
-EXIF blocks are read here and not by Pillow, which warns of corrupt ones and reads all of their tags.
+EXIF blocks are not read by Pillow, which warns of corrupt ones and reads all of their tags.
 """
 
 import re
@@ -11,10 +11,10 @@ from PIL import Image, TiffImagePlugin
 __all__ = ["ORIENTATION", "orientation_of", "stored_orientation", "upright"]
 
 ORIENTATION = 0x0112  # the tag, in EXIF as in TIFF
-RAW_EXIF, RAW_LINES = "Raw profile type exif", 3  # a block written as text, and the lines before it
+RAW_EXIF, RAW_LINES = "Raw profile type exif", 3  # a block as hexadecimal text, and the lines before it
 XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 ENTRY, SHORT, LONG = 12, 3, 4  # bytes of an entry, and the types that its value may have
-TURNING = ("TIFF", "HEIF")  # formats that come from their decoders upright
+UPRIGHT = ("TIFF", "HEIF")  # formats whose decoders apply the orientation
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,18 +26,18 @@ TURNS = {
 }
 
 
-def orientation_of(picture: Image.Image) -> int:
-    """Return the orientation of an image of Pillow's that is still to be undone: 2 to 8, or 1 for upright.
+def orientation_of(image: Image.Image) -> int:
+    """Return the orientation that is still to be applied to a PIL image: 2 to 8, or 1 for upright.
 
-    It is said by EXIF, else by XMP. A corrupt block says nothing, and any other value means upright.
+    It is read from EXIF, else from XMP. A corrupt block is ignored, and any other value means upright.
     """
-    return 1 if picture.format in TURNING else stored_orientation(picture)
+    return 1 if image.format in UPRIGHT else stored_orientation(image)
 
 
-def stored_orientation(picture: Image.Image) -> int:
-    """Return the orientation that the file has, whether or not its decoder undoes it: 2 to 8, or 1 for upright."""
-    info = picture.info
-    found = picture.tag_v2.get(ORIENTATION) if isinstance(picture, TiffImagePlugin.TiffImageFile) else None
+def stored_orientation(image: Image.Image) -> int:
+    """Return the orientation in the file, even if its decoder applies it: 2 to 8, or 1 for upright."""
+    info = image.info
+    found = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
     if found is None:
         found = _in_exif(_bytes(info.get("exif")) or _from_text(_bytes(info.get(RAW_EXIF))))
     if found is None and (said := XMP.search(_bytes(info.get("XML:com.adobe.xmp") or info.get("xmp")))):
@@ -45,14 +45,14 @@ def stored_orientation(picture: Image.Image) -> int:
     return found if isinstance(found, int) and found in TURNS else 1
 
 
-def upright(picture: Image.Image, orientation: int | None = None) -> Image.Image:
-    """Return an image of Pillow's turned upright, from what it says of itself or from `orientation`."""
-    turn = TURNS.get(orientation_of(picture) if orientation is None else orientation)
-    return picture if turn is None else picture.transpose(turn)
+def upright(image: Image.Image, orientation: int | None = None) -> Image.Image:
+    """Return a PIL image turned upright, by `orientation` or its own."""
+    turn = TURNS.get(orientation_of(image) if orientation is None else orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _in_exif(block: bytes) -> int | None:
-    """Return the orientation that an EXIF block holds as one whole number, if it holds one."""
+    """Return the orientation in an EXIF block if it is a single integer, 1 if it is anything else; None if missing."""
     while block.startswith(b"Exif\0\0"):
         block = block[6:]
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
@@ -66,13 +66,13 @@ def _in_exif(block: bytes) -> int | None:
             if tag == ORIENTATION:
                 form = {SHORT: "H", LONG: "I"}.get(kind) if values == 1 else None
                 return struct.unpack_from(f"{order}{form}", block, place + 8)[0] if form else 1
-    except struct.error:  # it is cut short
+    except struct.error:  # truncated
         pass
     return None
 
 
 def _from_text(text: bytes) -> bytes:
-    """Return the EXIF block that ImageMagick has written as hexadecimal numbers; b"" if it is none."""
+    """Return the EXIF block that ImageMagick has written as hexadecimal text; b"" if it is invalid."""
     try:
         return bytes.fromhex(b"".join(text.split(b"\n")[RAW_LINES:]).decode("ascii"))
     except ValueError:

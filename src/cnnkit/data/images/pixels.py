@@ -1,4 +1,4 @@
-"""An image as Python has it, a PIL image, an array or a tensor, as pixels."""
+"""Images in Python (PIL images, arrays, tensors) as uint8 pixels."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from cnnkit.data.images.orientation import upright
 
 __all__ = ["to_array", "to_bytes", "to_pixels"]
 
-CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency: what is told from a height or a width
+CHANNELS = (1, 3, 4)  # grey, RGB, RGBA: axes of other lengths are heights and widths
 
 
 def to_pixels(
@@ -28,21 +28,21 @@ def to_pixels(
 ) -> np.ndarray:
     """Return an image as uint8 H x W x C.
 
-    A PIL image is turned upright and treated as one from a file. An array is H x W or H x W x C, a tensor H x W or
-    C x H x W; floats are 0 to 1. C becomes `channels` (1 or 3) if that is asked for; transparency is laid over white.
-    What is larger than `shrink` (H, W) is fitted into it, as in training. Raises DataError with the reason alone,
-    also for a PIL image of more than `max_pixels`.
+    A PIL image is turned upright and converted like one from a file. An array is H x W or H x W x C, a tensor H x W or
+    C x H x W; floats are 0 to 1. The result has `channels` (1 or 3) if given; transparency is composited over white. An
+    image larger than `shrink` (H, W) is fitted into it, as in training. Raises DataError with the reason alone, also
+    for a PIL image of more than `max_pixels`.
     """
     if isinstance(image, Image.Image):
         try:
             if not image.width * image.height:
                 raise DataError("it has no pixels")
             require_pixels(image, max_pixels)
-            picture = eight_bits(upright(image))
-            picture.load()
+            pil = eight_bits(upright(image))
+            pil.load()
         except DataError:
             raise
-        except Exception as error:  # a file that is cut short, or closed
+        except Exception as error:  # such as for a truncated or closed file
             raise reason_of(error) from error
     else:
         pixels = _last(image)
@@ -50,26 +50,26 @@ def to_pixels(
             if channels not in (None, pixels.shape[2]):
                 raise DataError(f"it has {pixels.shape[2]} channels, not {channels}")
             return pixels
-        picture = eight_bits(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    mode = "L" if (channels or len(picture.getbands())) == 1 else "RGB"
-    picture = picture if picture.mode == mode else picture.convert(mode)
-    if shrink is not None and exceeds(picture, shrink):
-        picture = fitted(picture, shrink)
-    return np.asarray(picture).reshape(picture.height, picture.width, -1)
+        pil = eight_bits(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    mode = "L" if (channels or len(pil.getbands())) == 1 else "RGB"
+    pil = pil if pil.mode == mode else pil.convert(mode)
+    if shrink is not None and exceeds(pil, shrink):
+        pil = fitted(pil, shrink)
+    return np.asarray(pil).reshape(pil.height, pil.width, -1)
 
 
 def to_bytes(values: np.ndarray) -> np.ndarray:
-    """Return pixel values as uint8: whole numbers from 0 to 255 as they are, floats from 0 to 1 times 255.
+    """Return pixel values as uint8: integers from 0 to 255 unchanged, floats from 0 to 1 times 255.
 
-    Raises DataError with the reason alone for other values, and for NaN.
+    Raises DataError with the reason alone for other values and NaN.
     """
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind not in "iuf":
-        raise DataError(f"pixels must be whole numbers or floats, not {values.dtype}")
+        raise DataError(f"pixels must be integers or floats, not {values.dtype}")
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     most = 1 if values.dtype.kind == "f" else 255
-    if not (low >= 0 and high <= most):  # NaN is neither
+    if not (low >= 0 and high <= most):  # also for NaN
         raise DataError(f"{values.dtype} pixels must be 0 to {most}, not {low:.6g} to {high:.6g}")
     return (values * 255.0).round().astype(np.uint8) if most == 1 else values.astype(np.uint8)
 
@@ -79,10 +79,10 @@ def to_array(values: Any) -> np.ndarray:
     try:
         if isinstance(values, torch.Tensor):
             values = values.detach().cpu()
-            return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)  # which numpy has not
+            return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)  # numpy lacks it
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{type(values).__name__} is no array: {error}") from error
+        raise DataError(f"{type(values).__name__} is not an array: {error}") from error
 
 
 def _last(image: Any) -> np.ndarray:

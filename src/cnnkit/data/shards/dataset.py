@@ -1,4 +1,4 @@
-"""Tar shards of images as a data set, for sets beyond one disk."""
+"""Tar shards of images as a data set, for sets larger than a disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.parallel import processors
 from cnnkit.core.places import expanded
-from cnnkit.core.text import is_url
+from cnnkit.core.text import is_url, some
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.reading import BadImage
 from cnnkit.data.shards.images import ShardImages
@@ -30,14 +30,14 @@ def load_shards(
     progress: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
-    """Open tar shards as sets of images, all of one size, that are read when they are asked for.
+    """Open tar shards as sets of images of one size, which are read on access.
 
     `spec` is a folder of shards, the path or URL of their shards.json, or paths or URLs with braces, such as
-    shards/train-{000..015}.tar. The other arguments are `load_folder`'s. Shards without an index are read through once,
-    and belong to the split that their names tell, else to the training set.
+    shards/train-{000..015}.tar. The other arguments are `load_folder`'s. Shards without an index are read once to make
+    one, and belong to the split in their names, else to the training set.
 
-    Raises DataError for shards that are missing, damaged or cannot be trained on, and for pictures known to be
-    unreadable, UsageError for sizes that differ without an `image_size`.
+    Raises DataError for shards that are missing, corrupt or cannot be trained on, and for images known to be
+    unreadable, UsageError for several sizes without an `image_size`.
     """
     workers = workers or processors()
     index = open_index(spec, workers, progress)
@@ -57,22 +57,20 @@ def load_shards(
 
 
 def _lost(shard: Shard) -> str:
-    """Say what is wrong with a shard, as far as a glance shows; those on a server are not looked at."""
+    """Return why a local shard cannot be used, by its size; "" if it can; remote shards are not checked."""
     if is_url(shard.place):
         return ""
     try:
         size = Path(shard.place).stat().st_size
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return "" if size == shard.bytes else f"it has {size:,} bytes, and its index says {shard.bytes:,}: cut short?"
+    return "" if size == shard.bytes else f"it has {size:,} bytes, but {shard.bytes:,} in its index: truncated?"
 
 
 def _unusable(spec: str, problems: Sequence[tuple[str, str]]) -> DataError:
-    first = ", ".join(f"{name} ({reason})" for name, reason in problems[:NAMED])
-    more = f", and {len(problems) - NAMED:,} more" if len(problems) > NAMED else ""
+    names = some([f"{name} ({reason})" for name, reason in problems], NAMED)
     return DataError(
-        f"{spec}: {len(problems):,} shards or pictures cannot be used: {first}{more}; "
-        f"leave them out with: --on-bad-image skip"
+        f"{spec}: {len(problems):,} shards or images cannot be used: {names}; skip them with: --on-bad-image skip"
     )
 
 
@@ -85,17 +83,17 @@ def _canvas(
     if size is None or (image_size and (size[0] > image_size[0] or size[1] > image_size[1])):
         size = image_size
     if size is None:
-        raise UsageError(f"{spec}: the pictures have several sizes: say which one they shall have with image_size")
+        raise UsageError(f"{spec}: the images have several sizes: set a common one with image_size")
     return *size, channels or (1 if index.grey else 3)
 
 
 def _require_classes(spec: str, index: ShardIndex, train: ImageSet) -> None:
-    """Raise DataError for classes that cannot be learnt; shards that are there for a test only are not asked."""
+    """Raise DataError for classes that cannot be trained on; shards for evaluation only are not checked."""
     if len(index.classes) < 2:
-        raise DataError(f"{spec} has the classes {index.classes}: a classifier needs two or more")
+        raise DataError(f"{spec} has the classes {index.classes}: a classifier needs at least two")
     counts = torch.bincount(train.labels, minlength=len(index.classes)).tolist()
     if len(train) and 0 in counts:
-        raise DataError(f"{spec}: no picture of class {index.classes[counts.index(0)]!r} is there to train on")
+        raise DataError(f"{spec}: class {index.classes[counts.index(0)]!r} has no training images")
 
 
 def _name(spec: str) -> str:

@@ -1,9 +1,8 @@
-"""The pictures in tar shards as images: read forwards and decoded by threads, in an order that mixes and resumes.
+"""The images in tar shards: read forwards and decoded by threads, in a shuffled order that can be resumed.
 
-An epoch lays the shards, shuffled, on a tape and cuts it into lanes of equal length, which are read side by side;
-within a window of a lane, images change places. The order takes an image of each lane in turn. All this is worked out
-from the index alone: nothing is read before the place where an epoch is entered, and each of several processes that
-share the order image by image reads lanes of its own.
+For an epoch, the shuffled shards form a tape, which is cut into lanes of equal length that are read in parallel; within
+a window of a lane, images are shuffled. The order takes an image of each lane in turn. It is computed from the index
+only: an epoch can be resumed without reading what comes before, and each of several processes reads its own lanes.
 """
 
 import logging
@@ -30,18 +29,18 @@ from cnnkit.data.storage import ALL, Rows, Storage
 __all__ = ["LANES", "ShardImages"]
 
 LANES = 8
-WINDOW, WINDOW_BYTES = 512, 1 << 25  # pictures of a lane, or their bytes, whichever is less
-BLOCK, GAP = 1 << 20, 1 << 16  # bytes read at once, and read over between two pictures
-CHUNK = 64  # pictures that a thread decodes at a time, at most
-SAMPLE, STRETCH = 4096, 256  # pictures
+WINDOW, WINDOW_BYTES = 512, 1 << 25  # images of a lane, or their bytes, whichever is less
+BLOCK, GAP = 1 << 20, 1 << 16  # bytes read at once; bytes between two images that are read and dropped
+CHUNK = 64  # images that a thread decodes at a time, at most
+SAMPLE, STRETCH = 4096, 256  # images
 
 log = logging.getLogger(__name__)
 
-Content = bytes | str  # a picture with the tar header before it, or why its shard cannot be read
+Content = bytes | str  # an image file with its tar header, or why its shard cannot be read
 
 
 class _Piece(NamedTuple):
-    """What a thread decodes: some numbers of a part."""
+    """Work of a thread: some numbers of a part."""
 
     rows: np.ndarray
     contents: list[Content]
@@ -52,10 +51,10 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardImages(Storage):
-    """Pictures of `index` as uint8 images, fitted into `canvas` (H, W, C), decoded by `workers` threads.
+    """Images of `index`, uint8, fitted into `canvas` (H, W, C), decoded by `workers` threads.
 
-    With `skip`, an image that cannot be read, or has more than `max_pixels`, is left out and kept in `skipped` with the
-    reason; else it raises DataError. `rows` are those of the index that this is about.
+    With `skip`, an image that cannot be read, or has more than `max_pixels`, is skipped and recorded in `skipped` with
+    the reason; else it raises DataError. `rows` are rows of the index.
     """
 
     index: ShardIndex
@@ -73,7 +72,7 @@ class ShardImages(Storage):
         return len(self.rows), channels, height, width
 
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
-        """Return the images of these rows that can be read, and which they are, counted from 0."""
+        """Return the readable images of these rows, and their positions among the rows."""
         wanted, places = self.rows[rows].unique(return_inverse=True)
         if not len(wanted):
             return torch.empty(0, *self.shape[1:], dtype=torch.uint8), ALL
@@ -81,30 +80,30 @@ class ShardImages(Storage):
         return (images[places], ALL) if kept.all() else (images[places[kept[places]]], kept[places])
 
     def subset(self, rows: Tensor) -> "ShardImages":
-        """Return these rows as images of their own."""
+        """Return these rows as a storage."""
         return replace(self, rows=self.rows[rows])
 
     def places(self) -> bytes:
-        """Return where each image's bytes lie in its shard."""
+        """Return the place of each image's bytes in its shard."""
         content: bytes = self.index.samples[self.rows.numpy()].tobytes()
         return content
 
     def sample(self) -> "ShardImages":
-        """Return SAMPLE of the images, in stretches that are quickly read."""
+        """Return SAMPLE of the images, in stretches that are fast to read."""
         if len(self.rows) <= SAMPLE:
             return self
         starts = torch.linspace(0, len(self.rows) - STRETCH, SAMPLE // STRETCH, dtype=torch.float64).long()
         return self.subset((starts[:, None] + torch.arange(STRETCH)).flatten())
 
     def tape(self, draw: torch.Generator) -> Tensor:
-        """Return the rows with their shards shuffled."""
+        """Return the rows in order of the shuffled shards."""
         shards = torch.from_numpy(self.index.shard_of(self.rows.numpy()))
         return torch.randperm(len(self.index.shards), generator=draw)[shards].argsort(stable=True)
 
     def order(self, seed: int, epoch: int, world: int) -> Tensor:
-        """Return the order of an epoch, int64: the same for each `world`, a number of processes, that divides LANES.
+        """Return the order of an epoch, int64: the same for each number of processes, `world`, that divides LANES.
 
-        Of several processes, number r takes the images r, r + world, r + 2 world and so on.
+        Rank r takes the images r, r + world, r + 2 world and so on.
         """
         draw = torch.Generator().manual_seed(mix_seed(seed, epoch))
         tape = self.tape(draw)
@@ -121,23 +120,23 @@ class ShardImages(Storage):
 
     @cached_property
     def window(self) -> int:
-        """Over how many places of its lane an image may move: so many that a lane has few shards open at a time."""
+        """The distance that an image may move in its lane, so that a lane has few shards open at a time."""
         sizes, shards = self.index.samples["size"], self.index.shards
         if not len(sizes):
             return 1
         return max(1, min(WINDOW, int(WINDOW_BYTES / sizes.mean()), len(sizes) // len(shards)))
 
     def portions(self, batch_size: int, sizes: Sequence[int], rank: int, world: int) -> Iterator[Rows]:
-        """Yield the rows of process `rank` in the order of the shards: a stretch for each process."""
+        """Yield the rows of process `rank` in the order of the shards: a contiguous part for each process."""
         start, stop = (len(self) * number // world for number in (rank, rank + 1))
         if start < stop:
             yield from torch.arange(start, stop).split(-(-batch_size // world))
 
     def hold_out(self, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-        """Return sorted rows (kept, held out), in stretches that are quickly read.
+        """Return sorted rows (kept, held out), in stretches that are fast to read.
 
-        The shards are put in an order drawn by `seed`, and what lies at the end of it, a `fraction` of all images, is
-        held out: shards whose images are mixed are taken for granted. Raises UsageError unless 0 <= fraction < 1.
+        The shards are shuffled by `seed`, and the last `fraction` of all images is held out, which assumes that the
+        images are shuffled over the shards. Raises UsageError unless 0 <= fraction < 1.
         """
         require_fraction(fraction)
         tape = self.tape(torch.Generator().manual_seed(mix_seed(seed)))
@@ -145,17 +144,16 @@ class ShardImages(Storage):
         return tape[:kept].sort().values, tape[kept:].sort().values
 
     def stream(self, parts: Iterable[Rows], pin: bool = False) -> Iterator[tuple[Tensor, Rows]]:
-        """Yield the images of some rows that can be read, part by part, and for each row whether it could be.
+        """Yield the readable images of each part, and a mask of the rows that could be read.
 
-        While a part is used, the next ones are read and decoded. Raises DataError for an image that cannot be read,
-        unless it is skipped.
+        The next parts are read and decoded ahead. Raises DataError for an unreadable image, unless it is skipped.
         """
         for images, kept in self._stream(list(parts)):
             found = images if kept.all() else images[kept]
             yield (found.pin_memory() if pin else found), kept
 
     def _stream(self, parts: Sequence[Rows]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all images of some rows, part by part, and for each row whether it could be read; else it is noise."""
+        """Yield all images of each part, and a mask of those that could be read; the others are uninitialised."""
         if not parts:
             return
         rows = [self.rows[part].numpy() for part in parts]
@@ -189,22 +187,21 @@ class ShardImages(Storage):
         return piece
 
     def _complain(self, row: int, content: Content, reason: str) -> None:
-        """Raise DataError, or say once what is left out."""
+        """Raise DataError, or log once that an image is skipped."""
         what = self.index.shards[self.index.shard_of(np.array(row))].place
         if isinstance(content, bytes):
             what = f"{what}: {member_name(content)}"
         if not self.skip:
-            raise DataError(f"{what}: {reason}; leave such images out with --on-bad-image skip")
+            raise DataError(f"{what}: {reason}; skip such images with --on-bad-image skip")
         if what not in self.skipped:
             self.skipped[what] = reason
-            log.warning("%s: %s; left out", what, reason)
+            log.warning("%s: %s; skipped", what, reason)
 
 
 def _read(index: ShardIndex, parts: Sequence[np.ndarray], horizon: int) -> Iterator[list[Content]]:
-    """Yield the contents of some rows, part by part.
+    """Yield the contents of the rows of each part.
 
-    Rows of a shard that are at most `horizon` places from each other are read forwards, and kept until they are asked
-    for.
+    Rows of a shard that are at most `horizon` positions apart are read forwards, and kept until they are needed.
     """
     rows = np.concatenate(parts)
     places = rows.argsort()
@@ -237,7 +234,7 @@ def _read_run(index: ShardIndex, rows: np.ndarray) -> Iterator[dict[int, Content
         for block in blocks[:-1]:
             yield _read_block(file, shard, block)
         last = _read_block(file, shard, blocks[-1])
-    yield last  # when the file is closed: nobody comes back to close it
+    yield last  # after closing the file, as the generator may not be resumed
 
 
 class _Span(NamedTuple):
@@ -247,7 +244,7 @@ class _Span(NamedTuple):
 
 
 def _blocks(index: ShardIndex, rows: np.ndarray) -> Iterator[list[_Span]]:
-    """Yield what is read at once."""
+    """Yield the spans to read at once."""
     samples = index.samples[rows]
     starts = samples["offset"] - HEADER
     stops = samples["offset"] + samples["size"]
@@ -268,7 +265,7 @@ def _read_block(file: ByteFile, shard: Shard, block: list[_Span]) -> dict[int, C
     except (DataError, OSError) as error:
         reason = str(error)
     if shard.bytes is not None and file.length not in (None, shard.bytes):
-        reason = f"it has {file.length:,} bytes, and its index says {shard.bytes:,}: cut short, or another one"
+        reason = f"it has {file.length:,} bytes, but {shard.bytes:,} in its index: truncated, or another file"
     if reason:
         return dict.fromkeys((span.row for span in block), reason)
     return {span.row: bytes(content[span.start - start : span.stop - start]) for span in block}

@@ -1,4 +1,4 @@
-"""What lies where in tar shards: an index that is written with them, or made once by reading through them."""
+"""The index of the images in tar shards, written with them, or made once by reading them."""
 
 import re
 from collections.abc import Container, Sequence
@@ -10,11 +10,12 @@ from urllib.parse import urljoin
 
 import numpy as np
 
+from cnnkit.core.cache import cached_file
 from cnnkit.core.errors import DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import atomic_write, sha256
 from cnnkit.core.http import checked_url
-from cnnkit.core.kept import cached_file
+from cnnkit.core.limits import MAX_SHARDS
 from cnnkit.core.places import expanded
 from cnnkit.core.text import from_json, is_url, to_json
 from cnnkit.data.shards.remote import exists, read_all
@@ -24,25 +25,25 @@ from cnnkit.data.split_names import SPLITS, split_of
 __all__ = ["INDEX", "SAMPLE", "Shard", "ShardIndex", "expand", "is_shards", "open_index", "write_index"]
 
 INDEX, SAMPLES, VERSION = "shards.json", "samples.npy", 1
-MAX_SHARDS, MAX_BRACES, DIGITS = 10**6, 16, 18  # of a data set; of a name; of a number in them
-NPY = 1 << 12  # bytes in front of an array in its file, at most
-SAMPLE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4")])  # of a picture's bytes in its shard
+MAX_BRACES, DIGITS = 16, 18  # in a name; of a number in braces
+NPY = 1 << 12  # bytes of an array file's header, at most
+SAMPLE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4")])  # of an image's bytes in its shard
 
 
 class Shard(NamedTuple):
-    """A tar file: its path or URL, the split it belongs to, how many pictures and bytes it has."""
+    """A tar file: its path or URL, its split, and its numbers of images and bytes."""
 
     place: str
     split: str
     images: int
-    bytes: int | None  # None where a server does not say
+    bytes: int | None  # None if a server does not send it
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Shards and their `samples`, an array of SAMPLE, those of the first shard first; a row is a place in it.
+    """Shards and their `samples`, an array of SAMPLE in the order of the shards; a row is an index of it.
 
-    `size` is (H, W) if all pictures have it, `grey` says that all are; `problems` names what cannot be used, and why.
+    `size` is (H, W) if all images have that size, `grey` whether all are; `problems` lists unusable files with reasons.
     """
 
     shards: tuple[Shard, ...]
@@ -54,7 +55,7 @@ class ShardIndex:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """The first row of each shard, and behind the last one the number of rows."""
+        """The first row of each shard, followed by the number of rows."""
         return np.cumsum([0, *(shard.images for shard in self.shards)])
 
     def shard_of(self, rows: np.ndarray) -> np.ndarray:
@@ -62,7 +63,7 @@ class ShardIndex:
         return np.searchsorted(self.starts, rows, "right") - 1
 
     def rows(self, split: str, without: Container[int] = ()) -> np.ndarray:
-        """Return the rows of a split, without those of some shards, by number."""
+        """Return the rows of a split, without those of some shards (by number)."""
         chosen = [shard.split == split and number not in without for number, shard in enumerate(self.shards)]
         return np.flatnonzero(np.repeat(chosen, np.diff(self.starts)))
 
@@ -75,7 +76,7 @@ class ShardIndex:
 
 
 def is_shards(spec: str) -> bool:
-    """Say whether a data set is given as shards: by URL, names of tar files, shards.json, or a folder."""
+    """Return whether `spec` names shards: by URL, names of tar files, shards.json, or their folder."""
     if is_url(spec) or spec.endswith((".tar", INDEX)):
         return True
     folder = expanded(spec)
@@ -83,9 +84,9 @@ def is_shards(spec: str) -> bool:
 
 
 def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
-    """Return the index of the shards that `spec` names; made, and kept in the cache, where they came without one.
+    """Return the index of the shards that `spec` names; if they have none, make and cache it.
 
-    Raises DataError if a shard or the index is missing or damaged.
+    Raises DataError if a shard or the index is missing or corrupt.
     """
     if is_url(spec):
         _require_url(spec)
@@ -107,13 +108,13 @@ def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
 
 
 def expand(spec: str) -> list[str]:
-    """Return the names that braces stand for; raises DataError for more than MAX_SHARDS.
+    """Return the names that braces expand to; raises DataError for more than MAX_SHARDS.
 
     >>> expand("x-{08..10}.tar"), expand("{train,val}.tar")
     (['x-08.tar', 'x-09.tar', 'x-10.tar'], ['train.tar', 'val.tar'])
     """
     if spec.count("{") > MAX_BRACES:
-        raise DataError(f"{spec}: it has more than {MAX_BRACES} braces")
+        raise DataError(f"{spec}: more than {MAX_BRACES} braces")
     if not (braces := re.search(r"\{([^{}]*)\}", spec)):
         return [spec]
     words = braces[1].split(",")
@@ -132,7 +133,7 @@ def expand(spec: str) -> list[str]:
 
 
 def _too_many(spec: str) -> DataError:
-    return DataError(f"{spec}: its braces stand for more than {MAX_SHARDS:,} shards")
+    return DataError(f"{spec}: the braces expand to more than {MAX_SHARDS:,} shards")
 
 
 def write_index(folder: Path, index: ShardIndex) -> None:
@@ -156,7 +157,7 @@ def _read_index(place: str) -> ShardIndex:
     try:
         content = from_json(read_all(place))
         if content["version"] != VERSION:
-            raise DataError(f"this cnnkit reads version {VERSION} of it, not {content['version']}")
+            raise DataError(f"this cnnkit reads indices of version {VERSION}, not {content['version']}")
         shards = tuple(
             Shard(_beside(place, row["file"]), row["split"], row["images"], row["bytes"]) for row in content["shards"]
         )
@@ -164,9 +165,9 @@ def _read_index(place: str) -> ShardIndex:
         height_width = content["size"] and (content["size"][0], content["size"][1])
         index = ShardIndex(shards, samples, tuple(content["classes"]), height_width, content["grey"])
         if samples.dtype != SAMPLE or len(samples) != index.starts[-1]:
-            raise ValueError(f"it speaks of {index.starts[-1]:,} pictures, {SAMPLES} of {len(samples):,}")
+            raise ValueError(f"it lists {index.starts[-1]:,} images, {SAMPLES} {len(samples):,}")
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{place}: not an index of shards, or a damaged one ({error})") from error
+        raise DataError(f"{place}: not an index of shards, or a corrupt one ({error})") from error
     except (DataError, OSError) as error:
         raise DataError(f"{place}: {error}") from error
     return index
@@ -187,10 +188,10 @@ def _samples(place: str, digest: str, count: int) -> np.ndarray:
     path = Path(place)
     if is_url(place):
         if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise ValueError(f"{digest!r} is no SHA-256")
+            raise ValueError(f"{digest!r} is not a SHA-256")
         path = fetch([place], cached_file("shards", f"{digest}.npy"), digest, NPY + count * SAMPLE.itemsize)
     elif sha256(path) != digest:
-        raise DataError(f"{SAMPLES} beside it is of other shards, or damaged")
+        raise DataError(f"{SAMPLES} beside it belongs to other shards, or is corrupt")
     samples: np.ndarray = np.load(path, mmap_mode="r")
     return samples
 
@@ -227,6 +228,6 @@ def _made_index(spec: str, places: list[str], workers: int, progress: bool) -> S
 
 
 def _split(place: str) -> str:
-    """Return the split that a word of the file's name tells: imagenet-val-0001.tar."""
+    """Return the split in the file's name: imagenet-val-0001.tar."""
     words = re.split(r"[^a-z]+", Path(place).name.lower())
     return next((split for word in words if (split := split_of(word)) in SPLITS), "train")

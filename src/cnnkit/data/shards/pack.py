@@ -1,4 +1,4 @@
-"""A folder of images packed into tar shards, its files as they are."""
+"""Packing a folder of images, its files unchanged, into tar shards."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ import numpy as np
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import replace_folder, write_through
-from cnnkit.core.limits import DEFAULT_MAX_PIXELS
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_SHARD_MEGABYTES
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
@@ -28,9 +28,8 @@ __all__ = ["pack_folder"]
 
 log = logging.getLogger(__name__)
 
-OVERHEAD = 7 * HEADER // 2  # bytes of a shard for each picture: two headers, a label, padding
-MAX_MEGABYTES = 10**6  # of a shard
-GLANCE = (64, 64)  # pixels; a JPEG is read to its end for them, but not decoded in full
+OVERHEAD = 7 * HEADER // 2  # bytes of a shard for each image: two headers, a label, padding
+TRIAL_SIZE = (64, 64)  # pixels, at which a JPEG is read to its end, but not decoded in full
 
 
 class _Image(NamedTuple):
@@ -55,23 +54,23 @@ def pack_folder(
 ) -> ShardIndex:
     """Write the images below `root` into shards of about `megabytes`, at most `images_per_shard`, and their index.
 
-    Each split has shards of its own, over which its images are shuffled by `seed`: the same folder gives the same
-    bytes. Where there is no test/, the test set is that of `load_folder`. Each image is decoded to see that it can be,
-    each shard is read back, and `output` appears when all is done. `on_bad_image="skip"` leaves out what cannot be
-    read; it is among the index's `problems`.
+    Each split has its own shards, over which its images are shuffled by `seed`: the same folder results in the same
+    bytes. Without a test/, the test set is that of `load_folder`. Each image is decoded as a check, each shard is read
+    back, and `output` is created atomically. `on_bad_image="skip"` skips unreadable images, which are then listed in
+    the index's `problems`.
 
-    Raises UsageError for impossible sizes and an `output` that is not empty, DataError for a folder that cannot be
-    trained on or an image that cannot be read, CnnkitError if the disk does not take the shards.
+    Raises UsageError for sizes out of range and an `output` that is not empty, DataError for a folder that cannot be
+    trained on or an unreadable image, CnnkitError if the shards cannot be written.
     """
-    count(megabytes, "megabytes", MAX_MEGABYTES)
+    count(megabytes, "megabytes", MAX_SHARD_MEGABYTES)
     if images_per_shard is not None:
         count(images_per_shard, "images_per_shard")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is there and not empty: name a new folder")
+        raise UsageError(f"{output} exists and is not empty: name a new folder")
     if output.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"{output} lies within {root}, where it would be taken for a class: name another folder")
+        raise UsageError(f"{output} is inside {root}, where it would be read as a class: name another folder")
     options = Reading(
-        image_size=GLANCE,
+        image_size=TRIAL_SIZE,
         on_bad_image=on_bad_image,
         workers=workers,
         budget=0,
@@ -98,7 +97,7 @@ def pack_folder(
 
 
 class _Packing:
-    """Shards being written, and what has been written so far."""
+    """The state of packing: the shards written so far."""
 
     def __init__(self, root: Path, workers: int, counter: Counter, problems: tuple[tuple[str, str], ...]):
         self.root, self.workers, self.counter, self.problems = root, workers, counter, problems
@@ -112,12 +111,12 @@ class _Packing:
         write_through(path, lambda file: written.extend(self._written(file, part)))
         found = read_tar(str(path))
         if found.damage or list(zip(found.offsets, found.sizes, found.labels, strict=True)) != written:
-            raise CnnkitError(f"{path} is not what was written {found.damage}; is the disk sound?")
+            raise CnnkitError(f"{path} was not written correctly {found.damage}; check the disk")
         self.samples.append(np.array(written, SAMPLE))
         self.shards.append(Shard(path.name, split, len(written), found.bytes))
 
     def index(self, classes: tuple[str, ...], folder: Path) -> ShardIndex:
-        """Return the index of the shards, as files of a folder."""
+        """Return the index of the shards in a folder."""
         sizes = {(header.height, header.width) for header in self.headers}
         return ShardIndex(
             tuple(shard._replace(place=str(folder / shard.place)) for shard in self.shards),
@@ -129,9 +128,9 @@ class _Packing:
         )
 
     def _written(self, file: BinaryIO, part: list[tuple[str, int]]) -> Iterator[tuple[int, int, int]]:
-        """Write the images, and yield where each lies, as SAMPLE."""
+        """Write the images, and yield the place of each, as SAMPLE."""
         with tarfile.open(fileobj=file, mode="w") as tar:
-            images = ahead(self._look, part, self.workers, 4 * self.workers)
+            images = ahead(self._read, part, self.workers, 4 * self.workers)
             for number, image in enumerate(images, self.counter.done):
                 self.counter.advance(1)
                 stem, _, suffix = image.path.rpartition(".")
@@ -142,7 +141,7 @@ class _Packing:
                 self.headers.add(image.header)
                 yield offset, len(image.content), image.label
 
-    def _look(self, row: tuple[str, int]) -> _Image:
+    def _read(self, row: tuple[str, int]) -> _Image:
         try:
             content = read_file(f"{self.root}/{row[0]}")
             return _Image(*row, content, read_header(io.BytesIO(content)))
@@ -153,7 +152,7 @@ class _Packing:
 def _parts(
     root: Path, split: Split, megabytes: int, images_per_shard: int | None, seed: int
 ) -> Iterator[list[tuple[str, int]]]:
-    """Yield the pictures of each shard, shuffled, equally many."""
+    """Yield the images of each shard, shuffled, in equal numbers."""
     rows = list(zip(split.paths, split.labels, strict=True))
     random.Random(seed).shuffle(rows)
     total = sum(_bytes(f"{root}/{path}") + OVERHEAD for path in split.paths)
@@ -166,11 +165,11 @@ def _bytes(path: str) -> int:
     try:
         return os.stat(path).st_size  # noqa: PTH116  a Path for each of a million files takes longer
     except OSError:
-        return 0  # whoever reads it will say
+        return 0  # reading it raises the error
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Write a member, and return where its content begins."""
+    """Write a member, and return the offset of its content."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

@@ -1,4 +1,4 @@
-"""The bytes of a file, here or on a web server, best read forwards; a broken connection is taken up where it broke."""
+"""Byte ranges of local and remote files, fastest when read forwards."""
 
 import io
 import os
@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError, DataError
-from cnnkit.core.files import MAX_BYTES, open_file
-from cnnkit.core.http import Answer, Attempts, Broken, open_url
+from cnnkit.core.files import open_file
+from cnnkit.core.http import Stream, TransientError, open_url
+from cnnkit.core.limits import MAX_TEXT_BYTES
 from cnnkit.core.text import is_url
 from cnnkit.data.files import await_tick, stamp
 
@@ -22,34 +23,32 @@ __all__ = [
     "version_of",
 ]
 
-SKIP = 1 << 20  # bytes that are sooner read and dropped than asked around
+SKIP = 1 << 20  # bytes that are faster read and dropped than skipped by another request
 
 
 class LocalFile(io.FileIO):
-    """A file of this machine, open for reading."""
+    """A local file, open for reading."""
 
     @property
     def length(self) -> int | None:
-        """Bytes."""
+        """The size in bytes."""
         return os.fstat(self.fileno()).st_size
 
 
 class RemoteFile(io.RawIOBase):
-    """A file on a web server, read through one connection, which is kept while reading goes forwards.
+    """A file on a web server, read through one connection as long as reading goes forwards.
 
-    Where the server answers Range requests, reading begins anywhere at once; else what lies before is read and dropped.
-    Reading raises DataError, with the reason alone, for what the server refuses or has changed, CnnkitError if it
-    cannot be reached in several attempts.
+    Without Range support of the server, all bytes before the position are read and dropped. Reading raises DataError,
+    with the reason alone, for what the server refuses and for a file that has changed, CnnkitError if all attempts
+    fail.
     """
 
     def __init__(self, url: str):
         super().__init__()
         self.url = url
-        self.length: int | None = None  # bytes, once the server has said how many
+        self.length: int | None = None  # bytes, once the server has sent it
         self._position = 0
-        self._answer: Answer | None = None
-        self._attempts, self._fresh = Attempts(), 0  # failures, and bytes read since the last one
-        self._at = 0  # the byte that the connection gives next
+        self._stream = Stream(url)
 
     def readable(self) -> bool:
         """Return True."""
@@ -60,77 +59,52 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return the byte to be read next."""
+        """Return the position of the next byte."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte, counted from the start or from here; the server is not asked yet."""
+        """Set the position, from the start or from the current one; no request is made yet."""
         if whence == os.SEEK_END:
             raise io.UnsupportedOperation("the end of a remote file is not known yet")
         self._position = offset + (self._position if whence == os.SEEK_CUR else 0)
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as bytes come at once, and return how many; 0 at the end."""
-        while True:
-            try:
-                count = self._receive(buffer)
-            except Broken as error:
-                self._hang_up()
-                fresh, self._fresh = self._fresh, 0
-                if not self._attempts.go_on(fresh):
-                    where = f"byte {self._at:,}" + ("" if self.length is None else f" of {self.length:,}")
-                    tried = f"tried {self._attempts.failed} times"
-                    raise CnnkitError(f"cannot read {self.url}: {error} (at {where}); {tried}") from error
-            else:
-                self._fresh += count
-                return count
-
-    def close(self) -> None:
-        """Hang up."""
-        self._hang_up()
-        super().close()
-
-    def _receive(self, buffer: Any) -> int:
+        """Fill the buffer with the bytes that have arrived, and return their number; 0 at the end."""
         if self.length is not None and self._position >= self.length:
             return 0
-        if self._answer is None or not 0 <= self._position - self._at <= SKIP:
-            self._answer = self._ask()
-        while self._at < self._position:
-            dropped = len(self._answer.read(min(SKIP, self._position - self._at)))
-            if not dropped:
-                return 0
-            self._at += dropped
-        block = self._answer.read(len(buffer))
-        if not block and self.length is not None:
-            raise Broken("the server sent less than it had said")
-        buffer[: len(block)] = block
-        self._at += len(block)
-        self._position = self._at
-        return len(block)
+        if not (self._stream.is_open and 0 <= self._position - self._stream.position <= SKIP):
+            self._stream.seek(self._position)
+        while block := self._receive(min(SKIP, self._position - self._stream.position) or len(buffer)):
+            found = block[self._position - (self._stream.position - len(block)) :]
+            if found:
+                buffer[: len(found)] = found
+                self._position += len(found)
+                return len(found)
+        return 0
 
-    def _ask(self) -> Answer:
-        """Return an answer that begins at the position or, if the server takes no Range, at the start."""
-        self._hang_up()
-        answer = open_url(self.url, self._position)
-        self._at = answer.start
-        if None not in (self.length, answer.length) and answer.length != self.length:
-            answer.close()
-            raise DataError(f"it has changed: it had {self.length:,} bytes and has {answer.length:,}")
-        self.length = self.length if answer.length is None else answer.length
-        return answer
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+        super().close()
 
-    def _hang_up(self) -> None:
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
+    def _receive(self, most: int) -> bytes:
+        try:
+            block = self._stream.read(most)
+        except TransientError as error:
+            raise CnnkitError(f"cannot read {self.url}: {error}") from error
+        length = self._stream.length
+        if None not in (self.length, length) and length != self.length:
+            raise DataError(f"the file has changed: it had {self.length:,} bytes and has {length:,}")
+        self.length = self.length if length is None else length
+        return block
 
 
 ByteFile = LocalFile | RemoteFile
 
 
 def exists(place: str) -> bool:
-    """Say whether there is such a file, or a server has it."""
+    """Return whether a file exists, here or on a server."""
     if not is_url(place):
         return Path(place).is_file()
     try:
@@ -141,9 +115,9 @@ def exists(place: str) -> bool:
 
 
 def version_of(place: str) -> list[int | str] | None:
-    """Return what tells a file from a later one of its name: its stamp here, its headers on a server.
+    """Return what changes when a file is replaced: its stamp or, on a server, its headers; None if it sends none.
 
-    None if the server does not say. Raises OSError for a file that is not here.
+    Raises OSError for a local file that does not exist.
     """
     if not is_url(place):
         found = stamp(Path(place).stat())
@@ -152,12 +126,12 @@ def version_of(place: str) -> list[int | str] | None:
     try:
         with open_url(place, method="HEAD") as answer:
             return [answer.headers.get(name, "") for name in ("Content-Length", "Last-Modified", "ETag")]
-    except (DataError, Broken):
+    except (DataError, TransientError):
         return None
 
 
 def open_bytes(place: str) -> ByteFile:
-    """Open a file by its path or URL; raises DataError, with the reason alone, if there is no such file here."""
+    """Open a file by its path or URL; raises DataError, with the reason alone, for a local file that cannot be read."""
     if is_url(place):
         return RemoteFile(place)
     try:
@@ -180,7 +154,7 @@ def read_range(file: ByteFile, start: int, stop: int) -> memoryview:
     return content
 
 
-def read_all(place: str, most: int = MAX_BYTES) -> bytes:
+def read_all(place: str, most: int = MAX_TEXT_BYTES) -> bytes:
     """Return all bytes of a file; raises DataError, with the reason alone, also for one of more than `most` bytes."""
     content = bytearray()
     with open_bytes(place) as file:

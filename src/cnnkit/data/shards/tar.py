@@ -1,6 +1,6 @@
-"""What is in tar files of samples, as WebDataset has them: KEY.jpg beside KEY.cls or KEY.json.
+"""The samples in tar files of WebDataset's format: KEY.jpg beside KEY.cls or KEY.json.
 
-KEY is a member's path up to the first dot of its name. What is found is kept in the cache.
+KEY is a member's path up to the first dot of its name. The result of reading a tar file is cached.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from typing import IO, Annotated, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, TypeAdapter, field_validator
 
+from cnnkit.core.cache import cache_folder, read_record, to_record
 from cnnkit.core.errors import DataError
 from cnnkit.core.files import CannotWrite, atomic_write, lock, sweep
-from cnnkit.core.kept import cache_folder, read_record, to_record
+from cnnkit.core.limits import MAX_IMAGE_BYTES
 from cnnkit.core.parallel import ahead
 from cnnkit.core.progress import Counter
 from cnnkit.core.text import from_json, is_url, whole_number
-from cnnkit.data.files import LARGEST
 from cnnkit.data.images.decode import Header, read_header
 from cnnkit.data.images.formats import SUFFIXES
 from cnnkit.data.members import Metered, members, open_tar
@@ -36,7 +36,7 @@ BUFFER = 1 << 16  # bytes
 HEADER = 512  # bytes before the content of a member
 LABELS = (".cls", ".json")
 LONGEST_LABEL = 1 << 20  # bytes
-WORDS = ("class", "label")  # in the JSON; the first one counts
+WORDS = ("class", "label")  # keys of the JSON; the first one is used
 
 
 Count = Annotated[StrictInt, Field(ge=0)]
@@ -44,15 +44,15 @@ Count = Annotated[StrictInt, Field(ge=0)]
 
 @dataclass
 class Contents:
-    """The samples of a tar file, in their order, and what is wrong with it.
+    """The samples of a tar file, in order, and its problems.
 
-    `size` is (H, W) if all pictures have it, `grey` says that all are. A sample that cannot be used is among
-    `problems`, by name and with the reason; `damage` says why the file cannot be read, or not to its end.
+    `size` is (H, W) if all images have that size, `grey` whether all are. `problems` lists unusable samples with
+    reasons; `damage` says why the file cannot be read, or not to its end.
     """
 
     bytes: Count | None = None
-    version: list[StrictInt | StrictStr] | None = None  # what tells it from another file of its name (`version_of`)
-    offsets: list[Count] = field(default_factory=list)  # of the pictures' bytes
+    version: list[StrictInt | StrictStr] | None = None  # changes when the file is replaced (`version_of`)
+    offsets: list[Count] = field(default_factory=list)  # of the images' bytes
     sizes: list[Count] = field(default_factory=list)
     labels: list[Count | StrictStr] = field(default_factory=list)
     size: tuple[Count, Count] | None = None
@@ -60,18 +60,18 @@ class Contents:
     problems: list[tuple[str, str]] = field(default_factory=list)
     damage: str = ""
 
-    def add(self, picture: tarfile.TarInfo, header: Header, label: int | str) -> None:
-        """Count one more sample."""
+    def add(self, image: tarfile.TarInfo, header: Header, label: int | str) -> None:
+        """Add a sample."""
         size = header.height, header.width
         self.size = size if self.size == size or not self.offsets else None
         self.grey = self.grey and header.grey
-        self.offsets.append(picture.offset_data)
-        self.sizes.append(picture.size)
+        self.offsets.append(image.offset_data)
+        self.sizes.append(image.size)
         self.labels.append(label)
 
 
-class _Kept(BaseModel):
-    """What the cache keeps of a tar file."""
+class _Record(BaseModel):
+    """The cached record of a tar file."""
 
     format: Literal[3]
     contents: Contents
@@ -80,32 +80,34 @@ class _Kept(BaseModel):
     @classmethod
     def _agrees(cls, found: Contents) -> Contents:
         if not len(found.offsets) == len(found.sizes) == len(found.labels):
-            raise ValueError("offsets, sizes and labels are not equally many")
+            raise ValueError("the numbers of offsets, sizes and labels differ")
         ends = (offset + size for offset, size in zip(found.offsets, found.sizes, strict=True))
-        if max(found.sizes, default=0) > LARGEST or (found.bytes is not None and max(ends, default=0) > found.bytes):
-            raise ValueError("a picture lies beyond the end of the file")
+        if max(found.sizes, default=0) > MAX_IMAGE_BYTES or (
+            found.bytes is not None and max(ends, default=0) > found.bytes
+        ):
+            raise ValueError("an image is beyond the end of the file")
         return found
 
 
-_KEPT = TypeAdapter(_Kept)
+_RECORD = TypeAdapter(_Record)
 
 
 @dataclass
 class _Sample:
     key: str
-    picture: tarfile.TarInfo | None = None
+    image: tarfile.TarInfo | None = None
     header: Header | DataError | None = None
     labels: dict[str, bytes | DataError] = field(default_factory=dict)
 
 
 def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Contents]:
-    """Return what is in each tar file, by path or URL; of several processes one reads and the others wait for it."""
+    """Return the contents of each tar file, by path or URL; of several processes, one reads and the others wait."""
     cache = cache_folder("shards")
 
     def read(place: str) -> Contents:
         path = cache / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.json"
         with suppress(OSError):  # no such shard
-            known = read_record(path, _KEPT)
+            known = read_record(path, _RECORD)
             if known and version_of(place) in (None, known.contents.version):
                 return known.contents
         contents = read_tar(place)
@@ -114,10 +116,10 @@ def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Conte
             try:
                 atomic_write(path, to_record({"format": VERSION, "contents": asdict(contents)}))
             except CannotWrite as error:
-                log.warning("%s; %s is read anew each time until then", error, place)
+                log.warning("%s; until then %s is read again each time", error, place)
         return contents
 
-    with lock(cache / ".lock"), Counter("reading through the shards", len(places), progress) as counter:
+    with lock(cache / ".lock"), Counter("reading the shards", len(places), progress) as counter:
         result = []
         for contents in ahead(read, places, workers, 2 * workers):
             result.append(contents)
@@ -126,7 +128,7 @@ def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Conte
 
 
 def read_tar(place: str) -> Contents:
-    """Return what is in a tar file; raises CnnkitError only if a server cannot be reached."""
+    """Return the contents of a tar file; raises CnnkitError only if a server cannot be reached."""
     contents = Contents()
     try:
         contents.version = version_of(place)
@@ -140,14 +142,14 @@ def read_tar(place: str) -> Contents:
             finally:
                 contents.bytes = raw.length
     except (tarfile.TarError, ValueError, OSError) as error:
-        contents.damage = f"no tar file, or a compressed or corrupt one ({error})"
+        contents.damage = f"not a tar file, or a compressed or corrupt one ({error})"
     except DataError as error:
         contents.damage = str(error)
     return contents
 
 
 def member_name(header: bytes) -> str:
-    """Return the name in the header of a member, as far as it fits in there."""
+    """Return the name in the header of a member, which may be truncated."""
     name, prefix = (
         header[start:stop].split(b"\0")[0].decode(errors="replace") for start, stop in ((0, 100), (345, 500))
     )
@@ -155,7 +157,7 @@ def member_name(header: bytes) -> str:
 
 
 def _samples(tar: tarfile.TarFile, metered: Metered, remote: bool) -> Iterator[_Sample]:
-    """Yield what belongs together; each member is read where it lies, for on a server nothing goes backwards."""
+    """Yield the samples; each member is read in order, as remote files are slow to read backwards."""
     sample = _Sample("")
     for member in members(tar, metered):
         folder, slash, name = member.name.rpartition("/")
@@ -170,14 +172,16 @@ def _samples(tar: tarfile.TarFile, metered: Metered, remote: bool) -> Iterator[_
             sample = _Sample(key)
         if kind in LABELS:
             sample.labels[kind] = _too_large("its label", member, LONGEST_LABEL) or file.read()
-        elif not sample.picture:
-            sample.picture = member
-            sample.header = _too_large("it", member, LARGEST) or _header(io.BytesIO(file.read()) if remote else file)
+        elif not sample.image:
+            sample.image = member
+            sample.header = _too_large("it", member, MAX_IMAGE_BYTES) or _header(
+                io.BytesIO(file.read()) if remote else file
+            )
     yield sample
 
 
 def _too_large(what: str, member: tarfile.TarInfo, most: int) -> DataError | None:
-    """Return why a member is not read, if it has more than `most` bytes."""
+    """Return the error for a member of more than `most` bytes, else None."""
     return DataError(f"refused: {what} has {member.size:,} bytes, more than {most:,}") if member.size > most else None
 
 
@@ -189,16 +193,16 @@ def _header(file: IO[bytes]) -> Header | DataError:
 
 
 def _add(contents: Contents, sample: _Sample) -> None:
-    if sample.picture is None or sample.header is None:
+    if sample.image is None or sample.header is None:
         if ".cls" in sample.labels:
-            contents.problems.append((sample.key, "there is no image beside its label"))
+            contents.problems.append((sample.key, "its label has no image"))
         return
     try:
         if isinstance(sample.header, DataError):
             raise sample.header
-        contents.add(sample.picture, sample.header, _label(sample.labels))
+        contents.add(sample.image, sample.header, _label(sample.labels))
     except DataError as error:
-        contents.problems.append((sample.picture.name, str(error)))
+        contents.problems.append((sample.image.name, str(error)))
 
 
 def _label(labels: dict[str, bytes | DataError]) -> int | str:
@@ -214,7 +218,7 @@ def _label(labels: dict[str, bytes | DataError]) -> int | str:
     for word in WORDS:
         if isinstance(content, dict) and isinstance(content.get(word), int | str):
             return _number_or_name(str(content[word]))
-    raise DataError(f"beside it is no .cls, and no .json that says {' or '.join(WORDS)}")
+    raise DataError(f"it has no .cls, and no .json with {' or '.join(WORDS)}")
 
 
 def _number_or_name(text: str) -> int | str:
@@ -226,9 +230,9 @@ def _number_or_name(text: str) -> int | str:
 
 
 def _wrong_end(file: IO[bytes], offset: int) -> str:
-    """Say what is wrong with what lies where no member begins any more: tarfile takes anything for the end."""
+    """Return why the end of the members is not a proper end, as tarfile accepts anything; "" if it is."""
     file.seek(offset)
     block = file.read(HEADER)
     if not block:
-        return f"it ends at byte {offset:,} without an end mark: it may be cut short"
-    return f"it is damaged at byte {offset:,}" if any(block) else ""
+        return f"it ends at byte {offset:,} without an end mark: it may be truncated"
+    return f"it is corrupt at byte {offset:,}" if any(block) else ""

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from cnnkit import __version__
+from cnnkit.core.cache import cache_folder, read_record, to_record
 from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, lock, make_folder, sweep
-from cnnkit.core.kept import cache_folder, read_record, to_record
 from cnnkit.core.places import cache_dir
 from cnnkit.core.processor import processor
 from cnnkit.data.batches import Batches

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cnnkit.core.kept import to_record
+from cnnkit.core.cache import to_record
 from cnnkit.data.folder.archive import unpacked
 from cnnkit.data.shards.pack import pack_folder
 from cnnkit.data.shards.tar import Contents, read_tars
