@@ -16,6 +16,7 @@ from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
 from cnnkit.train import Callback, EpochRecord, Trainer, World
+from cnnkit.train.autotune.choose import plan_training
 from cnnkit.train.autotune.plan import read_plan
 from cnnkit.train.tensorboard import TensorBoard
 
@@ -108,6 +109,7 @@ def train_job(
     if job.config.tensorboard:
         own.append(TensorBoard(folder.path / "tensorboard"))
     with folder.locked(world.is_main), _logging(folder, display, world):
+        saved = world.broadcast(read_plan(folder.plan) if world.is_main and resume and folder.plan.exists() else None)
         trainer = Trainer(
             job.net,
             job.training,
@@ -118,7 +120,7 @@ def train_job(
             save_best=save_best,
             world=world,
             num_classes=len(job.bundle.classes),
-            plan=world.broadcast(read_plan(folder.plan) if world.is_main and resume and folder.plan.exists() else None),
+            plan=saved or plan_training(job.net, job.training, job.config, world),
             images=job.bundle.split_sha256,
         )
         if world.is_main:

@@ -13,7 +13,6 @@ from cnnkit.core.finite import not_finite
 from cnnkit.core.modules import unwrapped
 from cnnkit.data.batches import Batches
 from cnnkit.train.autotune.batch_size import explain_memory
-from cnnkit.train.autotune.choose import choose_plan
 from cnnkit.train.autotune.plan import Plan, plain_plan, threads
 from cnnkit.train.callbacks import Callbacks, EpochRecord, StepRecord, TrainRecord
 from cnnkit.train.checkpoint import earlier, load_newest, save_checkpoint
@@ -41,7 +40,7 @@ class Trainer:
     `save_best(net, record)` is called after each epoch with a new best validation accuracy (every epoch, if no
     image is set aside). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as
     the settings say. In a `world` of several processes each has a Trainer with its part of the batches; the main one
-    alone has `callbacks` and writes. `plan` says how steps are computed; without one it is chosen as the settings say.
+    alone has `callbacks` and writes. `plan` says how steps are computed (`plan_training` chooses one); the default is torch's own way.
     `images` is a digest of what is trained on and chosen by: a run that is resumed compares it.
     """
 
@@ -67,11 +66,9 @@ class Trainer:
         if config.class_weights == "balanced":
             classes = num_classes or int(train.labels.max()) + 1
             weights = balanced_weights(train.labels.cpu(), classes).to(next(net.parameters()).device)
-        if plan is None:
-            plan = world.broadcast(self._choose(net) if world.is_main else plain_plan(config))
-        self.plan = plan
+        self.plan = plan or plain_plan(config)
         self.stepper = make_stepper(
-            net, config, plan, image_size(train), train.preprocess.scale_and_shift(), world, weights
+            net, config, self.plan, image_size(train), train.preprocess.scale_and_shift(), world, weights
         )
         self.net, self.optimizer = self.stepper.net, self.stepper.optimizer
         self.epoch, self.step = 1, 0  # the next step to take
@@ -80,12 +77,6 @@ class Trainer:
         self.total_seconds = 0.0
         self.looked = self.saved = time.monotonic()
         self._clear_sums()
-
-    def _choose(self, net: nn.Module) -> Plan:
-        """Choose the plan for the part of a batch that this process computes at once."""
-        batch = sum(self.train.sizes[:1]) // self.world.size // self.config.accumulate
-        images = self.config.epochs * self.train.num_images // self.world.size
-        return choose_plan(net, image_size(self.train), max(batch, 2), images, self.config, self.train)
 
     def resume(self, begun: Mapping[str, Any] | None = None) -> Resumed:
         """Take up the newest whole checkpoint: under the same conditions, on a CPU, the run goes on to the bit.

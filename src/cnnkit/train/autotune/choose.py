@@ -17,6 +17,7 @@ from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, lock, make_folder, sweep
 from cnnkit.core.kept import cache_folder, read_record, to_record
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.places import cache_dir
 from cnnkit.core.processor import processor
 from cnnkit.data.batches import Batches
@@ -25,16 +26,29 @@ from cnnkit.train.autotune.flops import operations
 from cnnkit.train.autotune.plan import Plan, lanes_plan, plain_plan, read_plan
 from cnnkit.train.autotune.steps import Contest
 from cnnkit.train.config import TrainConfig
-from cnnkit.train.lanes import hindrance
+from cnnkit.train.distributed import ALONE, World
+from cnnkit.train.lanes import hindrance, image_size
 from cnnkit.train.optimizer import freeze
 
-__all__ = ["choose_plan"]
+__all__ = ["choose_plan", "plan_training"]
 
 log = logging.getLogger(__name__)
 
 PLANS, PLAN = "plans", TypeAdapter(Plan)
 WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
 LANES_WORTH = 5e10  # the same for lanes, whose networks take long for their few operations
+
+
+def plan_training(net: nn.Module, train: Batches, config: TrainConfig, world: World = ALONE) -> Plan:
+    """Return the plan to train `net` on these batches; the main process chooses it for all ranks.
+
+    It fits the part of a batch that one rank computes at once.
+    """
+    if not world.is_main:
+        return world.broadcast(plain_plan(config))
+    batch = sum(train.sizes[:1]) // world.size // config.accumulate
+    images = config.epochs * train.num_images // world.size
+    return world.broadcast(choose_plan(unwrapped(net), image_size(train), max(batch, 2), images, config, train))
 
 
 def choose_plan(
