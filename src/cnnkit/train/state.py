@@ -107,10 +107,10 @@ def require_fit(
         raise ValueError(f"it is at step {plain.step:,} of an epoch, which has {steps:,} here")
     if plain.best_epoch >= plain.epoch or (plain.best is not None and not plain.best_epoch):
         raise ValueError(f"its best epoch is {plain.best_epoch:,}, and it is in epoch {plain.epoch:,}")
-    sums = EpochSums(steps, torch.device("cpu"))
+    sums = EpochSums([1] * steps, torch.device("cpu"))
     _require_alike({"losses": plain.losses, "correct": plain.correct}, {"losses": sums.losses, "correct": sums.correct})
     sums.load(state)
-    if wrong := sums.first_wrong(plain.step, told.skipped):
+    if wrong := sums.first_nonfinite(plain.step, told.skipped):
         raise ValueError(f"its loss at step {wrong[0] + 1:,} is {wrong[1]}")
     _require_weights(told.net, own["net"])
     if (told.average is None) != (own["average"] is None):
