@@ -19,8 +19,9 @@ from cnnkit.train.autotune.plan import Plan, plain_plan, use_plan
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
 from cnnkit.train.ema import MovingAverage
+from cnnkit.train.mixing import Targets, mix
 from cnnkit.train.norms import Moments, Norm, batches_to_measure, learning_norms, measure, write_statistics
-from cnnkit.train.objective import Objective, Targets
+from cnnkit.train.objective import Objective
 from cnnkit.train.optimizer import freeze, make_optimizer
 
 __all__ = ["Step", "Stepper"]
@@ -149,7 +150,7 @@ class Stepper:
     def _mix(self, seed: int, x: Tensor, y: Tensor) -> tuple[Tensor, Targets]:
         """Seed what is random in a step; return its images as the plan lays them out, mixed if the settings say so."""
         seed_device(self.device, seed)
-        x, targets = self.objective.mix(self.plan.lay_out(x), y)
+        x, targets = mix(self.config, self.plan.lay_out(x), y)
         if self.world.rank:  # all mix by the same numbers, and drop out by their own
             seed_device(self.device, mix_seed(seed, self.world.rank))
         return x, targets
