@@ -7,15 +7,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cnnkit.core.timing import mean_seconds, median_seconds
+from cnnkit.core.timing import fastest, measure
 from cnnkit.ops.algorithms import INPUT, OUTPUT, WEIGHT, Algorithm, Window
 from cnnkit.ops.layout import MemoryFormat, lay_out
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, possible, tune
 
 __all__ = ["fastest_algorithms", "use_fastest_outputs"]
 
-ROUNDS = 3  # that count
-GAIN = 1.07  # times as fast as oneDNN, to be taken
+SPAN = 0.002  # seconds of a timing: a network has many products
+GAIN = 1.07  # speed-up over oneDNN from which on an algorithm is taken
 
 
 def fastest_algorithms(
@@ -35,7 +35,7 @@ def fastest_algorithms(
                 maps, window = layer.slide(maps)
             key = (window, maps.shape, layer.weight.shape, layer.weight.requires_grad, inner)
             if key not in known:
-                known[key] = _race(layer, maps, window, inner)
+                known[key] = _fastest_algorithms(layer, maps, window, inner)
             if known[key] != Algorithms():
                 found[name] = known[key]
     return found
@@ -50,10 +50,12 @@ def use_fastest_outputs(net: nn.Module, x: Tensor) -> None:
         key = (window, shape, layer.weight.shape)
         if key not in known:
             names = possible(window, maps, layer.weight)
-            known[key] = _winner(
-                {name: partial(OUTPUT[name], maps, layer.weight, layer.bias, window) for name in names}
-            )
+            known[key] = _fastest(names, partial(_output, maps, layer, window), x.device)
         layer.prediction = known[key]
+
+
+def _output(maps: Tensor, layer: TunedConv2d, window: Window, name: Algorithm) -> Tensor:
+    return OUTPUT[name](maps, layer.weight, layer.bias, window)
 
 
 def _inputs(net: nn.Module, x: Tensor) -> dict[str, tuple[TunedConv2d, torch.Size, bool]]:
@@ -72,29 +74,26 @@ def _inputs(net: nn.Module, x: Tensor) -> dict[str, tuple[TunedConv2d, torch.Siz
     return seen
 
 
-def _race(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorithms:
-    """Return the fastest algorithms for maps like x; those of what is not needed are torch's own."""
+def _fastest_algorithms(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorithms:
+    """Return the fastest algorithms for maps like x; for gradients that are not needed, oneDNN."""
     weight = layer.weight.to(x.dtype)
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     names = possible(window, x, weight)
     dy = torch.rand_like(OUTPUT["onednn"](x, weight, bias, window))
-    won = Algorithms(output=_winner({name: partial(OUTPUT[name], x, weight, bias, window) for name in names}))
+
+    def weight_gradient(name: Algorithm) -> Tensor:
+        return WEIGHT[name](dy, x, weight, window).to(layer.weight.dtype)  # as the optimiser needs it
+
+    best = Algorithms(_fastest(names, lambda name: OUTPUT[name](x, weight, bias, window), x.device))
     if inner:
-        won = won._replace(input=_winner({name: partial(INPUT[name], dy, x, weight, window) for name in names}))
+        best = best._replace(input=_fastest(names, lambda name: INPUT[name](dy, x, weight, window), x.device))
     if layer.weight.requires_grad:
-
-        def gradient(name: Algorithm) -> Tensor:
-            return WEIGHT[name](dy, x, weight, window).to(layer.weight.dtype)  # as the optimiser needs it
-
-        won = won._replace(weight=_winner({name: partial(gradient, name) for name in names}))
-    return won
+        best = best._replace(weight=_fastest(names, weight_gradient, x.device))
+    return best
 
 
-def _winner(ways: dict[Algorithm, Callable[[], Tensor]]) -> Algorithm:
-    if len(ways) == 1:
+def _fastest(names: tuple[Algorithm, ...], product: Callable[[Algorithm], Tensor], device: torch.device) -> Algorithm:
+    """Return the algorithm that computes a product the fastest: oneDNN, unless another one is faster by GAIN."""
+    if len(names) == 1:
         return "onednn"
-    for way in ways.values():
-        way()  # it warms up
-    medians = median_seconds({name: partial(mean_seconds, way, 0) for name, way in ways.items()}, ROUNDS)
-    best = min(medians, key=lambda name: medians[name])
-    return best if medians["onednn"] > GAIN * medians[best] else "onednn"
+    return fastest(measure({name: partial(product, name) for name in names}, device, SPAN), GAIN)

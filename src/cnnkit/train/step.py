@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnkit.core.device import mix_seed, seed_device
 from cnnkit.core.errors import CnnkitError
 from cnnkit.data.batches import Batches
-from cnnkit.train.autotune.cuda_graph import Captured
+from cnnkit.train.autotune.cuda_graph import CudaGraphStep
 from cnnkit.train.autotune.plan import Plan, plain_plan, use_plan
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
@@ -63,7 +63,7 @@ class Stepper:
         self.plan = plan or plain_plan(config)
         use_plan(net, self.plan)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.plan.precision == "fp16")
-        self.captured: dict[int, Captured] = {}  # steps on so many images
+        self.cuda_graphs: dict[int, CudaGraphStep] = {}  # by the number of images
         self.skipped: list[int] = []  # of the epoch
         self.num_skipped = 0
 
@@ -133,9 +133,9 @@ class Stepper:
         """Leave the gradient of the batch's mean loss with the parameters."""
         x, targets = self._mix(step.seed, x, y)
         if self.plan.graph:
-            if len(y) not in self.captured:
-                self.captured[len(y)] = Captured(self.net, self._pass, x, y)
-            loss, correct = self.captured[len(y)](x, y)
+            if len(y) not in self.cuda_graphs:
+                self.cuda_graphs[len(y)] = CudaGraphStep(self.net, self._pass, x, y)
+            loss, correct = self.cuda_graphs[len(y)](x, y)
             return loss, correct
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=x.device)

@@ -24,7 +24,7 @@ from cnnkit.data.batches import Batches
 from cnnkit.train.autotune.cuda_graph import uncapturable
 from cnnkit.train.autotune.flops import operations
 from cnnkit.train.autotune.plan import Plan, lanes_plan, plain_plan, read_plan
-from cnnkit.train.autotune.steps import Contest
+from cnnkit.train.autotune.steps import Autotuner
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World
 from cnnkit.train.lanes import hindrance, image_size
@@ -89,12 +89,12 @@ def choose_plan(
     if kept := _kept(cache_dir() / PLANS / name, net, config, against, no_graph):
         return kept
     log.info("trying what is fastest on this machine")
-    contest = Contest(net, torch.rand(batch, *image, device=device))
+    tuner = Autotuner(net, torch.rand(batch, *image, device=device))
     if lanes:
         log.info("compiling the network for lanes")
-        plan = contest.engine(plan)
+        plan = tuner.choose_engine(plan)
     if plan.engine == "torch" and work >= WORTH:
-        plan = contest.choose(plan, config, no_graph is None, math.inf if images is None else images / batch)
+        plan = tuner.choose(plan, config, no_graph is None, math.inf if images is None else images / batch)
     with suppress(CnnkitError):  # without a cache the plan is this run's alone
         file = cache_folder(PLANS) / name
         _keep_first(file, plan)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from cnnkit.train.config import TrainConfig
 
-__all__ = ["Captured", "uncapturable"]
+__all__ = ["CudaGraphStep", "uncapturable"]
 
 WARM = 3  # passes before it is captured, in which libraries choose their algorithms and take their memory
 
 
-class Captured:
+class CudaGraphStep:
     """`work(x, y)`, which leaves gradients with the parameters of `net`, for images and labels of these shapes.
 
     Capturing leaves the net's buffers as they are. Random numbers are those that the device's generator, as seeded
