@@ -188,19 +188,19 @@ def _dense_weight(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tens
 
 
 def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    if not winograd.suits(x, weight, window.stride):
+    if not winograd.is_supported(x, weight, window.stride):
         return _output(x, weight, bias, window)
     return winograd.correlate(x, weight, bias, window.pads)
 
 
 def _winograd_input(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
-    if not winograd.suits(x, weight, window.stride):
+    if not winograd.is_supported(x, weight, window.stride):
         return _input_gradient(dy, x, weight, window)
     return winograd.input_gradient(dy, weight, window.pads, (x.shape[2], x.shape[3]))
 
 
 def _winograd_weight(dy: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
-    if not winograd.suits(x, weight, window.stride):
+    if not winograd.is_supported(x, weight, window.stride):
         return _onednn_weight(dy, x, weight, window)
     return winograd.weight_gradient(dy, x, window.pads, window.kernel[0])
 

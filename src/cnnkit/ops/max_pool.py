@@ -46,7 +46,7 @@ class CompiledMaxPool2d(nn.MaxPool2d):
     compiled = False
     deferred = False  # a ReLU left its work to this layer
 
-    def takes(self, x: Tensor) -> bool:
+    def is_supported(self, x: Tensor) -> bool:
         """Return whether maps like x are pooled by the compiled code."""
         return (
             self.compiled
@@ -62,7 +62,7 @@ class CompiledMaxPool2d(nn.MaxPool2d):
     def forward(self, input: Tensor) -> Tensor:
         """Pool N x C x H x W to N x C x H' x W'."""
         deferred, self.deferred = self.deferred, False
-        if self.takes(input):
+        if self.is_supported(input):
             return cast(Tensor, _MaxPool.apply(input, self._maps(input), deferred))  # type: ignore[no-untyped-call]
         return cast(Tensor, self.kind.forward(self, F.relu(input) if deferred else input))
 
@@ -84,7 +84,7 @@ class DeferredReLU(nn.ReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Rectify, or return the input for `pool` to rectify."""
-        self.pool.deferred = self.pool.takes(input)
+        self.pool.deferred = self.pool.is_supported(input)
         return input if self.pool.deferred else super().forward(input)
 
 

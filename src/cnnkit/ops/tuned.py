@@ -95,7 +95,7 @@ def possible(window: Window, x: Tensor, weight: Tensor) -> tuple[Algorithm, ...]
         found.append("unfold")
     if not window.is_pixel and pixels * outputs <= LARGEST_DENSE:
         found.append("dense")
-    if outputs >= SMALLEST_TILED and winograd.suits(x, weight, window.stride):
+    if outputs >= SMALLEST_TILED and winograd.is_supported(x, weight, window.stride):
         found.append("winograd")
     return tuple(found)
 

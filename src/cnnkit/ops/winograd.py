@@ -18,7 +18,7 @@ from torch import Tensor
 from cnnkit.core.shape import Pads
 from cnnkit.ops.compiled import address, library
 
-__all__ = ["correlate", "input_gradient", "suits", "weight_gradient"]
+__all__ = ["correlate", "input_gradient", "is_supported", "weight_gradient"]
 
 SIDES = {3: (4, 3), 5: (2,)}  # of a tile of the output, by the size of the kernel
 CHUNK = 255  # tiles at a time, so that they stay in a cache while they are multiplied
@@ -36,7 +36,7 @@ class _Tiles(ctypes.Structure):
     ]
 
 
-def suits(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> bool:
+def is_supported(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> bool:
     """Return whether maps like x and these kernels, O x C x kh x kw, can be computed so."""
     return (
         weight.shape[2] == weight.shape[3]
