@@ -16,22 +16,20 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
-from cnnkit.core.device import wait_for
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.extras import require
 from cnnkit.core.modules import unwrapped
-from cnnkit.core.timing import mean_seconds, median_seconds
+from cnnkit.core.timing import fastest, measure
 from cnnkit.deploy.fold import fold
 from cnnkit.lanes import Engine as Lanes
 from cnnkit.lanes import obstacle
 from cnnkit.ops.convolutions import use_fastest_outputs
 from cnnkit.ops.layout import lay_out
 
-__all__ = ["Runner", "prepare", "to_onnx"]
+__all__ = ["Runner", "optimise_for_inference", "to_onnx"]
 
 Engine = Literal["auto", "torch", "onnxruntime", "lanes"]
 FULL = 16  # images, from which on lanes are not empty
-ROUNDS = 5  # of measuring
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Runner:
         return self.run(x)
 
 
-def prepare(
+def optimise_for_inference(
     net: nn.Module,
     image: tuple[int, int, int],
     batch: int = 1,
@@ -82,14 +80,9 @@ def prepare(
     net = copy.deepcopy(net).eval()
     x = torch.rand(batch, *image, device=device)
     runs = {name: ENGINES[name](net, x, precision) for name in chosen}
-    for run in runs.values():
-        run(x)
-    wait = partial(wait_for, device)
-    medians = median_seconds(
-        {name: partial(mean_seconds, partial(run, x), wait=wait) for name, run in runs.items()}, ROUNDS
-    )
-    best = min(medians, key=lambda name: medians[name])
-    return Runner(best, precision, medians, runs[best])
+    seconds = measure({name: partial(run, x) for name, run in runs.items()}, device)
+    best = fastest(seconds)
+    return Runner(best, precision, seconds, runs[best])
 
 
 def to_onnx(net: nn.Module, image: tuple[int, int, int]) -> bytes:

@@ -36,9 +36,9 @@ from cnnkit.nets.foreign import foreign_name, is_foreign, require_same
 from cnnkit.train import ALONE, World, initialise
 from cnnkit.train.autotune.batch_size import fitting_batch
 
-__all__ = ["DATA", "NOTHING", "START", "Given", "Job", "looking_batch", "places", "prepare"]
+__all__ = ["DATA", "NOTHING", "START", "Given", "Job", "build", "evaluation_batch_size", "places"]
 
-LOOK_PIXELS, LOOK_IMAGES = 2**22, 500  # of a batch that is only looked at
+EVALUATION_PIXELS, EVALUATION_IMAGES = 2**22, 500  # at most, of a batch without a training step
 DATA = ("data", "validation_data", "test_data")  # settings that say where data are
 Size = tuple[int, int]
 
@@ -90,7 +90,7 @@ class Job:
         return replace(self, config=config, bundle=bundle)
 
 
-def prepare(
+def build(
     config: RunConfig,
     world: World = ALONE,
     given: Given = NOTHING,
@@ -157,13 +157,12 @@ def prepare(
     )
     augment = Augment(config.augment, size) if config.augment else None
     where: dict[str, Any] = {"device": device, "shard": world.shard}
-    looking = looking_batch(max(size), world)
     weak = about_classes(dataset.classes, training, validation, division.test)
     return Job(
         config,
         net,
         Batches(training, batch_size, preprocess, seed=config.seed, augment=augment, **where),
-        Batches(validation, looking, preprocess, **where) if len(validation) else None,
+        Batches(validation, evaluation_batch_size(max(size), world), preprocess, **where) if len(validation) else None,
         division.record,
         told,
         dataset.skipped,
@@ -178,9 +177,9 @@ def places(config: RunConfig) -> dict[str, str]:
     return {name: place(value) for name in DATA if (value := getattr(config, name)) is not None}
 
 
-def looking_batch(pixels: int, world: World = ALONE) -> int:
+def evaluation_batch_size(pixels: int, world: World = ALONE) -> int:
     """Return how many images of this height and width to predict at once: enough for speed, few enough for memory."""
-    return max(world.size, min(LOOK_IMAGES, LOOK_PIXELS // pixels**2))
+    return max(world.size, min(EVALUATION_IMAGES, EVALUATION_PIXELS // pixels**2))
 
 
 def _image_size(config: RunConfig, given: Given) -> Size | None:

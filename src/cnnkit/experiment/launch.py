@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.data import is_handed_in, keep, place
 from cnnkit.deploy import amend_bundle
-from cnnkit.experiment.build import DATA, NOTHING, START, Given, Job, places, prepare
+from cnnkit.experiment.build import DATA, NOTHING, START, Given, Job, build, places
 from cnnkit.experiment.config import RunConfig, merge, resolve
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import RunFolder
@@ -103,7 +103,7 @@ def _begun(output: Path, token: str, config: RunConfig) -> Path | None:
 
 
 def _begin(config: RunConfig, output: Path, world: World, given: Given, training: dict[str, Any]) -> RunFolder:
-    job = prepare(config, world, given, progress=training["progress"])
+    job = build(config, world, given, progress=training["progress"])
     path = output
     if world.is_main:
         folder, job = begin_folder(job, output, given, world)
@@ -142,7 +142,7 @@ def _go_on(
     if not world.broadcast(folder.can_go_on):
         raise CnnkitError(f"{folder.path} has no checkpoint to go on from; its best weights: --weights {folder.best}")
     config = resolve(folder.settings() | settings)
-    job = prepare(config, world, given, folder, training["progress"], allow_changed_data)
+    job = build(config, world, given, folder, training["progress"], allow_changed_data)
     if settings and world.is_main:
         folder.write_settings(job.config.model_dump(mode="json"))
         if folder.best.exists():

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.data import Augment
-from cnnkit.experiment.build import prepare
+from cnnkit.experiment.build import build
 from cnnkit.experiment.config import TABLES, RunConfig, resolve
 from cnnkit.experiment.recipes import recipe
 from cnnkit.experiment.run_folder import read_toml
@@ -116,7 +116,7 @@ def _trouble(settings: dict[str, Any]) -> str | None:
     except UsageError:
         return None
     try:
-        validation = prepare(config).validation
+        validation = build(config).validation
     except UsageError as error:
         return str(error)
     return None if validation is not None else "there is no image to choose by: set --validation above 0"
