@@ -1,4 +1,4 @@
-"""The algorithms of a network's convolutions, raced layer by layer on the machine at hand."""
+"""The fastest algorithms of a network's convolutions, benchmarked layer by layer on this machine."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,9 +21,9 @@ GAIN = 1.07  # speed-up over oneDNN from which on an algorithm is taken
 def fastest_algorithms(
     net: nn.Module, x: Tensor, memory_format: MemoryFormat, dtype: torch.dtype
 ) -> dict[str, Algorithms]:
-    """Return the algorithms of the layers that oneDNN is not the fastest for in training, for images like x.
+    """Return the algorithms of the layers for which oneDNN is not the fastest in training on images like x.
 
-    Maps have these strides and this type. The convolutions in `net` become tuned ones.
+    Maps have this memory format and type. The convolutions in `net` become tuned ones.
     """
     known: dict[object, Algorithms] = {}
     found: dict[str, Algorithms] = {}
@@ -42,7 +42,7 @@ def fastest_algorithms(
 
 
 def use_fastest_outputs(net: nn.Module, x: Tensor) -> None:
-    """Let the convolutions inside `net` predict by what is fastest for images like x, of the net's numbers."""
+    """Set the fastest algorithm for predicting images like x, of the net's dtype, in the convolutions inside `net`."""
     known: dict[object, Algorithm] = {}
     for layer, shape, _ in _inputs(net, x).values():
         maps = torch.rand(shape, device=x.device).to(x.dtype, memory_format=torch.channels_last)
@@ -59,7 +59,7 @@ def _output(maps: Tensor, layer: TunedConv2d, window: Window, name: Algorithm) -
 
 
 def _inputs(net: nn.Module, x: Tensor) -> dict[str, tuple[TunedConv2d, torch.Size, bool]]:
-    """Return the tuned layers, the shapes of their inputs, and whether these have gradients, as x goes through."""
+    """Run x; return the tuned layers, the shapes of their inputs, and whether these need gradients."""
     seen: dict[str, tuple[TunedConv2d, torch.Size, bool]] = {}
     handles = []
     for name, layer in tune(net).items():
@@ -75,7 +75,7 @@ def _inputs(net: nn.Module, x: Tensor) -> dict[str, tuple[TunedConv2d, torch.Siz
 
 
 def _fastest_algorithms(layer: TunedConv2d, x: Tensor, window: Window, inner: bool) -> Algorithms:
-    """Return the fastest algorithms for maps like x; for gradients that are not needed, oneDNN."""
+    """Return the fastest algorithms for maps like x; oneDNN for gradients that are not needed."""
     weight = layer.weight.to(x.dtype)
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     names = possible(window, x, weight)

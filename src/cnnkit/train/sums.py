@@ -65,7 +65,7 @@ class EpochSums:
         return first, self.losses[first].item()
 
     def state(self) -> dict[str, Any]:
-        """Return the part of a checkpoint."""
+        """Return the epoch's part of a checkpoint."""
         return {"seconds": self.seconds, "losses": self.losses, "correct": self.correct}
 
     def load(self, state: Mapping[str, Any]) -> None:

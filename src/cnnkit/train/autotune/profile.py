@@ -1,4 +1,4 @@
-"""Where a training step goes, and how near it comes to what the machine can do."""
+"""The speed of a training step, its time by kind of operator, and the peak of the machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ __all__ = ["Speed", "measure_steps", "peak", "profile_steps"]
 WARM, ROUNDS = 3, 5  # steps before and while profiling
 SPAN = 0.1  # seconds of a timing, at least
 MATRIX_SIZES = {"cpu": 2048, "cuda": 8192}  # of the product that shows the peak speed
-KINDS = {  # of operators, by what is in their names; the first that fits counts
+KINDS = {  # of operators, by words in their names; the first match counts
     "steps in lanes, as a whole": ("lanes",),
     "convolutions, gradients": ("convolution_backward",),
     "convolutions": ("convolution", "conv2d"),
@@ -39,11 +39,11 @@ REST = "everything else"
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a network trains."""
+    """The training speed of a network."""
 
     images_per_second: float
     operations_per_second: float
-    """Multiplications and additions, those of the backward pass counted as two forward passes."""
+    """Multiplications and additions; the backward pass counts as two forward passes."""
 
 
 def peak(plan: Plan, device: torch.device) -> float:
@@ -55,10 +55,10 @@ def peak(plan: Plan, device: torch.device) -> float:
 
 
 def measure_steps(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan) -> Speed:
-    """Train `net` for some steps by the plan, on batches of random images C x H x W, and return its speed."""
+    """Train `net` by the plan on a batch of random images C x H x W, and return its speed."""
     count = operations(net, image)
     with threads(plan.torch_threads):
-        step = _stepping(net, image, batch, config, plan)
+        step = _make_step(net, image, batch, config, plan)
         seconds = measure({"step": step}, next(net.parameters()).device, SPAN)["step"]
     return Speed(batch / seconds, batch * count / seconds)
 
@@ -66,10 +66,10 @@ def measure_steps(net: nn.Module, image: tuple[int, int, int], batch: int, confi
 def profile_steps(
     net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
 ) -> dict[str, float]:
-    """Return the seconds of a step that each kind of operator takes, on the device where it computes."""
+    """Return the seconds of a step that each kind of operator takes, on the device that computes it."""
     device = next(net.parameters()).device
-    plan = plan.model_copy(update={"graph": False})  # whose kernels nobody could tell apart
-    step = _stepping(net, image, batch, config, plan)
+    plan = plan.model_copy(update={"graph": False})  # whose kernels belong to no operator
+    step = _make_step(net, image, batch, config, plan)
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with threads(plan.torch_threads):
@@ -80,7 +80,7 @@ def profile_steps(
                 step()
     seconds = dict.fromkeys([*KINDS, REST], 0.0)
     for row in profiled.key_averages():
-        if row.device_type.name != "CPU":  # kernels, which the operators that asked for them count already
+        if row.device_type.name != "CPU":  # kernels, which the operators that launched them count already
             continue
         own = row.self_device_time_total if on_gpu else row.self_cpu_time_total
         kind = next((kind for kind, words in KINDS.items() if any(word in row.key for word in words)), REST)
@@ -88,7 +88,7 @@ def profile_steps(
     return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))
 
 
-def _stepping(
+def _make_step(
     net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
 ) -> Callable[[], object]:
     stepper = make_stepper(net, config, plan, image)
