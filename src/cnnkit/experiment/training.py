@@ -102,8 +102,8 @@ def train_job(
         save_bundle(folder.best, net, job.bundle.model_copy(update={"metrics": metrics}), {SPLIT: split})
 
     split = f"{to_json(job.record)}\n".encode()
-    place = face.quote(str(folder.path))
-    again = f"resume with: {face.resume.format(place)}"
+    quoted = face.quote(str(folder.path))
+    again = f"resume with: {face.resume.format(quoted)}"
     display = make_display(progress and world.is_main)
     own = [MetricsLog(folder, job.config.epochs), display]
     if job.config.tensorboard:
@@ -143,22 +143,22 @@ def train_job(
             raise RunInterrupted(f"{stop}; {again}", folder) from stop
         if folder.best.exists():
             log.info("done: %s; the best weights are in %s", why, folder.best)
-            log.info("next: %s", face.evaluate.format(place))
+            log.info("next: %s", face.evaluate.format(quoted))
         else:
             log.info("%s, before the end of the first epoch; %s", why, again)
 
 
 def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None:
     """Resume a run from its newest checkpoint, or start it if it has none yet, and log whether that is exact."""
-    begun = world.broadcast(None if folder.has_checkpoint or not world.is_main else folder.read_json(ENVIRONMENT))
-    wrong, others = trainer.resume(begun)
+    initial = world.broadcast(None if folder.has_checkpoint or not world.is_main else folder.read_json(ENVIRONMENT))
+    wrong, others = trainer.resume(initial)
     for problem in wrong:
         log.warning("checkpoint skipped: %s", problem)
-    place = f"resumed at epoch {trainer.epoch}, step {trainer.step}"
+    resumed = f"resumed at epoch {trainer.epoch}, step {trainer.step}"
     if others:
-        log.warning("%s, not exact: %s", place, "; ".join(others))
+        log.warning("%s, not exact: %s", resumed, "; ".join(others))
     else:
-        log.info("%s, exact: the same images, settings, versions, processor and threads", place)
+        log.info("%s, exact: the same images, settings, versions, processor and threads", resumed)
     if world.is_main:
         folder.write_json(SPLIT, job.record)
         folder.drop_metrics_from(trainer.epoch)

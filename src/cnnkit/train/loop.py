@@ -40,7 +40,7 @@ class Trainer:
     `save_best(net, record)` is called after each epoch with a new best validation accuracy (without validation: after
     every epoch). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as the
     settings say. In a `world` of several ranks each has a Trainer with its part of the batches; only the main one calls
-    `callbacks` and writes. `plan` is how to compute steps, as `plan_training` returns; the default is torch's own way.
+    `callbacks` and writes. `plan` is how to compute steps, as `plan_training` returns; by default torch's own.
     `images` is a digest of the training and validation images, which a resumed run compares.
     """
 
@@ -79,15 +79,15 @@ class Trainer:
         self.stopping = Stopping(config, world, self.callbacks)
         self._clear_sums()
 
-    def resume(self, begun: Mapping[str, Any] | None = None) -> Resumed:
+    def resume(self, initial: Mapping[str, Any] | None = None) -> Resumed:
         """Load the newest intact checkpoint: under the same conditions, on a CPU, the run continues bit for bit.
 
-        Without a checkpoint the run starts; `begun` are the conditions that its folder was made under. If the images
+        Without a checkpoint the run starts; `initial` are the conditions that its folder was made under. If the images
         have changed, the epoch starts again. Raises CnnkitError if no checkpoint can be used.
         """
         here = (self.config, self.images, self.stepper.device, self.world.size)
         if not self.world.broadcast(any(earlier(self.checkpoint))):
-            return Resumed([], differences(begun or {}, first_conditions(self.net, *here)))
+            return Resumed([], differences(initial or {}, first_conditions(self.net, *here)))
         own = (self.stepper, len(self.train), self._settings(), self.images)
         state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, *own))
         self.stepper.load(state["stepper"])
@@ -184,7 +184,7 @@ class Trainer:
         self.callbacks.on_step_end(record)
 
     def _finish_epoch(self) -> None:
-        """Validate the weights, keep them if they are the best so far, report the epoch and save a checkpoint."""
+        """Validate the weights, save them if they are the best so far, report the epoch and save a checkpoint."""
         self._require_finite_weights()
         best_net = self.stepper.best_net
         self.stepper.measure_statistics(self.train, self.epoch)
@@ -252,5 +252,5 @@ class Trainer:
             raise self._diverged(f"the weights hold {found}, in epoch {self.epoch} after step {self.step}")
 
     def _diverged(self, what: str) -> CnnkitError:
-        kept = f"{self.checkpoint} and best/ stay as they were before"
-        return CnnkitError(f"{what}; {kept}; try an lr below {self.config.lr:g}, or --clip 1")
+        saved = f"{self.checkpoint} and best/ are from before"
+        return CnnkitError(f"{what}; {saved}; try an lr below {self.config.lr:g}, or --clip 1")

@@ -199,9 +199,8 @@ class Stepper:
         and without dropout, as in prediction. Does nothing if the settings keep the moving averages.
         """
         norms = learning_norms(self.net, self.best_net)
-        numbers = [number for number in range(len(batches)) if number not in self.skipped][
-            : batches_to_measure(batches)
-        ]
+        trained = [number for number in range(len(batches)) if number not in self.skipped]
+        numbers = trained[: batches_to_measure(batches)]
         if self.config.norm_statistics == "moving" or not norms or not numbers:
             return
         found: dict[nn.Module, Moments] = {}

@@ -20,7 +20,7 @@ class Pause(NamedTuple):
 
 
 class Stopping:
-    """Decides between epochs and between steps whether to go on; all ranks of `world` get the same answer."""
+    """Decides between epochs and steps whether the training stops; all ranks of `world` get the same answer."""
 
     def __init__(self, config: TrainConfig, world: World, callbacks: Callbacks):
         self.config, self.world, self.callbacks = config, world, callbacks

@@ -29,7 +29,7 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Plan(BaseModel):
-    """How to compute a step; the defaults are torch's own way, in channels-last memory."""
+    """How to compute a step; the defaults are those of torch, in channels-last memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
