@@ -30,11 +30,11 @@ from cnnkit.experiment.build import prepare
 from cnnkit.experiment.config import resolve
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.train import Trainer
-from conftest import Cli
-from test_data import write_set
-from test_division import photos
-from test_image_formats import photo, saved
-from test_kill import finished, kill, outcome, start
+from helpers.cli import Cli
+from helpers.datasets import write_set
+from helpers.images import encoded, noise_photos, smooth_image
+from helpers.processes import finished, kill, start_training
+from helpers.training import outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -103,15 +103,15 @@ def test_500_idx_files() -> None:
 
 def test_700_images() -> None:
     score, draw = Score("images"), random.Random(2)
-    picture = photo(size=(60, 44))
-    whole = [saved(kind, picture) for kind in KINDS]
+    picture = smooth_image(size=(60, 44))
+    whole = [encoded(kind, picture) for kind in KINDS]
     whole += [
-        saved("TIFF", picture, compression="tiff_lzw"),
-        saved("JPEG", picture, progressive=True),
-        saved("PNG", picture.convert("P")),
-        saved("PNG", picture.convert("RGBA")),
-        saved("PNG", Image.fromarray(np.arange(4000, dtype=np.uint16).reshape(50, 80))),
-        saved("TIFF", picture.convert("CMYK")),
+        encoded("TIFF", picture, compression="tiff_lzw"),
+        encoded("JPEG", picture, progressive=True),
+        encoded("PNG", picture.convert("P")),
+        encoded("PNG", picture.convert("RGBA")),
+        encoded("PNG", Image.fromarray(np.arange(4000, dtype=np.uint16).reshape(50, 80))),
+        encoded("TIFF", picture.convert("CMYK")),
     ]
     for number in range(700):
         Path("one.img").write_bytes(harmed(whole[number % len(whole)], draw))
@@ -137,7 +137,7 @@ def test_200_tars_here_and_on_a_server(server: str) -> None:
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for number in range(12):
             for name, content in (
-                (f"{number}.png", saved("PNG", photo(number))),
+                (f"{number}.png", encoded("PNG", smooth_image(number, (40, 24)))),
                 (f"{number}.cls", b"%d" % (number % 2)),
             ):
                 member = tarfile.TarInfo(name)
@@ -221,16 +221,16 @@ RUNS = {
 @pytest.mark.parametrize(("processes", "settings"), RUNS.values(), ids=RUNS)
 def test_60_kills(processes: int, settings: tuple[object, ...]) -> None:
     """Fifteen kills for each kind of run, at any moment of it, also before it has a checkpoint or a folder."""
-    photos(count=60)
+    noise_photos(count=60)
     words = [str(word) for word in settings]
     began = time.monotonic()
-    finished(start(processes, *words, "--output", "whole"))
+    finished(start_training(processes, *words, "--output", "whole"))
     seconds = time.monotonic() - began
     [whole] = Path("whole").iterdir()
     draw, kills, ends = random.Random(processes), 0, Counter[str]()
     while True:
         runs = [str(path) for path in Path().glob("runs/[!.]*")]
-        process = start(processes, *(["--resume", *runs] if runs else words))
+        process = start_training(processes, *(["--resume", *runs] if runs else words))
         if kills == 15:
             finished(process)
             break

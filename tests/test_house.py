@@ -1,18 +1,23 @@
-"""The house: floors, lint, types, public names, and nothing that should not be in a repository."""
+"""The rules of the repository: import layers, lint, types, public names, file lengths and the layout of tests."""
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import cnnkit
-from conftest import ROOT
+from helpers.cli import ROOT
 
 SCRIPTS = Path(sys.executable).parent
-MODULES = [info.name for info in pkgutil.walk_packages(cnnkit.__path__, "cnnkit.") if info.name != "cnnkit.__main__"]
+TESTS = ROOT / "tests"
+FOUND = list(pkgutil.walk_packages(cnnkit.__path__, "cnnkit."))
+MODULES = [info.name for info in FOUND if info.name != "cnnkit.__main__"]
+PACKAGES = [info.name for info in FOUND if info.ispkg]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,24 @@ def test_importing_cnnkit_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_files_stay_readable() -> None:
-    for path in (ROOT / "src").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 300, path
+@pytest.mark.parametrize(("folder", "most"), [("src", 300), ("tests", 500)])
+def test_python_files_are_short(folder: str, most: int) -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    assert {str(path): length for path, length in lengths.items() if length > most} == {}
+
+
+def test_test_modules_import_only_helpers_of_tests() -> None:
+    imported = re.compile(r"^\s*(?:from|import) +(test_|conftest|tests\b)", re.M)  # in code for child processes too
+    assert [path.name for path in TESTS.rglob("*.py") if imported.search(path.read_text())] == []
+
+
+def test_test_modules_have_unique_names() -> None:
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_test_folders_mirror_the_rooms() -> None:
+    rooms = {name.removeprefix("cnnkit.").replace(".", "/") for name in PACKAGES}
+    folders = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")} - {"."}
+    assert folders - rooms == set(), "tests of no room"
+    assert {room for room in rooms if "/" in room} - folders == set(), "rooms within rooms without tests"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
-from test_photos import make_photos
+from helpers.cli import ROOT
+from helpers.images import shape_photos
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.M)
@@ -22,7 +22,7 @@ def test_the_readmes_commands_run_in_order(tmp_path: Path) -> None:
     assert len(COMMANDS) >= 8
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
-    make_photos(tmp_path / "photos", 24)
+    shape_photos(tmp_path / "photos", 24)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in COMMANDS:
         if command.startswith("make"):
@@ -76,7 +76,7 @@ def test_every_command_is_split_by_a_shell() -> None:
 
 def test_the_scripts_for_python_run_in_order(tmp_path: Path) -> None:
     """Each as a program of its own, in a folder with photographs."""
-    make_photos(tmp_path / "photos", 24)
+    shape_photos(tmp_path / "photos", 24)
     scripts = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
     assert len(scripts) == 4
     for script in scripts:

@@ -13,7 +13,7 @@ from torch import nn
 
 from cnnkit.anatomy import draw, trace
 from cnnkit.nets import ZOO, create
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
 
 SVG = "{http://www.w3.org/2000/svg}"
 QUICK = {

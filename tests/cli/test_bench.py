@@ -11,7 +11,7 @@ from cnnkit.train import TrainConfig
 from cnnkit.train.autotune.flops import operations
 from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.autotune.profile import KINDS, REST, measure_steps, peak, profile_steps
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
 
 
 def test_the_work_of_a_step_is_thrice_the_forward_pass() -> None:

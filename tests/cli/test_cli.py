@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cnnkit.data import read_image
-from conftest import ROOT, Cli, Result, one_line, start
+from helpers.cli import ROOT, Cli, Result, one_line, start
 
 DIGITS = sorted((ROOT / "examples/digits").iterdir())
 QUICK = ("--epochs", 2, "--batch-size", 256)

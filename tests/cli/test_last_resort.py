@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cnnkit.cli import app
-from conftest import Cli, Result, one_line
+from helpers.cli import Cli, Result, one_line
 
 
 def broken(error: str, *arguments: str, **environment: str) -> Result:

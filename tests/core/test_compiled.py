@@ -15,26 +15,11 @@ import pytest
 
 from cnnkit.core.compiler import find_compiler
 from cnnkit.core.places import exposed
-from conftest import Result
+from helpers.compiler import USE, fake_compiler, made, needs_posix_compiler, use
 
-needs_compiler = pytest.mark.skipif(
-    find_compiler() is None or not hasattr(os, "geteuid"), reason="needs a C++ compiler, and POSIX rights"
-)
-pytestmark = needs_compiler
+pytestmark = needs_posix_compiler
 root_alone = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() != 0, reason="only root can give files away")
 
-# a library as the kit's, small enough to be compiled in no time
-USE = """
-import logging, sys
-logging.basicConfig(format="%(message)s", stream=sys.stderr)
-from cnnkit.core.compiler import load
-from cnnkit.core.errors import CnnkitError
-try:
-    library = load("the answer", {"answer.cpp": 'extern "C" int answer() { return 42; }'}, ("answer",), ("-O0",))
-    print(library.answer())
-except CnnkitError as error:
-    print("error:", error)
-"""
 EVIL = """
 #include <cstdio>
 __attribute__((constructor)) static void run() { std::fputs("evil\\n", stdout); std::fflush(stdout); }
@@ -51,21 +36,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tmp_path.chmod(0o755)
     yield tmp_path / "cache"
     assert not list(temporary.glob("cnnkit-*")), "a private folder goes with its process"
-
-
-def use(*before: str, code: str = USE, **environment: str) -> Result:
-    done = subprocess.run(
-        [*before, sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
-def made(cache: Path) -> Path:
-    """Let the library be compiled into the cache, and return it."""
-    result = use()
-    assert (result.out, result.err) == ("42\n", "")
-    (library,) = (cache / "compiled").glob("*.so")
-    return library
 
 
 def compile_to(path: Path, text: str) -> None:
@@ -203,13 +173,6 @@ def test_what_is_corrupt_is_compiled_anew(harm: str, cache: Path) -> None:
     assert "compiled anew" in result.err
     if harm != "a folder as checksum":
         assert (use().out, use().err) == ("42\n", "")
-
-
-def fake_compiler(tmp_path: Path, script: str) -> str:
-    fake = tmp_path / "fake-c++"
-    fake.write_text(f'#!/bin/sh\ncase $* in *-shared*) ;; *) exec {find_compiler()} "$@";; esac\n{script}\n')
-    fake.chmod(0o755)
-    return str(fake)
 
 
 @pytest.mark.parametrize(

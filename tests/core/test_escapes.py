@@ -8,21 +8,14 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from conftest import Cli
-from measured import RUN
+from helpers.cli import Cli
+from helpers.images import noise_png
+from helpers.measured import RUN
 
 EVIL = "x\x1b[2J\x9b31m\r[red]\u202e"
 RAW = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
-
-
-def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 8), np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -44,7 +37,7 @@ def test_every_verb_escapes_names(check: Callable[..., str]) -> None:
     for number in range(16):
         folder = root / (EVIL, "other")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}{EVIL}.png").write_bytes(png(number))
+        (folder / f"{number}{EVIL}.png").write_bytes(noise_png(number))
     (root / EVIL / f"bad{EVIL}.png").write_bytes(b"no image")
     (root / f"table{EVIL}.txt").write_text("x")
     out = Path(f"runs {EVIL}")
@@ -97,7 +90,7 @@ def test_every_verb_escapes_names(check: Callable[..., str]) -> None:
 def test_members_of_archives_and_shards_and_labels_are_escaped(check: Callable[..., str]) -> None:
     with zipfile.ZipFile("evil.zip", "w") as archive:
         archive.writestr(f"cat/{EVIL}.png", b"no image")
-        archive.writestr("dog/a.png", png(1))
+        archive.writestr("dog/a.png", noise_png(1))
     assert r"\x1b[2J" in check("train", "lenet", "--data", "evil.zip", "--image-size", 28, codes=(3,))
     with zipfile.ZipFile("out.zip", "w") as archive:
         archive.writestr(f"../{EVIL}.png", b"x")
@@ -105,7 +98,7 @@ def test_members_of_archives_and_shards_and_labels_are_escaped(check: Callable[.
     for bad in (False, True):
         with tarfile.open("x-0.tar", "w") as tar:
             for number in range(12):
-                for suffix, content in (("png", png(number)), ("cls", (EVIL, "b")[number % 2].encode())):
+                for suffix, content in (("png", noise_png(number)), ("cls", (EVIL, "b")[number % 2].encode())):
                     info = tarfile.TarInfo(f"{number}{EVIL}.{suffix}")
                     content = b"no image" if bad and suffix == "png" else content
                     info.size = len(content)

@@ -21,7 +21,7 @@ from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.http import PAUSES
 from cnnkit.data.shards.remote import RemoteFile, open_bytes
-from webserver import Raw, answer, drip, raw_server
+from helpers.webserver import Raw, answer, drip, raw_server
 
 ATTEMPTS = len(PAUSES) + 1
 PAYLOAD = bytes(range(256)) * 4000

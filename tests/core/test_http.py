@@ -14,7 +14,7 @@ from cnnkit.core.console import PatientConsole
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.http import LEAST_BYTES, PAUSES, SECONDS, Broken, open_url, patience
 from cnnkit.core.text import is_url, printable
-from webserver import Raw, answer, dribble, drip, raw_server
+from helpers.webserver import Raw, answer, dribble, drip, raw_server
 
 QUICK = 0.3
 

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from test_caches import JUNK, rewrite
-from test_places import photos
 from torch import nn
 
 from cnnkit.core.kept import to_record
@@ -24,11 +22,13 @@ from cnnkit.train.autotune import choose as choose_module
 from cnnkit.train.autotune.choose import choose_plan
 from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.autotune.steps import Contest
+from helpers.images import world_readable_photos
+from helpers.records import JUNK, rewrite
 
 
 @pytest.fixture
 def shard() -> str:
-    photos(Path("classes"))
+    world_readable_photos(Path("classes"))
     Image.new("RGB", (5, 5), "red").save("classes/a/red.png")
     pack_folder(Path("classes"), Path("shards"), progress=False)
     return str(next(Path("shards").glob("train-*.tar")).absolute())
@@ -102,7 +102,7 @@ def test_a_plan_of_another_network_is_chosen_anew(
 
 
 def test_an_unpacked_archive_that_has_lost_files_is_unpacked_again(caplog: pytest.LogCaptureFixture) -> None:
-    photos(Path("data"), 6)
+    world_readable_photos(Path("data"), 6)
     with zipfile.ZipFile("data.zip", "w") as archive:
         for path in Path("data").rglob("*.png"):
             archive.write(path, path.relative_to("data"))

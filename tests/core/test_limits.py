@@ -10,15 +10,14 @@ import struct
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from cnnkit.core.errors import DataError
 from cnnkit.data.idx import read_idx
 from cnnkit.data.shards.tar import read_tar
-from conftest import Cli, one_line
-from measured import RUN, measured, small
+from helpers.cli import Cli, one_line
+from helpers.images import noise_png
+from helpers.measured import RUN, measured, small
 
 GIB = 1 << 30
 SLOW = pytest.mark.slow
@@ -35,9 +34,7 @@ def zeros(count: int) -> bytes:
 
 
 def png(size: int = 8) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(size).integers(0, 256, (size, size), np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return noise_png(size, (size, size))
 
 
 # --- IDX

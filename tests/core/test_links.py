@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_places import photos
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.files import atomic_write, replace_folder, sweep, write_output, write_through
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
+from helpers.images import world_readable_photos
 
 
 def test_temporary_files_follow_no_link_and_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_what_was_being_written_is_swept_and_nothing_else(tmp_path: Path) -> Non
 def test_nothing_is_moved_through_a_link_below_the_quarantine(
     at: str, dangling: bool, tmp_path: Path, cli: Cli
 ) -> None:
-    photos(Path("photos"))
+    world_readable_photos(Path("photos"))
     for number in range(2):
         (tmp_path / f"photos/a/b/{number}.png").parent.mkdir(exist_ok=True)
         (tmp_path / f"photos/a/b/{number}.png").write_bytes(b"no image")

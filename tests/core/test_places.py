@@ -9,10 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from test_compiled import fake_compiler, made, needs_compiler, use
 
 from cnnkit.core.files import (
     CannotWrite,
@@ -20,9 +17,10 @@ from cnnkit.core.files import (
     lock,
     make_folder,
 )
-from conftest import Cli, Result, one_line
+from helpers.cli import ROOT, Cli, Result, one_line
+from helpers.compiler import fake_compiler, made, needs_posix_compiler, use
+from helpers.images import world_readable_photos
 
-ROOT = Path(__file__).resolve().parents[2]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 NAMELESS = (
     "env",
@@ -64,23 +62,12 @@ def cnnkit(*arguments: object, before: tuple[str, ...] = (), **environment: str)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def photos(root: Path, count: int = 24) -> Path:
-    for number in range(count):
-        path = root / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (root, path.parent):
-            folder.chmod(0o755)
-        Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
-        path.chmod(0o644)
-    return root
-
-
 # --- caches that cannot be written
 
 
 @root_alone
 def test_folders_are_trained_on_without_a_cache(open_house: Path) -> None:
-    root = photos(open_house / "photos")
+    root = world_readable_photos(open_house / "photos")
     cache, runs = open_house / "cache", open_house / "runs"
     cache.mkdir()
     cache.chmod(0o755)
@@ -101,7 +88,7 @@ def test_folders_are_trained_on_without_a_cache(open_house: Path) -> None:
     "home", [[], *(pytest.param([f"HOME={home}"], marks=pytest.mark.slow) for home in ("/", "/no/such/folder", ""))]
 )
 def test_without_a_home_folder(home: list[str], open_house: Path) -> None:
-    root = photos(open_house / "photos")
+    root = world_readable_photos(open_house / "photos")
     who = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
     temporary = f"TMPDIR={open_house}/temporary"
     result = cnnkit(
@@ -140,7 +127,7 @@ def test_the_home_of_nobody_is_a_name_as_any_other(cli: Cli) -> None:
     one_line(cli("evaluate", "~no-such-user/run"), 2, "~no-such-user/run")
 
 
-@needs_compiler
+@needs_posix_compiler
 @root_alone
 def test_a_cache_that_cannot_be_written_is_read_and_else_a_private_folder_serves(open_house: Path) -> None:
     cache = open_house / "cache"
@@ -156,7 +143,7 @@ def test_a_cache_that_cannot_be_written_is_read_and_else_a_private_folder_serves
     assert (use(*NOBODY).out, use(*NOBODY).err) == ("42\n", "")
 
 
-@needs_compiler
+@needs_posix_compiler
 def test_a_file_in_the_place_of_the_cache(open_house: Path) -> None:
     cache = open_house / "cache"
     cache.write_text("")
@@ -165,7 +152,7 @@ def test_a_file_in_the_place_of_the_cache(open_house: Path) -> None:
     assert f"cannot write {cache}" in result.err
 
 
-@needs_compiler
+@needs_posix_compiler
 def test_a_disk_that_is_full_while_compiling_is_told_with_the_place(open_house: Path) -> None:
     cache = open_house / "cache"
     full = fake_compiler(open_house, "echo 'error: writing to x.s: No space left on device' >&2; exit 1")
@@ -181,7 +168,7 @@ def test_a_disk_that_is_full_while_compiling_is_told_with_the_place(open_house: 
     assert result.err.count("\n") == 1
 
 
-@needs_compiler
+@needs_posix_compiler
 def test_training_in_lanes_goes_on_with_a_cache_that_others_can_write(open_house: Path) -> None:
     cache = open_house / "cache"
     cache.mkdir()
@@ -192,7 +179,7 @@ def test_training_in_lanes_goes_on_with_a_cache_that_others_can_write(open_house
     assert "not trusted" in done.stderr + done.stdout
 
 
-@needs_compiler
+@needs_posix_compiler
 def test_a_temporary_folder_that_others_can_write_is_no_way_out(open_house: Path) -> None:
     cache = open_house / "cache"
     cache.mkdir()

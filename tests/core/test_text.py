@@ -42,7 +42,7 @@ from cnnkit.core.text import (
 from cnnkit.deploy import Predictions
 from cnnkit.figures import Panel, Plot, Series, stack_sheets, text_plot
 from cnnkit.figures.html import html_table
-from conftest import ROOT, Cli, one_line
+from helpers.cli import ROOT, Cli, one_line
 
 AWKWARD = (  # names of classes and of files, as bytes
     b"[bold]cat",

@@ -4,7 +4,6 @@ import dataclasses
 import gzip
 import hashlib
 import os
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,23 +27,10 @@ from cnnkit.data import (
     stratified_split,
 )
 from cnnkit.data.datasets import BYTES, FILES, SYSTEM
-from webserver import Raw, answer, raw_server
+from helpers.datasets import write_set
+from helpers.webserver import Raw, answer, raw_server
 
 MNIST_5K = Path(os.environ.get("CNNKIT_TEST_MNIST", Path(__file__).resolve().parents[3] / "shared/data/mnist-5k"))
-
-
-def write_set(folder: Path, train: int = 6, test: int = 4, **replaced: np.ndarray | bytes) -> Path:
-    """Write a small data set as IDX files; `replaced` gives other content for a file, by its first two words."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, np.ndarray | bytes] = {}
-    for part, count in {"train": train, "t10k": test}.items():
-        arrays[f"{part}_images"] = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2)
-        arrays[f"{part}_labels"] = np.arange(count, dtype=np.uint8) % 10
-    for file, array in zip(FILES, (arrays | replaced).values(), strict=True):
-        if isinstance(array, np.ndarray):
-            array = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-        (folder / file).write_bytes(array)
-    return folder
 
 
 def test_the_digits_ship_with_the_package() -> None:

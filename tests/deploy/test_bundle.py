@@ -21,7 +21,7 @@ from cnnkit.deploy import Bundle, load, save_bundle
 from cnnkit.nets import create
 from cnnkit.nets.foreign import foreign_name
 from cnnkit.nets.zoo import ZOO
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
 
 
 def description(**changes: Any) -> dict[str, Any]:

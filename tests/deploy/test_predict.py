@@ -19,7 +19,7 @@ import cnnkit
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.deploy import Bundle, Classifier
 from cnnkit.nets import create
-from conftest import Cli
+from helpers.cli import Cli
 
 CLASSES = tuple("abcdefghij")
 

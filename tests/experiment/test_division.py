@@ -2,11 +2,9 @@
 
 import json
 import shutil
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
@@ -16,35 +14,17 @@ from cnnkit.core.errors import DataError, UsageError
 from cnnkit.data import load_dataset
 from cnnkit.data.split import split_by_content
 from cnnkit.train.checkpoint import load_checkpoint
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
+from helpers.images import noise_photos, save_noise
+from helpers.training import read_split
 
 FLAGS = ["--epochs", 2, "--batch-size", 8, "--plan", "off", "--device", "cpu"]
-
-
-def image(path: Path | str, seed: int | None = None) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw = np.random.default_rng(zlib.crc32(str(path).encode()) if seed is None else seed)
-    Image.fromarray(draw.integers(0, 256, (12, 12, 3), np.uint8)).save(path)
-    return path
-
-
-def photos(root: str = "photos", count: int = 30, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
-    for name in classes:
-        for number in range(count):
-            image(Path(root, name, f"{number:02}.png"))
-    return Path(root)
 
 
 def parts(root: Path | str, **options: Any) -> dict[str, set[str]]:
     """Return what each part of a data set holds."""
     data = load_dataset(root, progress=False, **options)
     return {"train": set(data.train.digests), "test": set(data.test.digests if data.test else ())}
-
-
-def record(run: str = "runs/lenet-photos-1") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(run, "split.json").read_text())
-    return found
 
 
 def report(cli: Cli, *arguments: Any) -> dict[str, Any]:
@@ -57,7 +37,7 @@ def report(cli: Cli, *arguments: Any) -> dict[str, Any]:
 @pytest.fixture
 def run(cli: Cli) -> dict[str, Any]:
     """A run on 60 photos; return what it is worth on its test images."""
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *FLAGS).code == 0
     return report(cli, "runs/lenet-photos-1")
 
@@ -106,7 +86,7 @@ def test_what_is_barred_is_not_set_aside() -> None:
 
 
 def test_names_and_order_do_not_matter() -> None:
-    root = photos()
+    root = noise_photos()
     before = parts(root)
     for number, path in enumerate(sorted(root.rglob("*.png"), reverse=True)):
         path.rename(path.with_name(f"renamed-{number}.png"))
@@ -115,10 +95,10 @@ def test_names_and_order_do_not_matter() -> None:
 
 
 def test_an_image_more_moves_a_few_at_the_border() -> None:
-    root = photos(count=50)
+    root = noise_photos(count=50)
     before = parts(root)["test"]
     for number in range(10):
-        image(root / "cat" / f"new-{number}.png")
+        save_noise(root / "cat" / f"new-{number}.png")
         now = parts(root)["test"]
         assert len(before - now) <= 1
         before = now
@@ -126,11 +106,11 @@ def test_an_image_more_moves_a_few_at_the_border() -> None:
 
 
 def test_seeds_of_the_training_move_nothing(cli: Cli) -> None:
-    photos()
+    noise_photos()
     flags = ["--epochs", 1, "--batch-size", 8]
     for seeds in ([], ["--seed", 5], ["--split-seed", 1]):
         assert cli("train", "lenet", "--data", "photos", *flags, *seeds).code == 0
-    first, seeded, other = (record(f"runs/lenet-photos-{number}") for number in (1, 2, 3))
+    first, seeded, other = (read_split(f"runs/lenet-photos-{number}") for number in (1, 2, 3))
     assert first == seeded
     assert first["test"] == other["test"]
     assert set(first["validation"]) != set(other["validation"])
@@ -138,7 +118,7 @@ def test_seeds_of_the_training_move_nothing(cli: Cli) -> None:
 
 
 def test_copies_and_near_copies_stay_together() -> None:
-    root = photos(count=20)
+    root = noise_photos(count=20)
     for number in range(20):
         own = root / "cat" / f"{number:02}.png"
         shutil.copy(own, root / "cat" / f"copy-of-{number:02}.png")
@@ -158,20 +138,20 @@ def test_copies_and_near_copies_stay_together() -> None:
 
 
 def test_images_that_are_gone_are_named_and_left_out(run: dict[str, Any], cli: Cli) -> None:
-    split = record()
+    split = read_split()
     gone = next(iter(split["test"]))
     Path("photos", gone).unlink()
     for name in list(split["train"])[:10]:
         Path("photos", name).unlink()
     for number in range(20):
-        image(f"photos/cat/new-{number}.png")
+        save_noise(f"photos/cat/new-{number}.png")
     found = cli("evaluate", "runs/lenet-photos-1", "--json")
     assert f"1 test images of the run are gone, and left out: {gone}" in found.err
     assert json.loads(found.out)["images"] == run["images"] - 1
 
 
 def test_the_first_file_of_each_class_may_go(run: dict[str, Any], cli: Cli) -> None:
-    split = record()
+    split = read_split()
     for name in ("cat", "dog"):
         first = min(path for path in split["train"] if path.startswith(name))
         Path("photos", first).unlink()
@@ -179,7 +159,7 @@ def test_the_first_file_of_each_class_may_go(run: dict[str, Any], cli: Cli) -> N
 
 
 def test_renamed_and_moved_files_are_found(run: dict[str, Any], cli: Cli) -> None:
-    for number, name in enumerate(record()["test"]):
+    for number, name in enumerate(read_split()["test"]):
         Path("photos", name).rename(Path("photos", name).with_name(f"renamed-{number}.png"))
     assert figures(report(cli, "runs/lenet-photos-1")) == figures(run)
     shutil.move("photos", "elsewhere")
@@ -201,14 +181,14 @@ def test_quarantine_changes_no_figure(run: dict[str, Any], cli: Cli) -> None:
 
 
 def test_other_data_count_without_what_was_trained_on(run: dict[str, Any], cli: Cli) -> None:
-    split = record()
+    split = read_split()
     for number, name in enumerate(
         [*list(split["train"])[:3], *list(split["validation"])[:2], *list(split["test"])[:4]]
     ):
-        shutil.copy(Path("photos", name), image(f"other/{name.split('/')[0]}/{number}.png"))
+        shutil.copy(Path("photos", name), save_noise(f"other/{name.split('/')[0]}/{number}.png"))
     for number in range(5):
-        image(f"other/dog/new-{number}.png")
-        image(f"other/cat/new-{number}.png")
+        save_noise(f"other/dog/new-{number}.png")
+        save_noise(f"other/cat/new-{number}.png")
     found = cli("evaluate", "runs/lenet-photos-1", "--data", "other", "--json")
     assert "5 of 19 images are left out: the network was trained on them" in found.err
     assert json.loads(found.out)["images"] == 14
@@ -224,7 +204,7 @@ def test_other_data_count_without_what_was_trained_on(run: dict[str, Any], cli: 
 
 def test_a_copy_that_lacks_a_test_image_says_so(run: dict[str, Any], cli: Cli) -> None:
     shutil.copytree("photos", "copy")
-    gone = next(iter(record()["test"]))
+    gone = next(iter(read_split()["test"]))
     Path("copy", gone).unlink()
     found = cli("evaluate", "runs/lenet-photos-1", "--data", "copy", "--json")
     assert f"1 test images of the run are gone, and left out: {gone}" in found.err
@@ -233,7 +213,7 @@ def test_a_copy_that_lacks_a_test_image_says_so(run: dict[str, Any], cli: Cli) -
 
 def test_a_bundle_alone_has_its_test_images(run: dict[str, Any], cli: Cli) -> None:
     shutil.copytree("runs/lenet-photos-1/best", "bundle")
-    image("photos/cat/new.png")
+    save_noise("photos/cat/new.png")
     assert figures(report(cli, "bundle")) == figures(run)
 
 
@@ -246,28 +226,28 @@ def weights(run: str) -> dict[str, torch.Tensor]:
 
 
 def test_a_resumed_run_keeps_its_images(cli: Cli) -> None:
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *FLAGS).code == 0
     shutil.copytree("runs/lenet-photos-1", "runs/again")
     assert cli("train", "--resume", "runs/lenet-photos-1", "--epochs", 4).code == 0
-    for number, name in enumerate(record()["train"]):
+    for number, name in enumerate(read_split()["train"]):
         if number % 2:
             Path("photos", name).rename(Path("photos", name).with_name(f"renamed-{number}.png"))
-    image("photos/cat/new.png")
+    save_noise("photos/cat/new.png")
     shutil.move("photos", "moved")
     result = cli("train", "--resume", "runs/again", "--epochs", 4, "--data", "moved")
     assert result.code == 0, result
     assert "1 images that the run does not know: not used" in result.out + result.err
     one, other = weights("runs/lenet-photos-1"), weights("runs/again")
     assert all(one[name].equal(other[name]) for name in one)
-    assert record("runs/again") == record()
-    test_image = next(iter(record()["test"]))
+    assert read_split("runs/again") == read_split()
+    test_image = next(iter(read_split()["test"]))
     Path("moved", test_image).unlink()
     result = cli("train", "--resume", "runs/again", "--epochs", 5)
     assert result.code == 0, result
     assert f"1 test images of the run are gone, and left out: {test_image}" in result.out + result.err
     gone = next(
-        path for path in sorted(Path("moved").rglob("*.png")) if str(path.relative_to("moved")) in record()["train"]
+        path for path in sorted(Path("moved").rglob("*.png")) if str(path.relative_to("moved")) in read_split()["train"]
     )
     gone.unlink()
     result = cli("train", "--resume", "runs/again", "--epochs", 6)
@@ -275,25 +255,25 @@ def test_a_resumed_run_keeps_its_images(cli: Cli) -> None:
 
 
 def test_a_run_of_an_earlier_version_goes_by_names(cli: Cli) -> None:
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *FLAGS).code == 0
     now = report(cli, "runs/lenet-photos-1")
-    split = record()
+    split = read_split()
     old = {"seed": 0, "validation": list(split["validation"]), "test": list(split["test"])}
     Path("runs/lenet-photos-1/split.json").write_text(json.dumps(old))
     Path("runs/lenet-photos-1/best/split.json").unlink()
-    image("photos/cat/new.png")
+    save_noise("photos/cat/new.png")
     for place in ("runs/lenet-photos-1", "runs/lenet-photos-1/best"):
         found = cli("evaluate", place, "--json")
         assert figures(json.loads(found.out)) == figures(now)
         assert "the run is of an earlier version" in found.err
     Path("photos/cat/new.png").unlink()
     assert cli("train", "--resume", "runs/lenet-photos-1", "--epochs", 3).code == 0
-    assert record() == old
+    assert read_split() == old
     shutil.copytree("photos", "copy")
-    image("copy/cat/new.png")
+    save_noise("copy/cat/new.png")
     assert figures(report(cli, "runs/lenet-photos-1", "--data", "copy"))[0] == now["images"]
-    photos("other", count=5)
+    noise_photos("other", count=5)
     for path in Path("other").rglob("*.png"):
         path.rename(path.with_name(f"other-{path.name}"))
     found = cli("evaluate", "runs/lenet-photos-1", "--data", "other", "--json")
@@ -307,7 +287,7 @@ def test_a_run_of_an_earlier_version_goes_by_names(cli: Cli) -> None:
 
 def test_rows_stay_rows(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1, "--split-seed", 3).code == 0
-    split = record("runs/lenet-digits-1")
+    split = read_split("runs/lenet-digits-1")
     assert split["split_seed"] == 3
     assert all(isinstance(row, int) for row in split["validation"])
     assert cli("train", "--resume", "runs/lenet-digits-1", "--epochs", 2).code == 0
@@ -319,8 +299,8 @@ def test_rows_stay_rows(cli: Cli) -> None:
 def test_a_test_folder_that_was_trained_on_is_not_measured(cli: Cli) -> None:
     for name in ("cat", "dog"):
         for number in range(8):
-            image(f"photos/train/{name}/{number}.png")
-            image(f"photos/test/{name}/{number}.png")
+            save_noise(f"photos/train/{name}/{number}.png")
+            save_noise(f"photos/test/{name}/{number}.png")
         shutil.copy(f"photos/train/{name}/0.png", f"photos/test/{name}/copy.png")
     result = cli("train", "lenet", "--data", "photos", *FLAGS)
     assert result.code == 0

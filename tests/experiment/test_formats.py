@@ -9,7 +9,7 @@ import torch
 
 import cnnkit
 from cnnkit.experiment import Run
-from conftest import ROOT, Cli
+from helpers.cli import ROOT, Cli
 
 SAVED = ROOT / "tests" / "fixtures" / "run-0.1.0"  # lenet_bn with norm = "by_hand", two epochs on the digits
 EXPECTED = json.loads((SAVED / "expected.json").read_text())

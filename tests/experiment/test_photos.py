@@ -1,47 +1,22 @@
 """From a folder of photographs to an evaluated classifier, through the command line."""
 
 import json
-import random
 import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
-from test_folder import with_bad_ones
 
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
+from helpers.corrupt_images import with_bad_ones
+from helpers.images import SHAPES, draw_shape, shape_photos
 
-CLASSES = ("bar", "disc", "square")
 QUICK = ("lenet_bn", "--data", "photos", "--image-size", "28", "--batch-size", "16", "--epochs", "12")
-
-
-def draw(path: Path, kind: str, seed: int) -> None:
-    """A dark shape on a bright ground, or the other way round, in a photo of any size."""
-    chance = random.Random(seed)
-    size = (chance.randint(40, 90), chance.randint(40, 90))
-    ground, shape = ((chance.randint(180, 255),) * 3, (chance.randint(0, 70),) * 3)
-    image = Image.new("RGB", size, ground)
-    side = min(size) // 2
-    left, top = (chance.randint(0, extent - side) for extent in size)
-    box = (left, top, left + side, top + (side if kind != "bar" else side // 4))
-    pen = ImageDraw.Draw(image)
-    (pen.ellipse if kind == "disc" else pen.rectangle)(box, fill=shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-
-
-def make_photos(folder: Path, count: int) -> Path:
-    """Draw `count` photos of each class, every other one as JPEG."""
-    for number, kind in enumerate(CLASSES):
-        for seed in range(count):
-            draw(folder / kind / f"{seed:02}.{'jpg' if seed % 2 else 'png'}", kind, 100 * number + seed)
-    return folder
 
 
 @pytest.fixture
 def photos() -> Path:
-    return make_photos(Path("photos"), 40)
+    return shape_photos(Path("photos"), 40)
 
 
 def test_photos_become_a_classifier(photos: Path, cli: Cli) -> None:
@@ -64,7 +39,7 @@ def test_photos_become_a_classifier(photos: Path, cli: Cli) -> None:
 
 def test_a_folder_of_its_own_splits(photos: Path, cli: Cli) -> None:
     for index, split in enumerate(("train", "val", "test")):
-        for kind in CLASSES:
+        for kind in SHAPES:
             for picture in sorted((photos / kind).iterdir())[10 * index :: 30]:
                 target = Path("own", split, kind, picture.name)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +59,7 @@ def test_a_folder_of_its_own_splits(photos: Path, cli: Cli) -> None:
 
 def test_a_folder_with_more_images_is_resumed_and_one_with_fewer_is_not(photos: Path, cli: Cli) -> None:
     assert cli("train", *QUICK).code == 0
-    draw(photos / "bar/new.png", "bar", 1)
+    draw_shape(photos / "bar/new.png", "bar", 1)
     resumed = cli("train", "--resume", "--epochs", 13)
     assert resumed.code == 0, resumed
     assert "1 images that the run does not know: not used" in resumed.out

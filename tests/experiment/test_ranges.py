@@ -12,7 +12,7 @@ from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.text import from_json, from_toml, to_json
 from cnnkit.experiment.run import Run
 from cnnkit.train.autotune.plan import read_plan
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
 
 DEEP, LONG = "[" * 20_000, "9" * 5_000
 

@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_data import write_set
-from test_division import image, photos, record
 from torch import nn
 
 import cnnkit
@@ -24,7 +22,10 @@ from cnnkit.core.errors import DataError
 from cnnkit.core.processor import FORCED
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
+from helpers.datasets import write_set
+from helpers.images import noise_photos, save_noise
+from helpers.training import read_split
 
 RUN = Path("runs/lenet-digits-1")
 PHOTOS = Path("runs/lenet-photos-1")
@@ -252,19 +253,19 @@ CHANGES = {
 def test_changed_images_are_refused_unless_allowed(
     change: Callable[[Path], None], words: str, more: int, part: str, cli: Cli
 ) -> None:
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
-    before, split = best(PHOTOS), record()
+    before, split = best(PHOTOS), read_split()
     name = next(iter(split[part]))
     change(Path("photos", name))
     refused = cli("train", "--resume", PHOTOS, "--epochs", 3)
     one_line(refused, 3, f"{words}: ", Path(name).name, "--allow-changed-data")
-    assert (best(PHOTOS), record()) == (before, split)
+    assert (best(PHOTOS), read_split()) == (before, split)
     result = cli("train", "--resume", PHOTOS, "--epochs", 3, "--allow-changed-data")
     assert result.code == 0, result
     assert "resumed at epoch 3, step 0, not exact: the images have changed" in result.out
     assert words in result.out
-    now = record()
+    now = read_split()
     assert len(now[part]) == len(split[part]) + more
     assert now["test"] == split["test"]
     before_name = {"train": "trained_before", "validation": "chosen_before"}[part]
@@ -274,9 +275,9 @@ def test_changed_images_are_refused_unless_allowed(
 
 
 def test_several_changes_are_told_together(cli: Cli) -> None:
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
-    gone, moved = list(record()["train"])[:2]
+    gone, moved = list(read_split()["train"])[:2]
     delete(Path("photos", gone))
     other_class(Path("photos", moved))
     refused = cli("train", "--resume", PHOTOS, "--epochs", 3)
@@ -285,9 +286,9 @@ def test_several_changes_are_told_together(cli: Cli) -> None:
 
 def test_changed_images_are_not_forgotten_before_they_are_trained_on(cli: Cli) -> None:
     """The process is killed when it has written down the new images, and before it has saved what they made of it."""
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
-    Path("photos", next(iter(record()["train"]))).unlink()
+    Path("photos", next(iter(read_split()["train"]))).unlink()
     before = (PHOTOS / "last.ckpt").read_bytes(), (PHOTOS / "last.1.ckpt").read_bytes()
     assert cli("train", "--resume", PHOTOS, "--epochs", 3, "--allow-changed-data").code == 0
     for name, content in zip(("last.ckpt", "last.1.ckpt"), before, strict=True):
@@ -296,7 +297,7 @@ def test_changed_images_are_not_forgotten_before_they_are_trained_on(cli: Cli) -
 
 
 def test_other_validation_arrays_are_a_change(capsys: pytest.CaptureFixture[str]) -> None:
-    photos()
+    noise_photos()
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (20, 12, 12, 3), np.uint8), np.array(["cat", "dog"] * 10)
     given: dict[str, Any] = {"device": "cpu", "schedule": "constant", "batch_size": 8}
@@ -311,10 +312,10 @@ def test_other_validation_arrays_are_a_change(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_epoch_under_way_begins_anew_on_other_images(cli: Cli) -> None:
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT, "--max-time", 1e-9).code == 0
     assert load_checkpoint(PHOTOS / "last.ckpt")["step"] > 0
-    for name in list(record()["train"])[:9]:
+    for name in list(read_split()["train"])[:9]:
         Path("photos", name).unlink()
     result = cli("train", "--resume", PHOTOS, "--max-time", 5, "--allow-changed-data")
     assert "resumed at epoch 1, step 0, not exact: the images have changed" in result.out, result
@@ -322,19 +323,19 @@ def test_the_epoch_under_way_begins_anew_on_other_images(cli: Cli) -> None:
 
 
 def test_an_image_that_is_tested_is_never_taken_for_one_that_was_replaced(cli: Cli) -> None:
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
-    split = record()
+    split = read_split()
     trained, tested = (next(iter(split[part])) for part in ("train", "test"))
     Path("photos", tested).replace(Path("photos", trained))
     assert cli("train", "--resume", PHOTOS, "--epochs", 3, "--allow-changed-data").code == 0
-    assert set(record()["train"].values()).isdisjoint(split["test"].values())
+    assert set(read_split()["train"].values()).isdisjoint(split["test"].values())
 
 
 def test_swapped_names_change_nothing(cli: Cli) -> None:
-    photos()
+    noise_photos()
     assert cli("train", "lenet", "--data", "photos", *SHORT).code == 0
-    cats = [name for name in record()["train"] if name.startswith("cat/")]
+    cats = [name for name in read_split()["train"] if name.startswith("cat/")]
     one, other = (Path("photos", name) for name in cats[:2])
     contents = one.read_bytes(), other.read_bytes()
     other.write_bytes(contents[0])
@@ -373,6 +374,6 @@ def test_arrays_are_compared_and_may_be_others(capsys: pytest.CaptureFixture[str
 
 
 def test_allowing_changes_is_for_a_run_that_goes_on(cli: Cli) -> None:
-    image("photos/cat/1.png")
+    save_noise("photos/cat/1.png")
     one_line(cli("train", "lenet", "--allow-changed-data"), 2, "name it with resume")
     assert not Path("runs").exists()

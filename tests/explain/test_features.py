@@ -16,7 +16,7 @@ from cnnkit.explain import effective_receptive_field, feature_maps, filters
 from cnnkit.figures import contact_sheet, stack_sheets
 from cnnkit.nets import ZOO, create
 from cnnkit.ops import Conv2D, MultiChannelConv2D
-from conftest import ROOT, Cli, one_line
+from helpers.cli import ROOT, Cli, one_line
 
 DIGIT = ROOT / "examples/digits/1793-is-0.png"
 LINE, PAPER = 128, 255

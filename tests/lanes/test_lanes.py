@@ -13,17 +13,18 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cnnkit.core.compiler import NO_COMPILER, find_compiler
+from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.lanes import Engine, read_chain
 from cnnkit.nets import create
 from cnnkit.ops import Dropout
 from cnnkit.train.checkpoint import load_checkpoint
-from conftest import Cli, one_line, run_sanitized
+from helpers.cli import Cli, one_line
+from helpers.compiler import needs_compiler, run_sanitized
+from helpers.lanes import BATCH, CLASSES, NETS, batch, build, head
+from helpers.training import metrics
 
-pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-
-CLASSES, BATCH = 5, 21  # no multiple of the lanes, whose last group is nearly empty then
+pytestmark = needs_compiler
 
 
 @pytest.fixture(scope="session")
@@ -34,60 +35,6 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _keep_compiled(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNKIT_CACHE", str(compiled))
-
-
-def head() -> list[nn.Module]:
-    return [nn.Flatten(), nn.LazyLinear(CLASSES)]
-
-
-# net and image; every kind of layer, and the sizes where tiles and registers do not come out even
-NETS: dict[str, tuple[Callable[[], list[nn.Module]], tuple[int, int, int]]] = {
-    "dense alone": (lambda: [nn.Flatten(), nn.Linear(30, CLASSES, bias=False)], (2, 3, 5)),
-    "two dense layers": (lambda: [nn.Flatten(), nn.Linear(12, 37), nn.Tanh(), nn.Linear(37, CLASSES)], (3, 2, 2)),
-    "strides and padding": (
-        lambda: [nn.Conv2d(2, 7, (3, 2), (2, 1), (1, 2)), nn.ReLU(), nn.Conv2d(7, 3, 3, padding=1), *head()],
-        (2, 7, 3),
-    ),
-    "a kernel as large as the image": (lambda: [nn.Conv2d(3, 6, 4), nn.Sigmoid(), *head()], (3, 4, 4)),
-    "1x1 and the mean": (
-        lambda: [nn.Conv2d(1, 9, 1), nn.ReLU(), nn.Conv2d(9, CLASSES, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
-        (1, 5, 4),
-    ),
-    "overlapping pools": (
-        lambda: [nn.Conv2d(1, 4, 3, bias=False), nn.ReLU(), nn.MaxPool2d(3, 2), nn.AvgPool2d(2, 1), *head()],
-        (1, 9, 9),
-    ),
-    "gaps between pools": (lambda: [nn.Conv2d(1, 3, 2), nn.MaxPool2d(2, 3), nn.Tanh(), *head()], (1, 10, 10)),
-    "normalised": (
-        lambda: [
-            *(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.Sigmoid(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.LazyLinear(10, bias=False), nn.BatchNorm1d(10, 1e-3, 0.3), nn.ReLU()),
-            nn.Linear(10, CLASSES),
-        ],
-        (2, 6, 6),
-    ),
-    "normalised first": (lambda: [nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.ReLU(), *head()], (2, 4, 4)),
-    "pooled first": (lambda: [nn.AvgPool2d(2), nn.Sigmoid(), nn.Dropout(0.0), *head()], (2, 4, 4)),
-    "a kernel as large as the image, with padding": (
-        lambda: [nn.Conv2d(2, 3, 3, 3, 1), nn.Tanh(), *head()],
-        (2, 3, 3),
-    ),
-    "no chance of 25 taps": (lambda: [nn.Conv2d(1, 2, 7, padding=3), nn.Tanh(), *head()], (1, 8, 8)),
-}
-
-
-def build(layers: list[nn.Module], image: tuple[int, int, int]) -> nn.Sequential:
-    net = nn.Sequential(*layers).eval()
-    net(torch.zeros(1, *image))  # lazy layers learn their sizes
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-    return net
-
-
-def batch(image: tuple[int, int, int], images: int = BATCH) -> tuple[Tensor, Tensor]:
-    return torch.randn(images, *image), torch.randint(CLASSES, (images,))
 
 
 def assert_equal_to_torch(
@@ -351,15 +298,11 @@ def test_frozen_weights_stay() -> None:
 # --- the trainer's engine ---
 
 
-def figures(run: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-
-
 def test_the_trainer_computes_in_lanes_what_it_does_with_torch(cli: Cli) -> None:
     asked = ("train", "lenet_bn", "--epochs", 2, "--batch-size", 40, "--augment", "flip,crop:1", "--plan", "off")
     assert "plan: fp32, in lanes, 1 thread" in cli(*asked, "--engine", "lanes", "--output", "a").out
     assert "plan: fp32, channels-last" in cli(*asked, "--engine", "torch", "--output", "b").out
-    mine, theirs = figures("a/lenet_bn-digits-1"), figures("b/lenet_bn-digits-1")
+    mine, theirs = metrics("a/lenet_bn-digits-1"), metrics("b/lenet_bn-digits-1")
     for row, reference in zip(mine, theirs, strict=True):
         assert row["lr"] == reference["lr"]
         for name in ("train_loss", "val_loss"):
@@ -426,8 +369,8 @@ SANITIZED = """
 import torch
 from torch import nn
 from cnnkit.lanes import Engine
-from conftest import SANITIZE
-from test_lanes import NETS, batch, build
+from helpers.compiler import SANITIZE
+from helpers.lanes import NETS, batch, build
 
 for name, (layers, image) in NETS.items():
     net = build(layers(), image)

@@ -19,7 +19,7 @@ from cnnkit.nets import ZOO, create
 from cnnkit.ops import BatchNormalization, CeilMaxPool2d, SameConv2d, SameMaxPool2d, from_scratch
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.optimizer import make_optimizer
-from conftest import ROOT
+from helpers.cli import ROOT
 
 PATH = ROOT / "tests/goldens/keras.json"
 ANEW = "run tools/keras_reference.py, whose first lines say how"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnnkit.data import read_idx
-from conftest import Cli
+from helpers.cli import Cli
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 STEPS, BATCH = 360, 16

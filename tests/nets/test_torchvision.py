@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_photos import make_photos
 from torch import Tensor
 
 from cnnkit.anatomy import trace
@@ -24,7 +23,8 @@ from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.deploy import load, published_preprocess
 from cnnkit.nets import WEIGHTS, ZOO, create, pretrained
 from cnnkit.nets.pretrained import torchvision_names
-from conftest import ROOT, Cli
+from helpers.cli import ROOT, Cli
+from helpers.images import shape_photos
 
 GOLDENS = ROOT / "tests" / "goldens"
 GOLDEN = json.loads((GOLDENS / "torchvision.json").read_text())
@@ -354,7 +354,7 @@ def test_fine_tuning_moves_the_head_and_hardly_the_body_and_nothing_that_is_froz
 ) -> None:
     state = weights("resnet18")
     serve(tmp_path / "served", state, monkeypatch)
-    make_photos(tmp_path / "photos", 8)
+    shape_photos(tmp_path / "photos", 8)
     train = ("train", "resnet18.tv", "--recipe", "finetune", "--data", "photos", "--image-size", 32, "--epochs", 2)
     result = cli(*train, "--batch-size", 10, "--freeze", "stem", "conv2", "--ema", 0.5)
     assert result.code == 0, result.err

@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,21 +20,16 @@ from cnnkit.data import load_dataset
 from cnnkit.experiment import Run
 from cnnkit.nets import WEIGHTS, create, pretrained
 from cnnkit.nets.weights import give_weights, read_weights_file
-from conftest import Cli, one_line
-from webserver import Raw, answer, drip, raw_server
+from helpers.cli import Cli, one_line
+from helpers.images import noise_photos
+from helpers.webserver import Raw, answer, drip, raw_server
 
 FLAGS = ["--epochs", 1, "--batch-size", 8, "--plan", "off", "--device", "cpu"]
 TINY = ["--image-size", 32, "--model-kwargs.width", 4]
 
 
 def photos(root: str, classes: tuple[str, ...], count: int = 12, grey: bool = False) -> None:
-    for name in classes:
-        for number in range(count):
-            path = Path(root, name, f"{number:02}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shape = (16, 16) if grey else (16, 16, 3)
-            draw = np.random.default_rng(zlib.crc32(str(path).encode()))
-            Image.fromarray(draw.integers(0, 256, shape, np.uint8)).save(path)
+    noise_photos(root, count, classes, size=(16, 16), mode="L" if grey else "RGB")
 
 
 @pytest.fixture

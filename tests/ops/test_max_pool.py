@@ -6,44 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
-from cnnkit.ops import CompiledMaxPool2d, SameMaxPool2d, compile_pooling, compiled
+from cnnkit.ops import CompiledMaxPool2d, compile_pooling, compiled
 from cnnkit.train.autotune.plan import Plan, use_plan
+from helpers.compiler import needs_compiler
+from helpers.operators import POOLS, maps, results
 
-pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+pytestmark = needs_compiler
 
-POOLS = {
-    "2x2": lambda: nn.MaxPool2d(2),
-    "3x3 by 2": lambda: nn.MaxPool2d(3, 2),
-    "3x3 by 2, padded": lambda: nn.MaxPool2d(3, 2, 1),
-    "3x3 by 1, padded": lambda: nn.MaxPool2d(3, 1, 1),
-    "2x2, rounded up": lambda: nn.MaxPool2d(2, ceil_mode=True),
-    "3x2 by 2x3, padded, rounded up": lambda: nn.MaxPool2d((3, 2), (2, 3), (1, 0), ceil_mode=True),
-    "2x2 by 3": lambda: nn.MaxPool2d(2, 3),
-    "1x1 by 2, rounded up": lambda: nn.MaxPool2d(1, 2, ceil_mode=True),
-    "2x2 by 3, padded, rounded up": lambda: nn.MaxPool2d(2, 3, 1, ceil_mode=True),
-    "same by 2": lambda: SameMaxPool2d(3, 2),
-}
 NETS = ("alexnet", "vgg11", "nin", "googlenet", "resnet18", "densenet")
-
-
-def results(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the output and the gradient of x, of a sum whose addends all differ."""
-    x = x.clone(memory_format=torch.channels_last).requires_grad_()
-    y = net(x)
-    (y * torch.linspace(-1, 1, y.numel()).view_as(y).to(y.dtype)).sum().backward()
-    return y.detach(), x.grad
 
 
 def computed_by_ours(net: nn.Module, x: Tensor) -> bool:
     return "_MaxPool" in type(net(x.detach().requires_grad_()).grad_fn).__name__
-
-
-def maps(channels: int = 16, size: tuple[int, int] = (9, 12), dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return random maps with many equal entries, below zero too."""
-    x = torch.randint(-9, 9, (3, channels, *size)).to(dtype) / 4
-    return x.to(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("rectified", [False, True], ids=["plain", "behind ReLU"])

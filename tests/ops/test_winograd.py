@@ -5,35 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkit.core.compiler import find_compiler
 from cnnkit.ops import compiled, winograd
 from cnnkit.ops.algorithms import INPUT, OUTPUT, WEIGHT, Window
 from cnnkit.ops.tuned import possible
-from conftest import run_sanitized
+from helpers.compiler import needs_compiler, run_sanitized
+from helpers.operators import SHAPES, made
 
-pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+pytestmark = needs_compiler
 
 EXACT = 5e-5  # of the largest number; float32's own is 1.2e-7
-SHAPES = [  # images, channels, rows, columns, outputs, zeros at the top, bottom, left and right
-    (2, 8, 8, 8, 8, (1, 1, 1, 1)),
-    (3, 16, 9, 11, 8, (1, 1, 1, 1)),  # tiles beyond the map
-    (1, 8, 7, 6, 24, (0, 0, 0, 0)),
-    (2, 16, 3, 3, 16, (1, 1, 1, 1)),  # a single tile, of 3 x 3
-    (3, 8, 6, 9, 16, (1, 1, 1, 1)),  # several
-    (2, 8, 2, 1, 8, (2, 2, 2, 2)),  # a map smaller than a tile
-    (2, 8, 7, 6, 8, (0, 2, 2, 0)),
-    (2, 8, 4, 5, 8, (3, 4, 5, 3)),  # more zeros than a kernel sees
-    (9, 8, 24, 25, 8, (1, 1, 1, 1)),  # more than one chunk of tiles
-]
-
-
-def made(shape: tuple, kernel: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Window]:
-    n, channels, rows, columns, outputs, sides = shape
-    window = Window((kernel, kernel), (1, 1), sides)
-    x = torch.randn(n, channels, rows, columns).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(outputs, channels, kernel, kernel).contiguous(memory_format=torch.channels_last)
-    dy = torch.randn(n, outputs, *window.output(x)).contiguous(memory_format=torch.channels_last)
-    return x, weight, torch.randn(outputs), dy, window
 
 
 def error(found: Tensor, exact: Tensor) -> float:
@@ -112,12 +92,11 @@ SANITIZED = """
 from itertools import product
 
 import torch
-from conftest import SANITIZE
 from cnnkit.ops import compiled
 from cnnkit.ops.algorithms import INPUT, WEIGHT, OUTPUT
 from cnnkit.ops.max_pool import compile_pooling
-from test_max_pool import POOLS, maps, results
-from test_winograd import SHAPES, made
+from helpers.compiler import SANITIZE
+from helpers.operators import POOLS, SHAPES, made, maps, results
 
 load = compiled.load
 compiled.load = lambda what, source, symbols, flags: load(what, source, symbols, (*flags, *SANITIZE))

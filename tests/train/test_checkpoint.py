@@ -14,7 +14,7 @@ from cnnkit.core.errors import CnnkitError
 from cnnkit.data import Batches, ImageSet, Preprocess
 from cnnkit.train import TrainConfig, Trainer
 from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
 
 NAN = float("nan")
 State = dict[str, Any]

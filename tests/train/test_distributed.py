@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,30 +16,15 @@ from cnnkit.experiment.config import resolve
 from cnnkit.experiment.launch import _begun
 from cnnkit.train import evaluate
 from cnnkit.train.checkpoint import load_checkpoint
-from conftest import Cli
+from helpers.cli import Cli
+from helpers.processes import run_torchrun, torchrun, wait_for_lines
+from helpers.training import metrics, repeatable_metrics
 
 SETTINGS = ("--batch-size", "96", "--augment", "flip,crop:1", "--ema", "0.9", "--lr", "0.005")
 
 
-def together(*arguments: object, processes: int = 2, restarts: int = 0) -> list[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*command, f"--max-restarts={restarts}", "--monitor-interval=0.1", "-m", "cnnkit", *map(str, arguments)]
-
-
-def run(*arguments: object, **options: int) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        together(*arguments, **options), env=environment, capture_output=True, text=True, check=False, timeout=100
-    )
-
-
-def rows(folder: str) -> list[dict[str, float]]:
-    text = Path(folder, "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def assert_same_curve(one: str, other: str) -> None:
-    for a, b in zip(rows(one), rows(other), strict=True):
+    for a, b in zip(metrics(one), metrics(other), strict=True):
         for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             assert a[name] == pytest.approx(b[name], rel=1e-3, abs=2e-3), name
 
@@ -54,7 +37,7 @@ def test_two_processes_follow_the_curve_of_one(cli: Cli) -> None:
     arguments = ("train", "lenet", *SETTINGS, "--epochs", 3)
     assert cli(*arguments, "--output", "one").code == 0
     Path("plan.json").write_text(json.dumps({"convolutions": {"conv2": ["unfold"] * 3}}))
-    done = run(*arguments, "--accumulate", 2, "--plan", "plan.json", "--output", "two")
+    done = run_torchrun(*arguments, "--accumulate", 2, "--plan", "plan.json", "--output", "two")
     assert done.returncode == 0, done.stderr
     assert_same_curve("one/lenet-digits-1", "two/lenet-digits-1")
     assert done.stdout.count("epoch 3/3") == 1, "one process speaks"
@@ -67,7 +50,7 @@ def test_batch_normalisation_over_all_processes(cli: Cli) -> None:
     """With SGD: Adam makes whole steps of the rounding errors that biases before a normalisation have for gradients."""
     arguments = ("train", "lenet_bn", *SETTINGS, "--epochs", 3, "--optimizer", "sgd", "--momentum", 0.9)
     assert cli(*arguments, "--output", "one").code == 0
-    done = run(*arguments, "--sync-bn", "--output", "two")
+    done = run_torchrun(*arguments, "--sync-bn", "--output", "two")
     assert done.returncode == 0, done.stderr
     assert_same_curve("one/lenet_bn-digits-1", "two/lenet_bn-digits-1")
     one, two = (torch.load(f"{name}/lenet_bn-digits-1/last.ckpt")["stepper"]["net"] for name in ("one", "two"))
@@ -77,7 +60,7 @@ def test_batch_normalisation_over_all_processes(cli: Cli) -> None:
 @pytest.mark.slow
 def test_what_is_validated_is_what_is_saved() -> None:
     """Each process has moving statistics of its own, and those of one are kept; odd parts in half precision work."""
-    done = run("train", "lenet_bn", "--epochs", 2, "--batch-size", 64)
+    done = run_torchrun("train", "lenet_bn", "--epochs", 2, "--batch-size", 64)
     assert done.returncode == 0, done.stderr
     one = Path("runs/lenet_bn-digits-1")
     model = load(one)
@@ -85,7 +68,7 @@ def test_what_is_validated_is_what_is_saved() -> None:
     rows = torch.tensor(json.loads((one / "split.json").read_text())["validation"])
     batches = Batches(load_dataset("digits").train.subset(rows), 500, bundle.preprocess)
     assert evaluate(net, batches).loss == pytest.approx(bundle.metrics["val_loss"], rel=1e-6)
-    odd = run(
+    odd = run_torchrun(
         "train", "lenet_bn", "--epochs", 1, "--batch-size", 9, "--accumulate", 4, "--sync-bn", "--precision", "bf16"
     )
     assert odd.returncode == 0, odd.stderr
@@ -113,25 +96,18 @@ def workers(parent: int) -> list[int]:
     return [int(child) for child in children if b"cnnkit" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def wait_for(path: Path, lines: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not path.exists() or len(path.read_text().splitlines()) < lines):
-        time.sleep(0.02)
-    assert path.exists()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find torchrun's workers")
 def test_a_killed_process_is_replaced_and_the_job_ends_the_same() -> None:
     arguments = ("train", "lenet", *SETTINGS, "--epochs", 30, "--checkpoint-steps", 3)
-    assert run(*arguments, "--output", "whole").returncode == 0
-    metrics = Path("runs/lenet-digits-1/metrics.jsonl")
-    command = together(*arguments, restarts=2)
+    assert run_torchrun(*arguments, "--output", "whole").returncode == 0
+    rows = Path("runs/lenet-digits-1/metrics.jsonl")
+    command = torchrun(*arguments, restarts=2)
     with subprocess.Popen(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as job:
         for rank, epochs in ((1, 4), (0, 12)):
-            wait_for(metrics, epochs)
+            wait_for_lines(rows, epochs)
             os.kill(workers(job.pid)[rank], signal.SIGKILL)
         _, err = job.communicate(timeout=100)
     assert job.returncode == 0, err.decode()
@@ -139,30 +115,26 @@ def test_a_killed_process_is_replaced_and_the_job_ends_the_same() -> None:
     a, b = (load_checkpoint(Path(folder, "lenet-digits-1/last.ckpt")) for folder in ("whole", "runs"))
     for name, value in a["stepper"]["net"].items():
         assert value.equal(b["stepper"]["net"][name]), name
-    figures = [
-        [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(folder)]
-        for folder in ("whole/lenet-digits-1", "runs/lenet-digits-1")
-    ]
-    assert figures[0] == figures[1]
+    assert repeatable_metrics("whole/lenet-digits-1") == repeatable_metrics("runs/lenet-digits-1")
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find torchrun's workers")
 def test_one_process_that_is_told_to_stop_stops_all() -> None:
     arguments = ("train", "lenet", *SETTINGS, "--epochs", 200)
     with subprocess.Popen(
-        together(*arguments), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        torchrun(*arguments), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as job:
-        wait_for(Path("runs/lenet-digits-1/metrics.jsonl"), 2)
+        wait_for_lines(Path("runs/lenet-digits-1/metrics.jsonl"), 2)
         os.kill(workers(job.pid)[1], signal.SIGTERM)
         _, err = job.communicate(timeout=60)
     assert b"go on with: cnnkit train --resume runs/lenet-digits-1" in err
     done = load_checkpoint(Path("runs/lenet-digits-1/last.ckpt"))
-    assert run("train", "--resume", "--epochs", done["epoch"]).returncode == 0
-    assert len(rows("runs/lenet-digits-1")) == done["epoch"]
+    assert run_torchrun("train", "--resume", "--epochs", done["epoch"]).returncode == 0
+    assert len(metrics("runs/lenet-digits-1")) == done["epoch"]
 
 
 def test_more_processes_than_images_in_a_batch() -> None:
-    done = run("train", "lenet", "--batch-size", 1)
+    done = run_torchrun("train", "lenet", "--batch-size", 1)
     assert done.returncode == 1
     assert "batch_size must be at least 2 for 2 processes, not 1" in done.stderr
     assert not Path("runs").exists()

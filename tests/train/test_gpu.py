@@ -15,7 +15,7 @@ from cnnkit.train.autotune.choose import choose_plan
 from cnnkit.train.autotune.plan import Plan, plain_plan
 from cnnkit.train.autotune.profile import profile_steps
 from cnnkit.train.step import Step, Stepper
-from conftest import Cli
+from helpers.cli import Cli
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -1,17 +1,14 @@
 """Runs that are killed again and again end as if nothing had happened: real processes, `kill -9`, to the bit."""
 
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from cnnkit.train.checkpoint import load_checkpoint
+from helpers.processes import finished, kill, start_training
+from helpers.training import outcome
 
 SETTINGS = (
     "lenet_bn", "--epochs", "40", "--batch-size", "96", "--accumulate", "2", "--ema", "0.95", "--warm-up", "2",
@@ -24,47 +21,9 @@ LANES = (
 )  # fmt: skip
 
 
-def command(processes: int, *arguments: str) -> list[str]:
-    if processes == 1:
-        return [sys.executable, "-m", "cnnkit", "train", *arguments]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*torchrun, "-m", "cnnkit", "train", *arguments]
-
-
-def start(processes: int, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(processes, *arguments), env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def finished(process: subprocess.Popen[str]) -> None:
-    _, err = process.communicate(timeout=280)
-    assert process.returncode == 0, err
-
-
-def kill(parent: int) -> None:
-    """Kill a process and those that it has started, and wait until they are gone."""
-    children = [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-    for process in (parent, *children):
-        os.kill(process, signal.SIGKILL)
-    for child in children:
-        while (status := Path(f"/proc/{child}/status")).exists() and "State:\tZ" not in status.read_text():
-            time.sleep(0.01)
-
-
 def where(run: Path) -> float:
     path = run / "last.ckpt"
     return path.stat().st_mtime if path.exists() else 0.0
-
-
-def outcome(run: Path) -> tuple[dict[str, bytes], list[dict[str, float]]]:
-    state = load_checkpoint(run / "last.ckpt")["stepper"]
-    average = state["average"]["net"] if state["average"] else {}
-    tensors = {**state["net"], **{f"average {name}": value for name, value in average.items()}}
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    figures = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
-    return {name: value.numpy().tobytes() for name, value in tensors.items()}, figures
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc to find all processes")
@@ -82,12 +41,12 @@ def test_a_run_killed_at_random_ends_to_the_bit_as_one_left_alone(
     processes: int, kills: int, settings: tuple[str, ...]
 ) -> None:
     run = Path("runs/lenet_bn-digits-1")
-    finished(start(processes, *settings, "--output", "whole"))
+    finished(start_training(processes, *settings, "--output", "whole"))
     draw = random.Random(kills)
     arguments = settings
     for _ in range(kills):
         before = where(run)
-        with start(processes, *arguments) as victim:
+        with start_training(processes, *arguments) as victim:
             deadline = time.monotonic() + 120
             while where(run) == before and time.monotonic() < deadline:
                 assert victim.poll() is None, "it ends before it is killed: it needs more epochs"
@@ -96,7 +55,7 @@ def test_a_run_killed_at_random_ends_to_the_bit_as_one_left_alone(
             kill(victim.pid)
         assert victim.returncode == -signal.SIGKILL
         arguments = ("--resume", str(run))
-    finished(start(processes, *arguments))
+    finished(start_training(processes, *arguments))
     weights, figures = outcome(run)
     whole_weights, whole_figures = outcome(Path("whole/lenet_bn-digits-1"))
     assert len(figures) == 40

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import config, trainer
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.train.lr_find import LAG, lr_range_test, suggest_lr
-from conftest import Cli, one_line
+from helpers.cli import Cli, one_line
+from helpers.training import config, trainer
 
 RATES = [1e-6 * 10 ** (7 * step / 99) for step in range(100)]
 

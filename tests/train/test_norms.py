@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_distributed import run as run_together
-from test_train import Quiet, config, stripes
 from torch import Tensor, nn
 
 import cnnkit
-from cnnkit.core.compiler import find_compiler
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError
 from cnnkit.data import Augment, Batches, ImageSet, Preprocess
@@ -28,7 +25,10 @@ from cnnkit.ops import BatchNormalization
 from cnnkit.train import Trainer, World
 from cnnkit.train.checkpoint import load_checkpoint
 from cnnkit.train.objective import Objective
-from conftest import ROOT, Cli
+from helpers.cli import ROOT, Cli
+from helpers.compiler import needs_compiler
+from helpers.processes import run_torchrun
+from helpers.training import Quiet, config, stripes
 
 CLOTHING = Path(os.environ.get("CNNKIT_TEST_CLOTHING", ROOT.parent / "shared/data/clothing-1k"))
 MEASURED = 2  # batches, of epochs as short as these
@@ -119,7 +119,6 @@ def measured(run: Trained, epoch: int = 2, numbers: Sequence[int] = range(MEASUR
     return pieces
 
 
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 WAYS: dict[str, dict[str, Any]] = {
     "torch": {},
     "no validation": {"aside": False},
@@ -314,7 +313,7 @@ def test_lanes_measure_what_torch_meets(threads: int) -> None:
     ids=["shares", "synchronised", "from scratch"],
 )
 def test_processes_measure_their_shares(flags: tuple[object, ...], synced: bool) -> None:
-    done = run_together("train", "lenet_bn", "--epochs", 1, "--batch-size", 90, *flags)
+    done = run_torchrun("train", "lenet_bn", "--epochs", 1, "--batch-size", 90, *flags)
     assert done.returncode == 0, done.stderr
     run = Run(Path("runs/lenet_bn-digits-1"))
     shares = [

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from test_train import Quiet, config, stripes, trainer
 from torch import nn
 
 import cnnkit
@@ -17,6 +16,7 @@ from cnnkit.train import Trainer
 from cnnkit.train.autotune.batch_size import explain_memory, fitting_batch
 from cnnkit.train.objective import Objective, Targets, balanced_weights
 from cnnkit.train.step import Step, Stepper
+from helpers.training import Quiet, config, stripes, trainer
 
 X = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(12) % 3

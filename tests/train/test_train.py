@@ -1,4 +1,4 @@
-"""The trainer: it learns, it repeats and resumes to the bit, and it keeps the last good state whatever happens."""
+"""The trainer: it learns, repeats and resumes bit for bit, and keeps the last good state."""
 
 import json
 import signal
@@ -16,66 +16,12 @@ from cnnkit.deploy import load
 from cnnkit.experiment import RunFolder
 from cnnkit.experiment.recipes import RECIPES
 from cnnkit.nets import create
-from cnnkit.train import EpochRecord, Metrics, StepRecord, TrainConfig, Trainer, evaluate, initialise
+from cnnkit.train import Trainer, initialise
 from cnnkit.train.checkpoint import load_checkpoint, save_checkpoint
 from cnnkit.train.schedule import learning_rate
-from conftest import Cli, one_line, start
-
-
-class Quiet:
-    """Remembers what the loop tells; can stop or break the run at a step."""
-
-    def __init__(self) -> None:
-        self.epochs: list[EpochRecord] = []
-        self.steps: list[StepRecord] = []
-
-    def on_step_end(self, record: StepRecord) -> None:
-        self.steps.append(record)
-
-    def on_epoch_end(self, record: EpochRecord) -> None:
-        self.epochs.append(record)
-
-
-def stripes(count: int, seed: int) -> ImageSet:
-    """Images of 8 x 8 noise with a bright row (class 0) or column (class 1)."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 60, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(count) % 2
-    images[labels == 0, :, 3] += 150
-    images[labels == 1, :, :, 4] += 150
-    return ImageSet(images, labels)
-
-
-class Noisy(nn.Module):
-    """A step that draws random numbers in training, as dropout does, and remembers its input's sums."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[float] = []
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            self.seen.append(x.sum().item())
-        return F.dropout(x, 0.2, self.training)
-
-
-def trainer(folder: Path, config: TrainConfig, observer: Quiet | None = None, saved: list | None = None) -> Trainer:
-    torch.manual_seed(config.seed)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), Noisy(), nn.Linear(144, 2))
-    folder.mkdir(exist_ok=True)
-    return Trainer(
-        net,
-        Batches(stripes(101, 1), config.batch_size, Preprocess((8, 8)), seed=config.seed),
-        Batches(stripes(40, 2), 16, Preprocess((8, 8))),
-        config,
-        checkpoint=folder / "last.ckpt",
-        callbacks=[observer or Quiet()],
-        save_best=lambda net, record: (saved if saved is not None else []).append(record.epoch),
-    )
-
-
-def config(**settings: object) -> TrainConfig:
-    return TrainConfig(**({"epochs": 3, "batch_size": 8, "lr": 0.01} | settings))
+from helpers.cli import Cli, one_line, start
+from helpers.processes import wait_for_lines
+from helpers.training import Quiet, config, metrics, stripes, trainer
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
@@ -234,9 +180,6 @@ def test_no_image_to_train_on(tmp_path: Path) -> None:
         run.run()
 
 
-# --- checkpoints
-
-
 def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     run = trainer(tmp_path, config(epochs=1, keep=1))
@@ -320,15 +263,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(cli: Cli) -> None:
     assert [path.name for path in run.glob(".*")] == [".lock"], "no temporary file is left behind"
 
 
-def wait_for(path: Path, lines: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not path.exists() or len(path.read_text().splitlines()) < lines):
-        time.sleep(0.02)
-
-
 def rows(run: Path) -> list[tuple[float, ...]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(row["epoch"], row["train_loss"], row["val_loss"], row["val_accuracy"], row["best"]) for row in lines]
+    names = ("epoch", "train_loss", "val_loss", "val_accuracy", "best")
+    return [tuple(row[name] for name in names) for row in metrics(run)]
 
 
 def test_killed_and_interrupted_processes_resume_to_the_same_run(cli: Cli) -> None:
@@ -336,12 +273,12 @@ def test_killed_and_interrupted_processes_resume_to_the_same_run(cli: Cli) -> No
     assert cli(*arguments, "--output", "whole").code == 0
     whole, run = Path("whole/lenet-digits-1"), Path("runs/lenet-digits-1")
     with start(*arguments) as killed:
-        wait_for(run / "metrics.jsonl", 3)
+        wait_for_lines(run / "metrics.jsonl", 3)
         killed.kill()
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 99}\n[1]\n{"epo')  # what a crash may leave
     with start("train", "--resume", run) as stopped:
-        wait_for(run / "metrics.jsonl", 8)
+        wait_for_lines(run / "metrics.jsonl", 8)
         stopped.send_signal(signal.SIGINT)
         _, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
@@ -401,47 +338,11 @@ def test_a_run_is_resumed_by_one_process_with_its_own_settings(cli: Cli) -> None
         one_line(result, 1, words)
 
 
-# --- settings, schedules, initial weights, metrics
-
-
 def test_the_chapters_recipe_is_the_chapters() -> None:
     row = RECIPES["chapter"]
     assert (row["optimizer"], row["lr"], row["batch_size"], row["epochs"], row["init"]) == ("sgd", 0.9, 32, 5, "glorot")
     assert row["schedule"] == "constant"
     assert row["weight_decay"] == 0
-
-
-def rates(steps: int = 10, **settings: object) -> list[float]:
-    row = TrainConfig(**({"epochs": 10, "lr": 1.0} | settings))
-    return [learning_rate(row, step, steps) for step in range(row.epochs * steps)]
-
-
-def test_schedules() -> None:
-    assert set(rates(schedule="constant", lr=0.9)) == {0.9}
-    cycle = rates(schedule="one-cycle")
-    assert cycle[0] == pytest.approx(0.04)
-    assert max(cycle) == cycle[25] == 1.0
-    assert cycle[62] == pytest.approx(0.5, abs=0.02)
-    assert cycle[:26] == sorted(cycle[:26])
-    assert cycle[25:] == sorted(cycle[25:], reverse=True)
-    assert 0 < cycle[-1] < 0.001
-    assert rates(schedule="one-cycle", warm_up=0) == rates(schedule="cosine")
-    cosine = rates(schedule="cosine")
-    assert cosine[0] == 1.0
-    assert cosine[50] == pytest.approx(0.5)
-    line = rates(schedule="poly")
-    assert line == pytest.approx([1 - step / 100 for step in range(100)])
-    assert rates(schedule="poly", lr_power=2.0) == pytest.approx([value**2 for value in line])
-    cut = rates(schedule="step", lr_step=4, lr_gamma=0.5)
-    assert [cut[number] for number in (0, 39, 40, 79, 80, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle", "poly", "step"])
-def test_a_warm_up_is_a_line_to_the_peak(schedule: str) -> None:
-    warm = rates(schedule=schedule, warm_up=2.5)
-    assert warm[:25] == pytest.approx([0.04 + 0.96 * step / 25 for step in range(25)])
-    assert warm[25] == 1.0
-    assert rates(steps=1, epochs=1, schedule=schedule, warm_up=9) == [pytest.approx(0.04)]
 
 
 def test_glorot_is_keras() -> None:
@@ -465,30 +366,6 @@ def test_he_keeps_the_signal_of_deep_relu_networks() -> None:
         signals[init] = net[:5](x).std()
     assert signals["torch"] < 0.02 < 0.2 < signals["he"] < 5
     assert not any(layer.bias.any() for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
-
-
-def test_evaluation_is_exact_over_unequal_batches() -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).train()
-    images, labels = torch.randint(0, 256, (23, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 3, (23,))
-    whole = net(images / 255)
-    for batch_size in (1, 5, 23, 100):
-        metrics = evaluate(net, Batches(ImageSet(images, labels), batch_size, Preprocess((8, 8))))
-        assert metrics.loss == pytest.approx(F.cross_entropy(whole, labels).item(), rel=1e-6)
-        assert metrics.accuracy == (whole.argmax(1) == labels).sum().item() / 23
-        assert metrics.confusion.sum(1).equal(torch.bincount(labels, minlength=3))
-    assert net.training
-    with pytest.raises(UsageError, match="no image to evaluate on"):
-        evaluate(net, [])
-
-
-def test_per_class_figures_by_hand() -> None:
-    metrics = Metrics(0.0, torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
-    assert metrics.accuracy == 0.7
-    assert metrics.num_images == 10
-    rows = metrics.per_class()
-    assert rows[0] == {"precision": 0.6, "recall": 0.75, "f1": pytest.approx(2 / 3), "support": 4}
-    assert rows[1] == {"precision": 0.8, "recall": pytest.approx(2 / 3), "f1": pytest.approx(8 / 11), "support": 6}
-    assert rows[2] == {"precision": None, "recall": None, "f1": None, "support": 0}, "no images, no figures"
 
 
 def test_the_init_setting_reaches_the_net(cli: Cli) -> None:
