@@ -127,7 +127,7 @@ def test_one_process_that_is_told_to_stop_stops_all() -> None:
         wait_for_lines(Path("runs/lenet-digits-1/metrics.jsonl"), 2)
         os.kill(workers(job.pid)[1], signal.SIGTERM)
         _, err = job.communicate(timeout=60)
-    assert b"go on with: cnnkit train --resume runs/lenet-digits-1" in err
+    assert b"resume with: cnnkit train --resume runs/lenet-digits-1" in err
     done = load_checkpoint(Path("runs/lenet-digits-1/last.ckpt"))
     assert run_torchrun("train", "--resume", "--epochs", done["epoch"]).returncode == 0
     assert len(metrics("runs/lenet-digits-1")) == done["epoch"]
