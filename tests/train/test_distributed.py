@@ -13,7 +13,7 @@ from cnnkit.data import Batches, load_dataset
 from cnnkit.deploy import load
 from cnnkit.experiment import RunFolder
 from cnnkit.experiment.config import resolve
-from cnnkit.experiment.launch import _begun
+from cnnkit.experiment.launch import _started
 from cnnkit.train import evaluate
 from cnnkit.train.checkpoint import load_checkpoint
 from helpers.cli import Cli
@@ -83,11 +83,11 @@ def test_a_job_goes_on_with_its_own_newest_run_of_the_same_settings() -> None:
             draft.write_environment({}, "job")
         made.append(RunFolder(path))
         os.utime(made[-1].path / "environment.json", (len(made), len(made)))
-    assert _begun(Path("runs"), "job", asked[0.1]) == made[0].path
-    assert _begun(Path("runs"), "job", asked[0.2]) == made[2].path
-    assert _begun(Path("runs"), "job", asked[0.3]) is None
-    assert _begun(Path("runs"), "another job", asked[0.2]) is None
-    assert _begun(Path("runs"), "job", asked[0.2].model_copy(update={"data": "fashion-mnist"})) is None
+    assert _started(Path("runs"), "job", asked[0.1]) == made[0].path
+    assert _started(Path("runs"), "job", asked[0.2]) == made[2].path
+    assert _started(Path("runs"), "job", asked[0.3]) is None
+    assert _started(Path("runs"), "another job", asked[0.2]) is None
+    assert _started(Path("runs"), "job", asked[0.2].model_copy(update={"data": "fashion-mnist"})) is None
 
 
 def workers(parent: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The fastest algorithms of a network's convolutions, benchmarked layer by layer on this machine."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import cast
 
@@ -61,16 +62,14 @@ def _output(maps: Tensor, layer: TunedConv2d, window: Window, name: Algorithm) -
 def _inputs(net: nn.Module, x: Tensor) -> dict[str, tuple[TunedConv2d, torch.Size, bool]]:
     """Run x; return the tuned layers, the shapes of their inputs, and whether these need gradients."""
     seen: dict[str, tuple[TunedConv2d, torch.Size, bool]] = {}
-    handles = []
-    for name, layer in tune(net).items():
 
-        def note(layer: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
-            seen[name] = cast(TunedConv2d, layer), inputs[0].shape, inputs[0].requires_grad
+    def note(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        seen[name] = cast(TunedConv2d, layer), inputs[0].shape, inputs[0].requires_grad
 
-        handles.append(layer.register_forward_pre_hook(note))
-    net(x)
-    for handle in handles:
-        handle.remove()
+    with ExitStack() as hooks:
+        for name, layer in tune(net).items():
+            hooks.enter_context(layer.register_forward_pre_hook(partial(note, name)))
+        net(x)
     return seen
 
 

@@ -107,16 +107,8 @@ class BatchNormalization(nn.Module):
             if X.ndim not in (2, 4):
                 raise UsageError(f"X must be (N, C) or (N, C, H, W), not {tuple(X.shape)}")
             self._build(X.shape[1])
-        Y, mean, variance = batch_norm(
-            X,
-            self.gamma,
-            self.beta,
-            self.moving_mean,
-            self.moving_variance,
-            training=self.training,
-            decay=self.decay,
-            epsilon=self.epsilon,
-        )
+        tensors = X, self.gamma, self.beta, self.moving_mean, self.moving_variance
+        Y, mean, variance = batch_norm(*tensors, training=self.training, decay=self.decay, epsilon=self.epsilon)
         if self.training:
             self.moving_mean.copy_(mean)
             self.moving_variance.copy_(variance)

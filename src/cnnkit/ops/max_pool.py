@@ -133,11 +133,8 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, maps: _Maps, positive: bool) -> Tensor:
-        y = torch.empty(
-            (maps.images, maps.channels, maps.out_height, maps.out_width),
-            dtype=x.dtype,
-            memory_format=torch.channels_last,
-        )
+        size = (maps.images, maps.channels, maps.out_height, maps.out_width)
+        y = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
         found = torch.empty_like(y, dtype=BITS[x.dtype])
         _call("forward", x, maps, positive, x, y, found)
         ctx.maps = maps

@@ -7,15 +7,7 @@ from typing import Any
 
 from cnnkit.core.errors import UsageError
 
-__all__ = [
-    "Callback",
-    "Callbacks",
-    "EpochRecord",
-    "StepRecord",
-    "StopTraining",
-    "TrainRecord",
-    "require_callbacks",
-]
+__all__ = ["Callback", "Callbacks", "EpochRecord", "StepRecord", "StopTraining", "TrainRecord", "require_callbacks"]
 
 log = logging.getLogger(__name__)
 

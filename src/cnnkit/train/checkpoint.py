@@ -27,7 +27,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep: int = 1) -> None:
     content = {"format": FORMAT, "sha256": digest(state), **state}
     new = path.with_name(f"{path.stem}.new{path.suffix}")
     atomic_write(new, lambda file: torch.save(content, file))
-    files = [path, *(_numbered(path, number) for number in range(1, keep))]
+    files = [path, *(path.with_name(f"{path.stem}.{number}{path.suffix}") for number in range(1, keep))]
     for older, newer in zip(files[:0:-1], files[-2::-1], strict=True):
         if newer.exists():
             newer.replace(older)
@@ -83,10 +83,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if expected != digest({name: value for name, value in state.items() if name != "format"}):
         raise CnnkitError(f"{path}: the checkpoint is corrupt (its sha256 does not match)")
     return state
-
-
-def _numbered(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
 def digest(state: dict[str, Any]) -> str:

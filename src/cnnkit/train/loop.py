@@ -171,7 +171,7 @@ class Trainer:
             return
         self.reported = now
         self._require_finite_losses()
-        steps, speed = len(self.train), self.sums.steps_per_second(self.step)
+        steps, speed = len(self.train), (self.step - self.sums.first) / self.sums.elapsed  # steps per second
         record = StepRecord(
             self.epoch,
             self.step,

@@ -6,8 +6,8 @@ statistics, as in training, and stores those of all batches together.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,9 @@ def measure(net: nn.Module, norms: Sequence[Norm], x: Tensor, world: World = ALO
         found[norm] = found[norm] + moments if norm in found else moments
         _write(norm, moments.over(world) if is_synchronised(norm) else moments, unbiased=False)
 
-    with eval_mode(net), _hooks(norms, hook):
+    with eval_mode(net), ExitStack() as hooks:
+        for norm in norms:
+            hooks.enter_context(norm.register_forward_pre_hook(hook, prepend=True, with_kwargs=True))
         net(x)
     return found
 
@@ -111,13 +113,3 @@ def _moves(module: nn.Module) -> bool:
     if isinstance(module, BatchNormalization):
         return module.decay < 1
     return isinstance(module, _BatchNorm) and module.running_mean is not None and module.momentum != 0
-
-
-@contextmanager
-def _hooks(norms: Sequence[Norm], hook: Any) -> Iterator[None]:
-    handles = [norm.register_forward_pre_hook(hook, prepend=True, with_kwargs=True) for norm in norms]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -36,10 +36,6 @@ class EpochSums:
         """Seconds since the clock was started."""
         return time.monotonic() - self.started
 
-    def steps_per_second(self, step: int) -> float:
-        """Return the speed since the clock was started, before step number `step`."""
-        return (step - self.first) / self.elapsed
-
     def add(self, step: int, losses: Tensor, correct: Tensor) -> None:
         """Add the steps from number `step` on: their mean losses, and how many of their images were correct."""
         self.losses[step : step + len(losses)] = losses

@@ -1,4 +1,4 @@
-"""CudaGraphStep steps without a GPU: a graph of torch's operators, recorded and run again, in place of CUDA's.
+"""CUDA graph steps without a GPU: a graph of torch's operators, recorded and run again, in place of CUDA's.
 
 As in CUDA's, what is recorded works on the same memory again, nothing else of Python runs, and waiting is an error.
 """
