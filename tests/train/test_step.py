@@ -186,7 +186,7 @@ def test_a_gradient_that_is_no_number_is_left_out(tmp_path: Path) -> None:
     again = trainer(tmp_path / "again", config(skip_nan=1, epochs=2))
     calls = iter(range(1000))
     again.net[0].register_forward_hook(poison)
-    with pytest.raises(CnnkitError, match="2 gradients were NaN/Inf, but skip_nan allows 1"):
+    with pytest.raises(CnnkitError, match="2 NaN/Inf gradients, but skip_nan allows 1"):
         again.run()
 
 

@@ -36,9 +36,9 @@ from cnnkit.nets.foreign import foreign_name, is_foreign, require_same
 from cnnkit.train import ALONE, World, initialise
 from cnnkit.train.autotune.batch_size import fitting_batch
 
-__all__ = ["DATA", "NOTHING", "START", "Given", "Job", "build", "evaluation_batch_size", "places"]
+__all__ = ["DATA", "NOTHING", "START", "Given", "Job", "build", "eval_batch_size", "places"]
 
-EVALUATION_PIXELS, EVALUATION_IMAGES = 2**22, 500  # at most, of a batch without a training step
+EVAL_PIXELS, EVAL_IMAGES = 2**22, 500  # at most, of a batch without a training step
 DATA = ("data", "validation_data", "test_data")  # settings that name data
 Size = tuple[int, int]
 
@@ -162,7 +162,7 @@ def build(
         config,
         net,
         Batches(training, batch_size, preprocess, seed=config.seed, augment=augment, **where),
-        Batches(validation, evaluation_batch_size(max(size), world), preprocess, **where) if len(validation) else None,
+        Batches(validation, eval_batch_size(max(size), world), preprocess, **where) if len(validation) else None,
         division.record,
         origin,
         dataset.skipped,
@@ -177,9 +177,9 @@ def places(config: RunConfig) -> dict[str, str]:
     return {name: place(value) for name in DATA if (value := getattr(config, name)) is not None}
 
 
-def evaluation_batch_size(pixels: int, world: World = ALONE) -> int:
+def eval_batch_size(pixels: int, world: World = ALONE) -> int:
     """Return how many images of this height and width to predict at once: many for speed, few enough for memory."""
-    return max(world.size, min(EVALUATION_IMAGES, EVALUATION_PIXELS // pixels**2))
+    return max(world.size, min(EVAL_IMAGES, EVAL_PIXELS // pixels**2))
 
 
 def _image_size(config: RunConfig, given: Given) -> Size | None:

@@ -50,13 +50,13 @@ def use_fastest_outputs(net: nn.Module, x: Tensor) -> None:
         maps, window = layer.slide(maps)
         key = (window, shape, layer.weight.shape)
         if key not in known:
-            names = possible(window, maps, layer.weight)
-            known[key] = _fastest(names, partial(_output, maps, layer, window), x.device)
+            known[key] = _fastest_output(layer, maps, window)
         layer.prediction = known[key]
 
 
-def _output(maps: Tensor, layer: TunedConv2d, window: Window, name: Algorithm) -> Tensor:
-    return OUTPUT[name](maps, layer.weight, layer.bias, window)
+def _fastest_output(layer: TunedConv2d, x: Tensor, window: Window) -> Algorithm:
+    names = possible(window, x, layer.weight)
+    return _fastest(names, lambda name: OUTPUT[name](x, layer.weight, layer.bias, window), x.device)
 
 
 def _inputs(net: nn.Module, x: Tensor) -> dict[str, tuple[TunedConv2d, torch.Size, bool]]:

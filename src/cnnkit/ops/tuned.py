@@ -74,7 +74,7 @@ class TunedConv2d(nn.Conv2d):
 
 
 def tune(net: nn.Module) -> dict[str, TunedConv2d]:
-    """Turn the convolutions inside `net` that have a choice of algorithms into tuned ones, and return these by name.
+    """Turn the convolutions inside `net` that have a choice of algorithms into tuned ones; return all tuned ones.
 
     Names, weights and results do not change. Grouped and dilated layers, those with other padding modes, and those of
     other classes are left alone.

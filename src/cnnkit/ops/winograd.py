@@ -75,8 +75,8 @@ def weight_gradient(dy: Tensor, x: Tensor, pads: Pads, kernel: int) -> Tensor:
     transform = _transform(kernel, side)
     sums = torch.empty(0)
     for tiles in _chunks(len(x), size, side):
-        gradients = _transformed_tiles("gradient", steps, tiles, len(transform)).transpose(1, 2)
-        values = _transformed_tiles("input", inputs, tiles, len(transform), pads[::2])
+        gradients = _transformed("gradient", steps, tiles, len(transform)).transpose(1, 2)
+        values = _transformed("input", inputs, tiles, len(transform), pads[::2])
         sums = torch.baddbmm(sums, gradients, values, out=sums) if tiles.first else torch.bmm(gradients, values)
     flat = transform.t() @ sums.view(len(sums), -1)
     return flat.view(kernel, kernel, steps.shape[3], inputs.shape[3]).permute(2, 3, 0, 1)
@@ -96,7 +96,7 @@ def _correlate(
     maps = _pixels(x)
     y = maps.new_empty(len(x), *size, kernels.shape[2])
     for tiles in _chunks(len(x), size, side):
-        products = torch.bmm(_transformed_tiles("input", maps, tiles, len(kernels), before), kernels)
+        products = torch.bmm(_transformed("input", maps, tiles, len(kernels), before), kernels)
         _call("output", y, tiles, (0, 0), products, bias, y)
     return y.permute(0, 3, 1, 2)
 
@@ -119,9 +119,7 @@ def _chunks(images: int, size: tuple[int, int], side: int) -> Iterator[_Tiles]:
         yield _Tiles(rows=rows, columns=columns, first=first, count=count, side=side, threads=torch.get_num_threads())
 
 
-def _transformed_tiles(
-    kind: str, maps: Tensor, tiles: _Tiles, products: int, before: tuple[int, int] = (0, 0)
-) -> Tensor:
+def _transformed(kind: str, maps: Tensor, tiles: _Tiles, products: int, before: tuple[int, int] = (0, 0)) -> Tensor:
     """Return the transformed tiles of maps N x H x W x C: products x tiles x C.
 
     The first tile starts `before` (rows, columns) the map. A tile of zeros makes an even number of them odd, as the

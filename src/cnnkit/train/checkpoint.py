@@ -36,9 +36,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep: int = 1) -> None:
 
 def earlier(path: Path) -> Iterator[Path]:
     """Yield the checkpoint files that exist, the newest first."""
-    found = {
-        candidate.stem.rpartition(".")[2]: candidate for candidate in path.parent.glob(f"{path.stem}.*{path.suffix}")
-    }
+    found = {file.stem.rpartition(".")[2]: file for file in path.parent.glob(f"{path.stem}.*{path.suffix}")}
     numbered = sorted((name for name in found if name.isdecimal()), key=int)
     candidates = [path, *(found[name] for name in ("new", *numbered) if name in found)]
     yield from (candidate for candidate in candidates if candidate.exists())

@@ -182,9 +182,8 @@ class Stepper:
         """Skip a step whose gradient is NaN/Inf; raise CnnkitError if there are more than `skip_nan`."""
         self.num_skipped += 1
         if self.num_skipped > self.config.skip_nan:
-            allowed = self.config.skip_nan
             raise CnnkitError(
-                f"{self.num_skipped} gradients were NaN/Inf, but skip_nan allows {allowed}; try a lower lr"
+                f"{self.num_skipped} NaN/Inf gradients, but skip_nan allows {self.config.skip_nan}; lower the lr"
             )
         self.skipped.append(number)
         self.scaler.update()

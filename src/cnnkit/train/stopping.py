@@ -31,17 +31,14 @@ class Stopping:
         self.saved = time.monotonic()
 
     def before_epoch(self, epoch: int, best_epoch: int | None, seconds: float) -> str:
-        """Return why the run stops before `epoch`, after `seconds` of training, or "".
-
-        `best_epoch` is None without validation.
-        """
+        """Return why the run stops before `epoch`, if it does; without validation there is no best epoch."""
         patience = self.config.patience
         impatient = patience is not None and best_epoch is not None and epoch - 1 - best_epoch >= patience
         no_better = f"no better epoch in {patience} after epoch {best_epoch}" if impatient else ""
         return self.world.broadcast(self.callbacks.stop or no_better or self._out_of_time(seconds))
 
     def after_step(self, step: int, seconds: float, signalled: bool) -> Pause | None:
-        """Return what is due before step number `step`, after `seconds` of training; `signalled` is this rank's own."""
+        """Return what is due before step number `step`; `signalled` says whether this rank has received a signal."""
         config = self.config
         due = config.checkpoint_steps is not None and step % config.checkpoint_steps == 0
         if self.world.size > 1 and step % AGREE_STEPS and not due:

@@ -55,10 +55,8 @@ class EpochSums:
         """Return the first step before `step` whose loss is NaN/Inf, and that loss; skipped steps don't count."""
         wrong = ~self.losses[:step].isfinite()
         wrong[skipped] = False
-        if not wrong.any():
-            return None
-        first = int(wrong.nonzero()[0])
-        return first, self.losses[first].item()
+        found = wrong.nonzero().flatten().tolist()
+        return (found[0], self.losses[found[0]].item()) if found else None
 
     def state(self) -> dict[str, Any]:
         """Return the epoch's part of a checkpoint."""
