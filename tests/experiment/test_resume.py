@@ -223,7 +223,7 @@ def test_what_the_bits_depend_on_is_compared(cli: Cli, monkeypatch: pytest.Monke
         assert f"not exact: {name} {state['conditions'][name]} instead of {value}" in resumed()
     content.pop("conditions")
     save_checkpoint(RUN / "last.ckpt", content)
-    assert "not exact: the run is of an earlier version" in resumed()
+    assert "not exact: the run is from an earlier version" in resumed()
 
 
 # --- the same images, or not
