@@ -1,21 +1,20 @@
-"""Test accuracy of the README's table: each row trained from three seeds, the best epoch by validation, whole test set.
+"""Test accuracy: each row trained from three seeds, the best epoch by validation, whole test set.
 
     python benchmarks/accuracy.py                                   # Fashion-MNIST, and MNIST if --mnist-dir is given
     python benchmarks/accuracy.py --only resnet18-best --seeds 0    # more than an hour
     python benchmarks/accuracy.py --only lenet_bn --seeds 0 --extra --epochs 1
 
-Every run is the plain command line; results go to benchmarks/results/ as Markdown and JSON.
+Every run is the plain command line; results go to benchmarks/results/ as JSON.
 """
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from report import RESULTS, earlier, write
+from _lib.report import RESULTS, earlier, write
 
 FASHION = ["--data", "fashion-mnist"]
 FROM_SCRATCH = ["--model-kwargs.norm", "from_scratch"]
@@ -50,7 +49,7 @@ def accuracy(arguments: list[str], folder: Path) -> float:
 
 
 def main() -> None:
-    """Train every row from every seed and write the table."""
+    """Train every row from every seed and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=[*ROWS][:-1])
@@ -76,20 +75,8 @@ def main() -> None:
             print(name, "seed", seed, found[seed], flush=True)
         figures[name] = {"command": " ".join(["cnnkit train", *shown]), "accuracy": found}
 
-    rows = []
-    for name in [name for name in ROWS if name in figures]:
-        found = list(figures[name]["accuracy"].values())
-        shown = [f"{value:.4f}" for value in (statistics.mean(found), min(found), max(found))]
-        rows.append([f"`{figures[name]['command']}`", *shown, str(len(found))])
-    write(
-        options.output,
-        "accuracy",
-        "Test accuracy",
-        "the best epoch by validation, measured on the whole test set",
-        ["command", "mean", "lowest", "highest", "seeds"],
-        rows,
-        figures,
-    )
+    work = "the best epoch by validation, measured on the whole test set"
+    write(options.output, "accuracy", work, {name: figures[name] for name in ROWS if name in figures})
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@
 
 Batches of 128 random images, grey of 28 x 28 and colour of 224 x 224, from bytes to bytes; kornia gets and gives
 floats, and their conversion does not count. Pillow's loop ends with the stacked batch. One process, one thread, and the
-processor's time, so that others at work on the machine do not count. kornia's TrivialAugment draws one operation for
+processor's time, so that other work on the machine does not count. kornia's TrivialAugment draws one operation for
 the whole batch, and its RandomResizedCrop does not antialias; cnnkit draws for each image, and antialiases.
-Results go to benchmarks/results/ as Markdown and JSON.
+Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
 import random
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,14 @@ from pathlib import Path
 import kornia.augmentation as K
 import numpy as np
 import torch
+from _lib.report import RESULTS, write
+from _lib.work import AUGMENT_BATCH as BATCH
 from PIL import Image
-from report import RESULTS, write
 from torch import Tensor, nn
 
 from cnnkit.data.augment.batch import Augment
 
-BATCH, PADDING = 128, 4
+PADDING = 4
 SHAPES = {"28 x 28 x 1": (28, 28, 1), "224 x 224 x 3": (224, 224, 3)}
 COLOURS = ("jitter", "trivial")  # kornia changes the hue and saturation of colour images only
 
@@ -39,7 +39,7 @@ def pillow(image: Image.Image) -> Image.Image:
 
 
 def work(size: tuple[int, int]) -> dict[str, tuple[list[str], nn.Module, Callable[[Image.Image], Image.Image] | None]]:
-    """Return what is measured: cnnkit's names, kornia's module, and one image's way through Pillow."""
+    """Return what is measured: cnnkit's names, kornia's module, and Pillow's function for one image."""
     return {
         "flip, crop:4": (
             ["flip", "crop:4"],
@@ -62,7 +62,7 @@ def seconds(function: Callable[[], object]) -> float:
 def contestants(
     images: Tensor, names: list[str], module: nn.Module, one: Callable[[Image.Image], Image.Image] | None
 ) -> dict[str, Callable[[], object]]:
-    """Return the ways to augment this batch."""
+    """Return what augments this batch, by contestant."""
     augment, floats = Augment(names, (images.shape[2], images.shape[3])), images / 255
     arrays = [array.squeeze() for array in images.permute(0, 2, 3, 1).numpy()]
     ways: dict[str, Callable[[], object]] = {
@@ -75,14 +75,14 @@ def contestants(
 
 
 def main() -> None:
-    """Let the contestants work in turn and write the table."""
+    """Let the contestants work in turn and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    rows, figures = [], {}
+    figures = {}
     for shape, (height, width, channels) in SHAPES.items():
         images = torch.randint(0, 256, (BATCH, height, width, channels), dtype=torch.uint8).permute(0, 3, 1, 2)
         for title, job in work((height, width)).items():
@@ -95,20 +95,12 @@ def main() -> None:
                     elapsed = seconds(way)
                     if round_:  # the first warms up
                         found[name].append(elapsed)
-            for name, times in found.items():
-                ratio = statistics.median(a / b for a, b in zip(times, found["cnnkit"], strict=True))
-                rate = BATCH / statistics.median(times)
-                rows.append([shape, title, name, f"{rate:,.0f}", f"{ratio:.1f}"])
-                print(*rows[-1], flush=True)
             figures[f"{title} at {shape}"] = found
     write(
         options.output,
         "augment",
-        "Augmentation, images per second of one processor",
         f"batches of {BATCH}, one thread, {options.rounds} rounds in turn, medians of the processor's time; "
         "kornia from floats to floats, the others from bytes to bytes; kornia's trivial is one operation for the batch",
-        ["images", "augmentation", "by", "images/s", "times cnnkit's time, round by round"],
-        rows,
         figures,
     )
 

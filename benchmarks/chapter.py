@@ -1,10 +1,10 @@
 """The chapter's eight networks trained on Fashion-MNIST, in five epochs or fewer, against what its sources report.
 
-    python benchmarks/chapter.py --runs runs/chapter                  # hours; stopped, it goes on where it was
+    python benchmarks/chapter.py --runs runs/chapter                  # hours; start it again to resume
     python benchmarks/chapter.py --runs runs/chapter --only lenet vgg11
 
 Every run is the plain command line with seed 0: 54,000 images to train on, 6,000 to choose the best epoch by, and the
-whole test set, which chooses nothing. Results go to benchmarks/results/ as Markdown and JSON.
+whole test set, which chooses nothing. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -14,11 +14,12 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from report import RESULTS, earlier, write
+from _lib.report import RESULTS, earlier, write
 
 # without batch normalisation: He's initial weights, small steps, and no gradient larger than 1
 PLAIN = {"init": "he", "lr": "0.001", "clip": "1"}
 NORMALISED = {"lr": "0.003"}
+WORK = "54,000 images to train on; the best epoch by 6,000 others, on the whole test set; seed 0"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,6 @@ class Row:
     net: str
     pixels: int
     epochs: int
-    reported: float  # test accuracy after five epochs, as the chapter or the books behind it report
     settings: dict[str, str] = field(default_factory=dict)
 
     def flags(self) -> list[str]:
@@ -39,15 +39,15 @@ class Row:
 
 
 ROWS = {
-    "lenet": Row("lenet", 28, 5, 0.753),
-    "lenet_bn": Row("lenet_bn", 28, 5, 0.854),
-    "resnet18-28": Row("resnet18", 28, 5, 0.892, NORMALISED),
-    "vgg11": Row("vgg11", 224, 3, 0.886, PLAIN | {"model-kwargs.width": "8"}),
-    "densenet": Row("densenet", 96, 2, 0.884, NORMALISED),
-    "resnet18": Row("resnet18", 96, 4, 0.926, NORMALISED | {"augment": "flip"}),
-    "googlenet": Row("googlenet", 96, 3, 0.896, PLAIN),
-    "nin": Row("nin", 224, 1, 0.831, PLAIN),
-    "alexnet": Row("alexnet", 224, 1, 0.840, PLAIN | {"lr": "0.0005"}),
+    "lenet": Row("lenet", 28, 5),
+    "lenet_bn": Row("lenet_bn", 28, 5),
+    "resnet18-28": Row("resnet18", 28, 5, NORMALISED),
+    "vgg11": Row("vgg11", 224, 3, PLAIN | {"model-kwargs.width": "8"}),
+    "densenet": Row("densenet", 96, 2, NORMALISED),
+    "resnet18": Row("resnet18", 96, 4, NORMALISED | {"augment": "flip"}),
+    "googlenet": Row("googlenet", 96, 3, PLAIN),
+    "nin": Row("nin", 224, 1, PLAIN),
+    "alexnet": Row("alexnet", 224, 1, PLAIN | {"lr": "0.0005"}),
 }
 
 
@@ -58,10 +58,10 @@ def cnnkit(*arguments: str) -> str:
 
 
 def train(row: Row, folder: Path) -> Path:
-    """Train in `folder`, or go on with what has been begun there; return the run."""
-    begun = [path.parent for path in folder.glob("*/last.ckpt")]
-    if begun:
-        cnnkit("train", "--resume", str(begun[0]))
+    """Train in `folder`, or resume the run that is there; return the run."""
+    started = [path.parent for path in folder.glob("*/last.ckpt")]
+    if started:
+        cnnkit("train", "--resume", str(started[0]))
     else:
         cnnkit("train", *row.flags(), "--output", str(folder))
     [run] = folder.iterdir()
@@ -69,9 +69,9 @@ def train(row: Row, folder: Path) -> Path:
 
 
 def main() -> None:
-    """Train row after row and write the table after each."""
+    """Train row after row and write the figures after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="where the run folders are, to be gone on with")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders, which are resumed")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -87,26 +87,7 @@ def main() -> None:
             "seconds": round(sum(epoch["seconds"] for epoch in epochs)),
             "plan": json.loads((run / "plan.json").read_text()),
         }
-        report(options.output, figures)
-
-
-def report(folder: Path, figures: dict[str, dict]) -> None:
-    """Write the table."""
-    rows = []
-    for name, row in ROWS.items():
-        if found := figures.get(name):
-            numbers = [f"{found['accuracy']:.4f}", f"{row.reported:.3f}", f"{found['validation']:.4f}"]
-            cost = [str(row.epochs), f"{found['seconds']:,}", found["plan"]["precision"]]
-            rows.append([f"`{found['command']}`", *numbers, *cost])
-    write(
-        folder,
-        "chapter",
-        "The chapter's networks on Fashion-MNIST",
-        "54,000 images to train on; the best epoch by 6,000 others, on the whole test set; seed 0",
-        ["command", "test accuracy", "reported", "validation", "epochs", "seconds of training", "precision"],
-        rows,
-        figures,
-    )
+        write(options.output, "chapter", WORK, {name: figures[name] for name in ROWS if name in figures})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""A real folder of small pictures: seconds to the first batch, images decoded per second, memory over an epoch.
+"""A folder of small images: seconds to the first batch, images decoded per second, memory over an epoch.
 
     python benchmarks/data_loading.py
 
 Fashion-MNIST's training images are written as 10 x 6,000 PNGs. Decoding is measured against torch's `DataLoader` with
-the data set that most people write on Pillow, in turn, with one and two threads or worker processes, after a round
-that does not count. Each time to the first batch is that of a new process, without its imports; the files are in the
-system's page cache, and torch computes with one thread. Results go to benchmarks/results/ as Markdown and JSON.
+the usual data set on Pillow, in turn, with one and two threads or worker processes, after a round that does not count.
+Each time to the first batch is measured in a new process, without its imports; the files are in the system's page
+cache, and torch computes with one thread. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, write
+from _lib.report import RESULTS, write
 
 BATCH = 256
 CONTESTANTS = ("cnnkit", "DataLoader")
 
 
-def write_pictures(data_dir: Path, folder: Path) -> int:
+def write_images(data_dir: Path, folder: Path) -> int:
     """Write the training images as class/number.png and return how many there are."""
     from PIL import Image
 
@@ -41,13 +40,13 @@ def write_pictures(data_dir: Path, folder: Path) -> int:
 
 
 def loader(folder: Path, workers: int) -> Any:
-    """Return the DataLoader that most people write: Pillow opens, torch collates."""
+    """Return the DataLoader as usually written: Pillow opens, torch collates."""
     import numpy as np
     import torch
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
-    class Pictures(Dataset):
+    class Images(Dataset):
         def __init__(self) -> None:
             classes = sorted(path for path in folder.iterdir() if path.is_dir())
             self.files = [(path, label) for label, name in enumerate(classes) for path in sorted(name.glob("*.png"))]
@@ -57,22 +56,22 @@ def loader(folder: Path, workers: int) -> Any:
 
         def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
             path, label = self.files[row]
-            with Image.open(path) as picture:
-                pixels = np.array(picture.convert("L"))
+            with Image.open(path) as image:
+                pixels = np.array(image.convert("L"))
             return torch.from_numpy(pixels)[None], label
 
-    return DataLoader(Pictures(), batch_size=BATCH, num_workers=workers)
+    return DataLoader(Images(), batch_size=BATCH, num_workers=workers)
 
 
 def streamed(folder: Path, workers: int) -> Any:
-    """Return the folder as images that are decoded whenever they are asked for."""
+    """Return the folder as images that are decoded at each access."""
     from cnnkit.data import load_folder
 
     return load_folder(folder, budget=0, workers=workers, test_fraction=0, progress=False).train
 
 
 def decode(contestant: str, source: Any) -> float:
-    """Decode all pictures, batch by batch, and return how many were done in a second."""
+    """Decode all images, batch by batch, and return the images per second."""
     start, count = time.perf_counter(), 0
     if contestant == "cnnkit":
         for first in range(0, len(source), BATCH):
@@ -100,7 +99,7 @@ def first_batch(contestant: str, folder: Path) -> None:
 
 
 def epochs(folder: Path) -> None:
-    """Print images per second out of the cache, and the memory that is no file's, at the ends of an epoch."""
+    """Print images per second from the cache, and the anonymous memory before and after ten epochs."""
     from cnnkit.data import Batches, Preprocess, load_folder
 
     batches = Batches(load_folder(folder, progress=False).train, BATCH, Preprocess((28, 28)), seed=0)
@@ -116,7 +115,7 @@ def epochs(folder: Path) -> None:
 
 
 def resident() -> float:
-    """Return the megabytes of memory that belong to no file."""
+    """Return the megabytes of anonymous memory."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return round(int(line.split()[1]) / 1024, 1)
 
@@ -129,7 +128,7 @@ TASKS: dict[str, Callable[[Path], None]] = {
 
 
 def main() -> None:
-    """Measure one after the other and write the table."""
+    """Measure one after the other and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data-dir", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
@@ -143,7 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ |= {"CNNKIT_CACHE": str(Path(temporary) / "cache"), "OMP_NUM_THREADS": "1"}
         folder = Path(temporary) / "fashion"
-        count = write_pictures(options.data_dir, folder)
+        count = write_images(options.data_dir, folder)
 
         def task(name: str) -> Any:
             command = [sys.executable, __file__, "--task", name, str(folder)]
@@ -168,28 +167,9 @@ def main() -> None:
                     speeds[name].append(round(speed))
                 print(f"round {round_} {name} {speed:,.0f} images/s", flush=True)
 
-    theirs = f"{statistics.median(first['DataLoader']):.2f}"
-    rows = [
-        ["seconds to the first batch, nothing in the cache", f"{statistics.median(first['cold']):.2f}", theirs, ""],
-        ["seconds to the first batch, all in the cache", f"{statistics.median(first['warm']):.2f}", theirs, ""],
-    ]
-    for workers, name in ((1, "1 thread or worker"), (2, "2 threads or workers")):
-        pair = [speeds[f"{who} {workers}"] for who in CONTESTANTS]
-        ratio = statistics.median(one / other for one, other in zip(*pair, strict=True))
-        numbers = (f"{statistics.median(found):,.0f}" for found in pair)
-        rows.append([f"images/s decoded, {name}", *numbers, f"{ratio:.2f}"])
-    speed, (before, after) = statistics.median(cached["images_per_second"]), cached["megabytes"]
-    rows.append(["images/s in shuffled float batches out of the cache", f"{speed:,.0f}", "", ""])
-    rows.append(["MB of memory that is no file's, before and after ten epochs", f"{before} and {after}", "", ""])
-    write(
-        options.output,
-        "data_loading",
-        "A folder of 28 x 28 PNGs, from the disk to batches",
-        f"{count:,} PNGs in 10 folders, batch {BATCH}, medians of {options.rounds} rounds in turn",
-        ["", "cnnkit", "DataLoader + Pillow", "ratio, round by round"],
-        rows,
-        {"first_batch_seconds": first, "decoded_per_second": speeds, "cached": cached},
-    )
+    work = f"{count:,} PNGs in 10 folders, batch {BATCH}, medians of {options.rounds} rounds in turn"
+    figures = {"first_batch_seconds": first, "decoded_per_second": speeds, "cached": cached}
+    write(options.output, "data_loading", work, figures)
 
 
 if __name__ == "__main__":

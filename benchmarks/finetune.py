@@ -4,19 +4,18 @@
 
 DIR is a folder of photographs, flat or with train/ and val/, of ten classes or more. A network is trained on all images
 of the first six; then, for each seed, it is trained with `--weights` of that run on ten images of each of four other
-classes, and the same network from random numbers on the same ten, with the same settings. Both are measured on all
+classes, and the same network from random weights on the same ten, with the same settings. Both are measured on all
 other images of the four classes, which neither has seen. The best epoch is chosen by two of each ten. Results go to
-benchmarks/results/ as Markdown and JSON.
+benchmarks/results/ as JSON.
 """
 
 import argparse
 import random
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, write
+from _lib.report import RESULTS, write
 
 import cnnkit
 from cnnkit.data import scan_folder
@@ -37,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {  # both get as many steps
 
 
 def images_of(root: Path) -> dict[str, list[Path]]:
-    """Return the images of each class, whatever part of the folder they lie in."""
+    """Return the images of each class, of all splits of the folder."""
     folder = scan_folder(root)
     found: dict[str, list[Path]] = {name: [] for name in folder.classes}
     for split in folder.splits.values():
@@ -56,7 +55,7 @@ def link(images: dict[str, list[Path]], root: Path) -> Path:
 
 
 def main() -> None:
-    """Train and measure all ways, and write what came out."""
+    """Train and measure all variants, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--net", default="resnet18")
@@ -97,20 +96,9 @@ def main() -> None:
     write(
         options.output,
         "finetune",
-        f"Fine-tuning on {SHOTS} images of each of {OTHERS} classes",
         f"{options.net}, width {options.width}, at {options.image_size} pixels; trained first on {total:,} images of "
         f"{', '.join(first)} (test accuracy {pretrained:.3f}), then on {SHOTS} of each of {', '.join(others)}, and "
         f"measured on the other {measured:,} images of these; {options.seeds} seeds draw the images",
-        ["way", "mean accuracy", "standard deviation", "of each seed"],
-        [
-            [
-                way,
-                f"{statistics.mean(found):.3f}",
-                f"{statistics.stdev(found):.3f}",
-                " ".join(f"{a:.3f}" for a in found),
-            ]
-            for way, found in rows.items()
-        ],
         {"accuracy": rows, "first": pretrained, "classes": [first, others]},
     )
 

@@ -4,19 +4,18 @@
 
 The batches are random and on the device already: what is measured is the step, from there to the updated weights. The
 plan of ResNet-50 is chosen as for a long training, so that compiling is tried; those of the small networks as for ten
-epochs of Fashion-MNIST. Results go to benchmarks/results/ as Markdown and JSON.
+epochs of Fashion-MNIST. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from report import RESULTS, earlier, write
+from _lib.report import RESULTS, earlier, write
 from torch import Tensor, nn
 
 from cnnkit import create
@@ -63,7 +62,7 @@ def made(work: Work) -> nn.Module:
 
 
 def plain(work: Work, x: Tensor, y: Tensor, half: bool) -> Turn:
-    """Return the loop that most people write."""
+    """Return the usual loop."""
     net, criterion = made(work), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), **SETTINGS)
 
@@ -81,7 +80,7 @@ def plain(work: Work, x: Tensor, y: Tensor, half: bool) -> Turn:
 
 
 def cnnkit(work: Work, x: Tensor, y: Tensor) -> tuple[Turn, Plan, float]:
-    """Return the trainer's steps, by the plan that it chooses, which, and the seconds that choosing took."""
+    """Return the trainer's steps, by its plan; the plan; and the seconds of autotuning."""
     net, config = made(work), TrainConfig(optimizer="sgd", weight_decay=0, batch_size=work.batch, **SETTINGS)
     start = time.perf_counter()
     plan = choose_plan(net, work.image, work.batch, work.images, config)
@@ -92,7 +91,7 @@ def cnnkit(work: Work, x: Tensor, y: Tensor) -> tuple[Turn, Plan, float]:
 
 
 def measure(work: Work, rounds: int) -> dict[str, Any]:
-    """Let all take their turns, once before it counts."""
+    """Let all take their turns, after one that does not count."""
     x = torch.rand(work.batch, *work.image, device=DEVICE)
     y = torch.arange(work.batch, device=DEVICE) % 10
     own, plan, choosing = cnnkit(work, x, y)
@@ -105,6 +104,7 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
             torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - start)
     return {
+        "work": asdict(work),
         "seconds": {name: found[1:] for name, found in seconds.items()},
         "first": {name: found[0] for name, found in seconds.items()},
         "plan": str(plan),
@@ -115,51 +115,20 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure network after network and write the table after each."""
+    """Measure network after network and write the figures after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), help="the networks to measure anew")
+    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), help="the networks to measure again")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     figures = earlier(options.output, "gpu")
     for key in options.only:
         figures[key] = measure(WORK[key], options.rounds)
-        report(options.output, {key: figures[key] for key in WORK if key in figures}, options.rounds)
-
-
-def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
-    """Write the table."""
-    rows = []
-    for key, found in figures.items():
-        work, seconds = WORK[key], found["seconds"]
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-        speeds = [f"{work.batch * work.steps / value:,.0f}" for value in medians.values()]
-        ratios = [
-            f"{statistics.median(a / b for a, b in zip(seconds[name], seconds['cnnkit'], strict=True)):.2f}"
-            for name in medians
-            if name != "cnnkit"
-        ]
-        reached = found["operations"] / medians["cnnkit"]
-        share = f"{reached / 1e12:.1f} TFLOP/s, {reached / found['peak']:.0%} of {found['peak'] / 1e12:,.0f}"
-        title = f"{work.net} at {work.pixels}, batch {work.batch}"
-        rows.append([title, *speeds, *ratios, f"{found['plan']} ({found['choosing']:.1f} s)", share])
-    names = ["plain PyTorch loop", "the same in bf16", "cnnkit"]
-    write(
-        folder,
-        "gpu",
-        "Training on a GPU, images per second",
-        f"medians of {rounds} rounds in turn, SGD with momentum, random batches on the device; plain convolutions in "
-        "TF32, as torch's default is",
-        [
-            "network",
-            *names,
-            *(f"cnnkit / {name}" for name in names[:-1]),
-            "cnnkit's plan (and choosing it)",
-            "share of a large matrix product's speed",
-        ],
-        rows,
-        figures,
-    )
+        work = (
+            f"medians of {options.rounds} rounds in turn, SGD with momentum, random batches on the device; plain "
+            "convolutions in TF32, as torch's default is"
+        )
+        write(options.output, "gpu", work, {key: figures[key] for key in WORK if key in figures})
 
 
 if __name__ == "__main__":

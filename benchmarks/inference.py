@@ -1,17 +1,16 @@
-"""Seconds per prediction: eager PyTorch, Keras `predict`, ONNX Runtime, and what cnnkit makes ready, in turn.
+"""Seconds per prediction: eager PyTorch, Keras `predict`, ONNX Runtime, and cnnkit's optimised network, in turn.
 
     python3 -m venv /tmp/keras && /tmp/keras/bin/pip install tensorflow-cpu
     python benchmarks/inference.py --keras-python /tmp/keras/bin/python
     python benchmarks/inference.py --keras-python ... --runs runs/chapter    # and accuracy, of what chapter.py trained
 
 One image at a time, and batches of 64, float32 in memory. Each contestant is a process of its own with its default
-threads. With --runs the test accuracy of each trained network is measured as it is, made ready in fp32 and in bf16, and
-quantised to int8 by ONNX Runtime. Results go to benchmarks/results/ as Markdown and JSON.
+threads. With --runs the test accuracy of each trained network is measured unchanged, optimised in fp32 and in bf16, and
+quantised to int8 by ONNX Runtime. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -19,9 +18,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from report import FOR_BF16, RESULTS, earlier, geometric_mean, instructions, write
-from train_throughput import WORK, Work, keras_network, network
-from turns import Contestant, Turn, answer, in_turn
+from _lib.peers import keras_network, network
+from _lib.report import FOR_BF16, RESULTS, earlier, instructions, write
+from _lib.turns import Contestant, Turn, answer, in_turn
+from _lib.work import WORK, Work
 
 BATCHES = (1, 64)
 SPAN = 0.5  # seconds of a turn
@@ -102,7 +102,7 @@ CONTESTANTS: dict[str, Callable[[Work, int, Turn], None]] = {
 
 
 def accuracies(run: Path) -> dict[str, float]:
-    """Return the test accuracy of a trained network as it is, and made ready in each way."""
+    """Return the test accuracy of a trained network unchanged, and optimised in each way."""
     import torch
 
     from cnnkit.data import Batches, load_dataset
@@ -153,11 +153,11 @@ def quantised(model: bytes, batches: Iterable[Any]) -> Callable[[Any], Any]:
 
 
 def main() -> None:
-    """Measure network after network and write the tables after each."""
+    """Measure network after network and write the figures after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=NETS, default=NETS, help="the networks to measure anew")
+    parser.add_argument("--only", nargs="+", choices=NETS, default=NETS, help="the networks to measure again")
     parser.add_argument("--runs", type=Path, help="what benchmarks/chapter.py has trained, for the accuracies")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
@@ -185,38 +185,11 @@ def main() -> None:
 
 
 def report(folder: Path, figures: dict[str, Any], rounds: int) -> None:
-    """Write the table of seconds and of ratios, and the accuracies in its last columns."""
-    keys = [f"{key} {batch}" for key in NETS for batch in BATCHES if f"{key} {batch}" in figures]
-    names = [name for name in CONTESTANTS if all(name in figures[key]["titles"] for key in keys)]
-    ways = ("as it is", "fp32", "bf16", "int8")
-    rows, ratios = [], {name: list[float]() for name in names}
-    for key in keys:
-        seconds = figures[key]["seconds"]
-        for name in names:
-            pairs = zip(seconds["eager"], seconds[name], strict=True)
-            ratios[name].append(statistics.median(other / own for other, own in pairs))
-        engine = figures[key]["titles"]["cnnkit"].split(": ")[1]
-        medians = [f"{1000 * statistics.median(seconds[name]):,.3g}" for name in names]
-        work, batch = key.split()
-        found = figures.get(f"{work} accuracy", {})
-        shown = [f"{found[way]:.4f}" if way in found else "" for way in ways]
-        row = [f"{WORK[work].net} at {WORK[work].pixels}, {batch}", *medians, engine]
-        rows.append([*row, *(f"{ratios[name][-1]:.2f}" for name in names[1:]), *shown])
-    means = [f"{geometric_mean(ratios[name]):.2f}" for name in names[1:]]
-    rows.append(["geometric mean", *[""] * (len(names) + 1), *means, *[""] * len(ways)])
-    titles = "; ".join(title for name, title in figures[keys[0]]["titles"].items() if "cnnkit" not in name)
-    write(
-        folder,
-        "inference",
-        "Prediction, milliseconds per batch",
-        f"medians of {rounds} rounds in turn; {titles}; times as fast as eager, round by round; test accuracy",
-        [
-            "network, batch", *names, "cnnkit's engine", *(f"{name}, ratio" for name in names[1:]),
-            *(f"accuracy, {way}" for way in ways),
-        ],
-        rows,
-        figures,
-    )  # fmt: skip
+    """Write the figures so far."""
+    titles = next(row["titles"] for row in figures.values() if "titles" in row)
+    peers = "; ".join(title for name, title in titles.items() if "cnnkit" not in name)
+    work = f"medians of {rounds} rounds in turn; {peers}; times as fast as eager, round by round; test accuracy"
+    write(folder, "inference", work, figures)
 
 
 if __name__ == "__main__":

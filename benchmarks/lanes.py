@@ -7,7 +7,7 @@
 LeNet without and with batch normalisation, batches of 32, 128 and 512, on one core and on two. Each contestant is a
 process of its own, kept to those cores; they train a part of an epoch each, in turn, after a turn that does not count.
 Multiplications and additions per second are compared with those of a large product of float32 matrices in torch.
-Results go to benchmarks/results/ as Markdown and JSON.
+Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jax_lenet import jax
-from report import RESULTS, earlier, write
-from train_throughput import Work, cnnkit, keras, plain
-from turns import Contestant, Turn, answer, in_turn
+from _lib.jax_lenet import jax
+from _lib.peers import cnnkit, keras, plain
+from _lib.report import RESULTS, earlier, write
+from _lib.turns import Contestant, Turn, answer, in_turn
+from _lib.work import LANES_EPOCH, LANES_PART, Work
 
-EPOCH, PART = 54_000, 16_384  # images
 NETS, BATCHES, CORES = ("lenet", "lenet_bn"), (32, 128, 512), (1, 2)
 PIXELS = 28
 
@@ -47,7 +47,7 @@ CONTESTANTS: dict[str, Callable[[Work, Turn], None]] = {
 
 
 def to_matrix_product(net: str, cores: int, images_per_second: float) -> float:
-    """Return how much of the speed of a large matrix product this is."""
+    """Return the share of the speed of a large matrix product."""
     import torch
 
     from cnnkit import create
@@ -60,19 +60,19 @@ def to_matrix_product(net: str, cores: int, images_per_second: float) -> float:
 
 
 def main() -> None:
-    """Measure row after row and write the table after each."""
+    """Measure row after row and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keras-python", help="the Python of an environment with tensorflow-cpu")
     parser.add_argument("--jax-python", help="the Python of an environment with jax")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, nargs="+", choices=BATCHES, default=BATCHES, help="to measure anew")
+    parser.add_argument("--batches", type=int, nargs="+", choices=BATCHES, default=BATCHES, help="to measure again")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         contestant, net, batch, cores = options.worker
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
-        answer(lambda turn: CONTESTANTS[contestant](Work(net, PIXELS, int(batch), PART), turn))
+        answer(lambda turn: CONTESTANTS[contestant](Work(net, PIXELS, int(batch), LANES_PART), turn))
         return
     pythons = {"keras": options.keras_python, "jax": options.jax_python}
     pythons = {name: pythons.get(name, sys.executable) for name in CONTESTANTS}
@@ -85,35 +85,14 @@ def main() -> None:
                 contestants = {n: Contestant([python, *words, n, *own]) for n, python in pythons.items() if python}
                 key = ", ".join(own)
                 figures[key] = in_turn(contestants, options.rounds, key)
-                speed = PART / statistics.median(figures[key]["seconds"]["cnnkit-lanes"])
+                speed = LANES_PART / statistics.median(figures[key]["seconds"]["cnnkit-lanes"])
                 figures[key]["to_matrix_product"] = to_matrix_product(net, cores, speed)
-    rows = []
-    for key, row in figures.items():
-        seconds = row["seconds"]
-        own = seconds["cnnkit-lanes"]
-        ratios = {
-            name: statistics.median(other / mine for other, mine in zip(seconds[name], own, strict=True))
-            for name in CONTESTANTS
-            if name in seconds and name != "cnnkit-lanes"
-        }
-        times = [f"{statistics.median(seconds[name]) * EPOCH / PART:.3g}" for name in CONTESTANTS if name in seconds]
-        rows.append(
-            [
-                *key.split(", "),
-                *times,
-                *(f"{ratio:.1f}" for ratio in ratios.values()),
-                f"{row['to_matrix_product']:.0%}",
-            ]
-        )
-    names = [name for name in CONTESTANTS if name in row["seconds"]]
+    titles = ", ".join(figures[key]["titles"].values())
+    part = f"{LANES_PART:,} images, scaled to {LANES_EPOCH:,}"
     write(
         options.output,
         "lanes",
-        "Seconds of an epoch of LeNet in lanes, and the others'",
-        f"medians of {options.rounds} turns of {PART:,} images, scaled to {EPOCH:,}; ratios round by round; "
-        + ", ".join(row["titles"].values()),
-        ["net", "batch", "cores", *names, *(f"{name} / lanes" for name in names[:-1]), "lanes to a matrix product"],
-        rows,
+        f"medians of {options.rounds} turns of {part}; ratios round by round; {titles}",
         figures,
     )
 

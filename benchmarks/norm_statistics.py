@@ -4,11 +4,11 @@
     python benchmarks/norm_statistics.py                     # the cost alone
 
 Short runs on few photographs, by the plain command line: ResNet-18 as the chapter writes it (decay 0.99) and as
-torchvision does (0.9). The validation accuracy is that on DIR/val after the last epoch, which nothing has chosen. The
+torchvision does (0.9). The validation accuracy is that on DIR/val after the last epoch, which selected nothing. The
 test accuracy is that of other runs, which train and choose the best epoch on DIR/train alone and have DIR/val as their
 test set. The cost is that of epochs on random images, with and without, in turn: two processes of one thread, an epoch
-of each at a time, and the processor's time, so that others at work on the machine do not count. Results go to
-benchmarks/results/ as Markdown and JSON.
+of each at a time, and the processor's time, so that other work on the machine does not count. Results go to
+benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -20,20 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _lib.report import RESULTS, earlier, write
+from _lib.turns import Contestant, Turn, answer, in_turn
+from _lib.work import COSTS
 from accuracy import cnnkit
-from report import RESULTS, earlier, write
-from turns import Contestant, Turn, answer, in_turn
 
 NETS, KINDS = ("resnet18", "resnet18.tv"), ("moving", "fresh")
 FLAGS = ["--image-size", "32", "--epochs", "6", "--model-kwargs.width", "16"]
-COSTS = {  # network, engine, images in a batch, batches in an epoch, width
-    "resnet18 at 28, width 16": ("resnet18", "torch", 64, 50, 16),
-    "resnet18 at 28": ("resnet18", "torch", 32, 50, 64),
-    "lenet_bn": ("lenet_bn", "torch", 64, 50, 0),
-    "lenet_bn in lanes": ("lenet_bn", "lanes", 64, 50, 0),
-    "lenet_bn in lanes, small batches": ("lenet_bn", "lanes", 32, 50, 0),
-    "lenet_bn in lanes, long epochs": ("lenet_bn", "lanes", 64, 850, 0),
-}
 PIXELS = 28
 
 
@@ -55,7 +48,7 @@ def run(net: str, kind: str, seed: int, data: list[str]) -> dict[str, float]:
 
 
 def accuracies(photos: Path, seeds: int) -> dict[str, Any]:
-    """Return what each network comes to with each kind of statistics, seed by seed."""
+    """Return each network's results with each kind of statistics, seed by seed."""
     ways = {"validation": ["--data", str(photos)]}
     ways["test"] = ["--data", str(photos / "train"), "--test-data", str(photos / "val")]
     figures: dict[str, Any] = {}
@@ -91,7 +84,7 @@ def train(row: str, kind: str, turn: Turn) -> None:
     shares: list[float] = []
 
     class Report:
-        """Hands over each epoch's seconds, and what share of the steps' time is that of measuring, so far."""
+        """Reports each epoch's seconds, and the share of measuring in the steps' time so far."""
 
         def on_epoch_end(self, record: EpochRecord) -> None:
             shares.append((clock["end"] - clock["measure"]) / (clock["measure"] - clock["steps"]))
@@ -135,7 +128,7 @@ def costs(names: list[str], rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure both and write the table."""
+    """Measure both and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
@@ -147,34 +140,16 @@ def main() -> None:
     if options.worker:
         answer(lambda turn: train(*options.worker, turn))
         return
-    figures = earlier(options.output, "norm_statistics")  # what is not measured again stays
+    figures = earlier(options.output, "norm_statistics")  # figures that are not measured again stay
     if options.photos:
         figures["accuracy"] = accuracies(options.photos.resolve(), options.seeds)
     figures["cost"] = figures.get("cost", {}) | costs(options.only, options.rounds)
-    rows = []
-    for name, runs in figures.get("accuracy", {}).items():
-        validation, test = ([row[way] for row in runs] for way in ("validation", "test"))
-        mean, tested = (
-            statistics.mean(row[key] for row in part) for part, key in ((validation, "last"), (test, "test"))
-        )
-        worst = max(row["worst_loss"] for row in validation + test)
-        rows.append([name, f"{mean:.3f}", f"{tested:.3f}", f"{worst:.2f}", "", "", "", ""])
-    for name, row in figures["cost"].items():
-        moving, fresh = (row["seconds"][kind] for kind in KINDS)
-        ratio = statistics.median(b / a for a, b in zip(moving, fresh, strict=True))
-        middles = [f"{1000 * statistics.median(values):.1f}" for values in (moving, fresh)]
-        share = float(row["titles"]["fresh"].rpartition(": ")[2])
-        _, _, batch, steps, _ = COSTS[name]
-        rows.append([f"{name}, {steps} batches of {batch}", "", "", "", *middles, f"{ratio:.3f}", f"{share:.1%}"])
     write(
         options.output,
         "norm_statistics",
-        "Batch normalisation's statistics: measured before each validation, or moving averages",
         f"means of {options.seeds} seeds, {' '.join(FLAGS)}; milliseconds of the processor for an epoch's steps and "
         f"measuring, medians of {options.rounds} turns, and the median of the turns' ratios; the cost is that of "
         "measuring to that of the steps before it",
-        ["run", "validation", "test", "largest loss", "moving, ms", "fresh, ms", "ratio", "cost"],
-        rows,
         figures,
     )
 

@@ -1,17 +1,16 @@
-"""A folder of photographs through a trained network: `Classifier.predict` against what people write with torch.
+"""A folder of photographs through a trained network: `Classifier.predict` against usual code with torch.
 
     python benchmarks/predict_folder.py [--photos DIR]
 
-Without --photos, JPEGs are made of smooth noise. All are resized to one length of the longer side and written anew, so
-that decoding is the same work for all. The contestants work in turn in one process, forth and back, after a round that
+Without --photos, JPEGs of smooth noise are generated. All are resized to the same longer side and written again, so
+that decoding costs the same for all. The contestants work in turn in one process, forth and back, after a round that
 does not count; the files are in the system's page cache. "loop" reads, pads and stacks the images of a batch one after
 the other and runs the network, as Ultralytics' `predict` does for a folder; "DataLoader" lets two processes do so.
-Results go to benchmarks/results/ as Markdown and JSON.
+Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from _lib.report import RESULTS, write
 from PIL import Image, ImageOps
-from report import RESULTS, write
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -67,14 +66,14 @@ def classifier(name: str, pixels: int) -> Classifier:
 
 
 def read(path: Path, pixels: int) -> Tensor:
-    """Return an image padded to a square, as most people do it."""
+    """Return an image padded to a square, the usual code."""
     with Image.open(path) as image:
         padded = ImageOps.pad(image.convert("RGB"), (pixels, pixels), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(padded)).permute(2, 0, 1).float().div(255).sub(0.5).div(0.25)
 
 
 class Photos(Dataset):
-    """The data set that most people write."""
+    """The usual data set."""
 
     def __init__(self, folder: Path, pixels: int):
         self.files, self.pixels = sorted(folder.glob("*.jpg")), pixels
@@ -93,7 +92,7 @@ def plain_loop(net: torch.nn.Module, batches: Iterator[Tensor]) -> Tensor:
 
 
 def contestants(model: Classifier, folder: Path, pixels: int) -> dict[str, Callable[[], Tensor]]:
-    """Return what goes through the folder, by name."""
+    """Return the functions that predict the folder, by contestant."""
     files = sorted(folder.glob("*.jpg"))
     groups = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     return {
@@ -104,14 +103,14 @@ def contestants(model: Classifier, folder: Path, pixels: int) -> dict[str, Calla
 
 
 def main() -> None:
-    """Measure one case after the other and write the table."""
+    """Measure one case after the other and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--photos", type=Path, help="a folder of photographs; without it, they are made")
+    parser.add_argument("--photos", type=Path, help="a folder of photographs; without it, they are generated")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     keep_large_blocks()
-    rows, figures = [], {}
+    figures: dict[str, Any] = {}
     for name, pixels, side, count in CASES:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "photos"
@@ -130,23 +129,14 @@ def main() -> None:
                         f"{name} at {pixels}, {side} px: round {round_} {who} {count / elapsed:,.0f} images/s",
                         flush=True,
                     )
-        speeds = {who: count / statistics.median(found) for who, found in seconds.items()}
-        ratios = [
-            statistics.median(other / own for other, own in zip(seconds[who], seconds["cnnkit"], strict=True))
-            for who in ("loop", "DataLoader")
-        ]
         title = f"{name} at {pixels}, {count:,} JPEGs of {side} pixels"
-        rows.append([title, *(f"{speed:,.0f}" for speed in speeds.values()), *(f"{ratio:.2f}" for ratio in ratios)])
         figures[title] = {who: [round(value, 3) for value in found] for who, found in seconds.items()}
     kind = "photographs" if options.photos else "JPEGs of smooth noise"
     write(
         options.output,
         "predict_folder",
-        "A folder of photographs through a trained network",
         f"{kind}; images per second, medians of {options.rounds} rounds in turn, batches of {BATCH}, "
         f"{os.cpu_count()} processors; the ratios are medians of each round's",
-        ["network and images", "cnnkit", "loop", "DataLoader, 2 workers", "to the loop", "to the DataLoader"],
-        rows,
         figures,
     )
 

@@ -3,19 +3,18 @@
     python benchmarks/processes.py
 
 Each round trains two epochs in new processes, by the plain command line and by torchrun, with the same images in each
-batch; the second epoch's images per second count. Results go to benchmarks/results/ as Markdown and JSON.
+batch; the second epoch's images per second count. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from report import RESULTS, write
+from _lib.report import RESULTS, write
 
 WORK = {
     "lenet_bn, Fashion-MNIST": ["lenet_bn", "--data", "fashion-mnist", "--batch-size", "256"],
@@ -41,33 +40,21 @@ def speed(arguments: list[str], processes: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure the two in turn and write the table."""
+    """Measure the two in turn and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
 
-    figures, rows = {}, []
+    figures = {}
     for name, arguments in WORK.items():
-        found = {processes: [] for processes in (1, 2)}
+        found: dict[int, list[tuple[float, float]]] = {processes: [] for processes in (1, 2)}
         for _ in range(options.rounds):
             for processes in found:
                 found[processes].append(speed(arguments, processes))
-        one, two = ([images for images, _ in found[processes]] for processes in (1, 2))
-        ratio = statistics.median(b / a for a, b in zip(one, two, strict=True))
-        losses = [found[processes][0][1] for processes in (1, 2)]
         figures[name] = {"one process": found[1], "two processes": found[2]}
-        medians = [f"{statistics.median(values):,.0f}" for values in (one, two)]
-        rows.append([name, *medians, f"{ratio:.2f}", *(f"{loss:.4f}" for loss in losses)])
-    write(
-        options.output,
-        "processes",
-        "Two processes against one",
-        f"images/s, medians of {options.rounds} rounds, and the median of their ratios; two threads in all; Gloo",
-        ["network", "one process", "two processes", "ratio", "loss of one", "loss of two"],
-        rows,
-        figures,
-    )
+    work = f"images/s, medians of {options.rounds} rounds, and the median of their ratios; two threads in all; Gloo"
+    write(options.output, "processes", work, figures)
 
 
 if __name__ == "__main__":

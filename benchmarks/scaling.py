@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py
 
-ResNet-18 on random images, one dimension at a time; each point is a process of its own, by the plan that cnnkit
-chooses. Memory is the process' largest resident set. Results go to benchmarks/results/ as Markdown and JSON.
+ResNet-18 on random images, one dimension at a time; each point is a process of its own, by cnnkit's autotuned
+plan. Memory is the process' largest resident set. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, write
+from _lib.report import RESULTS, write
 
 PROCESSES = ["-m", "torch.distributed.run", "--standalone"]
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is trained."""
+    """A training to measure."""
 
     batch: int = 32
     pixels: int = 64
@@ -61,7 +61,7 @@ def work(point: Point, output: Path) -> None:
     found: list[float] = []
 
     class Report:
-        """Keeps each epoch's seconds."""
+        """Stores each epoch's seconds."""
 
         def on_step_end(self, record: StepRecord) -> None:
             pass
@@ -85,12 +85,12 @@ def work(point: Point, output: Path) -> None:
             world=world,
             plan=plan_training(net, batches, config, world),
         ).run()
-        world.broadcast(None)  # nobody leaves before all are through
+        world.broadcast(None)  # no rank leaves before all are finished
     if world.is_main:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         output.write_text(json.dumps({"seconds": found[-1], "megabytes": round(memory)}))
     world.leave()
-    os._exit(0)  # DDP leaves threads behind that may abort an orderly end
+    os._exit(0)  # DDP leaves threads that may abort an orderly exit
 
 
 def measure(point: Point) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def measure(point: Point) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure axis after axis and write the table."""
+    """Measure axis after axis and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
@@ -114,23 +114,18 @@ def main() -> None:
     if options.worker:
         work(Point(**json.loads(options.worker[0])), Path(options.worker[1]))
         return
-    figures, rows = [], []
+    figures = []
     for axis, values in AXES.items():
         for value in values:
             point = replace(BASE, **{axis: value})
             found = measure(point)
-            speed = point.images / found["seconds"]
             print(axis, value, found, flush=True)
             figures.append({"axis": axis} | asdict(point) | found)
-            rows.append([axis, str(value), f"{found['seconds']:.2f}", f"{speed:,.0f}", f"{found['megabytes']:,}"])
     write(
         options.output,
         "scaling",
-        "ResNet-18, a training epoch against one dimension at a time",
         f"otherwise batches of {BASE.batch}, {BASE.pixels} x {BASE.pixels} pixels, {BASE.images} images, one process; "
         "the second epoch; two threads in all, memory of one process",
-        ["dimension", "value", "seconds", "images/s", "MB"],
-        rows,
         {"points": figures},
     )
 

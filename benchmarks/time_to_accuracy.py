@@ -5,7 +5,7 @@
 
 Both train the same network with the same optimiser, schedule, batches and number of epochs, one after the other, each
 in a process of its own; the test accuracy is that of the epoch that validation chose. The loop has no augmentation, so
-that 94 % is cnnkit's alone. Results go to benchmarks/results/ as Markdown and JSON.
+that 94 % is cnnkit's alone. Results go to benchmarks/results/ as JSON.
 """
 
 import argparse
@@ -18,15 +18,20 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, earlier, write
+from _lib.report import RESULTS, earlier, write
 
 SEED, VALIDATION = 0, 6_000
-USUAL = ("schedule", "warm_up", "weight_decay", "label_smoothing")  # told to the command where they are others
+USUAL = (
+    "schedule",
+    "warm_up",
+    "weight_decay",
+    "label_smoothing",
+)  # passed to the command if they differ from the defaults
 
 
 @dataclass(frozen=True)
 class Way:
-    """What reaches a target."""
+    """A training that reaches a target."""
 
     net: str
     epochs: int
@@ -69,22 +74,22 @@ def cnnkit(way: Way) -> dict[str, Any]:
         subprocess.run([*program, *way.command(), "--output", folder], check=True, stdout=sys.stderr)
         [run] = Path(folder).iterdir()
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        told = subprocess.run([*program, "evaluate", str(run), "--json"], check=True, capture_output=True, text=True)
+        result = subprocess.run([*program, "evaluate", str(run), "--json"], check=True, capture_output=True, text=True)
     return {
         "seconds": [row["seconds"] for row in rows],
         "validation": [row["val_accuracy"] for row in rows],
-        "test": json.loads(told.stdout)["accuracy"],
+        "test": json.loads(result.stdout)["accuracy"],
     }
 
 
 def plain(way: Way) -> dict[str, Any]:
-    """Train by the loop that most people write, which keeps no weights; return each epoch's seconds and accuracy."""
+    """Train with the usual loop, which saves no weights; return each epoch's seconds and accuracy."""
     command = [sys.executable, __file__, "--worker", json.dumps(way.__dict__)]
     return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
 def work(way: Way) -> None:
-    """Do what `plain` says."""
+    """Train with the usual loop, in the process that `plain` starts."""
     import torch
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
@@ -128,16 +133,8 @@ def work(way: Way) -> None:
     print(json.dumps({"seconds": seconds, "validation": accuracy}))
 
 
-def reached(found: dict[str, Any], target: float) -> str:
-    """Return the seconds of training up to the first epoch that is good enough."""
-    for epoch, accuracy in enumerate(found["validation"], 1):
-        if accuracy >= target:
-            return f"{sum(found['seconds'][:epoch]):,.3g} ({epoch} epochs)"
-    return f"not in {sum(found['seconds']):,.3g}: {max(found['validation']):.4f}"
-
-
 def main() -> None:
-    """Train for each target and write the table."""
+    """Train for each target and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     quick = [target for target, way in WAYS.items() if way.peer]
     parser.add_argument("--only", type=float, nargs="+", choices=WAYS, default=quick)
@@ -155,21 +152,8 @@ def main() -> None:
             found["plain"] = plain(way)
         figures[str(target)] = found
         print(target, json.dumps(found), flush=True)
-    rows = []
-    for target in WAYS:
-        if found := figures.get(str(target)):
-            peer = reached(found["plain"], target) if "plain" in found else ""
-            test = f"{found['cnnkit']['test']:.4f}"
-            rows.append([f"{target:.0%}", f"`{found['command']}`", reached(found["cnnkit"], target), peer, test])
-    write(
-        options.output,
-        "time_to_accuracy",
-        "Seconds of training to a validation accuracy, Fashion-MNIST",
-        "54,000 images to train on, 6,000 to validate on after each epoch; one seed",
-        ["validation accuracy", "command", "cnnkit", "plain PyTorch loop", "cnnkit's test accuracy, best epoch"],
-        rows,
-        figures,
-    )
+    conditions = "54,000 images to train on, 6,000 to validate on after each epoch; one seed"
+    write(options.output, "time_to_accuracy", conditions, figures)
 
 
 if __name__ == "__main__":

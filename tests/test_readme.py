@@ -1,5 +1,6 @@
-"""Every command in the README runs, and the file tree that it shows is the one that is there."""
+"""The commands of the README and the quickstart run, and their Python gives what its comments say."""
 
+import ast
 import os
 import re
 import shlex
@@ -12,19 +13,25 @@ import pytest
 from helpers.cli import ROOT
 from helpers.images import shape_photos
 
-README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^\$ (.+)$", README, re.M)
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/quickstart.md", "docs/guides/python.md")}
+COMMANDS = [
+    command for name in ("README.md", "docs/quickstart.md") for command in re.findall(r"^\$ (.+)$", PAGES[name], re.M)
+]
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
-def test_the_readmes_commands_run_in_order(tmp_path: Path) -> None:
-    """One session, top to bottom, in a folder with the README's example files; long trainings for one epoch."""
-    assert len(COMMANDS) >= 8
+def python(name: str) -> list[str]:
+    """Return the Python programs of a page."""
+    return re.findall(r"```python\n(.*?)```", PAGES[name], re.S)
+
+
+def test_commands_run_in_order(tmp_path: Path) -> None:
+    """One session, in a folder with the example files; what both pages show runs once, long trainings for one epoch."""
+    assert len(COMMANDS) >= 30
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     shape_photos(tmp_path / "photos", 24)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in COMMANDS:
+    for command in dict.fromkeys(COMMANDS):
         if command.startswith("make"):
             continue  # below
         if "fashion-mnist" in command:
@@ -57,44 +64,42 @@ def test_make_test_installs_and_runs_the_tests() -> None:
     assert re.search(r"-m pytest", planned)
 
 
-def test_the_file_tree_is_true() -> None:
-    [tree] = re.findall(r"```text\n(src/.*?)```", README, re.S)
-    shown = {line.split()[0] for line in tree.splitlines() if line.startswith((" ", "src"))}
-    for path in (ROOT / "src/cnnkit").iterdir():
-        if path.is_dir() and path.name != "__pycache__":
-            assert f"{path.name}/" in shown, path.name
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
-
-
 def test_every_command_is_split_by_a_shell() -> None:
     assert all(shlex.split(command) for command in COMMANDS)
 
 
-def test_the_scripts_for_python_run_in_order(tmp_path: Path) -> None:
+def test_the_programs_of_the_python_guide_run_in_order(tmp_path: Path) -> None:
     """Each as a program of its own, in a folder with photographs."""
     shape_photos(tmp_path / "photos", 24)
-    scripts = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
-    assert len(scripts) == 4
-    for script in scripts:
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, (script, done.stderr)
+    programs = python("docs/guides/python.md")
+    assert len(programs) == 4
+    for program in programs:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, (program, done.stderr)
         assert not done.stderr, done.stderr
     assert (tmp_path / "found.csv").read_text().startswith("image,label,score,error,p_")
 
 
-def test_the_python_example_says_what_it_gives() -> None:
+@pytest.mark.parametrize(
+    ("page", "num_shown", "stages"),
+    [
+        ("README.md", 0, ["stem", "conv2", "conv3", "conv4", "conv5", "pool"]),
+        ("docs/quickstart.md", 2, ["conv1", "conv2", "dense"]),
+    ],
+)
+def test_python_examples_give_what_they_show(page: str, num_shown: int, stages: list[str]) -> None:
     Path("examples").symlink_to(ROOT / "examples")
-    [code] = re.findall(r"```python\n(.*?)```", README, re.S)
+    [program] = python(page)
     names: dict[str, object] = {}
-    for line in code.splitlines():
-        if re.match(r"[a-z.]+\(|.*\.macs", line):
-            expression, _, shown = line.partition("  # ")
-            value = eval(expression, names)
-            assert str(value.tolist() if hasattr(value, "tolist") else f"{value:,}") == shown
+    shown = 0
+    for line in program.splitlines():
+        code, _, comment = line.partition("  # ")
+        statement = ast.parse(code).body[:1]
+        if comment and isinstance(statement[0], ast.Expr) and not code.startswith("print("):
+            value = eval(code, names)
+            assert str(value.tolist() if hasattr(value, "tolist") else f"{value:,}") == comment
+            shown += 1
         else:
-            exec(line, names)
-    assert [name for name, _ in names["features"].named_children()] == ["conv1", "conv2", "dense"]
+            exec(code, names)
+    assert shown == num_shown
+    assert [name for name, _ in names["net"][:-1].named_children()] == stages

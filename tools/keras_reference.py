@@ -1,4 +1,4 @@
-"""Write what the chapter's networks compute in Keras, for the tests of parity: tests/goldens/keras.json.
+"""Write what the chapter's networks compute in Keras, for the parity tests: tests/goldens/keras.json.
 
     python -m venv keras && keras/bin/pip install tensorflow-cpu && keras/bin/python tools/keras_reference.py
 
@@ -18,7 +18,7 @@ from typing import Any
 
 os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
 if __name__ == "__main__":
-    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # the same sums everywhere; whoever imports the networks wants speed
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # the same sums everywhere; importers of the networks want speed
 
 import keras
 import numpy as np
@@ -338,7 +338,7 @@ def descent(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compute everything anew and write it."""
+    """Compute everything and write it."""
     tf.config.experimental.enable_op_determinism()
     inferred = [(name, size, {}) for name, sizes in INFERENCE.items() for size in sizes]
     golden = {

@@ -3,7 +3,7 @@
     pip install scikit-learn && python tools/make_digits.py
 
 The 1,797 images keep their order. They come writer after writer, so the last 360 are a test set by other
-hands than most of the training images. Intensities 0-16 become 0-255.
+writers than most of the training images. Intensities 0-16 become 0-255.
 """
 
 import gzip

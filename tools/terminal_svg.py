@@ -18,7 +18,7 @@ WIDTH = 96
 
 
 def run(command: list[str]) -> str:
-    """Run the command on a terminal of its own; return what is on the screen at the end, with its colours."""
+    """Run the command on a pseudo-terminal; return what is on the screen at the end, with its colours."""
     shown = bytearray()
 
     def read(terminal: int) -> bytes:
@@ -30,7 +30,7 @@ def run(command: list[str]) -> str:
     if pty.spawn(command, read):
         sys.exit(f"{shlex.join(command)} failed")
     text = shown.decode().replace("\r\n", "\n")
-    # a progress bar goes up and clears lines before it writes them anew: do as a terminal does
+    # a progress bar moves up and clears lines before it writes them again, as a terminal shows it
     screen: list[str] = [""]
     row = 0
     for piece in re.split(r"(\x1b\[\d*A|\x1b\[2K|\x1b\[\?25[lh]|\r|\n)", text):
@@ -47,7 +47,7 @@ def run(command: list[str]) -> str:
 
 
 def main() -> None:
-    """Run the command and write the picture."""
+    """Run the command and write the drawing."""
     target, *command = sys.argv[1:]
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text.from_ansi(f"$ {shlex.join([Path(command[0]).name, *command[1:]])}\n{run(command)}"))

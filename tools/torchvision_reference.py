@@ -1,4 +1,4 @@
-"""Write what torchvision says of its networks, and what they answer, for the tests to compare with.
+"""Write torchvision's published facts about its networks, and their outputs, for the tests to compare with.
 
     pip install --no-deps torchvision && python tools/torchvision_reference.py
 

@@ -1,31 +1,29 @@
-"""What every benchmark writes: the conditions first, a table, and the raw figures beside it as JSON."""
+"""What every benchmark writes: the conditions and the raw figures as JSON, and their table as Markdown."""
 
 import json
-import math
 import os
 import platform
 import re
-import statistics
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from _lib.tables import KINDS, markdown
 
-
-# what a processor multiplies by, the fastest first, in flags and in file names
+RESULTS = Path(__file__).parents[1] / "results"
+# the instructions a processor multiplies with, the fastest first: the flag, and the name in files
 INSTRUCTIONS = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "avx512f": "avx512", "avx2": "avx2"}
 FOR_BF16 = ("amx", "avx512-bf16")
 
 
 def hardware() -> str:
-    """Return the processor's name, how many of them there are, by what they multiply, and the GPU's name."""
+    """Return the processor's name, how many of them there are, their instructions, and the GPU's name."""
     gpu = f"; {_gpu()}" if _gpu() else ""
     return f"{_about('model name') or platform.machine()}, {os.cpu_count()} cores, {instructions()}{gpu}"
 
 
 def instructions() -> str:
-    """Return what the processor multiplies by."""
+    """Return the widest instructions of the processor."""
     flags = _about("flags").split()
     return next((name for flag, name in INSTRUCTIONS.items() if flag in flags), platform.machine())
 
@@ -48,15 +46,8 @@ def earlier(folder: Path, stem: str) -> dict[str, Any]:
     return json.loads(path.read_text())["figures"] if path.exists() else {}
 
 
-def geometric_mean(values: list[float]) -> float:
-    """Return the mean of ratios."""
-    return math.exp(statistics.fmean(map(math.log, values)))
-
-
-def write(
-    folder: Path, stem: str, title: str, work: str, columns: list[str], rows: list[list[str]], figures: dict[str, Any]
-) -> None:
-    """Write `<stem>_<hardware>_<yyyymm>.md` and .json into `folder`, and print the table."""
+def write(folder: Path, kind: str, work: str, figures: dict[str, Any]) -> None:
+    """Write `<kind>_<hardware>_<yyyymm>.json` into `folder`, and print the table."""
     import torch  # here, as Keras' environment has none
 
     import cnnkit
@@ -67,14 +58,23 @@ def write(
         "software": f"cnnkit {cnnkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         "work": work,
     }
-    table = [columns, ["---"] * len(columns), *rows]
-    text = [f"# {title}", "", *(f"- {key}: {value}" for key, value in conditions.items()), ""]
-    text += ["| " + " | ".join(row) + " |" for row in table]
     folder.mkdir(parents=True, exist_ok=True)
-    path = result_path(folder, stem)
-    path.with_suffix(".md").write_text("\n".join(text) + "\n")
-    path.with_suffix(".json").write_text(json.dumps({"conditions": conditions, "figures": figures}, indent=1) + "\n")
-    print("\n".join(text))
+    path = result_path(folder, kind).with_suffix(".json")
+    path.write_text(json.dumps({"conditions": conditions, "figures": figures}, indent=1) + "\n")
+    print(section(path))
+
+
+def section(path: Path) -> str:
+    """Return a results file as Markdown: its name, the conditions, and the table."""
+    result = json.loads(path.read_text())
+    conditions = [f"- {key}: {value}" for key, value in result["conditions"].items()]
+    kind = KINDS[kind_of(path)]
+    return "\n".join([f"### {path.stem}", "", *conditions, "", markdown(kind.table(result["figures"]))])
+
+
+def kind_of(path: Path) -> str:
+    """Return the name of a results file's row in KINDS."""
+    return path.stem.rsplit("_", 2)[0]
 
 
 def result_path(folder: Path, stem: str) -> Path:

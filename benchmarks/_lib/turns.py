@@ -1,4 +1,4 @@
-"""Contestants that are processes of their own and work in turn, so that what slows the machine slows them all."""
+"""Contestants in separate processes that work in turn, so that other load slows all of them."""
 
 import json
 import os
@@ -14,7 +14,7 @@ class Contestant:
     """A process that runs `answer`."""
 
     def __init__(self, command: list[str]):
-        # TensorFlow leaves oneDNN out on processors with AVX2 alone, and is a tenth as fast without it
+        # TensorFlow leaves oneDNN out on processors with AVX2 alone, and is ten times slower without it
         best = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1"}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=best)
 
@@ -30,17 +30,17 @@ class Contestant:
         raise SystemExit(f"{' '.join(self.process.args)} ended with {self.process.wait()}")
 
     def leave(self) -> None:
-        """Let it end."""
+        """Let it exit."""
         self.process.communicate()
 
 
 def in_turn(contestants: dict[str, Contestant], rounds: int, what: str) -> dict[str, Any]:
-    """Let all work in turn, once before it counts, forth and back; return their titles and their seconds."""
+    """Let all work in turn, forth and back, after a round that does not count; return their titles and seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     titles = {}
     order = list(contestants.items())
     for round_ in range(rounds + 1):
-        for name, contestant in reversed(order) if round_ % 2 else order:  # whoever follows another is slowed by it
+        for name, contestant in reversed(order) if round_ % 2 else order:  # each is slowed by the one before it
             titles[name], elapsed = contestant.turn()
             if round_:
                 seconds[name].append(elapsed)
@@ -51,7 +51,7 @@ def in_turn(contestants: dict[str, Contestant], rounds: int, what: str) -> dict[
 
 
 def answer(work: Callable[[Turn], None]) -> None:
-    """Call `work`, whose `turn` reports to the main process and waits for its next word; end when there is none."""
+    """Call `work`, whose `turn` reports to the main process and waits for its next turn; exit when there is none."""
 
     def turn(title: str, seconds: float) -> None:
         print("\n" + json.dumps([title, seconds]), flush=True)

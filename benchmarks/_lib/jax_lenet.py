@@ -1,17 +1,18 @@
-"""LeNet in JAX, a training step compiled as one: a contestant of `lanes.py`."""
+"""LeNet in JAX, a training step compiled as one function: a contestant of `lanes.py`."""
 
 import time
 from typing import Any
 
-from train_throughput import LR, Work, arrays
-from turns import Turn
+from _lib.peers import arrays
+from _lib.turns import Turn
+from _lib.work import LR, Work
 
 CONVOLUTIONS, DENSE = ((1, 6), (6, 16)), ((256, 120), (120, 84), (84, 10))
 EPSILON = 1e-5
 
 
 def jax(work: Work, turn: Turn) -> None:
-    """One permutation per epoch; the compiled step gathers its batch, and weights and momentum are given away to it."""
+    """One permutation per epoch; the compiled step gathers its batch, and weights and momentum are donated to it."""
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -1,0 +1,1 @@
+"""What the benchmarks share: peers, turns, and the tables of results."""
