@@ -77,12 +77,12 @@ def onnxruntime(work: Work, batch: int, turn: Turn) -> None:
 
 
 def cnnkit(work: Work, batch: int, turn: Turn, precision: Any = "fp32") -> None:
-    """What `cnnkit.deploy.prepare` returns."""
+    """What `cnnkit.deploy.optimise_for_inference` returns."""
     from cnnkit.core.allocator import keep_large_blocks
-    from cnnkit.deploy import prepare
+    from cnnkit.deploy import optimise_for_inference
 
     keep_large_blocks()
-    runner = prepare(network(work), (1, work.pixels, work.pixels), batch, precision)
+    runner = optimise_for_inference(network(work), (1, work.pixels, work.pixels), batch, precision)
     x = random_images(work, batch)
     repeat(f"cnnkit, {precision}: {runner.engine}", batch, lambda: runner(x), turn)
 
@@ -106,7 +106,7 @@ def accuracies(run: Path) -> dict[str, float]:
     import torch
 
     from cnnkit.data import Batches, load_dataset
-    from cnnkit.deploy import load, prepare, to_onnx
+    from cnnkit.deploy import load, optimise_for_inference, to_onnx
 
     model = load(run)
     net, bundle = model.net, model.bundle
@@ -115,8 +115,8 @@ def accuracies(run: Path) -> dict[str, float]:
     image = (bundle.in_channels, *bundle.image_size)
     ways: dict[str, Callable[[Any], Any]] = {
         "as it is": torch.inference_mode()(net),
-        "fp32": prepare(net, image, 64),
-        "bf16": prepare(net, image, 64, "bf16"),
+        "fp32": optimise_for_inference(net, image, 64),
+        "bf16": optimise_for_inference(net, image, 64, "bf16"),
     }
     calibration = Batches(data.train.subset(torch.arange(CALIBRATION)), 64, bundle.preprocess)
     ways["int8"] = quantised(to_onnx(net, image), [x.contiguous().numpy() for x, _ in calibration])

@@ -69,6 +69,7 @@ def train(row: str, kind: str, turn: Turn) -> None:
     from cnnkit.core.allocator import keep_large_blocks
     from cnnkit.data import Batches, ImageSet, Preprocess
     from cnnkit.train import EpochRecord, TrainConfig, Trainer
+    from cnnkit.train.autotune.choose import plan_training
 
     keep_large_blocks()
     torch.set_num_threads(1)
@@ -93,7 +94,14 @@ def train(row: str, kind: str, turn: Turn) -> None:
         batches = Batches(data, batch, Preprocess((PIXELS, PIXELS)), seed=0)
         path = Path(folder) / "last.ckpt"
         trainer = Trainer(
-            net, batches, None, config, checkpoint=path, callbacks=[Report()], save_best=lambda net, record: None
+            net,
+            batches,
+            None,
+            config,
+            checkpoint=path,
+            callbacks=[Report()],
+            save_best=lambda net, record: None,
+            plan=plan_training(net, batches, config),
         )
         begin, measure = trainer.stepper.train, trainer.stepper.measure_statistics
 

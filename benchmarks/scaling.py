@@ -51,6 +51,7 @@ def work(point: Point, output: Path) -> None:
     from cnnkit import create
     from cnnkit.data import Batches, ImageSet, Preprocess
     from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer
+    from cnnkit.train.autotune.choose import plan_training
     from cnnkit.train.distributed import join_world
 
     world = join_world()
@@ -69,16 +70,20 @@ def work(point: Point, output: Path) -> None:
             found.append(record.seconds)
 
     size = (point.pixels, point.pixels)
+    net = create("resnet18", image_size=point.pixels).to(memory_format=torch.channels_last)
+    batches = Batches(data, point.batch, Preprocess(size), seed=0, shard=world.shard)
+    config = TrainConfig(epochs=2, batch_size=point.batch, lr=1e-4, precision="auto")
     with tempfile.TemporaryDirectory() as run:
         Trainer(
-            create("resnet18", image_size=point.pixels).to(memory_format=torch.channels_last),
-            Batches(data, point.batch, Preprocess(size), seed=0, shard=world.shard),
+            net,
+            batches,
             None,
-            TrainConfig(epochs=2, batch_size=point.batch, lr=1e-4, precision="auto"),
+            config,
             checkpoint=Path(run) / "last.ckpt",
             callbacks=[Report()],
             save_best=lambda net, record: None,
             world=world,
+            plan=plan_training(net, batches, config, world),
         ).run()
         world.broadcast(None)  # no rank leaves before all are finished
     if world.is_main:

@@ -26,7 +26,7 @@ import cnnkit
 from cnnkit.core.errors import CnnkitError
 from cnnkit.data import Reading, load_dataset, open_dataset, read_image
 from cnnkit.data.idx import read_idx
-from cnnkit.experiment.build import prepare
+from cnnkit.experiment.build import build
 from cnnkit.experiment.config import resolve
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.train import Trainer
@@ -190,7 +190,7 @@ def test_corrupt_checkpoints_are_refused_or_read(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1, "--keep", 1).code == 0
     folder = RunFolder(Path("runs/lenet-digits-1"))
     whole = folder.checkpoint.read_bytes()
-    job = prepare(resolve(folder.settings()), earlier=folder)
+    job = build(resolve(folder.settings()), earlier=folder)
 
     def read() -> None:
         trainer = Trainer(

@@ -151,6 +151,7 @@ def cnnkit(work: Work, turn: Turn, engine: str = "auto") -> None:
     import cnnkit
     from cnnkit.data import Batches, ImageSet, Preprocess
     from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer
+    from cnnkit.train.autotune.choose import plan_training
 
     pixels = torch.randint(256, (work.images, 28, 28, 1), dtype=torch.uint8).permute(0, 3, 1, 2)
     data = ImageSet(pixels, torch.randint(10, (work.images,)))
@@ -168,14 +169,16 @@ def cnnkit(work: Work, turn: Turn, engine: str = "auto") -> None:
             title = f"cnnkit {cnnkit.__version__}, torch {torch.__version__}: {trainer.plan}"
             turn(title, record.seconds)
 
+    batches = Batches(data, work.batch, Preprocess((work.pixels, work.pixels)), seed=0)
     with tempfile.TemporaryDirectory() as run:
         trainer = Trainer(
             net,
-            Batches(data, work.batch, Preprocess((work.pixels, work.pixels)), seed=0),
+            batches,
             None,
             config,
             checkpoint=Path(run) / "last.ckpt",
             callbacks=[Report()],
             save_best=lambda net, record: None,
+            plan=plan_training(net, batches, config),
         )
         trainer.run()

@@ -304,8 +304,8 @@ def test_corrupt_run_is_one_clear_line(run: Path, cli: Cli) -> None:
     one_line(
         cli("train", "--resume", run),
         1,
-        "last.ckpt: not a checkpoint that can be used: corrupt",
-        "best/ may still be good",
+        "last.ckpt: not a usable checkpoint: corrupt",
+        "the weights in best/ may still be usable",
     )
 
 

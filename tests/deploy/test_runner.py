@@ -11,9 +11,9 @@ from torch import nn
 
 from cnnkit.core.compiler import find_compiler
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.deploy import fold, prepare, to_onnx
+from cnnkit.deploy import fold, optimise_for_inference, to_onnx
 from cnnkit.nets import ZOO, create
-from cnnkit.ops import convolutions as race
+from cnnkit.ops import convolutions
 
 LARGE = 30_000_000  # parameters
 
@@ -56,7 +56,7 @@ PAIRS = [*product(NETS, ("torch", "onnxruntime")), *product(NETS[:2] if find_com
 def test_every_engine_gives_the_same_logits_for_any_batch(name: str, engine: str) -> None:
     net, image = used(name)
     before = copy.deepcopy(net.state_dict())
-    runner = prepare(net, image, engine=engine)
+    runner = optimise_for_inference(net, image, engine=engine)
     assert runner.engine == engine
     assert list(runner.seconds) == [engine]
     for batch in (1, 2, 5, 40):
@@ -71,7 +71,7 @@ def test_every_engine_gives_the_same_logits_for_any_batch(name: str, engine: str
 def test_half_precision_is_close() -> None:
     net, image = used("resnet18")
     x = torch.randn(8, *image)
-    runner = prepare(net, image, batch=8, precision="bf16")
+    runner = optimise_for_inference(net, image, batch=8, precision="bf16")
     assert (runner.engine, runner.precision) == ("torch", "bf16")
     expected = net.eval()(x)
     assert (runner(x) - expected).abs().max() < 0.05 * expected.abs().max()
@@ -82,9 +82,9 @@ def test_half_precision_is_close() -> None:
 def test_convolutions_use_their_fastest_algorithm(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is, the logits are the net's; with the last of the ways, many are not oneDNN's."""
     chosen: list[str] = []
-    monkeypatch.setattr(race, "_winner", lambda ways: chosen.append([*ways][way]) or chosen[-1])
+    monkeypatch.setattr(convolutions, "_fastest", lambda names, *rest: chosen.append(names[way]) or chosen[-1])
     net, image = used("resnet18")
-    runner = prepare(net, image, batch=8, engine="torch")
+    runner = optimise_for_inference(net, image, batch=8, engine="torch")
     assert (len(set(chosen)) == 1) == (way == 0)
     for batch in (1, 8):
         x = torch.randn(batch, *image)
@@ -93,7 +93,7 @@ def test_convolutions_use_their_fastest_algorithm(way: int, monkeypatch: pytest.
 
 def test_auto_selects_the_faster_engine() -> None:
     net, image = used("lenet")
-    runner = prepare(net, image, batch=4)
+    runner = optimise_for_inference(net, image, batch=4)
     assert set(runner.seconds) == {"torch", "onnxruntime"}
     assert runner.seconds[runner.engine] == min(runner.seconds.values())
 
@@ -101,18 +101,18 @@ def test_auto_selects_the_faster_engine() -> None:
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_lanes_are_tried_only_for_full_batches() -> None:
     net, image = used("lenet")
-    assert "lanes" not in prepare(net, image, batch=4).seconds
-    assert set(prepare(net, image, batch=64).seconds) == {"torch", "onnxruntime", "lanes"}
+    assert "lanes" not in optimise_for_inference(net, image, batch=4).seconds
+    assert set(optimise_for_inference(net, image, batch=64).seconds) == {"torch", "onnxruntime", "lanes"}
     branching, image = used("resnet18")
-    assert "lanes" not in prepare(branching, image, batch=16).seconds
+    assert "lanes" not in optimise_for_inference(branching, image, batch=16).seconds
     with pytest.raises(UsageError, match=r"^lanes: layer .*; use --engine torch$"):
-        prepare(branching, image, engine="lanes")
+        optimise_for_inference(branching, image, engine="lanes")
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_lanes_serve_several_threads() -> None:
     net, image = used("lenet")
-    runner = prepare(net, image, engine="lanes")
+    runner = optimise_for_inference(net, image, engine="lanes")
     asked = [torch.randn(50, *image) for _ in range(8)]
     expected = [runner(x) for x in asked]
     with ThreadPoolExecutor(8) as pool:
@@ -124,7 +124,7 @@ def test_lanes_serve_several_threads() -> None:
 def test_torch_is_used_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     net, image = used("lenet")
     monkeypatch.setattr("cnnkit.deploy.runner.find_spec", lambda name: None)
-    assert list(prepare(net, image).seconds) == ["torch"]
+    assert list(optimise_for_inference(net, image).seconds) == ["torch"]
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(CnnkitError, match=r'pip install "cnnkit\[export\]"'):
         to_onnx(net, image)
@@ -141,15 +141,15 @@ def test_input_dependent_code_runs_unfolded() -> None:
 
     net = Choosy()
     x = torch.randn(2, 1, 8, 8)
-    torch.testing.assert_close(prepare(net, (1, 8, 8), engine="torch")(x), net(x))
+    torch.testing.assert_close(optimise_for_inference(net, (1, 8, 8), engine="torch")(x), net(x))
 
 
 def test_wrong_options_are_refused() -> None:
     net, image = used("lenet")
     with pytest.raises(UsageError, match="unknown engine 'onnx'; did you mean 'onnxruntime'"):
-        prepare(net, image, engine="onnx")
+        optimise_for_inference(net, image, engine="onnx")
     with pytest.raises(UsageError, match="unknown precision 'bf17'"):
-        prepare(net, image, precision="bf17")
+        optimise_for_inference(net, image, precision="bf17")
     for engine in ("onnxruntime", "lanes"):
-        with pytest.raises(UsageError, match=f"{engine} computes in fp32"):
-            prepare(net, image, precision="bf16", engine=engine)
+        with pytest.raises(UsageError, match=f"{engine} supports fp32 on the CPU only"):
+            optimise_for_inference(net, image, precision="bf16", engine=engine)

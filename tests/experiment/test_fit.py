@@ -274,13 +274,13 @@ def test_resume_with_other_data_or_module_is_reported() -> None:
     with pytest.raises(DataError, match=r"differs from the data that .* was split from"):
         cnnkit.fit(data=Numbers(lambda image: 255 - image), resume=own.path, epochs=3)
     mine = cnnkit.fit(small_net(), (IMAGES, LABELS), **QUICK)
-    with pytest.raises(UsageError, match="is not of the zoo: hand it in again"):
+    with pytest.raises(UsageError, match="is not in the zoo: pass it again"):
         cnnkit.fit(data=(IMAGES, LABELS), resume=mine.path, epochs=3)
     with pytest.raises(UsageError, match="net is not the module"):
         cnnkit.fit(small_net(channels=3), (IMAGES, LABELS), resume=mine.path, epochs=3)
     same = cnnkit.fit(data=(IMAGES, LABELS), resume=run, augment=(), batch_size=64, epochs=3)
     assert len(same.history) == 3, "the same settings may be given again"
-    with pytest.raises(UsageError, match=r"goes on with its own settings; leave out lr \(it may have"):
+    with pytest.raises(UsageError, match=r"resumes with its own settings: leave out lr \(only accumulate"):
         cnnkit.fit(data=(IMAGES, LABELS), resume=run.path, lr=0.1)
 
 
@@ -310,7 +310,7 @@ def test_validation_and_test_data_may_be_separate() -> None:
         **QUICK,
     )
     log = (run.path / "log.txt").read_text()
-    assert f"1,000 images to train on, {len(IMAGES) - 1000} to choose the best epoch by" in log
+    assert f"1,000 training images, {len(IMAGES) - 1000} validation images" in log
     assert run.evaluate().num_images == 360
     saved = (run.path / "config.toml").read_text()
     assert 'validation_data = "python:arrays"' in saved

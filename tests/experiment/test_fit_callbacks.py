@@ -47,7 +47,7 @@ def test_callbacks_receive_records_and_may_stop_the_run() -> None:
 
 
 def test_run_stopped_by_a_step_callback_resumes_bit_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnkit.train.loop.LOOK_SECONDS", 0)
+    monkeypatch.setattr("cnnkit.train.loop.REPORT_SECONDS", 0)
 
     class Once:  # any object will do
         def on_step_end(self, record: StepRecord) -> None:
@@ -58,7 +58,7 @@ def test_run_stopped_by_a_step_callback_resumes_bit_exact(monkeypatch: pytest.Mo
     options = QUICK | {"augment": ["crop"], "epochs": 3}
     run = cnnkit.fit("lenet", callbacks=[Once()], **options)
     assert len(run.history) == 1
-    assert "Once ended it" in (run.path / "log.txt").read_text()
+    assert "stopped by Once" in (run.path / "log.txt").read_text()
     rest, whole = cnnkit.fit(resume=run.path), cnnkit.fit("lenet", **options)
     assert figures(rest) == figures(whole)
 
@@ -129,7 +129,7 @@ except cnnkit.experiment.RunInterrupted as stop:
 def test_stop_button_saves_and_the_run_resumes() -> None:
     done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "go on with: cnnkit.fit(resume='runs/lenet-digits-1')" in done.stdout
+    assert "resume with: cnnkit.fit(resume='runs/lenet-digits-1')" in done.stdout
     assert done.stdout.endswith("3 epochs\n")
     assert "Traceback" not in done.stderr
     assert issubclass(RunInterrupted, CnnkitError)

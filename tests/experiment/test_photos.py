@@ -22,7 +22,7 @@ def photos() -> Path:
 def test_photos_train_a_classifier(photos: Path, cli: Cli) -> None:
     trained = cli("train", *QUICK, "--lr", 0.02)
     assert trained.code == 0, trained.err
-    assert "96 images to train on, 12 to choose the best epoch by" in trained.out
+    assert "96 training images, 12 validation images" in trained.out
     run = Path("runs/lenet_bn-photos-1")
     split = json.loads((run / "split.json").read_text())
     assert len(split["test"]) == 12
@@ -46,7 +46,7 @@ def test_folder_with_split_folders_is_trained(photos: Path, cli: Cli) -> None:
                 shutil.copy(picture, target)
     trained = cli("train", "lenet", "--data", "own", "--epochs", 1, "--batch-size", 3)
     assert trained.code == 0, trained.err
-    assert "own: 6 images to train on, 3 to choose the best epoch by" in trained.out
+    assert "own: 6 training images, 3 validation images" in trained.out
     assert json.loads(cli("evaluate", "runs/lenet-own-1", "--json").out)["images"] == 3
     everything = json.loads(cli("evaluate", "runs/lenet-own-1", "--data", "photos", "--json").out)
     assert everything["images"] == 111, (
@@ -80,8 +80,8 @@ def test_corrupt_images_stop_the_training_or_are_skipped(photos: Path, cli: Cli)
     result = cli("train", *QUICK, "--on-bad-image", "skip")
     assert result.code == 0, result.err
     log = Path("runs/lenet_bn-photos-1/log.txt").read_text()
-    assert log.count("left out: ") >= 10
-    assert " left out, " in log
+    assert log.count("skipped: ") >= 10
+    assert " skipped, " in log
 
 
 def test_packed_photos_are_trained_and_evaluated(photos: Path, cli: Cli) -> None:

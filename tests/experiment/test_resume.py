@@ -104,7 +104,7 @@ def test_module_without_checkpoint_compares_initial_weights(capsys: pytest.Captu
     start = {name: value.clone() for name, value in net.state_dict().items()}
     run = cnnkit.fit(net, epochs=1, device="cpu")
     whole = best(run.path)
-    for weights, words in ((start, EXACT), (net.state_dict(), "not exact: other initial weights")):
+    for weights, words in ((start, EXACT), (net.state_dict(), "not exact: different initial weights")):
         strip(run.path)
         again = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         again.load_state_dict(weights)
@@ -188,7 +188,7 @@ def test_lost_checkpoints_do_not_restart_the_run(cli: Cli) -> None:
     for checkpoint in RUN.glob("*.ckpt"):
         checkpoint.unlink()
     before = best(RUN)
-    one_line(cli("train", "--resume", RUN, "--epochs", 2), 1, f"{RUN} has no checkpoint to go on from", "--weights")
+    one_line(cli("train", "--resume", RUN, "--epochs", 2), 1, f"{RUN} has no checkpoint to resume from", "--weights")
     assert best(RUN) == before
 
 
@@ -212,10 +212,10 @@ def test_settings_that_affect_results_are_compared(cli: Cli, monkeypatch: pytest
     assert EXACT in resumed()
     assert resumed("--accumulate", 2).endswith("not exact: accumulate 2 instead of 1")
     monkeypatch.setenv(FORCED[0], "default")
-    assert resumed().endswith("not exact: other instructions or caches of the processor")
+    assert resumed().endswith("not exact: different instructions or caches of the processor")
     plan = json.loads((RUN / "plan.json").read_text())
     (RUN / "plan.json").write_text(json.dumps(plan | {"memory_format": "contiguous"}))
-    assert resumed().endswith("not exact: another plan")
+    assert resumed().endswith("not exact: a different plan")
     for name, value in {"torch": "2.0", "cnnkit": "0.0.1", "Pillow": "9", "processes": 2, "device": "cuda"}.items():
         state = load_checkpoint(RUN / "last.ckpt")
         content = {key: value for key, value in state.items() if key != "format"}
@@ -223,7 +223,7 @@ def test_settings_that_affect_results_are_compared(cli: Cli, monkeypatch: pytest
         assert f"not exact: {name} {state['conditions'][name]} instead of {value}" in resumed()
     content.pop("conditions")
     save_checkpoint(RUN / "last.ckpt", content)
-    assert "not exact: the run is of an earlier version" in resumed()
+    assert "not exact: the run is from an earlier version" in resumed()
 
 
 # --- the same images, or not

@@ -333,7 +333,7 @@ def test_without_compiler_torch_is_used_with_a_message(cli: Cli, monkeypatch: py
     monkeypatch.setattr("cnnkit.train.autotune.choose.LANES_WORTH", 0)
     done = cli("train", "lenet", "--epochs", 1)
     assert done.code == 0
-    assert f"{NO_COMPILER}: torch computes" in done.out
+    assert f"{NO_COMPILER}: training with torch" in done.out
     assert "channels-last" in done.out
     one_line(cli("train", "lenet", "--engine", "lanes"), 2, "C++ compiler", "CXX")
     with pytest.raises(CnnkitError, match="compiler"):

@@ -58,7 +58,7 @@ def test_run_provides_weights_network_size_and_preprocessing(first: str, cli: Cl
     assert all(ours[name].allclose(theirs[name]) for name in body)
     assert ours["head.weight"][[0, 1]].allclose(theirs["head.weight"][[0, 3]])  # ant and dog, by name
     assert not any(ours["head.weight"][2].allclose(row) for row in theirs["head.weight"])
-    assert f"weights of {Path(first).absolute()}: " in out
+    assert f"weights from {Path(first).absolute()}: " in out
     total = len(theirs)
     assert f"{total} of {total} tensors loaded" in out
     assert "2 of 3 classes matched by name, the others new" in out
@@ -160,7 +160,7 @@ def test_mismatched_weights_are_reported(first: str, cli: Cli) -> None:
     result = cli("train", "resnet18.tv", "--weights", first, "--pretrained", "--data", "new")
     one_line(result, 2, "cannot be combined")
     result = cli("train", "--weights", first, "--data", "new", "--init", "he")
-    one_line(result, 2, "init 'he' does not go with weights")
+    one_line(result, 2, "init 'he' cannot be combined with weights")
     assert not Path("runs/resnet18-new-1").exists()
 
 
@@ -259,7 +259,7 @@ def test_weights_load_from_url(
     result = cli("train", "lenet", "--weights", url, "--data", "new", *FLAGS, "--lr", "1e-30", "--weight-decay", 0)
     assert result.code == 0, result
     shown = url.replace("secret", "***")
-    assert f"weights of {shown}: 8 of 10 tensors loaded" in result.out
+    assert f"weights from {shown}: 8 of 10 tensors loaded" in result.out
     [line] = [line for line in caplog.messages if "trusted" in line]
     assert f"so it is trusted as downloaded from {shown}; {name}.sha256 saves {sha256(content).hexdigest()}" in line
     ours = cnnkit.load("runs/lenet-new-1").net.state_dict()

@@ -16,7 +16,7 @@ from cnnkit.anatomy import draw, trace
 from cnnkit.core.compiler import find_compiler
 from cnnkit.core.errors import UsageError
 from cnnkit.core.modules import unwrapped
-from cnnkit.deploy import Bundle, Classifier, fold, prepare, save_bundle, to_onnx
+from cnnkit.deploy import Bundle, Classifier, fold, optimise_for_inference, save_bundle, to_onnx
 from cnnkit.explain import effective_receptive_field, feature_maps, filters
 from cnnkit.lanes import Engine, unsupported_reason
 from cnnkit.nets.foreign import foreign_name
@@ -100,7 +100,7 @@ def test_deploy_accepts_wrapped_networks(pair: Pair, tmp_path: Path) -> None:
     x = torch.rand(3, *SIZE)
     expected = net(x)
     torch.testing.assert_close(fold(wrapped)(x), expected)
-    torch.testing.assert_close(prepare(wrapped, SIZE, engine="torch")(x), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(optimise_for_inference(wrapped, SIZE, engine="torch")(x), expected, rtol=1e-3, atol=1e-4)
     bundle = Bundle(
         net=foreign_name(net), arguments={}, in_channels=1, image_size=SIZE[1:], classes=tuple("0123456789"),
         mean=(0.0,), std=(1.0,), data="none", data_dir=None, split_sha256="", metrics={}, versions={},

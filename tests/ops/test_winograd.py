@@ -27,7 +27,7 @@ def error(found: Tensor, exact: Tensor) -> float:
 def test_winograd_outputs_and_gradients_match_the_definition(shape: tuple, kernel: int, threads: int) -> None:
     torch.set_num_threads(threads)
     x, weight, bias, dy, window = made(shape, kernel)
-    assert winograd.suits(x, weight, window.stride)
+    assert winograd.is_supported(x, weight, window.stride)
     top, bottom, left, right = window.pads
     inputs, kernels, biases = (tensor.double().requires_grad_() for tensor in (x, weight, bias))
     y = F.conv2d(F.pad(inputs, (left, right, top, bottom)), kernels, biases)

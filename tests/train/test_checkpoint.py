@@ -72,7 +72,7 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "step beyond the epoch": (at("step", value=10**9), "it is at step 1,000,000,000 of an epoch, which has 5"),
     "step at the end": (at("step", value=5), "it is at step 5"),
     "step below none": (at("step", value=-1), "step: "),
-    "losses a list": (at("losses", value=[1.0] * 5), "losses is no tensor"),
+    "losses a list": (at("losses", value=[1.0] * 5), "losses is not a dense tensor"),
     "losses of another epoch": (at("losses", value=torch.zeros(6)), "losses is (6,)"),
     "a loss that is none": (at("losses", value=torch.full((5,), NAN)), "its loss at step 1 is nan"),
     "losses sparse": (at("losses", value=torch.zeros(5).to_sparse()), "sparse tensors"),
@@ -100,15 +100,18 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "weights in half": (at(*NET, "4.weight", value=torch.zeros(2, 4).half()), "float16"),
     "weights missing": (lambda state: state["stepper"]["net"].pop("4.bias"), "it lacks 4.bias"),
     "weights besides": (at(*NET, "5.bias", value=torch.zeros(1)), "it has 5.bias"),
-    "weights a number": (at(*NET, "4.bias", value=3), "4.bias is no tensor"),
+    "weights a number": (at(*NET, "4.bias", value=3), "4.bias is not a dense tensor"),
     "weights by number": (at(*NET, 7, value=torch.zeros(1)), "stepper.net"),
     "optimizer of another shape": (at(*KEPT, 0, "exp_avg", value=torch.zeros(3)), "exp_avg of weight 0 is (3,)"),
-    "optimizer without a part": (lambda state: state["stepper"]["optimizer"]["state"][0].pop("step"), "keeps exp_avg"),
-    "optimizer of too many": (at(*KEPT, 99, value={"step": torch.tensor(1.0)}), "of weight 99"),
-    "optimizer NaN": (at(*KEPT, 0, "exp_avg", value=lambda old: old * NAN), "holds what no step comes to"),
-    "optimizer before its first step": (at(*KEPT, 0, "step", value=torch.tensor(-5.0)), "holds what no step comes to"),
+    "optimizer without a part": (lambda state: state["stepper"]["optimizer"]["state"][0].pop("step"), "has exp_avg"),
+    "optimizer of too many": (at(*KEPT, 99, value={"step": torch.tensor(1.0)}), "for weight 99"),
+    "optimizer NaN": (at(*KEPT, 0, "exp_avg", value=lambda old: old * NAN), "has a value that no step results in"),
+    "optimizer before its first step": (
+        at(*KEPT, 0, "step", value=torch.tensor(-5.0)),
+        "has a value that no step results in",
+    ),
     "optimizer in words": (at("stepper", "optimizer", value="adam"), "stepper.optimizer"),
-    "other groups": (at("stepper", "optimizer", "param_groups", value=[]), "other groups of weights"),
+    "other groups": (at("stepper", "optimizer", "param_groups", value=[]), "other parameter groups"),
     "groups of words": (at("stepper", "optimizer", "param_groups", value=[{"params": "x"}]), "param_groups.0.params"),
     "groups of tensors": (at("stepper", "optimizer", "param_groups", value=[{"params": torch.zeros(2)}]), "params"),
     "an average too many": (at("stepper", "average", value={"steps": 1, "net": {}}), "moving average"),
@@ -169,7 +172,7 @@ def test_invalid_checkpoint_changes_nothing(tmp_path: Path, trained: dict[str, b
     path = put(tmp_path / "run", {"last.ckpt": trained["last.ckpt"]})
     rewritten(path, WRONG[name][0])
     run, fresh = trainer(path.parent), trainer(tmp_path / "fresh")
-    with pytest.raises(CnnkitError, match="best/ may still be good"):
+    with pytest.raises(CnnkitError, match="the weights in best/ may still be usable"):
         run.resume()
     assert everything(run) == everything(fresh)
 
@@ -182,10 +185,10 @@ class Evil:
 
 
 FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "empty": (lambda path: path.write_bytes(b""), "not a checkpoint that can be used: "),
-    "noise": (lambda path: path.write_bytes(b"\xffnoise" * 99), "not a checkpoint that can be used: "),
-    "half": (lambda path: path.write_bytes(path.read_bytes()[:999]), "not a checkpoint that can be used: "),
-    "no checksum": (lambda path: torch.save({"format": 2, "epoch": 1}, path), "corrupt (its sha256 is another)"),
+    "empty": (lambda path: path.write_bytes(b""), "not a usable checkpoint: "),
+    "noise": (lambda path: path.write_bytes(b"\xffnoise" * 99), "not a usable checkpoint: "),
+    "half": (lambda path: path.write_bytes(path.read_bytes()[:999]), "not a usable checkpoint: "),
+    "no checksum": (lambda path: torch.save({"format": 2, "epoch": 1}, path), "corrupt (its sha256 does not match)"),
     "a list": (lambda path: torch.save([1, 2], path), "not a checkpoint of format 2"),
     "format 3": (lambda path: torch.save({"format": 3}, path), "not a checkpoint of format 2"),
     "code": (lambda path: torch.save({"format": 2, "net": Evil()}, path), "not opened, because it could run code"),
@@ -201,7 +204,7 @@ def test_non_checkpoint_is_refused_in_plain_words(cli: Cli, name: str) -> None:
     path = Path("runs/lenet-digits-1/last.ckpt")
     FILES[name][0](path)
     result = cli("train", "--resume", "runs/lenet-digits-1")
-    one_line(result, 1, f"{path}: ", FILES[name][1], "best/ may still be good")
+    one_line(result, 1, f"{path}: ", FILES[name][1], "the weights in best/ may still be usable")
     for advice in ("weights_only", "torch.load", "allowlist", "add_safe_globals", "state_dict"):
         assert advice not in result.err
     assert not Path("touched").exists()

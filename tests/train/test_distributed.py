@@ -13,7 +13,7 @@ from cnnkit.data import Batches, load_dataset
 from cnnkit.deploy import load
 from cnnkit.experiment import RunFolder
 from cnnkit.experiment.config import resolve
-from cnnkit.experiment.launch import _begun
+from cnnkit.experiment.launch import _started
 from cnnkit.train import evaluate
 from cnnkit.train.checkpoint import load_checkpoint
 from helpers.cli import Cli
@@ -83,11 +83,11 @@ def test_job_resumes_its_newest_run_of_equal_settings() -> None:
             draft.write_environment({}, "job")
         made.append(RunFolder(path))
         os.utime(made[-1].path / "environment.json", (len(made), len(made)))
-    assert _begun(Path("runs"), "job", asked[0.1]) == made[0].path
-    assert _begun(Path("runs"), "job", asked[0.2]) == made[2].path
-    assert _begun(Path("runs"), "job", asked[0.3]) is None
-    assert _begun(Path("runs"), "another job", asked[0.2]) is None
-    assert _begun(Path("runs"), "job", asked[0.2].model_copy(update={"data": "fashion-mnist"})) is None
+    assert _started(Path("runs"), "job", asked[0.1]) == made[0].path
+    assert _started(Path("runs"), "job", asked[0.2]) == made[2].path
+    assert _started(Path("runs"), "job", asked[0.3]) is None
+    assert _started(Path("runs"), "another job", asked[0.2]) is None
+    assert _started(Path("runs"), "job", asked[0.2].model_copy(update={"data": "fashion-mnist"})) is None
 
 
 def workers(parent: int) -> list[int]:
@@ -127,7 +127,7 @@ def test_sigterm_of_one_process_stops_all() -> None:
         wait_for_lines(Path("runs/lenet-digits-1/metrics.jsonl"), 2)
         os.kill(workers(job.pid)[1], signal.SIGTERM)
         _, err = job.communicate(timeout=60)
-    assert b"go on with: cnnkit train --resume runs/lenet-digits-1" in err
+    assert b"resume with: cnnkit train --resume runs/lenet-digits-1" in err
     done = load_checkpoint(Path("runs/lenet-digits-1/last.ckpt"))
     assert run_torchrun("train", "--resume", "--epochs", done["epoch"]).returncode == 0
     assert len(metrics("runs/lenet-digits-1")) == done["epoch"]

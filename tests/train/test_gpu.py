@@ -54,7 +54,7 @@ def test_captured_step_equals_plain_step_on_gpu(name: str, optimizer: str, monke
         ]
         assert batches.sizes == [28, 28, 8]
         found.append((torch.stack(results), net.state_dict()))
-        assert len(stepper.captured) == (2 if graph else 0)
+        assert len(stepper.cuda_graphs) == (2 if graph else 0)
     (results, weights), (others, own) = found
     torch.testing.assert_close(others, results, rtol=1e-3, atol=1e-3)
     for key, value in weights.items():

@@ -35,7 +35,7 @@ def test_lr_find_restores_the_network_and_spaces_rates_by_ratio(tmp_path: Path) 
     assert [lr for lr, _ in points] == pytest.approx([1e-5 * 10 ** (0.2 * step) for step in range(21)])
     assert all(a.equal(b) for a, b in zip(before, run.net.state_dict().values(), strict=True))
     run.net[0].weight.data.fill_(torch.nan)
-    with pytest.raises(CnnkitError, match="the first loss is no number"):
+    with pytest.raises(CnnkitError, match="the first loss is already NaN/Inf"):
         list(lr_range_test(run.net, run.train, config(), 1e-5, 0.1, 21))
 
 

@@ -19,12 +19,13 @@ from cnnkit.core.errors import CnnkitError
 from cnnkit.data import Augment, Batches, ImageSet, Preprocess
 from cnnkit.data.storage import InMemory, Rows
 from cnnkit.experiment import Run
-from cnnkit.experiment.build import prepare
+from cnnkit.experiment.build import build
 from cnnkit.lanes import Engine
 from cnnkit.ops import BatchNormalization
 from cnnkit.train import Trainer, World
+from cnnkit.train.autotune.choose import plan_training
 from cnnkit.train.checkpoint import load_checkpoint
-from cnnkit.train.objective import Objective
+from cnnkit.train.mixing import mix
 from helpers.cli import ROOT, Cli
 from helpers.compiler import needs_compiler
 from helpers.processes import run_torchrun
@@ -55,14 +56,18 @@ class Trained:
         own = config(**{"epochs": 2} | settings)
         augment = Augment(own.augment, (8, 8)) if own.augment else None
         self.seen, self.best = Quiet(), {}
+        net = nn.Sequential(*made())
+        preprocess = Preprocess((8, 8), (0.3,), (0.2,))
+        batches = Batches(stripes(images, 1), own.batch_size, preprocess, seed=1, augment=augment)
         self.trainer = Trainer(
-            nn.Sequential(*made()),
-            Batches(stripes(images, 1), own.batch_size, Preprocess((8, 8), (0.3,), (0.2,)), seed=1, augment=augment),
-            Batches(stripes(40, 2), 16, Preprocess((8, 8), (0.3,), (0.2,))) if aside else None,
+            net,
+            batches,
+            Batches(stripes(40, 2), 16, preprocess) if aside else None,
             own,
             checkpoint=folder / "last.ckpt",
             callbacks=[self.seen],
             save_best=self.save,
+            plan=plan_training(net, batches, own),
         )
         self.folder = folder
 
@@ -111,11 +116,10 @@ def assert_pooled(net: nn.Module, names: Sequence[str], pieces: Iterable[Tensor]
 def measured(run: Trained, epoch: int = 2, numbers: Sequence[int] = range(MEASURED)) -> list[Tensor]:
     """What the network has seen of an epoch's batches of these numbers, as it has seen it."""
     own, pieces = run.trainer.config, []
-    objective = Objective(own)
     for number, (x, y) in enumerate(run.trainer.train.epoch(epoch)):
         if number in numbers:
             torch.manual_seed(mix_seed(own.seed, epoch, number))
-            pieces += objective.mix(x, y)[0].tensor_split(min(own.accumulate, len(y) // 2) or 1)
+            pieces += mix(own, x, y)[0].tensor_split(min(own.accumulate, len(y) // 2) or 1)
     return pieces
 
 
@@ -317,7 +321,7 @@ def test_processes_measure_their_parts_of_batches(flags: tuple[object, ...], syn
     assert done.returncode == 0, done.stderr
     run = Run(Path("runs/lenet_bn-digits-1"))
     shares = [
-        [x for _, (x, _) in zip(range(MEASURED), prepare(run.config, World(rank, 2)).training.epoch(1), strict=False)]
+        [x for _, (x, _) in zip(range(MEASURED), build(run.config, World(rank, 2)).training.epoch(1), strict=False)]
         for rank in (0, 1)
     ]
     parts = run.config.accumulate

@@ -190,7 +190,7 @@ def test_corrupt_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(
             CnnkitError,
-            match=r"last\.ckpt: .*corrupt.*; best/ may still be good",
+            match=r"last\.ckpt: .*corrupt.*; the weights in best/ may still be usable",
         ):
             trainer(tmp_path, config()).resume()
 
@@ -208,7 +208,7 @@ def test_newest_valid_checkpoint_is_used(tmp_path: Path) -> None:
     first.unlink()
     again = trainer(tmp_path / "run", config(epochs=5, schedule="constant"))
     [problem] = again.resume().wrong
-    assert "last.ckpt: not a checkpoint that can be used: truncated or corrupt" in problem
+    assert "last.ckpt: not a usable checkpoint: truncated or corrupt" in problem
     assert again.epoch == 3
     again.run()
     assert all(a.equal(b) for a, b in zip(weights(whole), weights(again), strict=True))
@@ -281,7 +281,7 @@ def test_killed_and_interrupted_runs_resume_identically(cli: Cli) -> None:
         _, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
     assert err.count("\n") == 1
-    assert "go on with: cnnkit train --resume runs/lenet-digits-1" in err
+    assert "resume with: cnnkit train --resume runs/lenet-digits-1" in err
     assert cli("train", "--resume", run).code == 0
     assert rows(run) == rows(whole)
     assert (run / "best/model.safetensors").read_bytes() == (whole / "best/model.safetensors").read_bytes()

@@ -91,12 +91,12 @@ def _training(net: "nn.Module", image: Shape, config: RunConfig, profiled: bool)
 
 
 def _prediction(net: "nn.Module", image: Shape) -> dict[str, Any]:
-    from cnnkit.deploy import prepare
+    from cnnkit.deploy import optimise_for_inference
 
     rows = []
     for batch in (1, 64):
         for precision in ("fp32", "bf16"):
-            runner = prepare(net, image, batch, precision)
+            runner = optimise_for_inference(net, image, batch, precision)
             rows.append({"batch": batch, "precision": precision, "engine": runner.engine, "seconds": runner.seconds})
     return {"prediction": rows}
 

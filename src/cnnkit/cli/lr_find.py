@@ -49,7 +49,7 @@ def lr_find(
 
     from cnnkit.cli.console import complain, console, given_flags, print_json
     from cnnkit.core.errors import UsageError
-    from cnnkit.experiment.build import prepare
+    from cnnkit.experiment.build import build
     from cnnkit.figures import Panel, Plot, Series, text_plot
     from cnnkit.train.lr_find import lr_range_test, suggest_lr
 
@@ -58,7 +58,7 @@ def lr_find(
             f"--low must be above 0 and below --high, --high at most {MAX_RATE:g}, and --steps 2 to {MAX_STEPS:,}; "
             f"got --low {low:g} --high {high:g} --steps {steps}"
         )
-    job = prepare(merge(given_flags(settings, net), config))
+    job = build(merge(given_flags(settings, net), config))
     for remark in job.remarks:
         complain(remark)
     test = lr_range_test(job.net, job.training, job.config, low, high, steps)

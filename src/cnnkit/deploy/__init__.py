@@ -5,7 +5,7 @@ from cnnkit.deploy.classifier import Classifier, load
 from cnnkit.deploy.fold import fold
 from cnnkit.deploy.predictions import Predictions
 from cnnkit.deploy.pretrained import published_preprocess
-from cnnkit.deploy.runner import Runner, prepare, to_onnx
+from cnnkit.deploy.runner import Runner, optimise_for_inference, to_onnx
 
 __all__ = [
     "Bundle",
@@ -16,7 +16,7 @@ __all__ = [
     "find_bundle",
     "fold",
     "load",
-    "prepare",
+    "optimise_for_inference",
     "published_preprocess",
     "read_bundle",
     "read_weights",

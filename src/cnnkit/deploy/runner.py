@@ -1,4 +1,4 @@
-"""A net made ready to predict, by what is fastest on the machine at hand."""
+"""Fast prediction: a net on the engine that is the fastest on this machine."""
 
 import copy
 import io
@@ -17,20 +17,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from cnnkit import lanes
-from cnnkit.core.device import wait_for
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.extras import require
 from cnnkit.core.modules import unwrapped
-from cnnkit.core.timing import mean_seconds, median_seconds
+from cnnkit.core.timing import fastest, measure
 from cnnkit.deploy.fold import fold
 from cnnkit.ops.convolutions import use_fastest_outputs
 from cnnkit.ops.layout import lay_out
 
-__all__ = ["Runner", "prepare", "to_onnx"]
+__all__ = ["Runner", "optimise_for_inference", "to_onnx"]
 
 Engine = Literal["auto", "torch", "onnxruntime", "lanes"]
-FULL = 16  # images, from which on lanes are not empty
-ROUNDS = 5  # of measuring
+FULL = 16  # images, which fill the lanes
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Runner:
     engine: str
     precision: str
     seconds: dict[str, float]
-    """Of a batch, by each engine that was tried."""
+    """Per batch, of each engine that was benchmarked."""
     run: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -48,20 +46,20 @@ class Runner:
         return self.run(x)
 
 
-def prepare(
+def optimise_for_inference(
     net: nn.Module,
     image: tuple[int, int, int],
     batch: int = 1,
     precision: Literal["fp32", "bf16"] = "fp32",
     engine: Engine = "auto",
 ) -> Runner:
-    """Return what predicts as `net` does, for batches of images C x H x W about this large.
+    """Return a fast equivalent of `net` for predicting batches of about `batch` images C x H x W.
 
-    Batch normalisation is folded, memory is channels-last, and in fp32 on a CPU each convolution has its fastest
-    algorithm for such a batch; "auto" takes the fastest of torch and, for a net on the CPU, of ONNX Runtime, if it is
-    installed, and of lanes, if they can take the net and the batch fills them. In bf16, which torch alone computes in,
-    logits keep some three digits. `net` stays as it is. Raises UsageError for another engine or precision, and for a
-    net that lanes cannot take; CnnkitError if the engine, or a C++ compiler, is missing.
+    Batch normalisation is folded, memory is channels-last, and in fp32 on a CPU each convolution uses its fastest
+    algorithm for such a batch. "auto" is the fastest engine of torch and, for a net on the CPU, ONNX Runtime, if it is
+    installed, and lanes, if they support the net and the batch fills them. bf16 is computed by torch only and gives
+    logits of about three digits. `net` is not changed. Raises UsageError for another engine or precision, and for a
+    net that lanes do not support; CnnkitError if the engine, or a C++ compiler, is missing.
     """
     if precision not in ("fp32", "bf16"):
         raise unknown("precision", precision, ("fp32", "bf16"))
@@ -76,19 +74,14 @@ def prepare(
     if exact and batch >= FULL and lanes.unsupported_reason(net, image) is None:
         possible.append("lanes")
     if engine in ("onnxruntime", "lanes") and not exact:
-        raise UsageError(f"{engine} computes in fp32 on the CPU here: leave out the engine")
+        raise UsageError(f"engine {engine} supports fp32 on the CPU only: leave out the engine")
     chosen = possible if engine == "auto" else [engine]
     net = copy.deepcopy(net).eval()
     x = torch.rand(batch, *image, device=device)
     runs = {name: ENGINES[name](net, x, precision) for name in chosen}
-    for run in runs.values():
-        run(x)
-    wait = partial(wait_for, device)
-    medians = median_seconds(
-        {name: partial(mean_seconds, partial(run, x), wait=wait) for name, run in runs.items()}, ROUNDS
-    )
-    best = min(medians, key=lambda name: medians[name])
-    return Runner(best, precision, medians, runs[best])
+    seconds = measure({name: partial(run, x) for name, run in runs.items()}, device)
+    best = fastest(seconds)
+    return Runner(best, precision, seconds, runs[best])
 
 
 def to_onnx(net: nn.Module, image: tuple[int, int, int]) -> bytes:
@@ -99,10 +92,10 @@ def to_onnx(net: nn.Module, image: tuple[int, int, int]) -> bytes:
     require("onnxscript", "export")
     net = unwrapped(net)
     x = torch.zeros(2, *image, device=next(net.parameters()).device)
-    said, level = io.StringIO(), logging.root.manager.disable
+    output, level = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), redirect_stdout(said):  # the exporter talks
+        with warnings.catch_warnings(), redirect_stdout(output):  # the exporter prints
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 net.eval(), (x,), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False,
@@ -117,7 +110,7 @@ def to_onnx(net: nn.Module, image: tuple[int, int, int]) -> bytes:
 def _torch(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tensor]:
     try:
         ready: nn.Module = fold(net)
-    except (fx.proxy.TraceError, TypeError, UsageError):  # code that depends on its input
+    except (fx.proxy.TraceError, TypeError, UsageError):  # control flow that depends on the input
         ready = net
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     ready.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
@@ -135,7 +128,7 @@ def _torch(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tens
 def _onnxruntime(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tensor]:
     runtime = require("onnxruntime", "export")
     options = runtime.SessionOptions()
-    if torch.get_num_threads() < (os.cpu_count() or 1):  # else it binds a thread to each processor by itself
+    if torch.get_num_threads() < (os.cpu_count() or 1):  # else it pins a thread to each processor
         options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = runtime.InferenceSession(to_onnx(net, _image(x)), options, providers=["CPUExecutionProvider"])
@@ -152,7 +145,7 @@ def _lanes(net: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tens
     engine, one_at_a_time = lanes.Engine(net, _image(x)), Lock()
 
     def run(x: Tensor) -> Tensor:
-        with one_at_a_time:  # its threads work in the same places each time
+        with one_at_a_time:  # all calls share the engine's buffers
             return engine.predict(x)
 
     return run

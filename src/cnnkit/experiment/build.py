@@ -1,4 +1,4 @@
-"""All that a training needs but a place: the network, the data and the settings, put together."""
+"""Everything that a training needs except a run folder: the network, the data and the settings, put together."""
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
@@ -36,16 +36,16 @@ from cnnkit.nets.foreign import foreign_name, is_foreign, require_same
 from cnnkit.train import ALONE, World, initialise
 from cnnkit.train.autotune.batch_size import fitting_batch
 
-__all__ = ["DATA", "NOTHING", "START", "Given", "Job", "looking_batch", "places", "prepare"]
+__all__ = ["DATA", "NOTHING", "START", "Given", "Job", "build", "eval_batch_size", "places"]
 
-LOOK_PIXELS, LOOK_IMAGES = 2**22, 500  # of a batch that is only looked at
-DATA = ("data", "validation_data", "test_data")  # settings that say where data are
+EVAL_PIXELS, EVAL_IMAGES = 2**22, 500  # at most, of a batch without a training step
+DATA = ("data", "validation_data", "test_data")  # settings that name data
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Given:
-    """What Python hands in beside the settings, and a command line cannot; None is what the settings say."""
+    """Arguments that only Python can pass; None falls back to the settings."""
 
     net: nn.Module | None = None
     data: Any = None
@@ -53,12 +53,12 @@ class Given:
     test_data: Any = None
 
     def places(self) -> dict[str, str]:
-        """Return what the settings say of what is given."""
+        """Return what the settings record of the given arguments."""
         names = {name: place(value) for name, value in self.data_by_name().items()}
         return names if self.net is None else names | {"net": foreign_name(self.net)}
 
     def data_by_name(self) -> dict[str, Any]:
-        """Return the data that are given, by the setting that they stand for."""
+        """Return the given data by the setting that they replace."""
         return {name: value for name in DATA if (value := getattr(self, name)) is not None}
 
 
@@ -67,30 +67,30 @@ NOTHING: Given = Given()
 
 @dataclass(frozen=True)
 class Job:
-    """A net and its batches, with the settings in full."""
+    """A net and its batches, with the complete settings."""
 
     config: RunConfig
     net: nn.Module
     training: Batches
     validation: Batches | None
     record: dict[str, Any]
-    """Of its split.json."""
+    """Content of its split.json."""
     start: dict[str, Any]
-    """Of its start.json: what it started from, if not from random numbers."""
+    """Content of its start.json: the weights that it starts from, if not from random ones."""
     skipped: tuple[tuple[str, str], ...]
     remarks: tuple[str, ...]
-    """What is to be known of the data before training."""
+    """Warnings about the data, shown before training."""
     bundle: Bundle
     stem: str
-    """What its run folder is called after."""
+    """Prefix of the run folder's name."""
 
     def with_places(self, places: dict[str, str], in_bundle: dict[str, str]) -> "Job":
-        """Return the job with its data found elsewhere from now on."""
+        """Return the job with other paths of its data."""
         config, bundle = self.config.model_copy(update=places), self.bundle.model_copy(update=in_bundle)
         return replace(self, config=config, bundle=bundle)
 
 
-def prepare(
+def build(
     config: RunConfig,
     world: World = ALONE,
     given: Given = NOTHING,
@@ -98,23 +98,23 @@ def prepare(
     progress: bool = True,
     allow_changed_data: bool = False,
 ) -> Job:
-    """Build the net and read the data; whatever is wrong shows here, before there is a run folder.
+    """Build the net and read the data, so that every error is raised before there is a run folder.
 
-    A run that goes on has in its folder (`earlier`) what it started from, its images, and its weights in a checkpoint;
-    `allow_changed_data` lets it go on with what has become of its images. `progress` tells how far reading is.
+    A resumed run has its folder in `earlier`: what it started from, its images, and its weights in a checkpoint;
+    `allow_changed_data` lets it resume after its images have changed. `progress` shows the progress of reading.
     """
     keep_large_blocks()
     starts = "weights" if config.weights else "pretrained weights" if config.pretrained else ""
     if starts and (config.init != "torch" or config.raw_pixels):
         other = "raw_pixels" if config.raw_pixels else f"init {config.init!r}"
-        raise UsageError(f"{other} does not go with {starts}: leave out one of the two")
+        raise UsageError(f"{other} cannot be combined with {starts}: leave out one of the two")
     size = _image_size(config, given)
     if config.augment:
-        Augment(config.augment, size or (1, 1))  # a wrong name is told before the data are read
+        Augment(config.augment, size or (1, 1))  # reports a wrong name before the data are read
     device = pick_device(config.device, world.local_rank)
     config = config.model_copy(update=places(config))
     start = None if earlier and world.broadcast(earlier.has_begun) else open_start(config)
-    told = read_start(earlier) if earlier else {}
+    origin = read_start(earlier) if earlier else {}
     record = own_record(earlier.path) if earlier else None
     before = start.before if start else NEVER
     dataset = _read(config, given, size, before.used, record, allow_changed_data, progress and world.is_main)
@@ -125,14 +125,14 @@ def prepare(
     training, validation = division.training, division.validation
     _, channels, height, width = training.storage.shape
     size = size or (height, width)
-    channels = told.get("in_channels") or (start.channels_for(channels) if start else channels)
+    channels = origin.get("in_channels") or (start.channels_for(channels) if start else channels)
     seed_everything(config.seed)
     net = build_network(config, given.net, channels, size, len(dataset.classes), world)
     initialise(net, config.init)
-    preprocess = _preprocess(config, size, channels, training, start, told)
+    preprocess = _preprocess(config, size, channels, training, start, origin)
     if start:
-        told = {"in_channels": channels, "mean": preprocess.mean, "std": preprocess.std, "source": start.source}
-        told["loaded"] = str(start.give(net, config, dataset.classes))
+        origin = {"in_channels": channels, "mean": preprocess.mean, "std": preprocess.std, "source": start.source}
+        origin["loaded"] = str(start.give(net, config, dataset.classes))
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's stubs
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     if not batch_size:
@@ -148,7 +148,7 @@ def prepare(
         std=preprocess.std,
         data=config.data,
         data_dir=config.data_dir and str(config.data_dir),
-        test_fraction=0.0 if config.test_data else config.test,  # then nothing was set aside
+        test_fraction=0.0 if config.test_data else config.test,  # then nothing was held out
         test_data=config.test_data,
         data_sha256=dataset.sha256,
         split_sha256=digest_of(division.record),
@@ -157,15 +157,14 @@ def prepare(
     )
     augment = Augment(config.augment, size) if config.augment else None
     where: dict[str, Any] = {"device": device, "shard": world.shard}
-    looking = looking_batch(max(size), world)
     weak = about_classes(dataset.classes, training, validation, division.test)
     return Job(
         config,
         net,
         Batches(training, batch_size, preprocess, seed=config.seed, augment=augment, **where),
-        Batches(validation, looking, preprocess, **where) if len(validation) else None,
+        Batches(validation, eval_batch_size(max(size), world), preprocess, **where) if len(validation) else None,
         division.record,
-        told,
+        origin,
         dataset.skipped,
         (*dataset.remarks, *division.remarks, *weak),
         bundle,
@@ -174,27 +173,27 @@ def prepare(
 
 
 def places(config: RunConfig) -> dict[str, str]:
-    """Return the settings that say where data are, in a way that means the same from every folder."""
+    """Return the settings that name data, as paths that are valid from every folder."""
     return {name: place(value) for name in DATA if (value := getattr(config, name)) is not None}
 
 
-def looking_batch(pixels: int, world: World = ALONE) -> int:
-    """Return how many images of this height and width to predict at once: enough for speed, few enough for memory."""
-    return max(world.size, min(LOOK_IMAGES, LOOK_PIXELS // pixels**2))
+def eval_batch_size(pixels: int, world: World = ALONE) -> int:
+    """Return how many images of this height and width to predict at once: many for speed, few enough for memory."""
+    return max(world.size, min(EVAL_IMAGES, EVAL_PIXELS // pixels**2))
 
 
 def _image_size(config: RunConfig, given: Given) -> Size | None:
-    """Return the size that the network sees; None if it takes the data's."""
+    """Return the input size of the network; None if it is that of the data."""
     if given.net is not None:
         if config.model_kwargs or config.pretrained:
-            raise UsageError("model_kwargs and pretrained are for networks of the zoo; this one is built already")
-        require_same(given.net, config.net)  # of a resumed run it may be another
+            raise UsageError("model_kwargs and pretrained apply to networks of the zoo, not to a net that is passed in")
+        require_same(given.net, config.net)  # a resumed run may be given another net
         return (config.image_size, config.image_size) if config.image_size else None
     if is_foreign(config.net):
         raise UsageError(
-            f"the network {config.net.partition(':')[2]} is not of the zoo: hand it in again, with cnnkit.fit(net=...)"
+            f"the network {config.net.partition(':')[2]} is not in the zoo: pass it again, with cnnkit.fit(net=...)"
         )
-    pixels = config.image_size or entry(config.net).input[1]  # a wrong name is told before the data are read
+    pixels = config.image_size or entry(config.net).input[1]  # reports a wrong name before the data are read
     return pixels, pixels
 
 
@@ -207,7 +206,7 @@ def _read(
     allow_changed: bool,
     progress: bool,
 ) -> Dataset:
-    """Read the data: all of them for a new run, and of one that goes on its own images, wherever they are now."""
+    """Read the data: all of them for a new run, and the run's own images, wherever they are now, for a resumed one."""
     options = Reading(
         data_dir=config.data_dir,
         image_size=size,
@@ -234,14 +233,14 @@ def _first(given: Any, setting: str | None) -> Any:
 
 
 def _preprocess(
-    config: RunConfig, size: Size, channels: int, training: ImageSet, start: Start | None, told: dict[str, Any]
+    config: RunConfig, size: Size, channels: int, training: ImageSet, start: Start | None, origin: dict[str, Any]
 ) -> Preprocess:
-    """Return what pixels are shifted and scaled by: as the weights are used to, or by the training images."""
-    if told:
-        mean, std = tuple(told["mean"]), tuple(told["std"])
+    """Return how pixels are shifted and scaled: as the initial weights expect, or by the training images."""
+    if origin:
+        mean, std = tuple(origin["mean"]), tuple(origin["std"])
     elif start and start.preprocess:
         mean, std = start.preprocess.mean, start.preprocess.std
-    elif config.pretrained:  # a run of an earlier version that goes on
+    elif config.pretrained:  # a resumed run of an earlier version
         known = published_preprocess(config.net, channels)
         mean, std = known.mean, known.std
     elif config.raw_pixels:

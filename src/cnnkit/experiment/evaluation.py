@@ -21,7 +21,7 @@ from cnnkit.core.text import counted, html
 from cnnkit.data import Batches, ImageSet, Reading
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
-from cnnkit.experiment.build import looking_batch
+from cnnkit.experiment.build import eval_batch_size
 from cnnkit.experiment.record import digest_of, read_record
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.tested import other_images, own_images
@@ -177,7 +177,7 @@ def evaluate(
     channels = images.storage.shape[1]
     if bundle.preprocess.channels(channels) != bundle.in_channels:
         raise DataError(f"{found.name} has {channels} channels, the network takes {bundle.in_channels}")
-    batches = Batches(images, looking_batch(max(bundle.image_size)), bundle.preprocess, device=classifier.device)
+    batches = Batches(images, eval_batch_size(max(bundle.image_size)), bundle.preprocess, device=classifier.device)
     net = classifier.net
     metrics = measure(net, batches, predict=_FiniteNet(net, found.images))
     if not math.isfinite(metrics.loss):

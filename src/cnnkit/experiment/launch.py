@@ -1,4 +1,4 @@
-"""A run begun or gone on with, in one process or many: the one path of the command line and of Python."""
+"""Start or resume a run, in one process or many: the common path of the command line and of Python."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.data import is_handed_in, keep, place
 from cnnkit.deploy import amend_bundle
-from cnnkit.experiment.build import DATA, NOTHING, START, Given, Job, places, prepare
+from cnnkit.experiment.build import DATA, NOTHING, START, Given, Job, build, places
 from cnnkit.experiment.config import RunConfig, merge, resolve
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import RunFolder
@@ -22,7 +22,7 @@ from cnnkit.train.state import RESUMABLE_SETTINGS
 __all__ = ["begin_folder", "launch"]
 
 LATEST = "latest"
-BEGUN_HERE: set[Path] = set()  # by this process: a program may train more than once
+STARTED_HERE: set[Path] = set()  # by this process, which may train more than once
 
 
 def launch(
@@ -37,46 +37,46 @@ def launch(
     progress: bool = True,
     face: Face = SHELL,
 ) -> RunFolder:
-    """Train with these settings, on top of those of a TOML file, in a new run folder in `output`; or go on with a run.
+    """Train with these settings, on top of those of a TOML file, in a new run folder in `output`; or resume a run.
 
-    `resume` is the folder of a run, or "latest" for the last one in `output`; it has settings of its own, and only some
-    may be given; if its images have changed, it goes on only with `allow_changed_data`. In a process that torchrun has
-    started, this is one of many; a restart of its job finds the run that it had begun. Raises UsageError for settings,
-    DataError for data that cannot be used, RunInterrupted after Ctrl-C.
+    `resume` is the folder of a run, or "latest" for the last one in `output`. A resumed run has its own settings, of
+    which only some may change; if its images have changed, it needs `allow_changed_data`. Started by torchrun, this
+    process is one rank of several, and a restart of the job resumes the run that the job had started. Raises UsageError
+    for settings, DataError for data that cannot be used, RunInterrupted after Ctrl-C.
     """
     training = {"callbacks": callbacks, "progress": progress, "face": face}
     world = join_world()
     try:
-        with world.kept_together():
+        with world.explain_lost_rank():
             if resume is None and world.job:
-                resume = world.broadcast(_begun(output, world.job, merge(settings | given.places(), file)))
+                resume = world.broadcast(_started(output, world.job, merge(settings | given.places(), file)))
                 settings, file = ({}, None) if resume else (settings, file)
             if resume is None:
                 if allow_changed_data:
-                    raise UsageError("allow_changed_data is for a run that goes on: name it with resume")
-                return _begin(merge(settings | given.places(), file), output, world, given, training)
+                    raise UsageError("allow_changed_data applies to a resumed run: name it with resume")
+                return _start(merge(settings | given.places(), file), output, world, given, training)
             if file:
-                raise UsageError("a resumed run has its own settings: leave --config out")
+                raise UsageError("a resumed run has its own settings: leave out --config")
             latest = str(resume) == LATEST and not resume.exists()
             folder = RunFolder(world.broadcast(RunFolder.latest(output).path)) if latest else RunFolder.open(resume)
-            _require_free(folder, settings)
-            return _go_on(folder, settings, world, given, allow_changed_data, training)
+            _require_resumable(folder, settings)
+            return _resume(folder, settings, world, given, allow_changed_data, training)
     finally:
         world.leave()
 
 
 def begin_folder(job: Job, parent: Path, given: Given = NOTHING, world: World = ALONE) -> tuple[RunFolder, Job]:
-    """Make a run's folder with all that it needs to begin, also if it is killed before it does.
+    """Make a run's folder with everything that the run needs to start, even if it is killed before that.
 
-    Return it, and the job that says where its data are kept. Raises CnnkitError if it cannot be written.
+    Return it, and the job with the paths of its data. Raises CnnkitError if the folder cannot be written.
     """
     with RunFolder.drafted(parent, job.stem) as (draft, path):
-        kept = {}
+        saved = {}
         for name, value in given.data_by_name().items():
             table = f"{name}.csv"
-            kept[name] = str((path / table).absolute()) if keep(value, draft.path / table) else place(value)
-        in_bundle = {name: value for name, value in kept.items() if name in ("data", "test_data")}
-        job = job.with_places(kept, in_bundle)
+            saved[name] = str((path / table).absolute()) if keep(value, draft.path / table) else place(value)
+        in_bundle = {name: value for name, value in saved.items() if name in ("data", "test_data")}
+        job = job.with_places(saved, in_bundle)
         draft.write_settings(job.config.model_dump(mode="json"))
         draft.write_json(SPLIT, job.record)
         if job.start:
@@ -86,52 +86,51 @@ def begin_folder(job: Job, parent: Path, given: Given = NOTHING, world: World = 
     return RunFolder(path), job
 
 
-def _begun(output: Path, token: str, config: RunConfig) -> Path | None:
-    """Return the run that an earlier start of this job, with the same settings, has begun."""
-    asked = config.model_dump(mode="json") | places(config)
-    # what is left out was filled in since
-    told = {
+def _started(output: Path, token: str, config: RunConfig) -> Path | None:
+    """Return the run that an earlier start of this job, with the same settings, has started."""
+    # settings that were not given have been filled in since
+    given = {
         name: value
-        for name, value in asked.items()
+        for name, value in (config.model_dump(mode="json") | places(config)).items()
         if value not in (None, "auto") and not (name in DATA and is_handed_in(value))
     }
     for run in RunFolder.of_job(output, token):
         saved = run.settings()
-        if run.path.absolute() not in BEGUN_HERE and all(saved.get(name) == value for name, value in told.items()):
+        if run.path.absolute() not in STARTED_HERE and all(saved.get(name) == value for name, value in given.items()):
             return run.path
     return None
 
 
-def _begin(config: RunConfig, output: Path, world: World, given: Given, training: dict[str, Any]) -> RunFolder:
-    job = prepare(config, world, given, progress=training["progress"])
+def _start(config: RunConfig, output: Path, world: World, given: Given, training: dict[str, Any]) -> RunFolder:
+    job = build(config, world, given, progress=training["progress"])
     path = output
     if world.is_main:
         folder, job = begin_folder(job, output, given, world)
         path = folder.path
     folder = RunFolder(world.broadcast(path))
-    BEGUN_HERE.add(folder.path.absolute())
+    STARTED_HERE.add(folder.path.absolute())
     train_job(job, folder, world, **training)
     return folder
 
 
-def _require_free(folder: RunFolder, settings: dict[str, Any]) -> None:
-    """Raise UsageError for settings that a run cannot change any more."""
-    free = {*RESUMABLE_SETTINGS, *DATA, "max_pixels", "workers", "tensorboard"}  # what data hold is compared
+def _require_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:
+    """Raise UsageError for settings that a resumed run cannot change."""
+    free = {*RESUMABLE_SETTINGS, *DATA, "max_pixels", "workers", "tensorboard"}  # the content of data is compared
     saved = folder.settings()
     try:
         asked = RunConfig(**settings)
     except ValidationError as error:
         raise explain(error, RunConfig) from error
-    told = asked.model_dump(mode="json", include=set(settings)) | places(asked)
-    told = {name: value for name, value in told.items() if name in settings}
-    if others := sorted(name for name, value in told.items() if name not in free and saved.get(name) != value):
+    values = asked.model_dump(mode="json", include=set(settings)) | places(asked)
+    values = {name: value for name, value in values.items() if name in settings}
+    if others := sorted(name for name, value in values.items() if name not in free and saved.get(name) != value):
         raise UsageError(
-            f"{folder.path} goes on with its own settings; leave out {', '.join(others)} "
-            f"(it may have another {', '.join(sorted(free))})"
+            f"{folder.path} resumes with its own settings: leave out {', '.join(others)} "
+            f"(only {', '.join(sorted(free))} may change)"
         )
 
 
-def _go_on(
+def _resume(
     folder: RunFolder,
     settings: dict[str, Any],
     world: World,
@@ -140,9 +139,9 @@ def _go_on(
     training: dict[str, Any],
 ) -> RunFolder:
     if not world.broadcast(folder.can_go_on):
-        raise CnnkitError(f"{folder.path} has no checkpoint to go on from; its best weights: --weights {folder.best}")
+        raise CnnkitError(f"{folder.path} has no checkpoint to resume from; start from --weights {folder.best}")
     config = resolve(folder.settings() | settings)
-    job = prepare(config, world, given, folder, training["progress"], allow_changed_data)
+    job = build(config, world, given, folder, training["progress"], allow_changed_data)
     if settings and world.is_main:
         folder.write_settings(job.config.model_dump(mode="json"))
         if folder.best.exists():

@@ -1,4 +1,4 @@
-"""A training in its run folder: what it logs and keeps there, and who listens to it."""
+"""A training in its run folder: its log, its files and its callbacks."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +16,7 @@ from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
 from cnnkit.train import Callback, EpochRecord, Trainer, World
+from cnnkit.train.autotune.choose import plan_training
 from cnnkit.train.autotune.plan import read_plan
 from cnnkit.train.tensorboard import TensorBoard
 
@@ -26,9 +27,9 @@ LOGGER = logging.getLogger("cnnkit")
 
 
 class Face(NamedTuple):
-    """What to type next, to go on with a run and to measure it, where "{}" stands for its folder, quoted."""
+    """The commands that resume and evaluate a run, where "{}" stands for its quoted folder."""
 
-    go_on: str
+    resume: str
     evaluate: str
     quote: Callable[[str], str]
 
@@ -38,7 +39,7 @@ PYTHON = Face("cnnkit.fit(resume={})", "run.evaluate()", repr)
 
 
 class RunInterrupted(Interrupted):
-    """A run was stopped and has saved where it is, in `folder`."""
+    """A run was stopped and has saved a checkpoint in `folder`."""
 
     def __init__(self, message: str, folder: RunFolder):
         super().__init__(message)
@@ -46,7 +47,7 @@ class RunInterrupted(Interrupted):
 
 
 class MetricsLog(Callback):
-    """Keeps what each epoch brought in metrics.jsonl, and logs it."""
+    """Appends the results of each epoch to metrics.jsonl, and logs them."""
 
     def __init__(self, folder: RunFolder, epochs: int):
         self.folder, self.epochs = folder, epochs
@@ -64,9 +65,9 @@ class MetricsLog(Callback):
 
 
 class _RunLog(logging.Handler):
-    """Takes what cnnkit logs while a run trains into its log.txt, and shows it.
+    """Writes the log records of cnnkit to the run's log.txt, and displays them.
 
-    The program's own handlers get what they would get without a run: what is of `level` or above.
+    The program's own handlers receive the records that they would receive without a run: those of `level` or above.
     """
 
     def __init__(self, folder: RunFolder, display: Display, level: int):
@@ -91,7 +92,7 @@ def train_job(
     progress: bool = True,
     face: Face = SHELL,
 ) -> None:
-    """Train in the run's folder, and log it there; `progress` shows it too, and `callbacks` hear of it.
+    """Train in the run's folder and log there; `progress` also displays it, and `callbacks` are called.
 
     Raises RunInterrupted after Ctrl-C or SIGTERM.
     """
@@ -101,13 +102,14 @@ def train_job(
         save_bundle(folder.best, net, job.bundle.model_copy(update={"metrics": metrics}), {SPLIT: split})
 
     split = f"{to_json(job.record)}\n".encode()
-    place = face.quote(str(folder.path))
-    again = f"go on with: {face.go_on.format(place)}"
+    quoted = face.quote(str(folder.path))
+    again = f"resume with: {face.resume.format(quoted)}"
     display = make_display(progress and world.is_main)
     own = [MetricsLog(folder, job.config.epochs), display]
     if job.config.tensorboard:
         own.append(TensorBoard(folder.path / "tensorboard"))
     with folder.locked(world.is_main), _logging(folder, display, world):
+        saved = world.broadcast(read_plan(folder.plan) if world.is_main and resume and folder.plan.exists() else None)
         trainer = Trainer(
             job.net,
             job.training,
@@ -118,7 +120,7 @@ def train_job(
             save_best=save_best,
             world=world,
             num_classes=len(job.bundle.classes),
-            plan=world.broadcast(read_plan(folder.plan) if world.is_main and resume and folder.plan.exists() else None),
+            plan=saved or plan_training(job.net, job.training, job.config, world),
             images=job.bundle.split_sha256,
         )
         if world.is_main:
@@ -131,9 +133,9 @@ def train_job(
             log.warning("%s", remark)
         if job.start and not (resume and folder.has_begun):
             frozen = sum(p.numel() for p in job.net.parameters() if not p.requires_grad)
-            log.info("weights of %s: %s; frozen: %s values", job.start["source"], job.start["loaded"], f"{frozen:,}")
+            log.info("weights from %s: %s; frozen: %s values", job.start["source"], job.start["loaded"], f"{frozen:,}")
         for path, reason in job.skipped:
-            log.warning("left out: %s: %s", path, reason)
+            log.warning("skipped: %s: %s", path, reason)
         log.info("run folder: %s", folder.path)
         try:
             why = trainer.run()
@@ -141,22 +143,22 @@ def train_job(
             raise RunInterrupted(f"{stop}; {again}", folder) from stop
         if folder.best.exists():
             log.info("done: %s; the best weights are in %s", why, folder.best)
-            log.info("next: %s", face.evaluate.format(place))
+            log.info("next: %s", face.evaluate.format(quoted))
         else:
-            log.info("%s, before the first epoch was; %s", why, again)
+            log.info("%s, before the end of the first epoch; %s", why, again)
 
 
 def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None:
-    """Let a run go on from its newest checkpoint, or begin if it has none yet, and tell whether that is exact."""
-    begun = world.broadcast(None if folder.has_checkpoint or not world.is_main else folder.read_json(ENVIRONMENT))
-    wrong, others = trainer.resume(begun)
+    """Resume a run from its newest checkpoint, or start it if it has none yet, and log whether that is exact."""
+    initial = world.broadcast(None if folder.has_checkpoint or not world.is_main else folder.read_json(ENVIRONMENT))
+    wrong, others = trainer.resume(initial)
     for problem in wrong:
-        log.warning("passed over: %s", problem)
-    place = f"resumed at epoch {trainer.epoch}, step {trainer.step}"
+        log.warning("checkpoint skipped: %s", problem)
+    resumed = f"resumed at epoch {trainer.epoch}, step {trainer.step}"
     if others:
-        log.warning("%s, not exact: %s", place, "; ".join(others))
+        log.warning("%s, not exact: %s", resumed, "; ".join(others))
     else:
-        log.info("%s, exact: the same images, settings, versions, processor and threads", place)
+        log.info("%s, exact: the same images, settings, versions, processor and threads", resumed)
     if world.is_main:
         folder.write_json(SPLIT, job.record)
         folder.drop_metrics_from(trainer.epoch)
@@ -164,7 +166,7 @@ def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None
 
 @contextmanager
 def _logging(folder: RunFolder, display: Display, world: World) -> Iterator[None]:
-    """Let the run's log hear of what cnnkit logs; of several processes, that of the main one."""
+    """Write what cnnkit logs to the run's log; with several ranks, only what the main one logs."""
     if not world.is_main:
         yield
         return
@@ -182,10 +184,10 @@ def _logging(folder: RunFolder, display: Display, world: World) -> Iterator[None
 
 
 def _about(job: Job, world: World) -> str:
-    validation = f"{job.validation.num_images:,} to choose the best epoch by" if job.validation else "none aside"
-    together = f" in {world.size} processes" if world.size > 1 else ""
-    left_out = f", {len(job.skipped):,} left out" if job.skipped else ""
+    validation = f"{job.validation.num_images:,} validation images" if job.validation else "no validation images"
+    processes = f" in {world.size} processes" if world.size > 1 else ""
+    skipped = f", {len(job.skipped):,} skipped" if job.skipped else ""
     return (
-        f"{job.config.net} on {job.config.data}: {job.training.num_images:,} images to train on, {validation}"
-        f"{left_out}, batches of {job.config.batch_size}, on {job.training.device}{together}"
+        f"{job.config.net} on {job.config.data}: {job.training.num_images:,} training images, {validation}{skipped}, "
+        f"batches of {job.config.batch_size}, on {job.training.device}{processes}"
     )

@@ -1,8 +1,8 @@
-"""The operators of chapter 5.1-5.4 and 5.10 from scratch: torch tensors of any dtype and device, differentiable.
+"""The operators of chapter 5.1-5.4 and 5.10 from scratch: for tensors of any dtype and device, differentiable.
 
-One idea carries them all, the sliding window (`windows`). Integer input is computed in integers, exactly.
-The functions are the specification of the fast layers in `torch.nn`, not their replacement; `from_scratch` rebuilds a
-whole network from them. `tune` and `compile_pooling` go the other way: the same layers, faster.
+All are built on the sliding window (`windows`). Integer input is computed in integers, exactly. The functions specify
+the fast layers of `torch.nn` and do not replace them; `from_scratch` rebuilds a whole network from them. `tune` and
+`compile_pooling` do the opposite: the same layers, faster.
 """
 
 import warnings

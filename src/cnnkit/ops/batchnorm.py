@@ -23,7 +23,7 @@ def batch_norm(
 
     The other four tensors are (C,). Training uses the batch's own mean and (biased) variance and returns the
     moving statistics as decay * moving + (1 - decay) * batch; prediction uses the moving ones and returns them
-    as they are. `decay` is 1 - torch's momentum; torch moves the *unbiased* variance instead.
+    unchanged. `decay` is 1 - torch's momentum; torch updates with the *unbiased* variance instead.
     Returns (Y, moving_mean, moving_variance). Raises UsageError for other ranks, differing channels, and a
     training batch with a single value per channel.
     """
@@ -37,17 +37,17 @@ def batch_norm(
     values = X.to(wide(X.dtype))
     over = (0,) if X.ndim == 2 else (0, 2, 3)
 
-    def spread(values: Tensor) -> Tensor:  # (C,) to the rank of X
+    def broadcast(values: Tensor) -> Tensor:  # (C,) to the rank of X
         return values if X.ndim == 2 else values[:, None, None]
 
     if training:
         if X.numel() == X.shape[1]:
             raise UsageError(f"a training batch needs more than one value per channel, not X {tuple(X.shape)}")
         mean = values.mean(over)
-        variance = ((values - spread(mean)) ** 2).mean(over)
+        variance = ((values - broadcast(mean)) ** 2).mean(over)
         moving_mean = decay * moving_mean + (1 - decay) * mean.detach()
         moving_variance = decay * moving_variance + (1 - decay) * variance.detach()
     else:
         mean, variance = moving_mean, moving_variance
-    normal = (values - spread(mean)) / spread(variance + epsilon).sqrt()
-    return (spread(gamma) * normal + spread(beta)).to(X.dtype), moving_mean, moving_variance
+    normal = (values - broadcast(mean)) / broadcast(variance + epsilon).sqrt()
+    return (broadcast(gamma) * normal + broadcast(beta)).to(X.dtype), moving_mean, moving_variance

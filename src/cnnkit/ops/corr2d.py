@@ -13,7 +13,7 @@ __all__ = ["conv2d", "corr2d", "corr2d_1x1", "corr2d_multi_in", "corr2d_multi_in
 def corr2d(X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1) -> Tensor:
     """Slide the kernel K (kh, kw) over X (H, W): the sum of products in each window (chapter 5.1.1).
 
-    Returns (h, w); integers in, int64 out. `padding` is an int, a pair, four sides (top, bottom, left,
+    Returns (h, w); integers in, int64 out. `padding` is an int, a pair, four pads (top, bottom, left,
     right), "valid" or "same" (TensorFlow's). Raises UsageError for other ranks, strides or dilations below
     1, and a kernel larger than the padded input.
 
@@ -33,7 +33,7 @@ def conv2d(X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding = 0, dilatio
 
 
 def corr2d_multi_in(X: Tensor, K: Tensor, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1) -> Tensor:
-    """Correlate each channel of X (C, H, W) with its own kernel of K (C, kh, kw) and add up (chapter 5.3.1).
+    """Correlate each channel of X (C, H, W) with its own kernel of K (C, kh, kw) and sum (chapter 5.3.1).
 
     X may carry a batch in front; returns (h, w) or (N, h, w). Raises UsageError also if the channels differ.
     """
@@ -78,7 +78,7 @@ def corr2d_1x1(X: Tensor, K: Tensor) -> Tensor:
 def _slide(X: Tensor, K: Tensor, stride: Pair, padding: Padding, dilation: Pair) -> Tensor:
     """Correlate X (..., H, W) with K (..., kh, kw), whose leading dimensions broadcast."""
     X, K = exact(X), exact(K)
-    kernel = int(K.shape[-2]), int(K.shape[-1])  # numbers, even while torch traces
+    kernel = int(K.shape[-2]), int(K.shape[-1])  # integers, even while torch traces
     seen = windows(pad(X, padding, kernel, stride, dilation), kernel, stride, dilation)
     return (seen * K[..., None, None, :, :]).sum((-2, -1))
 

@@ -20,11 +20,11 @@ __all__ = ["from_scratch"]
 def from_scratch(net: nn.Module) -> nn.Module:
     """Return a copy of `net` whose convolutions, pooling and batch normalisation are those of this package.
 
-    Structure, names, own `forward` methods, weights, statistics, train or eval mode, dtype and device are those of
-    `net`, and so are outputs and gradients; nothing is shared with it. Dense layers, activations, dropout and reshaping
-    stay what they are. Two things differ: in training the moving variance takes in the *biased* variance, and
-    `BatchNorm1d` takes (N, C) only. Raises UsageError, with the layer's path, for a layer or an option that has no
-    form from scratch.
+    Structure, names, custom `forward` methods, weights, statistics, train or eval mode, dtype and device are those of
+    `net`, and so are outputs and gradients; the copy shares nothing with it. Dense layers, activations, dropout and
+    reshaping are copied unchanged. Two things differ: in training the moving variance is updated with the *biased*
+    variance, and `BatchNorm1d` accepts (N, C) only. Raises UsageError, with the layer's path, for a layer or an option
+    that has no form from scratch.
 
     >>> from_scratch(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
     Sequential(
@@ -33,7 +33,7 @@ def from_scratch(net: nn.Module) -> nn.Module:
     )
     """
     net = unwrapped(net)
-    memo: dict[int, Any] = {}  # what stands for which object in the copy: shared modules and tied weights stay so
+    memo: dict[int, Any] = {}  # replacements by object: shared modules and tied weights stay shared
     for path, layer in net.named_modules():
         try:
             if form := _form(layer):
@@ -47,17 +47,17 @@ Form = Callable[[Any], nn.Module]  # from a layer to its replacement, which may 
 
 
 def _form(layer: nn.Module) -> Form | None:
-    """Return how to rebuild a layer, or nothing if it stays what it is."""
+    """Return how to rebuild a layer, or None if it is copied unchanged."""
     name, classes, parts = type(layer).__name__, type(layer).__mro__, [*layer.children()]
     if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
-        raise UsageError(f"{name} has no shape before its first input; give the net one")
+        raise UsageError(f"{name} has no shape before its first input; call the net on one")
     if standard := next((cls for cls in classes if cls in FORMS), None):
         if type(layer).forward is not standard.forward or parts or layer._forward_hooks or layer._forward_pre_hooks:
-            raise UsageError(f"{name} has a forward, parts or hooks of its own; use a plain {standard.__name__}")
+            raise UsageError(f"{name} has a custom forward, submodules or hooks; use a plain {standard.__name__}")
         return FORMS[standard]
-    opaque = not parts and not isinstance(layer, KEPT) and [*layer.parameters(), *layer.buffers()]
+    opaque = not parts and not isinstance(layer, UNCHANGED) and [*layer.parameters(), *layer.buffers()]
     if opaque or any(cls.__module__ in REFUSED for cls in classes):
-        known = ", ".join(cls.__name__ for cls in (*FORMS, *KEPT[:2]))
+        known = ", ".join(cls.__name__ for cls in (*FORMS, *UNCHANGED[:2]))
         raise UsageError(f"{name}({layer.extra_repr()}) has no form from scratch; use {known} or elementwise layers")
     return None
 
@@ -73,7 +73,7 @@ def _convolution(layer: Any) -> nn.Module:
     _only(layer, "groups", 1)
     _only(layer, "padding_mode", "zeros")
     window: dict[str, Any] = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")}
-    with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         conv = MultiChannelConv2D(layer.in_channels, layer.out_channels, bias=False, **window)
     conv.weight, conv.bias = layer.weight, layer.bias
     return conv
@@ -123,5 +123,5 @@ FORMS: dict[type[nn.Module], Form] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
 }
-KEPT = (nn.Linear, nn.PReLU, Conv2D, MultiChannelConv2D, BatchNormalization)
+UNCHANGED = (nn.Linear, nn.PReLU, Conv2D, MultiChannelConv2D, BatchNormalization)
 REFUSED = {f"torch.nn.modules.{kind}" for kind in ("batchnorm", "conv", "normalization", "pooling")}

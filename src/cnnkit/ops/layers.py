@@ -20,7 +20,7 @@ class Conv2D(nn.Module):
     """One kernel and one scalar bias over an image of one channel (chapter 5.1.2).
 
     Takes (H, W), (1, H, W) or (N, 1, H, W) and keeps the rank. `weight` (kh, kw) and `bias` (1,) start normal
-    with standard deviation 0.05, as Keras' `random_normal`.
+    with standard deviation 0.05, as `random_normal` in Keras.
     """
 
     def __init__(self, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1):
@@ -37,15 +37,15 @@ class Conv2D(nn.Module):
         return corr2d_multi_in(X, self.weight[None], **self.window).unsqueeze(-3) + self.bias
 
     def extra_repr(self) -> str:
-        """Say the kernel's size and how it moves."""
+        """Show the kernel's shape and how it slides."""
         return _repr(self.weight, self.window)
 
 
 class MultiChannelConv2D(nn.Module):
     """C channels to O channels with O x C kernels and O biases (chapter 5.3); the same function as `nn.Conv2d`.
 
-    Takes (C, H, W) or (N, C, H, W). `weight` (O, C, kh, kw) starts Glorot-uniform and `bias` (O,) zero, as Keras;
-    `bias=False` leaves the biases out.
+    Takes (C, H, W) or (N, C, H, W). `weight` (O, C, kh, kw) starts Glorot-uniform and `bias` (O,) zero, as in Keras;
+    `bias=False` omits the biases.
     """
 
     bias: nn.Parameter | None
@@ -74,7 +74,7 @@ class MultiChannelConv2D(nn.Module):
         return Y if self.bias is None else Y + self.bias[:, None, None]
 
     def extra_repr(self) -> str:
-        """Say the kernels' sizes and how they move."""
+        """Show the kernels' shape and how they slide."""
         return _repr(self.weight, self.window)
 
 
@@ -94,7 +94,7 @@ class BatchNormalization(nn.Module):
         super().__init__()
         check_constants(decay, epsilon)
         self.decay, self.epsilon = decay, epsilon
-        for name in ("gamma", "beta"):  # torch's stubs do not know that this is a Parameter too
+        for name in ("gamma", "beta"):  # torch's stubs do not declare it a Parameter
             self.register_parameter(name, UninitializedParameter())  # type: ignore[arg-type]
         self.register_buffer("moving_mean", torch.zeros(0))
         self.register_buffer("moving_variance", torch.ones(0))
@@ -102,28 +102,20 @@ class BatchNormalization(nn.Module):
             self._build(num_features)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Normalise; in training mode also move the statistics."""
+        """Normalise; in training mode also update the statistics."""
         if is_lazy(self.gamma):
             if X.ndim not in (2, 4):
                 raise UsageError(f"X must be (N, C) or (N, C, H, W), not {tuple(X.shape)}")
             self._build(X.shape[1])
-        Y, mean, variance = batch_norm(
-            X,
-            self.gamma,
-            self.beta,
-            self.moving_mean,
-            self.moving_variance,
-            training=self.training,
-            decay=self.decay,
-            epsilon=self.epsilon,
-        )
+        tensors = X, self.gamma, self.beta, self.moving_mean, self.moving_variance
+        Y, mean, variance = batch_norm(*tensors, training=self.training, decay=self.decay, epsilon=self.epsilon)
         if self.training:
             self.moving_mean.copy_(mean)
             self.moving_variance.copy_(variance)
         return Y
 
     def extra_repr(self) -> str:
-        """Say the features and the two constants."""
+        """Show the number of features and the two constants."""
         features = "?" if is_lazy(self.gamma) else len(self.gamma)
         return f"{features}, decay={self.decay}, epsilon={self.epsilon}"
 
@@ -142,7 +134,7 @@ class BatchNormalization(nn.Module):
 
 
 def check_constants(decay: float, epsilon: float) -> None:
-    """Raise UsageError unless batch normalisation can work with these."""
+    """Raise UsageError unless these are valid constants of batch normalisation."""
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay <= 1:
         raise UsageError(f"decay must be between 0 and 1, not {decay!r}")
     if not isinstance(epsilon, int | float) or not epsilon > 0:
@@ -150,7 +142,7 @@ def check_constants(decay: float, epsilon: float) -> None:
 
 
 def _checked(kernel_size: Pair, stride: Pair, padding: Padding, dilation: Pair) -> dict[str, Any]:
-    """Return how the window moves, or raise UsageError now instead of at the first input."""
+    """Return how the window slides, or raise UsageError now rather than at the first input."""
     pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
     resolve_padding(padding, 1, kernel_size)
     return {"stride": stride, "padding": padding, "dilation": dilation}

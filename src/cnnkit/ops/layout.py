@@ -1,4 +1,4 @@
-"""How maps lie in memory."""
+"""The memory format of maps."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ FORMATS: dict[MemoryFormat, torch.memory_format] = {
 
 
 def lay_out(x: Tensor, memory_format: MemoryFormat = "channels_last") -> Tensor:
-    """Return maps N x C x H x W with the strides of the format; those of one channel are not copied."""
+    """Return maps N x C x H x W with the strides of the format; maps of one channel are not copied."""
     _, channels, height, width = x.shape
     if channels > 1:
         return x.contiguous(memory_format=FORMATS[memory_format])

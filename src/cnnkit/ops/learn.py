@@ -1,4 +1,4 @@
-"""Edges by a kernel that we choose (chapter 5.1.3), and the same kernel learned from data (5.1.4)."""
+"""Edges by a chosen kernel (chapter 5.1.3), and the same kernel learned from data (5.1.4)."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ __all__ = ["LearnedKernel", "detect_edges", "learn_kernel"]
 def detect_edges(X: Tensor) -> Tensor:
     """Return X[i, j] - X[i, j + 1] for an image X (H, W): 1 and -1 where white meets black, 0 elsewhere.
 
-    It is the chapter's kernel [[1, -1]], which sees vertical edges; returns (H, W - 1).
+    The chapter's kernel [[1, -1]] detects vertical edges; returns (H, W - 1).
     """
     return corr2d(X, torch.tensor([[1, -1]], device=X.device))
 
@@ -42,8 +42,8 @@ def learn_kernel(
     """Find by gradient descent the kernel that turns X (H, W) into Y (h, w) (chapter 5.1.4).
 
     The loss is the squared error, summed over Y; each step moves the kernel by lr times its gradient. `start`
-    is the kernel to begin with; without it, normal numbers drawn from `seed`. Raises UsageError if Y is
-    not what such a kernel produces, or if the descent diverges.
+    is the initial kernel; without it, standard normal values drawn with `seed`. Raises UsageError if Y does not have
+    the shape that such a kernel produces, or if the descent diverges.
     """
     require_rank(X, "X", 2, 2)
     kernel_size, steps = pair(kernel_size, "kernel_size"), count(steps, "steps")

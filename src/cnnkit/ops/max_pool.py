@@ -1,8 +1,8 @@
-"""Max pooling for training on a CPU, compiled, together with a ReLU before it.
+"""Compiled max pooling for training on a CPU, fused with a ReLU before it.
 
-torch keeps an index of 64 bits for each window and goes back through them one by one; here it is as wide as the
-numbers, and both ways are computed register by register. The largest of what ReLU leaves is what ReLU leaves of the
-largest, so that neither the rectified map nor a pass over it is needed.
+torch stores a 64-bit index for each window and goes back through them one by one; here an index is as wide as a value,
+and both passes are computed register by register. The maximum of rectified values is the rectified maximum, so neither
+the rectified map nor a pass over it is needed.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from cnnkit.ops.same import CeilMaxPool2d, SameMaxPool2d
 __all__ = ["CompiledMaxPool2d", "DeferredReLU", "compile_pooling"]
 
 BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-REGISTER = 8  # channels, at least
+REGISTER = 8  # channels must be a multiple of it
 KINDS: tuple[type[nn.MaxPool2d], ...] = (nn.MaxPool2d, SameMaxPool2d, CeilMaxPool2d)
 
 
@@ -30,24 +30,24 @@ class _Maps(ctypes.Structure):
         (name, ctypes.c_int64)
         for name in (
             *("images", "channels", "height", "width", "out_height", "out_width"),
-            *("window_height", "window_width", "down", "along", "top", "left", "threads"),
+            *("window_height", "window_width", "stride_height", "stride_width", "top", "left", "threads"),
         )
     ]
 
 
 class CompiledMaxPool2d(nn.MaxPool2d):
-    """`nn.MaxPool2d`, the same but in speed, where gradients are wanted of channels-last maps on a CPU.
+    """`nn.MaxPool2d` with the same results, faster for gradients of channels-last maps on a CPU.
 
-    For float32 and bfloat16, and channels in multiples of 8. Otherwise, and where it is itself compiled, exported or
-    traced, it is what it was. `compile_pooling` makes it.
+    Supports float32 and bfloat16, and multiples of 8 channels. Otherwise, and while torch compiles, exports or traces
+    it, it computes as the class that it replaces. Created by `compile_pooling`.
     """
 
-    kind: type[nn.MaxPool2d] = nn.MaxPool2d  # the class that it had
+    kind: type[nn.MaxPool2d] = nn.MaxPool2d  # the class that it replaces
     compiled = False
-    deferred = False  # a ReLU left its work to this layer
+    deferred = False  # whether a ReLU left its work to this layer
 
-    def takes(self, x: Tensor) -> bool:
-        """Return whether maps like x are pooled by the compiled code."""
+    def is_supported(self, x: Tensor) -> bool:
+        """Return whether the compiled code pools maps like x."""
         return (
             self.compiled
             and torch.is_grad_enabled()
@@ -62,7 +62,7 @@ class CompiledMaxPool2d(nn.MaxPool2d):
     def forward(self, input: Tensor) -> Tensor:
         """Pool N x C x H x W to N x C x H' x W'."""
         deferred, self.deferred = self.deferred, False
-        if self.takes(input):
+        if self.is_supported(input):
             return cast(Tensor, _MaxPool.apply(input, self._maps(input), deferred))  # type: ignore[no-untyped-call]
         return cast(Tensor, self.kind.forward(self, F.relu(input) if deferred else input))
 
@@ -78,21 +78,21 @@ class CompiledMaxPool2d(nn.MaxPool2d):
 
 
 class DeferredReLU(nn.ReLU):
-    """`nn.ReLU` that leaves its work to the pooling behind it, where that can do it."""
+    """`nn.ReLU` that leaves its work to the pooling after it, where that supports it."""
 
     pool: CompiledMaxPool2d
 
     def forward(self, input: Tensor) -> Tensor:
         """Rectify, or return the input for `pool` to rectify."""
-        self.pool.deferred = self.pool.takes(input)
+        self.pool.deferred = self.pool.is_supported(input)
         return input if self.pool.deferred else super().forward(input)
 
 
 def compile_pooling(net: nn.Module, compiled: bool = True) -> dict[str, CompiledMaxPool2d]:
-    """Let the max pooling inside `net`, and the ReLUs just before it, be compiled, or torch's again; return all such.
+    """Switch the max pooling inside `net`, and the ReLUs just before it, to compiled code, or back to torch's.
 
-    Names and results are as before. Dilated layers, those that return indices, and those of other classes stay as they
-    are; without a C++ compiler all do.
+    Return the switched pooling layers by name. Names and results do not change. Dilated layers, those that return
+    indices, and those of other classes are left alone; without a C++ compiler all are.
     """
     net = unwrapped(net)
     if compiled and library():
@@ -123,21 +123,18 @@ def _plain(layer: Any) -> bool:
 
 
 def _outputs(size: int, window: int, stride: int, pads: tuple[int, int], ceil: bool) -> int:
-    """Return how many windows there are along an axis; rounded up, none begins in the padding behind the map."""
+    """Return the number of windows along an axis; rounded up, none starts in the padding after the map."""
     outputs, rest = divmod(size + sum(pads) - window, stride)
     return outputs + 1 + (ceil and rest > 0 and (outputs + 1) * stride < size + pads[0])
 
 
 class _MaxPool(torch.autograd.Function):
-    """The pooling, of the positive part if so told, and its gradient."""
+    """Max pooling, of the positive part if `positive`, and its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, maps: _Maps, positive: bool) -> Tensor:
-        y = torch.empty(
-            (maps.images, maps.channels, maps.out_height, maps.out_width),
-            dtype=x.dtype,
-            memory_format=torch.channels_last,
-        )
+        size = (maps.images, maps.channels, maps.out_height, maps.out_width)
+        y = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
         found = torch.empty_like(y, dtype=BITS[x.dtype])
         _call("forward", x, maps, positive, x, y, found)
         ctx.maps = maps

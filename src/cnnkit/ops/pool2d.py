@@ -24,14 +24,14 @@ def pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = False,
 ) -> Tensor:
-    """Return the maximum or the average of each window of X (..., H, W), every channel on its own.
+    """Return the maximum or the average of each window of X (..., H, W), for each channel separately.
 
-    The window moves by 1 unless told, as the function of chapter 5.4.1; layers move by the window's size.
-    Padding does not count: it is minus infinity to a maximum and left out of an average (TensorFlow's rule), unless
-    `count_include_pad` takes it into the average as zeros. `ceil_mode` adds the last windows that hang over the end,
-    if they start before it; what they see beyond the padding never counts. A maximum keeps the dtype, an average of
-    integers is a float. Raises UsageError for an unknown mode, a window larger than the padded input, or padding as
-    wide as the window.
+    The default stride is 1, as in the function of chapter 5.4.1; that of layers is the window's size. Padding is
+    ignored: it is minus infinity for a maximum and excluded from an average (TensorFlow's rule), unless
+    `count_include_pad` includes it as zeros. `ceil_mode` adds the last windows that extend over the end, if they start
+    before it; what lies beyond the padding is always ignored. A maximum keeps the dtype, an average of integers is a
+    float. Raises UsageError for an unknown mode, a window larger than the padded input, or padding as wide as the
+    window.
 
     >>> pool2d(torch.arange(9.).reshape(3, 3), (2, 2), "avg")
     tensor([[2., 3.],
@@ -46,7 +46,7 @@ def pool2d(
         bottom, right = _reach(height, kh, sh, top, bottom), _reach(width, kw, sw, left, right)
     pads = top, bottom, left, right
     if not is_recorded() and (max(pads[:2]) >= kh or max(pads[2:]) >= kw):
-        raise UsageError(f"padding {padding!r} must be smaller than the window {window!r}, which may see nothing else")
+        raise UsageError(f"padding {padding!r} must be smaller than the window {window!r}, or it may see only padding")
 
     def seen(X: Tensor, value: float) -> Tensor:  # ..., h, w, kh, kw
         return windows(surround(X, pads, value), window, stride)
@@ -86,7 +86,7 @@ def adaptive_avg_pool2d(X: Tensor, size: Pair) -> Tensor:
 
 
 def _cells(X: Tensor, axis: int, count: int) -> Tensor:
-    """Add up each of the `count` cells along one axis."""
+    """Sum each of the `count` cells along one axis."""
     n = X.shape[axis]
     edges = [(i * n // count, -(-(i + 1) * n // count)) for i in range(count)]
     return torch.stack([X.narrow(axis, start, end - start).sum(axis) for start, end in edges], axis)
@@ -99,7 +99,7 @@ def _average(X: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _reach(n: int, k: int, s: int, before: int, after: int) -> int:
-    """Return the padding after n elements that lets the last window to start among them or before them end."""
+    """Return the padding after n elements that the last window needs, if it is to start among or before them."""
     last = s * min(-(-(n + before + after - k) // s), -(-(n + before) // s) - 1)
     return max(after, last + k - n - before)
 

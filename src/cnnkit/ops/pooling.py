@@ -12,7 +12,7 @@ __all__ = ["AdaptiveAvgPool2D", "Pool2D"]
 
 
 class Pool2D(nn.Module):
-    """The maximum or average of each window of (..., H, W) by `cnnkit.ops.pool2d`; moves by the window's size.
+    """The maximum or average of each window of (..., H, W) by `cnnkit.ops.pool2d`; the stride defaults to the window.
 
     Raises UsageError for what `pool2d` refuses.
     """
@@ -36,14 +36,14 @@ class Pool2D(nn.Module):
             "ceil_mode": ceil_mode,
             "count_include_pad": count_include_pad,
         }
-        self(torch.empty(pair(window, "window"), device="meta"))  # refuses now instead of at the first input
+        self(torch.empty(pair(window, "window"), device="meta"))  # raises now rather than at the first input
 
     def forward(self, X: Tensor) -> Tensor:
-        """Pool each channel on its own."""
+        """Pool each channel separately."""
         return pool2d(X, **self.how)
 
     def extra_repr(self) -> str:
-        """Say the window and how it moves."""
+        """Show the window and how it slides."""
         return ", ".join(f"{name}={value!r}" for name, value in self.how.items())
 
 
@@ -59,5 +59,5 @@ class AdaptiveAvgPool2D(nn.Module):
         return adaptive_avg_pool2d(X, self.size)
 
     def extra_repr(self) -> str:
-        """Say the number of cells."""
+        """Show the number of cells."""
         return f"{self.size}"

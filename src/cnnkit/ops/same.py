@@ -1,8 +1,7 @@
 """torch's fast layers with TensorFlow's "same" padding at any stride: the output is ceil(n / stride).
 
-Where the padding is odd its smaller half goes first, so that it depends on the image's size: a 7x7 window with stride 2
-at 96 pixels has 2 in front and 3 behind. Traced, exported and compiled programs compute it from the size of each image
-that they get.
+The smaller half of odd padding comes first, so that it depends on the image's size: a 7x7 window with stride 2 at 96
+pixels has 2 before and 3 after. Traced, exported and compiled programs compute it from the size of each image.
 """
 
 from typing import Any, cast
@@ -34,7 +33,7 @@ class SameMaxPool2d(nn.MaxPool2d):
 
     def __init__(self, kernel_size: int, stride: int):
         super().__init__(kernel_size, stride, ceil_mode=True)
-        self.padding = "same"  # type: ignore[assignment]  # torch's own pooling has numbers only
+        self.padding = "same"  # type: ignore[assignment]  # torch declares integers
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool N x C x H x W to N x C x ceil(H / stride) x ceil(W / stride)."""
@@ -48,9 +47,9 @@ class SameMaxPool2d(nn.MaxPool2d):
 
 
 class CeilMaxPool2d(nn.MaxPool2d):
-    """`nn.MaxPool2d` whose last window may hang over the end; exported, it takes images of other sizes too.
+    """`nn.MaxPool2d` whose last window may extend over the end; exported, it accepts images of other sizes too.
 
-    torch's own layer with `ceil_mode` does not: it branches on the size.
+    torch's layer with `ceil_mode` does not: it branches on the size.
     """
 
     def __init__(self, kernel_size: int, stride: int):
@@ -68,7 +67,7 @@ class CeilMaxPool2d(nn.MaxPool2d):
 def same_pads(X: Tensor, kernel: Pair, stride: Pair, dilation: Pair = 1) -> Pads:
     """Return the "same" padding of X (..., H, W): rows at the top and bottom, columns at the left and right.
 
-    While a program is recorded, these are what stands for them there.
+    While torch records a program, they are symbols.
     """
     (kh, kw), (sh, sw), (dh, dw) = pair(kernel, "kernel"), pair(stride, "stride"), pair(dilation, "dilation")
     height, width = X.shape[-2:]
@@ -76,9 +75,9 @@ def same_pads(X: Tensor, kernel: Pair, stride: Pair, dilation: Pair = 1) -> Pads
 
 
 def same_maps(input: Tensor, kernel: Pair, stride: Pair, value: float = 0) -> tuple[Tensor, Pads]:
-    """Return maps and the "same" padding that they still lack: none while a program is recorded, where they are padded.
+    """Return maps and the "same" padding that they still need: none while torch records a program, where it is added.
 
-    There the padding is of no known size, and nothing can be made of its being even.
+    Its size is unknown there, so that a layer cannot make use of symmetric padding.
     """
     top, bottom, left, right = pads = same_pads(input, kernel, stride)
     if not is_recorded():
@@ -87,7 +86,7 @@ def same_maps(input: Tensor, kernel: Pair, stride: Pair, value: float = 0) -> tu
 
 
 def padded_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, pads: Pads) -> Tensor:
-    """Correlate N x C x H x W with zeros at its top, bottom, left and right."""
+    """Correlate N x C x H x W with zero padding at the top, bottom, left and right."""
     top, bottom, left, right = pads
     if (top, left) == (bottom, right):
         return F.conv2d(input, weight, bias, stride, (top, left))

@@ -1,6 +1,6 @@
-"""A convolution whose output and two gradients are computed each by the algorithm that is told.
+"""A convolution whose output and two gradients are each computed by a chosen algorithm.
 
-cuDNN chooses among algorithms by trying them; on a CPU torch has oneDNN's alone, which is slow where maps are small.
+cuDNN chooses among algorithms by benchmarks; on a CPU torch has oneDNN's only, which is slow for small maps.
 """
 
 from dataclasses import replace
@@ -17,14 +17,14 @@ from cnnkit.ops.same import SameConv2d, same_maps
 
 __all__ = ["Algorithms", "TunedConv2d", "possible", "tune"]
 
-LARGEST_UNFOLDED = 256  # pixels of the output; larger maps have enough work for oneDNN, and their windows take memory
-FEW = 16  # channels that oneDNN's kernels take at a time, on some processors
-LARGEST_DENSE = 36  # pairs of an output's and an input's pixel
-SMALLEST_TILED = 9  # pixels of the output: a tile
+LARGEST_UNFOLDED = 256  # output pixels; larger maps have enough work for oneDNN, and their windows take memory
+FEW = 16  # channels that oneDNN's kernels compute at a time, on some processors
+LARGEST_DENSE = 36  # pairs of an output pixel and an input pixel
+SMALLEST_TILED = 9  # output pixels: a tile
 
 
 class Algorithms(NamedTuple):
-    """What computes the output, the input gradient and the weight gradient."""
+    """The algorithms of the output, the input gradient and the weight gradient."""
 
     output: Algorithm = "onednn"
     input: Algorithm = "onednn"
@@ -35,20 +35,21 @@ PLAIN = Algorithms()
 
 
 class TunedConv2d(nn.Conv2d):
-    """`nn.Conv2d`, the same but in speed: `algorithms` are those of training, `prediction` that without gradients.
+    """`nn.Conv2d` with the same results, faster: by `algorithms` in training, by `prediction` without gradients.
 
-    They can be set at any time. Compiled, exported or traced it is torch's own layer. `tune` makes it of one.
+    They can be set at any time. While torch compiles, exports or traces it, it computes as torch's layer. Created by
+    `tune`.
     """
 
     algorithms = PLAIN
     prediction: Algorithm = "onednn"
-    same = False  # pads as TensorFlow does
+    same = False  # whether it pads as TensorFlow does
 
     def slide(self, x: Tensor) -> tuple[Tensor, Window]:
-        """Return maps, those of x, N x C x H x W, and how the kernel slides over them.
+        """Return the maps of x, N x C x H x W, to correlate and how the kernel slides over them.
 
-        Where a kernel of one pixel passes over others, and channels are few, maps come without the others: oneDNN's
-        gradient of such kernels writes beyond its memory (its issue 6035).
+        Pixels that a 1 x 1 kernel with few channels strides over are removed: oneDNN's gradient of such kernels writes
+        beyond its memory (oneDNN issue 6035).
         """
         if self.same:
             x, pads = same_maps(x, cast(Any, self.kernel_size), cast(Any, self.stride))
@@ -56,9 +57,9 @@ class TunedConv2d(nn.Conv2d):
             rows, columns = cast(tuple[int, int], self.padding)
             pads = (rows, rows, columns, columns)
         window = Window(cast(tuple[int, int], self.kernel_size), cast(tuple[int, int], self.stride), pads)
-        down, along = window.stride
+        sh, sw = window.stride
         if window.is_pixel and window.stride != (1, 1) and self.in_channels < FEW and torch.is_grad_enabled():
-            return x[:, :, ::down, ::along], replace(window, stride=(1, 1))
+            return x[:, :, ::sh, ::sw], replace(window, stride=(1, 1))
         return x, window
 
     def forward(self, input: Tensor) -> Tensor:
@@ -73,10 +74,10 @@ class TunedConv2d(nn.Conv2d):
 
 
 def tune(net: nn.Module) -> dict[str, TunedConv2d]:
-    """Turn the convolutions inside `net` that have a choice into tuned ones, with the same weights; return all such.
+    """Turn the convolutions inside `net` that have a choice of algorithms into tuned ones; return all tuned ones.
 
-    Names, weights and results are as before. Grouped, dilated and otherwise padded layers, and those of other
-    classes, stay as they are.
+    Names, weights and results do not change. Grouped and dilated layers, those with other padding modes, and those of
+    other classes are left alone.
     """
     net = unwrapped(net)
     for name, layer in list(net.named_modules()):
@@ -87,7 +88,7 @@ def tune(net: nn.Module) -> dict[str, TunedConv2d]:
 
 
 def possible(window: Window, x: Tensor, weight: Tensor) -> tuple[Algorithm, ...]:
-    """Return the algorithms worth a try for maps like x, N x C x H x W, and kernels like these."""
+    """Return the algorithms worth a benchmark for maps like x, N x C x H x W, and a weight like this."""
     pixels = x.shape[2] * x.shape[3]
     outputs = window.output(x)[0] * window.output(x)[1]
     found: list[Algorithm] = ["onednn"]
@@ -95,7 +96,7 @@ def possible(window: Window, x: Tensor, weight: Tensor) -> tuple[Algorithm, ...]
         found.append("unfold")
     if not window.is_pixel and pixels * outputs <= LARGEST_DENSE:
         found.append("dense")
-    if outputs >= SMALLEST_TILED and winograd.suits(x, weight, window.stride):
+    if outputs >= SMALLEST_TILED and winograd.is_supported(x, weight, window.stride):
         found.append("winograd")
     return tuple(found)
 
@@ -114,7 +115,7 @@ def _tuned(layer: nn.Module) -> TunedConv2d:
 
 
 class _Convolution(torch.autograd.Function):
-    """The three products of a convolution in the digits of its input, each by its own algorithm."""
+    """The three products of a convolution in the precision of its input, each by its own algorithm."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""The sliding window, the one idea under correlation, convolution and pooling (chapter 5.1.1, 5.2)."""
+"""The sliding window, on which correlation, convolution and pooling are built (chapter 5.1.1, 5.2)."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ __all__ = ["exact", "pad", "require_rank", "resolve_map_padding", "surround", "w
 
 
 def windows(X: Tensor, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Tensor:
-    """Return every window of X as the sliding window meets it; a view, nothing is copied.
+    """Return every window of X in sliding order, as a view.
 
     X is (..., H, W), the result (..., h, w, kh, kw) with h x w = `output_size((H, W), kernel, ...)`.
     Raises UsageError if the window is larger than X.
@@ -39,7 +39,7 @@ def pad(X: Tensor, padding: Padding, kernel: Pair, stride: Pair = 1, dilation: P
 
 
 def surround(X: Tensor, pads: Pads, value: float = 0) -> Tensor:
-    """Return X (..., H, W) with so many rows and columns of `value` at its top, bottom, left and right."""
+    """Return X (..., H, W) with rows and columns of `value` at its top, bottom, left and right."""
     top, bottom, left, right = pads
     return F.pad(X, (left, right, top, bottom), value=value) if is_recorded() or any(pads) else X
 
@@ -48,7 +48,7 @@ def resolve_map_padding(X: Tensor, padding: Padding, kernel: Pair, stride: Pair 
     """Return the rows and columns that `padding` adds to X (..., H, W), as `cnnkit.core.shape.resolve_padding` does."""
     if padding == "same":
         return same_pads(X, kernel, stride, dilation)
-    return resolve_padding(padding, 1, kernel, stride, dilation)  # whatever the size
+    return resolve_padding(padding, 1, kernel, stride, dilation)  # for any size
 
 
 def require_rank(tensor: Tensor, name: str, low: int, high: int | None) -> None:
@@ -59,7 +59,7 @@ def require_rank(tensor: Tensor, name: str, low: int, high: int | None) -> None:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the type to add up in: float32 for the half types, whose sums and squares overflow."""
+    """Return the type to sum in: float32 for the half types, whose sums and squares overflow."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 

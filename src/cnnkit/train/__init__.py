@@ -1,6 +1,6 @@
-"""Batches to a trained net: settings, the loop and its callbacks, plans, processes, checkpoints, evaluation.
+"""Training: settings, the loop and its callbacks, plans, the process group, checkpoints, evaluation.
 
-Each name of `__init__.pyi` is imported when it is first used, so that settings are read without torch.
+Each name of `__init__.pyi` is imported at its first use, so that settings can be read without torch.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""What the training loop tells while it runs, and whom."""
+"""The callbacks of the training loop, and the records that they receive."""
 
 import logging
 from collections.abc import Sequence
@@ -7,33 +7,25 @@ from typing import Any
 
 from cnnkit.core.errors import UsageError
 
-__all__ = [
-    "Callback",
-    "Callbacks",
-    "EpochRecord",
-    "StepRecord",
-    "StopTraining",
-    "TrainRecord",
-    "require_callbacks",
-]
+__all__ = ["Callback", "Callbacks", "EpochRecord", "StepRecord", "StopTraining", "TrainRecord", "require_callbacks"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainRecord:
-    """What a training is about to do."""
+    """The extent of a training, reported at its start."""
 
     epochs: int
-    steps: int  # of an epoch
-    images: int  # of an epoch
-    epoch: int  # the first to be trained, from 1; a resumed run begins later
-    step: int  # the first to be taken in it, from 0
+    steps: int  # per epoch
+    images: int  # per epoch
+    epoch: int  # the first one, from 1; a resumed run starts later
+    step: int  # the first one in that epoch, from 0
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """Where the run stands within an epoch; loss and accuracy are those of the epoch so far."""
+    """Progress within an epoch; loss and accuracy are those of the epoch so far."""
 
     epoch: int
     step: int
@@ -46,7 +38,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch brought; the validation figures are None if no image was set aside."""
+    """Results of an epoch; the validation figures are None without validation images."""
 
     epoch: int
     train_loss: float
@@ -60,78 +52,78 @@ class EpochRecord:
 
 
 class StopTraining(Exception):
-    """Raised by a callback to end the run after this step or epoch: saved, with the message as the reason."""
+    """Raised by a callback to stop the run after this step or epoch, with a checkpoint; the message is the reason."""
 
 
 class Callback:
-    """Who listens to the loop: a class with those of these methods that it needs.
+    """Base class of callbacks, which need not derive from it: any of these methods will do.
 
-    A method may raise StopTraining. Any other error ends the run as it would anywhere; the last checkpoint stays. Of
-    several processes only the main one calls them.
+    A method may raise StopTraining. Any other error ends the run; the last checkpoint stays. With several ranks only
+    the main one calls its callbacks.
     """
 
     def on_train_begin(self, record: TrainRecord) -> None:
-        """Take what the training is about to do."""
+        """Receive the extent of the training."""
 
     def on_step_end(self, record: StepRecord) -> None:
-        """Take where the run stands.
+        """Receive the progress within an epoch.
 
-        It is called a few times a second and not after each step: reading the loss makes a GPU wait, and lanes take
-        many steps at once.
+        Called a few times a second, not after each step: reading the loss makes a GPU wait, and lanes take many steps
+        at once.
         """
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Take what an epoch brought; the best weights are written already, the checkpoint is about to be."""
+        """Receive the results of an epoch; the best weights are written already, the checkpoint comes next."""
 
     def on_train_end(self, reason: str) -> None:
-        """Take why the training ended, also by an error or by Ctrl-C."""
+        """Receive the reason why the training ended, also after an error or Ctrl-C."""
 
 
 class Callbacks:
-    """Several callbacks as one; `stop` is the first reason that one of them gave to end the run."""
+    """Several callbacks as one; `stop` is the first reason that one of them gave to stop the run."""
 
     def __init__(self, callbacks: Sequence[Any] = ()):
         self.callbacks = callbacks
         self.stop = ""
 
     def on_train_begin(self, record: TrainRecord) -> None:
-        """Tell each."""
-        self._tell("on_train_begin", record)
+        """Call each callback."""
+        self._call("on_train_begin", record)
 
     def on_step_end(self, record: StepRecord) -> None:
-        """Tell each."""
-        self._tell("on_step_end", record)
+        """Call each callback."""
+        self._call("on_step_end", record)
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Tell each."""
-        self._tell("on_epoch_end", record)
+        """Call each callback."""
+        self._call("on_epoch_end", record)
 
     def on_train_end(self, reason: str, failed: bool = False) -> None:
-        """Tell each, whatever another one raises; then raise that, unless the training itself has failed."""
+        """Call each callback, even if another one raises; then raise its error, unless the training itself failed."""
         errors = []
         for callback in self.callbacks:
             try:
-                if take := getattr(callback, "on_train_end", None):
-                    take(reason)
+                if receive := getattr(callback, "on_train_end", None):
+                    receive(reason)
             except StopTraining:
-                pass  # it has ended
+                pass  # the training has ended already
             except Exception as error:
                 errors.append(error)
                 log.warning("%s.on_train_end: %s: %s", type(callback).__name__, type(error).__name__, error)
         if errors and not failed:
             raise errors[0]
 
-    def _tell(self, method: str, record: object) -> None:
+    def _call(self, method: str, record: object) -> None:
         for callback in self.callbacks:
             try:
-                if take := getattr(callback, method, None):
-                    take(record)
-            except StopTraining as wish:
-                self.stop = self.stop or str(wish) or f"{type(callback).__name__} ended it"
+                if receive := getattr(callback, method, None):
+                    receive(record)
+            except StopTraining as stop:
+                self.stop = self.stop or str(stop) or f"stopped by {type(callback).__name__}"
 
 
 def require_callbacks(callbacks: Any) -> None:
-    """Raise UsageError unless this is a list of objects that have a method of Callback's each."""
+    """Raise UsageError unless this is a list of objects, each with at least one method of Callback."""
     if not isinstance(callbacks, Sequence):
         raise UsageError(f"callbacks must be a list, not {type(callbacks).__name__}")
     methods = [name for name in vars(Callback) if name.startswith("on_")]

@@ -1,4 +1,4 @@
-"""What the bits of a training depend on, besides fixed settings: compared when a run is resumed."""
+"""The conditions that a bit-exact resume depends on, besides the fixed settings: versions, processor, images, plan."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ from cnnkit.train.config import TrainConfig
 __all__ = ["Conditions", "conditions", "differences", "first_conditions"]
 
 Conditions = dict[str, Any]
-STEADY = ("constant", "step")  # schedules that do not depend on when a training ends
-# what is too long to be told, and what is said of it
-OTHER = {
+STEADY = ("constant", "step")  # schedules that do not depend on the number of epochs
+# how to report a difference between values that are too long to print
+DESCRIPTIONS = {
     "images": "the images have changed",
-    "plan": "another plan",
-    "instructions": "other instructions or caches of the processor",
-    "initial_weights": "other initial weights",
+    "plan": "a different plan",
+    "instructions": "different instructions or caches of the processor",
+    "initial_weights": "different initial weights",
 }
 
 
 def first_conditions(
     net: nn.Module, config: TrainConfig, images: str, device: torch.device, processes: int
 ) -> Conditions:
-    """Return what the bits depend on at the first step, where `net` has its initial weights."""
+    """Return the conditions of the first step, where `net` has its initial weights."""
     weights = digest(dict(unwrapped(net).state_dict()))
     return conditions(config, images, device, processes) | {"initial_weights": weights}
 
@@ -40,15 +40,15 @@ def first_conditions(
 def conditions(
     config: TrainConfig, images: str, device: torch.device, processes: int, plan: Plan | None = None
 ) -> Conditions:
-    """Return what the bits depend on here: `images` is a digest of the images, the plan is known once there is one.
+    """Return the conditions in this process; `images` is a digest, `plan` is None before it is chosen.
 
-    Of the settings those count that a resumed run may change.
+    Of the settings, only those that a resumed run may change are included.
     """
     threads = (plan and plan.torch_threads) or torch.get_num_threads()
     facts: Conditions = {
         "images": images,
         "cnnkit": __version__,
-        "torch": str(torch.__version__),  # a class of its own
+        "torch": str(torch.__version__),  # torch's is a subclass of str
         "Pillow": PIL.__version__,
         "device": device.type,
         "processor": processor_name(),
@@ -65,14 +65,14 @@ def conditions(
 
 
 def differences(then: Mapping[str, Any], now: Conditions) -> list[str]:
-    """Return what keeps a resumed run from the same bits: what has changed since `then`, in words."""
+    """Describe what keeps a resumed run from being bit-exact: what has changed since `then`."""
     if not then.keys() >= now.keys():
-        return ["the run is of an earlier version, which did not note what its bits depend on"]
+        return ["the run is from an earlier version, which did not record its conditions"]
     others = [name for name, value in now.items() if then[name] != value]
     named = [
-        OTHER[name] if name in OTHER else f"{name} {now[name]} instead of {then[name]}"
+        DESCRIPTIONS.get(name) or f"{name} {now[name]} instead of {then[name]}"
         for name in others
         if not (name == "instructions" and "processor" in others)
     ]
-    order = [] if now["device"] == "cpu" else [f"{now['device']} adds up in no fixed order"]
+    order = [] if now["device"] == "cpu" else [f"{now['device']} does not sum in a fixed order"]
     return named + order

@@ -1,4 +1,4 @@
-"""Several processes, on one machine or many, that train one network together (started by torchrun)."""
+"""Training one network in several processes, on one machine or more (started by torchrun)."""
 
 import gc
 import os
@@ -21,36 +21,36 @@ from cnnkit.core.errors import CnnkitError
 __all__ = ["ALONE", "World", "is_synchronised", "join_world", "synchronise_batch_norms"]
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=5)  # between the start of the first process and that of the last one
+PATIENCE = timedelta(minutes=5)  # between the starts of the first process and the last one
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together; alone, everything here costs nothing."""
+    """This process in the process group; alone, every method returns at once."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    job: str | None = None  # what a restart of the same job has in common with it
+    job: str | None = None  # the same for all restarts of a job
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     @property
     def shard(self) -> tuple[int, int]:
-        """Rank and size: which part of each batch is this process's."""
+        """Rank and size: which part of each batch this process computes."""
         return self.rank, self.size
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Return the tensor summed over the processes, in place."""
+        """Sum the tensor over all ranks in place, and return it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def broadcast(self, value: T) -> T:
-        """Return the main process's value, a small object, in every process."""
+        """Return the main process's value, a small object, on every rank."""
         if self.size == 1:
             return value
         values = [value]
@@ -58,13 +58,13 @@ class World:
         return values[0]
 
     def copy_buffers(self, net: nn.Module) -> None:
-        """Give `net` the main process's moving statistics."""
+        """Copy the main process's buffers, such as moving statistics, into `net`."""
         if self.size > 1:
             for buffer in net.buffers():
                 dist.broadcast(buffer, 0)
 
     def all_gather(self, value: T) -> list[T]:
-        """Return each process's value, small objects, in the order of the ranks."""
+        """Return the values of all ranks, small objects, in their order."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -72,22 +72,22 @@ class World:
         return values
 
     @contextmanager
-    def kept_together(self) -> Iterator[None]:
-        """Raise CnnkitError, instead of what the network library says, when another process is gone."""
+    def explain_lost_rank(self) -> Iterator[None]:
+        """Raise CnnkitError in the place of the communication library's error when another rank is lost."""
         try:
             yield
         except RuntimeError as error:
             if self.size == 1 or not any(word in str(error) for word in ("gloo", "NCCL", "Connection", "peer")):
                 raise
             raise CnnkitError(
-                f"process {self.rank} of {self.size} has lost another one; torchrun --max-restarts starts all again "
-                "from the last checkpoint, as does --resume"
+                f"rank {self.rank} of {self.size} has lost another rank; torchrun --max-restarts restarts all from the "
+                "last checkpoint, as does --resume"
             ) from error
 
     def leave(self) -> None:
-        """Part from the others."""
+        """Leave the process group."""
         if self.size > 1 and dist.is_initialized():
-            gc.collect()  # what spread a net over the processes has threads that must end before Python does
+            gc.collect()  # the threads of DistributedDataParallel must end before Python does
             dist.destroy_process_group()
 
 
@@ -95,15 +95,15 @@ ALONE = World()
 
 
 def join_world() -> World:
-    """Meet the other processes that torchrun has started, if it has: with NCCL for CUDA tensors, with Gloo for others.
+    """Initialise the process group if torchrun has started this process: NCCL for CUDA tensors, Gloo for others.
 
-    Raises CnnkitError if they cannot be reached, or a process has no CUDA device of its own.
+    Raises CnnkitError if the other ranks cannot be reached, or a process has no CUDA device of its own.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ALONE
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     run = os.environ["TORCHELASTIC_RUN_ID"]
-    # torchrun calls a job "none" unless it is told better; its own process then tells them apart
+    # torchrun calls a job "none" by default; its process then tells jobs apart
     world = World(rank, size, local_rank, f"{run}-{_parent()}" if run == "none" else run)
     if size > 1:
         cuda = torch.cuda.is_available()
@@ -112,18 +112,18 @@ def join_world() -> World:
                 torch.cuda.set_device(local_rank)
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
             store, _, _ = next(rendezvous("env://", rank, size, timeout=PATIENCE))
-            dist.init_process_group(backend, store=_of_this_attempt(store, rank, size), rank=rank, world_size=size)
+            dist.init_process_group(backend, store=_fresh_store(store, rank, size), rank=rank, world_size=size)
         except (RuntimeError, ValueError) as error:
-            raise CnnkitError(f"process {rank} of {size} cannot join the others: {error}") from error
+            raise CnnkitError(f"rank {rank} of {size} cannot join the process group: {error}") from error
     return world
 
 
-def _of_this_attempt(store: Store, rank: int, size: int) -> Store:
-    """Return `store` behind a prefix that only the processes alive now have; RuntimeError if one stays away.
+def _fresh_store(store: Store, rank: int, size: int) -> Store:
+    """Return `store` behind a prefix that only the running processes know; RuntimeError if a rank does not appear.
 
-    torchrun keeps one store for all its restarts, with the addresses of processes that are gone; a count of restarts
-    would not do, since each machine has its own. So each process leaves a word of its own, and the first one answers
-    whatever words it finds until every process has said that it took the answer.
+    torchrun keeps one store for all restarts, with the addresses of dead processes. The number of restarts cannot be
+    the prefix, as each machine counts its own. So each rank writes a random word, and rank 0 answers all the words that
+    it finds until every rank has confirmed the answer.
     """
     if rank > 0:
         word = uuid.uuid4().hex
@@ -136,7 +136,7 @@ def _of_this_attempt(store: Store, rank: int, size: int) -> Store:
     deadline = time.monotonic() + PATIENCE.total_seconds()
     while absent:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"no word from {sorted(absent)} in {PATIENCE.total_seconds():g} s")
+            raise RuntimeError(f"ranks {sorted(absent)} did not appear within {PATIENCE.total_seconds():g} s")
         for other in absent:
             if store.check([f"hello/{other}"]):
                 store.set(f"answer/{store.get(f'hello/{other}').decode()}", prefix)
@@ -146,7 +146,7 @@ def _of_this_attempt(store: Store, rank: int, size: int) -> Store:
 
 
 def _parent() -> str:
-    """Return what tells the parent from all other processes, also of the same number in another container."""
+    """Return an identifier of the parent process, unique also among containers with the same process ids."""
     parent = os.getppid()
     status = Path(f"/proc/{parent}/stat")
     return f"{parent}-{status.read_text().rpartition(')')[2].split()[19]}" if status.exists() else str(parent)
@@ -158,7 +158,7 @@ def _sum(tensor: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
+    """The sum over all ranks; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the images of all processes; torch's own does that on CUDA devices only."""
+    """Batch normalisation over the images of all ranks; torch's SyncBatchNorm supports CUDA devices only."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, N x C or N x C x H x W, normalised."""
@@ -197,16 +197,16 @@ class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return (y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y).to(dtype)
 
     def _check_input_dim(self, x: Tensor) -> None:
-        """Take any rank."""
+        """Accept any number of dimensions."""
 
 
 def is_synchronised(norm: nn.Module) -> bool:
-    """Return whether a batch normalisation takes its statistics from all processes' images."""
+    """Return whether a batch normalisation computes its statistics over all ranks."""
     return isinstance(norm, _SyncedBatchNorm | nn.SyncBatchNorm)
 
 
 def synchronise_batch_norms(net: nn.Module, device: torch.device) -> nn.Module:
-    """Return `net` with its batch normalisations taking their statistics from all processes' images."""
+    """Return `net` with batch normalisations that compute their statistics over all ranks."""
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)
         return converted

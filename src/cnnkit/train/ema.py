@@ -1,4 +1,4 @@
-"""The moving average of the weights, which often predicts better than the last of them."""
+"""An exponential moving average of the weights, which often predicts better than the last weights."""
 
 import copy
 
@@ -9,10 +9,10 @@ __all__ = ["MovingAverage"]
 
 
 class MovingAverage:
-    """A copy of a net whose weights follow it slowly: average <- decay * average + (1 - decay) * weights.
+    """A copy of a net with averaged weights: average <- decay * average + (1 - decay) * weights.
 
-    The decay of the first steps is smaller, (1 + t) / (10 + t), so that the random start is soon forgotten. Moving
-    statistics are averages already and are copied.
+    In the first steps the decay is smaller, (1 + t) / (10 + t), so that the random initial weights fade soon. Buffers,
+    such as moving statistics, are copied.
     """
 
     def __init__(self, net: nn.Module, decay: float):
@@ -20,8 +20,8 @@ class MovingAverage:
         self.net = copy.deepcopy(net).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def follow(self, net: nn.Module) -> None:
-        """Take a step towards the weights of `net`."""
+    def update(self, net: nn.Module) -> None:
+        """Update the average with the weights of `net`."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_([*self.net.parameters()], [*net.parameters()], 1 - decay)

@@ -1,4 +1,4 @@
-"""Stopping on request: a signal raises a flag, the loop finishes its step and saves."""
+"""Stopping on a signal: it sets an event, and the loop finishes its step and saves."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ __all__ = ["stop_requested"]
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets; a second one has its usual effect at once.
+    """Yield an event that the first Ctrl-C or SIGTERM sets; the second one is handled as without cnnkit.
 
     Signals reach only the main thread; elsewhere the event stays unset.
     """

@@ -1,4 +1,4 @@
-"""The training loop: epochs, validation, checkpoints that a killed or stopped run continues from."""
+"""The training loop: epochs, validation, and checkpoints from which a killed or stopped run resumes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,6 @@ from cnnkit.core.finite import not_finite
 from cnnkit.core.modules import unwrapped
 from cnnkit.data.batches import Batches
 from cnnkit.train.autotune.batch_size import explain_memory
-from cnnkit.train.autotune.choose import choose_plan
 from cnnkit.train.autotune.plan import Plan, plain_plan, threads
 from cnnkit.train.callbacks import Callbacks, EpochRecord, StepRecord, TrainRecord
 from cnnkit.train.checkpoint import earlier, load_newest, save_checkpoint
@@ -27,22 +26,22 @@ from cnnkit.train.objective import balanced_weights
 from cnnkit.train.schedule import learning_rate
 from cnnkit.train.state import Resumed, has_other_images, require_fit
 from cnnkit.train.step import Step
+from cnnkit.train.stopping import Stopping
 from cnnkit.train.sums import EpochSums
 
 __all__ = ["Trainer"]
 
-LOOK_SECONDS = 0.2  # between looks at the losses, which may wait for the device
-AGREE_STEPS = 8  # between the moments when several processes agree on whether to stop
+REPORT_SECONDS = 0.2  # between reports of the losses, each of which waits for a GPU
 
 
 class Trainer:
     """Trains a net (returning logits) on shuffled batches and remembers the best weights.
 
-    `save_best(net, record)` is called after each epoch with a new best validation accuracy (every epoch, if no
-    image is set aside). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as
-    the settings say. In a `world` of several processes each has a Trainer with its part of the batches; the main one
-    alone has `callbacks` and writes. `plan` says how steps are computed; without one it is chosen as the settings say.
-    `images` is a digest of what is trained on and chosen by: a run that is resumed compares it.
+    `save_best(net, record)` is called after each epoch with a new best validation accuracy (without validation: after
+    every epoch). `checkpoint` is written at the start, after each epoch, on Ctrl-C or SIGTERM, and as often as the
+    settings say. In a `world` of several ranks each has a Trainer with its part of the batches; only the main one calls
+    `callbacks` and writes. `plan` is how to compute steps, as `plan_training` returns; by default torch's own.
+    `images` is a digest of the training and validation images, which a resumed run compares.
     """
 
     def __init__(
@@ -67,35 +66,28 @@ class Trainer:
         if config.class_weights == "balanced":
             classes = num_classes or int(train.labels.max()) + 1
             weights = balanced_weights(train.labels.cpu(), classes).to(next(net.parameters()).device)
-        if plan is None:
-            plan = world.broadcast(self._choose(net) if world.is_main else plain_plan(config))
-        self.plan = plan
+        self.plan = plan or plain_plan(config)
         self.stepper = make_stepper(
-            net, config, plan, image_size(train), train.preprocess.scale_and_shift(), world, weights
+            net, config, self.plan, image_size(train), train.preprocess.scale_and_shift(), world, weights
         )
         self.net, self.optimizer = self.stepper.net, self.stepper.optimizer
         self.epoch, self.step = 1, 0  # the next step to take
         self.best: tuple[float, float] | None = None  # accuracy, minus loss
         self.best_epoch = 0
         self.total_seconds = 0.0
-        self.looked = self.saved = time.monotonic()
+        self.reported = time.monotonic()
+        self.stopping = Stopping(config, world, self.callbacks)
         self._clear_sums()
 
-    def _choose(self, net: nn.Module) -> Plan:
-        """Choose the plan for the part of a batch that this process computes at once."""
-        batch = sum(self.train.sizes[:1]) // self.world.size // self.config.accumulate
-        images = self.config.epochs * self.train.num_images // self.world.size
-        return choose_plan(net, image_size(self.train), max(batch, 2), images, self.config, self.train)
+    def resume(self, initial: Mapping[str, Any] | None = None) -> Resumed:
+        """Load the newest intact checkpoint: under the same conditions, on a CPU, the run continues bit for bit.
 
-    def resume(self, begun: Mapping[str, Any] | None = None) -> Resumed:
-        """Take up the newest whole checkpoint: under the same conditions, on a CPU, the run goes on to the bit.
-
-        Without any it begins; `begun` are the conditions that its folder was made under. If the images have changed,
-        the epoch begins anew. Raises CnnkitError if all checkpoints are corrupt or another net's.
+        Without a checkpoint the run starts; `initial` are the conditions that its folder was made under. If the images
+        have changed, the epoch starts again. Raises CnnkitError if no checkpoint can be used.
         """
         here = (self.config, self.images, self.stepper.device, self.world.size)
         if not self.world.broadcast(any(earlier(self.checkpoint))):
-            return Resumed([], differences(begun or {}, first_conditions(self.net, *here)))
+            return Resumed([], differences(initial or {}, first_conditions(self.net, *here)))
         own = (self.stepper, len(self.train), self._settings(), self.images)
         state, wrong = load_newest(self.checkpoint, lambda state: require_fit(state, *own))
         self.stepper.load(state["stepper"])
@@ -111,11 +103,11 @@ class Trainer:
     def run(self) -> str:
         """Train to the last epoch, until patience or time is up or a callback ends it, and return which it was.
 
-        Raises Interrupted after Ctrl-C or SIGTERM, with the checkpoint saved, and CnnkitError when the loss is no
-        longer a number or memory is out; the checkpoint and the best weights are then those of before.
+        Raises Interrupted after Ctrl-C or SIGTERM, with the checkpoint saved, and CnnkitError when the loss is NaN/Inf
+        or memory is out; the checkpoint and the best weights are then the earlier ones.
         """
         if not self.train.num_images:
-            raise UsageError("there is no image to train on: set fewer aside for validation")
+            raise UsageError("there is no image to train on: hold fewer out for validation")
         if self.world.broadcast(not any(earlier(self.checkpoint))):
             self._save()
         steps, images = len(self.train), self.train.num_images
@@ -129,52 +121,38 @@ class Trainer:
         self.callbacks.on_train_end(reason)
         return reason
 
-    def _train_epochs(self, stopped: Callable[[], bool]) -> str:
-        """Train until there is a reason to end, and return it."""
+    def _train_epochs(self, signalled: Callable[[], bool]) -> str:
+        """Train until there is a reason to stop, and return it."""
         while self.epoch <= self.config.epochs:
-            if ended := self.world.broadcast(self.callbacks.stop):
-                return ended
-            if self._out_of_patience():
-                return f"no better epoch in {self.config.patience} after epoch {self.best_epoch}"
-            if self._out_of_time() or (wish := self._train_epoch(stopped)) == "time":
-                self._save()
-                return f"{self.config.max_time:g} minutes are over"
-            if wish:
-                self._save()
-                continue
+            best_epoch = self.best_epoch if self.best else None
+            if reason := self.stopping.before_epoch(self.epoch, best_epoch, self.total_seconds):
+                return reason
+            if reason := self._train_epoch(signalled):
+                return reason
             self._finish_epoch()
-            if any(self.world.all_gather(stopped())):
+            if any(self.world.all_gather(signalled())):
                 raise Interrupted(f"stopped after epoch {self.epoch - 1}; saved in {self.checkpoint}")
         return "all epochs are done"
 
-    def _out_of_patience(self) -> bool:
-        patience = self.config.patience
-        return patience is not None and self.best is not None and self.epoch - 1 - self.best_epoch >= patience
-
-    def _out_of_time(self) -> bool:
-        most = self.config.max_time
-        return self.world.broadcast(most is not None and self.total_seconds > 60 * most)
-
-    def _train_epoch(self, stopped: Callable[[], bool]) -> str:
-        """Train to the end of the epoch, and return what ends the run before that: "time", "callback" or nothing."""
+    def _train_epoch(self, signalled: Callable[[], bool]) -> str:
+        """Train to the end of the epoch, or return why the run stops before it, with a checkpoint saved."""
         self.stepper.train()
-        self.first, self.entered = self.step, time.monotonic()
+        self.sums.start(self.step)
         for count, x, y in self.stepper.read(self.train, self.epoch, self.step):
             steps = [self._describe(number) for number in range(self.step, self.step + count)]
             self.sums.add(self.step, *self.stepper.take(steps, x, y))
             self.lr, self.step = steps[-1].lr, self.step + count
-            self._look()
-            if self.step < len(self.train) and (wish := self._wish(stopped())):
-                self._require_numbers()
+            self._report()
+            seconds = self.total_seconds + self.sums.elapsed
+            if self.step < len(self.train) and (pause := self.stopping.after_step(self.step, seconds, signalled())):
+                self._stop_clock()
                 self._require_finite_weights()
-                self._count_seconds()
-                if wish in ("time", "callback"):
-                    return wish
                 self._save()
-                if wish == "stop":
+                if pause.interrupted:
                     raise Interrupted(f"stopped in epoch {self.epoch} at step {self.step}; saved in {self.checkpoint}")
-        self._require_numbers()
-        self._count_seconds()
+                if pause.reason:
+                    return pause.reason
+        self._stop_clock()
         return ""
 
     def _describe(self, number: int) -> Step:
@@ -182,53 +160,31 @@ class Trainer:
         lr = learning_rate(self.config, (self.epoch - 1) * steps + number, steps)
         return Step(number, lr, mix_seed(self.config.seed, self.epoch, number), self.train.sizes[number])
 
-    def _wish(self, stopped: bool) -> str:
-        """Return what is due after a step, the same in all processes: stop, callback, time, save, or nothing."""
-        due = bool(self.config.checkpoint_steps) and self.step % (self.config.checkpoint_steps or 1) == 0
-        if self.world.size > 1 and self.step % AGREE_STEPS and not due:
-            return ""
-        now = time.monotonic()
-        wish = "save" if due else ""
-        if self.config.checkpoint_minutes and now - self.saved > 60 * self.config.checkpoint_minutes:
-            wish = "save"
-        if self.config.max_time and self.total_seconds + now - self.entered > 60 * self.config.max_time:
-            wish = "time"
-        if self.callbacks.stop:
-            wish = "callback"
-        if any(self.world.all_gather(stopped)):  # any one may have got the signal
-            wish = "stop"
-        return self.world.broadcast(wish)
+    def _stop_clock(self) -> None:
+        self._require_finite_losses()  # first, as it waits for a GPU to finish its steps
+        self.total_seconds += self.sums.stop(self.step)
 
-    def _count_seconds(self) -> None:
+    def _report(self) -> None:
+        """Report the epoch so far to the callbacks, a few times a second."""
         now = time.monotonic()
-        self.sums.seconds += now - self.entered
-        self.total_seconds += now - self.entered
-        self.entered, self.first = now, self.step
-
-    def _look(self) -> None:
-        """Tell the callbacks where the run stands, a few times a second."""
-        now = time.monotonic()
-        if now - self.looked < LOOK_SECONDS or not self.world.is_main or self.step == self.first:
+        if now - self.reported < REPORT_SECONDS or not self.world.is_main:
             return
-        self.looked = now
-        self._require_numbers()
-        steps = len(self.train)
-        steps_per_second = (self.step - self.first) / (now - self.entered)
+        self.reported = now
+        self._require_finite_losses()
+        steps, speed = len(self.train), (self.step - self.sums.first) / self.sums.elapsed  # steps per second
         record = StepRecord(
             self.epoch,
             self.step,
             steps,
-            self._mean_loss(),
-            self.sums.correct.item() / sum(self.train.sizes[: self.step]),
-            steps_per_second * self.train.batch_size,
-            (steps * self.config.epochs - (self.epoch - 1) * steps - self.step) / steps_per_second,
+            self.sums.mean_loss(self.step, self.stepper.skipped),
+            self.sums.accuracy(self.step),
+            speed * self.train.batch_size,
+            (steps * (self.config.epochs - self.epoch + 1) - self.step) / speed,
         )
         self.callbacks.on_step_end(record)
 
-    def _mean_loss(self) -> float:
-        return self.sums.mean_loss(self.train.sizes[: self.step], self.stepper.skipped)
-
     def _finish_epoch(self) -> None:
+        """Validate the weights, save them if they are the best so far, report the epoch and save a checkpoint."""
         self._require_finite_weights()
         best_net = self.stepper.best_net
         self.stepper.measure_statistics(self.train, self.epoch)
@@ -236,13 +192,13 @@ class Trainer:
         self._require_finite_weights()
         metrics = evaluate(best_net, self.validation, self.world, self.stepper.predict) if self.validation else None
         if metrics and not metrics.loss < float("inf"):
-            raise self._not_a_number(f"the validation loss is {metrics.loss} after epoch {self.epoch}")
+            raise self._diverged(f"the validation loss is {metrics.loss} after epoch {self.epoch}")
         score = (metrics.accuracy, -metrics.loss) if metrics else None
         is_best = score is None or self.best is None or score > self.best
         record = EpochRecord(
             self.epoch,
-            self._mean_loss(),
-            self.sums.correct.item() / self.train.num_images,
+            self.sums.mean_loss(self.step, self.stepper.skipped),
+            self.sums.accuracy(self.step),
             metrics.loss if metrics else None,
             metrics.accuracy if metrics else None,
             self.lr,
@@ -261,17 +217,17 @@ class Trainer:
         self._save()
 
     def _clear_sums(self) -> None:
-        self.sums = EpochSums(len(self.train), self.stepper.device)
+        self.sums = EpochSums(self.train.sizes, self.stepper.device)
         self.stepper.skipped = []
 
     def _settings(self) -> dict[str, object]:
         return self.config.model_dump(mode="json", include=set(TrainConfig.model_fields))
 
     def _save(self) -> None:
-        self.saved = time.monotonic()
+        self.stopping.checkpoint_saved()
         if self.world.is_main:
             save_checkpoint(self.checkpoint, self._state(), self.config.keep)
-        self.world.broadcast(None)  # nobody leaves before it is written
+        self.world.broadcast(None)  # no rank leaves before it is written
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -286,15 +242,15 @@ class Trainer:
             "best_epoch": self.best_epoch,
         }
 
-    def _require_numbers(self) -> None:
-        if wrong := self.sums.first_wrong(self.step, self.stepper.skipped):
-            step, loss = wrong
-            raise self._not_a_number(f"the loss is {loss} in epoch {self.epoch} at step {step + 1}")
+    def _require_finite_losses(self) -> None:
+        if found := self.sums.first_nonfinite(self.step, self.stepper.skipped):
+            step, loss = found
+            raise self._diverged(f"the loss is {loss} in epoch {self.epoch} at step {step + 1}")
 
     def _require_finite_weights(self) -> None:
         if found := not_finite(self.stepper.best_net.state_dict()):
-            raise self._not_a_number(f"the weights hold {found}, in epoch {self.epoch} after step {self.step}")
+            raise self._diverged(f"the weights hold {found}, in epoch {self.epoch} after step {self.step}")
 
-    def _not_a_number(self, what: str) -> CnnkitError:
-        kept = f"{self.checkpoint} and best/ stay as they were before"
-        return CnnkitError(f"{what}; {kept}; try an lr below {self.config.lr:g}, or --clip 1")
+    def _diverged(self, what: str) -> CnnkitError:
+        saved = f"{self.checkpoint} and best/ are from before"
+        return CnnkitError(f"{what}; {saved}; try an lr below {self.config.lr:g}, or --clip 1")

@@ -15,18 +15,18 @@ from cnnkit.train.step import Step, Stepper
 
 __all__ = ["lr_range_test", "suggest_lr"]
 
-SMOOTHING = 0.9  # of the losses' moving average
-LAG = 9  # steps, SMOOTHING / (1 - SMOOTHING)
-EXPLODED = 4.0  # times the least loss
+SMOOTHING = 0.9  # decay of the losses' moving average
+LAG = 9  # steps that the average lags behind: SMOOTHING / (1 - SMOOTHING)
+EXPLODED = 4.0  # times the lowest loss
 
 
 def lr_range_test(
     net: nn.Module, batches: Batches, config: TrainConfig, lowest: float, highest: float, steps: int
 ) -> Iterator[tuple[float, float]]:
-    """Train a copy of `net` for `steps` steps with learning rates from `lowest` to `highest`, evenly by their ratio.
+    """Train a copy of `net` for `steps` steps while the learning rate grows geometrically from `lowest` to `highest`.
 
-    Yield (learning rate, smoothed loss) after each step; end early when the loss is EXPLODED times its least, or no
-    number any more. Raises CnnkitError if the very first loss is none.
+    Yield (learning rate, smoothed loss) after each step; stop early when the loss is NaN/Inf or EXPLODED times its
+    minimum. Raises CnnkitError if the first loss is NaN/Inf.
     """
     stepper = Stepper(copy.deepcopy(net), config)
     stepper.train()
@@ -36,7 +36,7 @@ def lr_range_test(
         loss = stepper(Step(number, lr, mix_seed(config.seed, number), images), x, y)[0].item()
         if not math.isfinite(loss):
             if number == 0:
-                raise CnnkitError("the first loss is no number already: look at the data with `cnnkit data show`")
+                raise CnnkitError("the first loss is already NaN/Inf: check the data with `cnnkit data show`")
             return
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
         smooth = average / (1 - SMOOTHING ** (number + 1))
@@ -47,10 +47,10 @@ def lr_range_test(
 
 
 def suggest_lr(points: list[tuple[float, float]]) -> float:
-    """Return the learning rate, of a range test's points, at which the loss falls the steepest before its least.
+    """Return the learning rate at which the loss of a range test falls most steeply before its minimum.
 
-    The average follows the losses LAG steps late, so the rate is that of LAG steps before. Raises CnnkitError if the
-    loss never falls.
+    The smoothed loss lags LAG steps behind, so the rate is that of LAG steps earlier. Raises CnnkitError if the loss
+    never falls.
     """
     settled = points[len(points) // 10 :]  # the average of a few losses is noise
     least = min(range(len(settled)), key=lambda index: settled[index][1])

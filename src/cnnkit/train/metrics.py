@@ -1,4 +1,4 @@
-"""What a network is worth on a set of images: exact sums over every image, one confusion matrix."""
+"""Evaluation of a network on a set of images: exact sums over all images, one confusion matrix."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,25 +17,25 @@ __all__ = ["Metrics", "evaluate"]
 
 @dataclass(frozen=True)
 class Metrics:
-    """Mean loss (cross entropy) over all images, and the confusion matrix: rows true, columns predicted, int64."""
+    """Mean cross entropy over all images, and the confusion matrix (int64): true classes x predicted classes."""
 
     loss: float
     confusion: Tensor
 
     @property
     def num_images(self) -> int:
-        """How many images were seen."""
+        """Number of images."""
         return int(self.confusion.sum())
 
     @property
     def accuracy(self) -> float:
-        """Share of the images whose class came first."""
+        """Fraction of the images that are classified correctly."""
         return self.confusion.diagonal().sum().item() / self.num_images
 
     def per_class(self) -> list[dict[str, Any]]:
         """Return precision, recall, F1 and the number of images (support) of each class.
 
-        A class without images has none of the figures (None); precision is 0 for one that is never predicted.
+        A class without images has None for all but its support, 0; one that is never predicted has precision 0.
         """
         correct = self.confusion.diagonal().double()
         predicted, support = self.confusion.sum(0), self.confusion.sum(1)
@@ -56,10 +56,10 @@ def evaluate(
     world: World = ALONE,
     predict: Callable[[Tensor], Tensor] | None = None,
 ) -> Metrics:
-    """Run `net` (returning logits) in prediction mode over all batches (x, y); `predict` computes the same faster.
+    """Run `net` (returning logits) in prediction mode over all batches (x, y); `predict` is a faster equivalent of it.
 
-    The mean is over images, not batches. The modes of the net's modules are restored. Where several processes have
-    parts of the images, each returns the figures of all. Raises UsageError if there is no batch.
+    The mean is over images, not batches. The modes of the net's modules are restored. With several ranks, each has a
+    part of the images and returns the metrics of all. Raises UsageError if there is no batch.
     """
     losses: list[Tensor] = []
     confusion = None

@@ -1,4 +1,4 @@
-"""Initial weights, which of them learn and how fast, and the optimiser, as the settings name them."""
+"""Initial weights, frozen layers, learning rates of stages, and the optimiser."""
 
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -23,9 +23,9 @@ INITS: dict[str, Callable[[Tensor], Tensor] | None] = {
 
 
 def initialise(net: nn.Module, init: str) -> None:
-    """Set the weights of every dense and convolutional layer: as built ("torch"), as Keras does ("glorot"), or "he".
+    """Initialise all dense and convolutional layers: unchanged ("torch"), as in Keras ("glorot"), or "he".
 
-    Except for "torch", biases start at zero. Raises UsageError for another name.
+    Except for "torch", biases are set to zero. Raises UsageError for another name.
     """
     if init not in INITS:
         raise unknown("init", init, INITS)
@@ -37,27 +37,27 @@ def initialise(net: nn.Module, init: str) -> None:
 
 
 def freeze(net: nn.Module, patterns: Iterable[str]) -> list[nn.Module]:
-    """Keep the weights of the stages or layers called like one of `patterns` as they are, and return those modules.
+    """Freeze the stages and layers that match one of `patterns`, and return them.
 
-    Raises UsageError for a pattern that no module is called like, or if nothing is left to learn.
+    Raises UsageError for a pattern that matches no module, or if no weight is left to train.
     """
-    frozen = [module for pattern in patterns for module in _called(net, pattern, "freeze")]
+    frozen = [module for pattern in patterns for module in _matching(net, pattern, "freeze")]
     for module in frozen:
         module.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in net.parameters()):
-        raise UsageError("freeze leaves no weight to learn")
+        raise UsageError("freeze leaves no weights to train: give fewer patterns")
     return frozen
 
 
 def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimiser of `config` over the weights that learn, with fused kernels where torch has them.
+    """Return the optimiser of `config` for the trainable weights, with fused kernels where torch has them.
 
-    Each group of weights has a `factor` of the learning rate (`stage_lr`; of several patterns the last counts); biases
-    and normalisations have no weight decay. Raises UsageError for a pattern that no module is called like.
+    Each parameter group has a `factor` of the learning rate (`stage_lr`; the last of several matching patterns counts);
+    biases and normalisations have no weight decay. Raises UsageError for a pattern that matches no module.
     """
     factors: dict[int, float] = {}
     for pattern, factor in config.stage_lr.items():
-        for module in _called(net, pattern, "stage_lr"):
+        for module in _matching(net, pattern, "stage_lr"):
             factors |= {id(parameter): factor for parameter in module.parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for parameter in net.parameters():
@@ -76,10 +76,10 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
     return adam(rows, config.lr, fused=True)
 
 
-def _called(net: nn.Module, pattern: str, setting: str) -> list[nn.Module]:
+def _matching(net: nn.Module, pattern: str, setting: str) -> list[nn.Module]:
     names = {name: module for name, module in net.named_modules() if name}
     found = [module for name, module in names.items() if fnmatchcase(name, pattern)]
     if not found:
         stages = [name for name, _ in net.named_children()]
-        raise UsageError(f"{setting}: no stage or layer is called like {pattern!r}; the stages: {', '.join(stages)}")
+        raise UsageError(f"{setting}: no stage or layer matches {pattern!r}; the stages are {', '.join(stages)}")
     return found

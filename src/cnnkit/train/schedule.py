@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step, so that a resumed run needs no memory of it."""
+"""The learning rate as a function of the step alone, so that a checkpoint needs no state of it."""
 
 import math
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from cnnkit.train.config import TrainConfig
 
 __all__ = ["learning_rate"]
 
-ONE_CYCLE, START = 0.25, 0.04  # one-cycle's share of warm-up; where a warm-up begins
+ONE_CYCLE, START = 0.25, 0.04  # warm-up's fraction of a one-cycle run; the fraction of the peak that it starts from
 
-# share of the peak, from the settings, the epoch (a fraction) and the progress (0 to 1) since the warm-up
+# fraction of the peak, given the settings, the epoch (fractional) and the progress (0 to 1) since the warm-up
 SHAPES: dict[str, Callable[[TrainConfig, float, float], float]] = {
     "constant": lambda config, epoch, progress: 1.0,
     "cosine": lambda config, epoch, progress: 0.5 * (1 + math.cos(math.pi * progress)),
@@ -20,11 +20,11 @@ SHAPES: dict[str, Callable[[TrainConfig, float, float], float]] = {
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Return the learning rate of step number `step` (from 0), with `steps` to an epoch.
+    """Return the learning rate of step number `step` (from 0), with `steps` per epoch.
 
-    It rises linearly from START x peak over the warm-up and then follows `config.schedule`: "one-cycle" (after Smith
-    and Topin 2018, super-convergence) is "cosine" (Loshchilov and Hutter 2017, one period) with a quarter of the run
-    as its warm-up.
+    It rises linearly from START x peak during the warm-up and then follows `config.schedule`: "one-cycle" (after Smith
+    and Topin 2018, super-convergence) is "cosine" (Loshchilov and Hutter 2017, one period) with a quarter of the run as
+    warm-up.
 
     >>> config = TrainConfig(epochs=2, lr=1.0)
     >>> [round(learning_rate(config, step, 4), 2) for step in range(8)]

@@ -1,4 +1,4 @@
-"""One step of training: forward, backward, update, in the precision and among the processes that the settings say."""
+"""A training step: forward, backward and update, in the precision and on the ranks that the settings say."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnkit.core.device import mix_seed, seed_device
 from cnnkit.core.errors import CnnkitError
 from cnnkit.data.batches import Batches
-from cnnkit.train.autotune.cuda_graph import Captured
+from cnnkit.train.autotune.cuda_graph import CudaGraphStep
 from cnnkit.train.autotune.plan import Plan, plain_plan, use_plan
 from cnnkit.train.config import TrainConfig
 from cnnkit.train.distributed import ALONE, World, synchronise_batch_norms
 from cnnkit.train.ema import MovingAverage
+from cnnkit.train.mixing import Targets, mix
 from cnnkit.train.norms import Moments, Norm, batches_to_measure, learning_norms, measure, write_statistics
-from cnnkit.train.objective import Objective, Targets
+from cnnkit.train.objective import Objective
 from cnnkit.train.optimizer import freeze, make_optimizer
 
 __all__ = ["Step", "Stepper"]
@@ -28,19 +29,19 @@ __all__ = ["Step", "Stepper"]
 
 @dataclass(frozen=True)
 class Step:
-    """What a step is told beside its images."""
+    """The parameters of a step beside its images."""
 
     number: int  # in the epoch
     lr: float
-    seed: int  # of all that is random in it, so that a resumed run needs no generator's state
-    images: int  # of the batch, over all processes
+    seed: int  # of everything random in the step, so that a checkpoint needs no generator state
+    images: int  # in the batch, over all ranks
 
 
 class Stepper:
-    """A net with all that changes when it takes a step: optimiser, moving average, loss scale.
+    """A net with everything that a step changes: optimiser, moving average, loss scale.
 
-    `class_weights`, one per class, weigh the loss. Where several processes train, each calls it with its part of the
-    batch and all take the same step. `plan` says how it is computed; without one, the settings do.
+    `class_weights` (one per class) weight the loss. With several ranks, each calls it with its part of the batch and
+    all take the same step. `plan` says how to compute a step; the default follows from the settings alone.
     """
 
     def __init__(
@@ -62,13 +63,13 @@ class Stepper:
         self.plan = plan or plain_plan(config)
         use_plan(net, self.plan)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.plan.precision == "fp16")
-        self.captured: dict[int, Captured] = {}  # steps on so many images
-        self.skipped: list[int] = []  # of the epoch
+        self.cuda_graphs: dict[int, CudaGraphStep] = {}  # by the number of images
+        self.skipped: list[int] = []  # numbers of steps in the epoch
         self.num_skipped = 0
 
     @cached_property
     def model(self) -> Callable[[Tensor], Tensor]:
-        """Return what runs forward: the net, spread over the processes, compiled."""
+        """The forward pass: the net, distributed and compiled if the settings say so."""
         model = self.net
         if self.world.size > 1:
             model = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
@@ -77,28 +78,28 @@ class Stepper:
         return model
 
     def train(self) -> None:
-        """Put the net into training mode, but for what is frozen."""
+        """Put the net into training mode, except for its frozen modules."""
         self.net.train()
         for module in self.frozen:
             module.eval()
 
     @property
     def best_net(self) -> nn.Module:
-        """The net to validate and to keep: the moving average, if there is one."""
+        """The net to validate and save: the moving average, if there is one."""
         return self.average.net if self.average else self.net
 
     @property
     def predict(self) -> Callable[[Tensor], Tensor]:
-        """What computes the best net's logits, in prediction mode."""
+        """The function that computes the best net's logits, in prediction mode."""
         return self.best_net
 
     def read(self, batches: Batches, epoch: int, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield an epoch's batches from number `first` on: how many are taken at once, their images and labels."""
+        """Yield an epoch's batches from number `first` on: how many to take at once, their images and labels."""
         for x, y in batches.epoch(epoch, first):
             yield 1, x, y
 
     def take(self, steps: Sequence[Step], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take steps on the batches that follow one another in x, y; return each one's loss and correct images."""
+        """Take steps on the consecutive batches in x, y; return the loss and the number of correct images of each."""
         sizes = [step.images for step in steps] if len(steps) > 1 else [len(y)]
         rows = zip(steps, x.split(sizes), y.split(sizes), strict=True)
         losses, correct = zip(*(self(step, part, labels) for step, part, labels in rows), strict=True)
@@ -107,7 +108,7 @@ class Stepper:
     def __call__(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take a step and return the batch's mean loss and how many images were correct.
 
-        x, y are this process's part of the batch. Raises CnnkitError when too many gradients are no numbers.
+        x, y are this rank's part of the batch. Raises CnnkitError when too many gradients are NaN/Inf.
         """
         before = [buffer.clone() for buffer in self.net.buffers()] if self.config.skip_nan else []
         loss, correct = self._gradients(step, x, y)
@@ -117,7 +118,7 @@ class Stepper:
         if self.config.clip or self.config.skip_nan:
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
-            # an infinite gradient is how the scaler finds its scale
+            # infinite gradients are how the scaler finds its scale
             wrong = loss if self.scaler.is_enabled() else norm + loss
             if self.config.skip_nan and not wrong.isfinite():
                 self._skip(step.number, before)
@@ -125,64 +126,64 @@ class Stepper:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
-            self.average.follow(self.net)
+            self.average.update(self.net)
         return loss, correct
 
     def _gradients(self, step: Step, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Leave the gradient of the batch's mean loss with the parameters."""
+        """Compute the gradient of the batch's mean loss; return the loss and the number of correct images."""
         x, targets = self._mix(step.seed, x, y)
         if self.plan.graph:
-            if len(y) not in self.captured:
-                self.captured[len(y)] = Captured(self.net, self._pass, x, y)
-            loss, correct = self.captured[len(y)](x, y)
+            if len(y) not in self.cuda_graphs:
+                self.cuda_graphs[len(y)] = CudaGraphStep(self.net, self._pass, x, y)
+            loss, correct = self.cuda_graphs[len(y)](x, y)
             return loss, correct
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=x.device)
         count = self._parts(step.images)
         parts = list(zip(x.tensor_split(count), targets.split(count), strict=True))
         for index, (part, labels) in enumerate(parts):
-            with self._together(index + 1 == len(parts)):
+            with self._exchange(index + 1 == len(parts)):
                 totals += self._pass(part, labels, step.images)
         loss, correct = self.world.all_reduce(totals)
         return loss, correct
 
     def _mix(self, seed: int, x: Tensor, y: Tensor) -> tuple[Tensor, Targets]:
-        """Seed what is random in a step; return its images as the plan lays them out, mixed if the settings say so."""
+        """Seed the random numbers of a step; return its images in the plan's format, mixed if the settings say so."""
         seed_device(self.device, seed)
-        x, targets = self.objective.mix(self.plan.lay_out(x), y)
-        if self.world.rank:  # all mix by the same numbers, and drop out by their own
+        x, targets = mix(self.config, self.plan.lay_out(x), y)
+        if self.world.rank:  # all ranks mix by the same numbers, and drop out by their own
             seed_device(self.device, mix_seed(seed, self.world.rank))
         return x, targets
 
     def _parts(self, images: int) -> int:
-        """Return in how many parts a batch of so many images, over all processes, is computed.
+        """Return in how many parts to compute a batch of so many images over all ranks.
 
-        As many in all processes, and two images in each: batch normalisation cannot train on one.
+        All ranks have equally many, with two images at least: batch normalisation cannot train on one.
         """
         return min(self.config.accumulate, images // (2 * self.world.size)) or 1
 
     def _pass(self, x: Tensor, labels: Targets | Tensor, images: int | None = None) -> Tensor:
-        """Go forward and backward; return these images' share of a batch's mean loss, and how many were correct."""
+        """Run forward and backward; return these images' part of a batch's mean loss, and how many are correct."""
         targets = Targets(labels) if isinstance(labels, Tensor) else labels
         with torch.autocast(self.device.type, self.plan.half, enabled=self.plan.half is not None):
             logits = self.model(x)
         loss = self.objective.total(logits, targets) / (images or len(x))
-        # gradients are averaged over the processes, but the losses are parts of one sum
+        # gradients are averaged over the ranks, but the losses are parts of one sum
         self.scaler.scale(loss * self.world.size).backward()
         return torch.stack([loss.detach(), (logits.detach().argmax(1) == targets.first).sum()])
 
-    def _together(self, last: bool) -> AbstractContextManager[None]:
-        """Let the processes exchange gradients with the last part of a batch only."""
+    def _exchange(self, last: bool) -> AbstractContextManager[None]:
+        """Let the ranks exchange gradients with the last part of a batch only."""
         if last or self.world.size == 1:
             return nullcontext()
         return cast(AbstractContextManager[None], cast(DistributedDataParallel, self.model).no_sync())
 
     def _skip(self, number: int, buffers: list[Tensor]) -> None:
-        """Forget a step whose gradient is no number; raises CnnkitError at the one too many."""
+        """Skip a step whose gradient is NaN/Inf; raise CnnkitError if there are more than `skip_nan`."""
         self.num_skipped += 1
         if self.num_skipped > self.config.skip_nan:
             raise CnnkitError(
-                f"the gradient is no number for time {self.num_skipped}, and skip_nan allows {self.config.skip_nan}"
+                f"{self.num_skipped} NaN/Inf gradients, but skip_nan allows {self.config.skip_nan}; lower the lr"
             )
         self.skipped.append(number)
         self.scaler.update()
@@ -191,15 +192,14 @@ class Stepper:
 
     @torch.no_grad()
     def measure_statistics(self, batches: Batches, epoch: int) -> None:
-        """Give the best net's batch normalisations the statistics of a few batches of an epoch, by its weights of now.
+        """Measure the best net's batch normalisation statistics on a few batches of an epoch, with its current weights.
 
-        The batches are those that the epoch has trained on, augmented and mixed alike, in the same parts, in float32 as
-        in prediction; dropout is off. Does nothing if the settings say that the averages over the steps stay.
+        The batches are those that the epoch has trained on, with the same augmentation, mixing and parts, in float32
+        and without dropout, as in prediction. Does nothing if the settings keep the moving averages.
         """
         norms = learning_norms(self.net, self.best_net)
-        numbers = [number for number in range(len(batches)) if number not in self.skipped][
-            : batches_to_measure(batches)
-        ]
+        trained = [number for number in range(len(batches)) if number not in self.skipped]
+        numbers = trained[: batches_to_measure(batches)]
         if self.config.norm_statistics == "moving" or not norms or not numbers:
             return
         found: dict[nn.Module, Moments] = {}
@@ -215,11 +215,11 @@ class Stepper:
                 write_statistics(norm, found[norm].over(self.world))
 
     def _measure(self, norms: Sequence[Norm], x: Tensor) -> dict[nn.Module, Moments]:
-        """Return the moments of what batch normalisations meet in this process' part of a batch."""
+        """Return the moments of the inputs of batch normalisations, for this rank's part of a batch."""
         return measure(self.best_net, norms, x, self.world)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs."""
+        """Return the stepper's part of a checkpoint."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -230,7 +230,7 @@ class Stepper:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned, for which `require_fit` has found it to be; the settings stay the own ones."""
+        """Load what `state` returned and `require_fit` accepted; the optimiser keeps the settings of this run."""
         self.net.load_state_dict(state["net"])
         own = self.optimizer.state_dict()
         self.optimizer.load_state_dict(own | {"state": state["optimizer"]["state"]})

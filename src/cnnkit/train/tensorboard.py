@@ -1,4 +1,4 @@
-"""A training run in TensorBoard (the extra `track`): `tensorboard --logdir runs` shows all of them."""
+"""TensorBoard event files of a run (extra `track`): `tensorboard --logdir runs` shows all runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +15,11 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard(Callback):
-    """A callback that writes event files into `folder`; the horizontal axis counts steps since the run began.
+    """A callback that writes event files into `folder`; the horizontal axis counts steps since the start of the run.
 
-    Each epoch gives loss and accuracy of training and validation, the learning rate
-    and images per second; in between, `running/` shows the epoch so far. A resumed run goes on in the same folder:
-    what was written after the step that it goes on from is taken back. Raises CnnkitError if tensorboard is missing,
-    UsageError for a path that it cannot write to: one that is not UTF-8.
+    Each epoch writes loss and accuracy of training and validation, the learning rate and images per second; in between,
+    `running/` shows the epoch so far. A resumed run continues in the same folder, without the events after the step
+    that it resumes from. Raises CnnkitError if tensorboard is missing, UsageError for a path that is not UTF-8.
     """
 
     def __init__(self, folder: Path):
@@ -36,7 +35,7 @@ class TensorBoard(Callback):
         self.writer: SummaryWriter | None = None
 
     def on_train_begin(self, record: TrainRecord) -> None:
-        """Note how many steps an epoch has."""
+        """Store the number of steps per epoch."""
         self.steps = record.steps
 
     def on_step_end(self, record: StepRecord) -> None:
@@ -49,7 +48,7 @@ class TensorBoard(Callback):
         self._write(figures, (record.epoch - 1) * self.steps + record.step)
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Write what the epoch brought, onto the disk."""
+        """Write the results of the epoch, and flush them."""
         figures = {
             "loss/training": record.train_loss,
             "loss/validation": record.val_loss,
@@ -61,13 +60,13 @@ class TensorBoard(Callback):
         self._write(figures, record.epoch * self.steps).flush()
 
     def on_train_end(self, reason: str) -> None:
-        """Write what is left."""
+        """Close the event file."""
         if self.writer:
             self.writer.close()
             self.writer = None
 
     def _write(self, figures: Mapping[str, float | None], step: int) -> "SummaryWriter":
-        if self.writer is None:  # only now is it known where the run goes on from
+        if self.writer is None:  # only now the step that the run starts from is known
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(self.folder, purge_step=step)

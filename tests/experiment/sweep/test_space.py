@@ -100,7 +100,7 @@ def test_wrong_space_is_refused_before_the_first_trial(cli: Cli, space: str, wor
         (["--pruner", "medain"], 2, ["medain"]),
         (["--data", "nowhere"], 2, ["unknown data set 'nowhere'"]),
         (["--data", "no/where"], 3, ["no/where"]),
-        (["--pretrained", "--raw-pixels"], 2, ["raw_pixels does not go with pretrained weights"]),
+        (["--pretrained", "--raw-pixels"], 2, ["raw_pixels cannot be combined with pretrained weights"]),
         (["--validation", "0"], 2, ["needs validation images"]),
         (["--storage", "mysql://host/db"], 2, ["--storage takes sqlite:///FILE", "not 'mysql://host/db'"]),
         (["--storage", "sqlite://"], 2, ["--storage takes"]),

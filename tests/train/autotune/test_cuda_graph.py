@@ -1,4 +1,4 @@
-"""Captured steps without a GPU: a recorded graph of torch's operators stands in for a CUDA graph.
+"""CUDA graph steps without a GPU: a recorded graph of torch's operators stands in for a CUDA graph.
 
 As with CUDA, a replay uses the same memory, runs no other Python, and synchronising is an error.
 """
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from cnnkit.nets import create
 from cnnkit.train import TrainConfig
-from cnnkit.train.autotune.cuda_graph import Captured, unsupported_reason
+from cnnkit.train.autotune.cuda_graph import CudaGraphStep, unsupported_reason
 from cnnkit.train.autotune.plan import Plan
 from cnnkit.train.step import Step, Stepper
 
@@ -92,7 +92,7 @@ def test_captured_steps_equal_plain_steps(name: str, size: int, settings: dict[s
         torch.manual_seed(0)
         net = create(name, image_size=size, **({"width": 16} if name == "resnet18" else {}))
         results, stepper = steps(net, config, Plan(precision=settings.get("precision", "fp32"), graph=graph), size)
-        assert sorted(stepper.captured) == ([5, 12] if graph else [])
+        assert sorted(stepper.cuda_graphs) == ([5, 12] if graph else [])
         found.append((results, {key: value.clone() for key, value in stepper.best_net.state_dict().items()}))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_synchronising_steps_cannot_be_captured() -> None:
         return loss if loss.item() else -loss
 
     with pytest.raises(RuntimeError, match="waits"):
-        Captured(net, work, torch.rand(2, 4), torch.tensor([0, 2]))
+        CudaGraphStep(net, work, torch.rand(2, 4), torch.tensor([0, 2]))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,8 @@ def test_synchronising_steps_cannot_be_captured() -> None:
         ("cuda", {"mixup": 0.2, "accumulate": 2}, 1, "have no accumulate, mixup"),
     ],
 )
-def test_capturable_settings_are_recognised(device: str, settings: dict[str, Any], processes: int, words: str | None) -> None:
+def test_capturable_settings_are_recognised(
+    device: str, settings: dict[str, Any], processes: int, words: str | None
+) -> None:
     why = unsupported_reason(torch.device(device), TrainConfig(**settings), processes)
     assert why is None if words is None else why and words in why

@@ -2,7 +2,9 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +13,14 @@ from torch import nn
 from cnnkit.core.cache import read_record
 from cnnkit.core.compiler import find_compiler
 from cnnkit.nets import create
-from cnnkit.ops import convolutions as race
+from cnnkit.ops import convolutions
 from cnnkit.ops.tuned import Algorithms, TunedConv2d, tune
 from cnnkit.train import TrainConfig
 from cnnkit.train.autotune import choose
-from cnnkit.train.autotune import steps as contest
+from cnnkit.train.autotune import steps as autotune_steps
 from cnnkit.train.autotune.choose import choose_plan
 from cnnkit.train.autotune.plan import Plan, plain_plan, read_plan, threads, use_plan
-from cnnkit.train.autotune.steps import Contest
+from cnnkit.train.autotune.steps import Autotuner
 from helpers.cli import Cli, one_line
 
 MANY = 10**12  # images: enough for a plan to be worth its trial
@@ -30,6 +32,12 @@ UNFOLD = ["unfold", "unfold", "unfold"]
 def net() -> nn.Module:
     torch.manual_seed(0)
     return create("resnet18", image_size=8, width=4, stem="cifar")
+
+
+def use_clock(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Plan], float]) -> None:
+    """Let a step take the seconds that its plan has: the logic of choices, not this machine's speed."""
+    monkeypatch.setattr(Autotuner, "_step", lambda tuner, plan: lambda: seconds(plan))
+    monkeypatch.setattr(autotune_steps, "measure", lambda works, device: {name: work() for name, work in works.items()})
 
 
 def small_plan(**fields: object) -> Path:
@@ -47,7 +55,7 @@ def test_plan_is_chosen_once_and_cached(
     assert chosen.precision in (["fp32", "bf16"] if precision == "auto" else [precision])
     [file] = (tmp_path / "cache/plans").iterdir()
     assert read_record(file, choose.PLAN) == chosen
-    monkeypatch.setattr(choose, "Contest", None)
+    monkeypatch.setattr(choose, "Autotuner", None)
     assert choose_plan(net, IMAGE, 4, MANY, config) == chosen
     with pytest.raises(TypeError):  # other batches are another question
         choose_plan(net, IMAGE, 5, MANY, config)
@@ -57,7 +65,7 @@ def test_corrupt_plan_is_chosen_again_and_cache_is_optional(
     net: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = iter([Plan(threads=1), Plan(threads=2), Plan(threads=3)])
-    monkeypatch.setattr(Contest, "choose", lambda trial, *asked: next(made))
+    monkeypatch.setattr(Autotuner, "choose", lambda tuner, *asked: next(made))
     assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).threads == 1
     [file] = (tmp_path / "cache/plans").iterdir()
     file.write_text('{"threads": ')
@@ -80,16 +88,14 @@ def test_autotune_leaves_the_network_unchanged(net: nn.Module) -> None:
 
 
 def test_fastest_plan_is_taken_only_above_the_margin(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock of our own: the trial's logic, not this machine's speed."""
     cost = {"bf16": 0.7, "fp32": 1.0, "contiguous": 0.5, "channels_last": 1.0}
 
-    def step(trial: object, asked: Plan) -> object:
-        seconds = 0.01 * cost[asked.precision] * cost[asked.memory_format]
-        return lambda: seconds * (0.99 if asked.convolutions else 1)
+    def seconds(plan: Plan) -> float:
+        return 0.01 * cost[plan.precision] * cost[plan.memory_format] * (0.99 if plan.convolutions else 1)
 
-    monkeypatch.setattr(Contest, "_step", step)
-    monkeypatch.setattr(Contest, "_multiplies_faster_in", lambda *asked: True)
-    monkeypatch.setattr(contest, "fastest_algorithms", lambda *asked: {"head": Algorithms("unfold")})
+    use_clock(monkeypatch, seconds)
+    monkeypatch.setattr(Autotuner, "_multiplies_faster_in", lambda *asked: True)
+    monkeypatch.setattr(autotune_steps, "fastest_algorithms", lambda *asked: {"head": Algorithms("unfold")})
     chosen = choose_plan(net, IMAGE, 4, MANY, TrainConfig())
     assert chosen == Plan(precision="bf16", memory_format="contiguous")  # one percent is noise
     cost["bf16"] = 0.9
@@ -101,34 +107,41 @@ def test_half_precision_is_tried_with_its_fastest_algorithms(
     net: nn.Module, untuned: float, tried: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slower with oneDNN alone, but twice as fast with others; where it is hopeless, no time is spent on it."""
-    raced = []
+    tuned = []
 
-    def step(trial: object, asked: Plan) -> object:
-        seconds = {"fp32": (1.0, 0.8), "bf16": (untuned, 0.4)}[asked.precision][bool(asked.convolutions)]
-        return lambda: seconds
+    def seconds(plan: Plan) -> float:
+        return {"fp32": (1.0, 0.8), "bf16": (untuned, 0.4)}[plan.precision][bool(plan.convolutions)]
 
-    def race(net: nn.Module, x: torch.Tensor, memory_format: str, dtype: torch.dtype) -> dict[str, Algorithms]:
-        raced.append({torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype])
+    def fastest_algorithms(
+        net: nn.Module, x: torch.Tensor, memory_format: str, dtype: torch.dtype
+    ) -> dict[str, Algorithms]:
+        tuned.append({torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype])
         return {"head": Algorithms("unfold")}
 
-    monkeypatch.setattr(Contest, "_step", step)
-    monkeypatch.setattr(Contest, "_multiplies_faster_in", lambda *asked: True)
-    monkeypatch.setattr(contest, "fastest_algorithms", race)
+    use_clock(monkeypatch, seconds)
+    monkeypatch.setattr(Autotuner, "_multiplies_faster_in", lambda *asked: True)
+    monkeypatch.setattr(autotune_steps, "fastest_algorithms", fastest_algorithms)
     best = Plan(precision=tried[-1], convolutions={"head": Algorithms("unfold")})
     assert choose_plan(net, IMAGE, 4, MANY, TrainConfig(engine="torch")) == best
-    assert raced == tried
+    assert tuned == tried
 
 
 def test_half_precision_without_the_instructions_is_not_tried(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step in it can take a minute; here it would win by the clock."""
 
-    def step(trial: object, asked: Plan) -> object:
-        return lambda: {"fp32": 1.0, "bf16": 0.1}[asked.precision]
+    slow = torch.bfloat16
 
-    monkeypatch.setattr(Contest, "_step", step)
-    monkeypatch.setattr(contest, "mean_seconds", lambda work: work().element_size() == 2)
+    def measure(works: dict[Any, Callable[[], Any]], device: torch.device) -> dict[Any, float]:
+        results = {name: work() for name, work in works.items()}
+        return {
+            name: float(value.dtype == slow) if isinstance(value, torch.Tensor) else value
+            for name, value in results.items()
+        }
+
+    use_clock(monkeypatch, lambda plan: {"fp32": 1.0, "bf16": 0.1}[plan.precision])
+    monkeypatch.setattr(autotune_steps, "measure", measure)
     assert choose_plan(net, IMAGE, 4, MANY, TrainConfig()).precision == "fp32"
-    monkeypatch.setattr(contest, "mean_seconds", lambda work: work().element_size() == 4)
+    slow = torch.float32
     assert choose_plan(net, IMAGE, 5, MANY, TrainConfig()).precision == "bf16"
 
 
@@ -144,24 +157,21 @@ def test_half_precision_without_the_instructions_is_not_tried(net: nn.Module, mo
 def test_autotune_on_gpu_tries_capture_and_compilation(
     graph: bool, steps: int, able: bool, best: Plan, net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(trial: object, asked: Plan) -> object:
-        if not able and (asked.graph or asked.compiled):
+    def seconds(plan: Plan) -> float:
+        if not able and (plan.graph or plan.compiled):
             raise RuntimeError("operation not permitted when stream is capturing")
-        return lambda: 0.02 / (2 if asked.graph else 1) / (1.2 if asked.compiled else 1)
+        return 0.02 / (2 if plan.graph else 1) / (1.2 if plan.compiled else 1)
 
-    monkeypatch.setattr(Contest, "_step", step)
-    trial = Contest(net, torch.rand(4, *IMAGE))
-    trial.device = torch.device("cuda")
-    assert trial.choose(Plan(), TrainConfig(), graph, steps) == best
+    use_clock(monkeypatch, seconds)
+    tuner = Autotuner(net, torch.rand(4, *IMAGE))
+    tuner.device = torch.device("cuda")
+    assert tuner.choose(Plan(), TrainConfig(), graph, steps) == best
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize(("cost", "pooling"), [(0.99, "compiled"), (1.01, "torch")])
 def test_pooling_is_compiled_if_faster(cost: float, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(trial: object, asked: Plan) -> object:
-        return lambda: cost if asked.pooling == "compiled" else 1.0
-
-    monkeypatch.setattr(Contest, "_step", step)
+    use_clock(monkeypatch, lambda plan: cost if plan.pooling == "compiled" else 1.0)
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 10))
     config = TrainConfig(engine="torch", precision="fp32")
     assert choose_plan(net, IMAGE, 4, MANY, config) == Plan(pooling=pooling)
@@ -170,9 +180,9 @@ def test_pooling_is_compiled_if_faster(cost: float, pooling: str, monkeypatch: p
 
 def test_autotune_finds_the_fastest_algorithm_of_each_layer(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what can be chosen the last is the fastest here; a layer that keeps its weights has no gradient to choose."""
-    monkeypatch.setattr(race, "_winner", lambda ways: [*ways][-1])
+    monkeypatch.setattr(convolutions, "_fastest", lambda names, *rest: names[-1])
     net.conv2.requires_grad_(False)
-    chosen = race.fastest_algorithms(net.train(), torch.rand(4, 1, 12, 12), "channels_last", torch.float32)
+    chosen = convolutions.fastest_algorithms(net.train(), torch.rand(4, 1, 12, 12), "channels_last", torch.float32)
     assert "stem.0" not in chosen  # one channel
     assert chosen["conv2.0.body.conv1"] == ("unfold", "unfold", "onednn")
     assert chosen["conv5.1.body.conv1"] == ("dense", "dense", "dense")
@@ -191,13 +201,13 @@ def test_short_trainings_and_plan_off_use_the_plain_plan(net: nn.Module, tmp_pat
 def test_first_of_two_concurrent_plans_is_used(tmp_path: Path) -> None:
     file = tmp_path / "plans/one.json"
     plans = [Plan(threads=number + 1) for number in range(8)]
-    writers = [threading.Thread(target=choose._keep_first, args=(file, plans[0]))]
+    writers = [threading.Thread(target=choose._cache_first, args=(file, plans[0]))]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     for later in plans[1:]:
-        choose._keep_first(file, later)
+        choose._cache_first(file, later)
     assert read_record(file, choose.PLAN) == plans[0]
     assert [path.name for path in file.parent.iterdir()] == ["one.json"]
 
@@ -261,7 +271,7 @@ def test_run_applies_its_plan_and_saves_it(cli: Cli) -> None:
 
 def test_wrong_plan_is_refused(cli: Cli) -> None:
     small_plan(convolutions={"conv9": UNFOLD})
-    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "plan.json", "another network's", "conv9")
+    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "plan.json", "belongs to another network", "conv9")
     small_plan(precision="bf16")
     one_line(cli("train", "lenet", "--plan", "plan.json", "--precision", "fp32"), 2, "computes in bf16, not fp32")
     small_plan(thread=1)

@@ -14,7 +14,7 @@ from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.text import counted
 from cnnkit.data import Augment
-from cnnkit.experiment.build import prepare
+from cnnkit.experiment.build import build
 from cnnkit.experiment.config import TABLES, RunConfig, resolve
 from cnnkit.experiment.recipes import recipe
 from cnnkit.experiment.run_folder import read_toml
@@ -117,7 +117,7 @@ def _problem(settings: dict[str, Any]) -> str | None:
     except UsageError:
         return None
     try:
-        validation = prepare(config).validation
+        validation = build(config).validation
     except UsageError as error:
         return str(error)
     return None if validation is not None else "a sweep needs validation images: set --validation above 0"

@@ -9,7 +9,7 @@ from optuna import TrialPruned
 from optuna.trial import FrozenTrial, Trial
 
 from cnnkit.core.errors import CnnkitError, DataError, Interrupted
-from cnnkit.experiment.build import prepare
+from cnnkit.experiment.build import build
 from cnnkit.experiment.config import resolve
 from cnnkit.experiment.history import read_metrics
 from cnnkit.experiment.launch import begin_folder
@@ -78,7 +78,7 @@ class Worker:
         if run:
             here = config.model_dump(mode="json", include=MACHINE_SETTINGS, exclude_none=True)
             config = resolve(run.settings() | here)
-        job = prepare(config, earlier=run)
+        job = build(config, earlier=run)
         if run is None:
             run, job = begin_folder(job, self.folder)
         self.study.note(trial, run=str(run.path.resolve()))

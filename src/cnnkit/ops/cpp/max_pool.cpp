@@ -1,12 +1,12 @@
-// Max pooling of channels-last maps, alone or of their positive part, and its gradient. Numbers are compared as the
-// integers of their bits, so that float32 and bfloat16 are one template; no number (NaN) is larger than all numbers.
+// Max pooling of channels-last maps, or of their positive part, and its gradient. Values are compared as integers of the
+// same bits, so that float32 and bfloat16 share one template; NaN is larger than all other values.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
 struct Maps {
     int64_t images, channels, height, width, out_height, out_width;
-    int64_t window_height, window_width, down, along, top, left;  // strides, padding
+    int64_t window_height, window_width, stride_height, stride_width, top, left;  // top, left: padding
     int64_t threads;
 };
 
@@ -27,7 +27,7 @@ struct Pool {
     }
     static void store(Bits* to, Lanes a) { memcpy(to, &a, sizeof a); }
 
-    // negative numbers' bits turned round, so that integers are in the numbers' order; its own inverse for numbers
+    // flips the bits of negative values, so that integers have the order of the values; its own inverse except for NaN
     static Lanes ordered(Lanes bits) { return bits ^ ((bits >> SIGN) & MOST); }
     static Lanes key(Lanes bits) { return (bits & MOST) > INFINITE ? all(MOST) : ordered(bits); }
 
@@ -44,15 +44,15 @@ struct Pool {
         }
     }
 
-    // `found` is which of the window's entries is the largest; -1 where only positive ones count and there is none
+    // `found` is the index of the largest entry in the window; -1 if only positive ones count and there is none
     static void forward(const Maps& m, bool positive, const Bits* x, Bits* y, Bits* found) {
 #pragma omp parallel for num_threads(m.threads) schedule(static)
         for (int64_t row = 0; row < m.images * m.out_height; row++) {
-            const int64_t top = row % m.out_height * m.down - m.top;
+            const int64_t top = row % m.out_height * m.stride_height - m.top;
             const int64_t first = std::max<int64_t>(-top, 0), last = std::min(m.window_height, m.height - top);
             const Bits* image = x + row / m.out_height * m.height * m.width * m.channels;
             for (int64_t column = 0; column < m.out_width; column++) {
-                const int64_t left = column * m.along - m.left, to = (row * m.out_width + column) * m.channels;
+                const int64_t left = column * m.stride_width - m.left, to = (row * m.out_width + column) * m.channels;
                 const int64_t begin = std::max<int64_t>(-left, 0), end = std::min(m.window_width, m.width - left);
                 for (int64_t c = 0; c < m.channels; c += WIDTH) {
                     Lanes most = all(positive ? 0 : LEAST), which = all(-1);
@@ -73,18 +73,18 @@ struct Pool {
 #pragma omp parallel for num_threads(m.threads) schedule(static)
         for (int64_t row = 0; row < m.images * m.height; row++) {
             const int64_t y = row % m.height + m.top, image = row / m.height * m.out_height;
-            const int64_t first = y < m.window_height ? 0 : (y - m.window_height) / m.down + 1;
-            const int64_t last = std::min(m.out_height, y / m.down + 1);
+            const int64_t first = y < m.window_height ? 0 : (y - m.window_height) / m.stride_height + 1;
+            const int64_t last = std::min(m.out_height, y / m.stride_height + 1);
             for (int64_t column = 0; column < m.width; column++) {
                 const int64_t x = column + m.left;
-                const int64_t begin = x < m.window_width ? 0 : (x - m.window_width) / m.along + 1;
-                const int64_t end = std::min(m.out_width, x / m.along + 1);
+                const int64_t begin = x < m.window_width ? 0 : (x - m.window_width) / m.stride_width + 1;
+                const int64_t end = std::min(m.out_width, x / m.stride_width + 1);
                 for (int64_t c = 0; c < m.channels; c += WIDTH) {
                     Floats sum = {};
                     for (int64_t i = first; i < last; i++)
                         for (int64_t j = begin; j < end; j++) {
                             const int64_t at = ((image + i) * m.out_width + j) * m.channels + c;
-                            const Bits own = Bits((y - i * m.down) * m.window_width + x - j * m.along);
+                            const Bits own = Bits((y - i * m.stride_height) * m.window_width + x - j * m.stride_width);
                             sum += number(load(found + at) == own ? load(dy + at) : Lanes{});
                         }
                     store(dx + (row * m.width + column) * m.channels + c, rounded(sum));

@@ -1,17 +1,17 @@
-// The transforms of Winograd's minimal filtering of channels-last maps in float32. A tile of the output has 4 x 4 or 3 x 3
-// pixels for kernels of 3 x 3, and 2 x 2 for those of 5 x 5; it comes from 6 x 6 of the input, or 5 x 5 for 3 x 3. The points
-// are 0, 1, -1, 2, -2, which the smaller one leaves out, and infinity. Transformed tiles lie as 36 or 25 matrices, tiles x
-// channels, of an odd number of tiles.
+// The transforms of Winograd's minimal filtering of channels-last maps in float32. An output tile has 4 x 4 or 3 x 3 pixels
+// for 3 x 3 kernels, and 2 x 2 for 5 x 5 kernels; it is computed from 6 x 6 input pixels, or from 5 x 5 for 3 x 3. The
+// interpolation points are 0, 1, -1, 2, infinity and, with 6 x 6 pixels, -2. Transformed tiles are stored as 36 or 25
+// matrices, tiles x channels, with an odd number of tiles.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
 struct Tiles {
-    int64_t height, width, channels;  // of the maps that are read or written
+    int64_t height, width, channels;  // of the maps to read or write
     int64_t rows, columns;            // of tiles in a map
-    int64_t top, left;                // of the first tile above and beside the map's first pixel
-    int64_t first, count;             // of all maps' tiles
-    int64_t side;                     // pixels of a tile of the output
+    int64_t top, left;                // rows and columns of the first tile before the map's first pixel
+    int64_t first, count;             // among the tiles of all maps
+    int64_t side;                     // pixels, of an output tile
     int64_t threads;
 };
 

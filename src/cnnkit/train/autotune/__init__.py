@@ -1,1 +1,1 @@
-"""How a training step is computed, chosen by measuring on the machine at hand."""
+"""How a training step is computed, chosen by benchmarks on this machine."""

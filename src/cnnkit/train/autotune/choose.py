@@ -1,4 +1,4 @@
-"""The plan for a net, chosen by trying on the machine at hand, and kept."""
+"""The plan for a net: benchmarked on this machine, and cached."""
 
 import copy
 import hashlib
@@ -17,24 +17,39 @@ from cnnkit.core.cache import cache_folder, read_record, to_record
 from cnnkit.core.compiler import NO_COMPILER
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.core.files import atomic_write, lock, make_folder, sweep
+from cnnkit.core.modules import unwrapped
 from cnnkit.core.places import cache_dir
 from cnnkit.core.processor import processor
 from cnnkit.data.batches import Batches
 from cnnkit.train.autotune import cuda_graph
 from cnnkit.train.autotune.flops import operations
 from cnnkit.train.autotune.plan import Plan, lanes_plan, plain_plan, read_plan
-from cnnkit.train.autotune.steps import Contest
+from cnnkit.train.autotune.steps import Autotuner
 from cnnkit.train.config import TrainConfig
+from cnnkit.train.distributed import ALONE, World
+from cnnkit.train.lanes import image_size
 from cnnkit.train.lanes import unsupported_reason as lanes_unsupported_reason
 from cnnkit.train.optimizer import freeze
 
-__all__ = ["choose_plan"]
+__all__ = ["choose_plan", "plan_training"]
 
 log = logging.getLogger(__name__)
 
 PLANS, PLAN = "plans", TypeAdapter(Plan)
-WORTH = 5e11  # operations of a whole training; a shorter one ends before trying has paid
-LANES_WORTH = 5e10  # the same for lanes, whose networks take long for their few operations
+WORTH = 5e11  # operations of a training; a shorter one ends before the benchmarks pay off
+LANES_WORTH = 5e10  # the same for lanes: small networks take long for their few operations
+
+
+def plan_training(net: nn.Module, train: Batches, config: TrainConfig, world: World = ALONE) -> Plan:
+    """Return the plan to train `net` on these batches; the main process chooses it for all ranks.
+
+    It fits the part of a batch that one rank computes at once.
+    """
+    if not world.is_main:
+        return world.broadcast(plain_plan(config))
+    batch = sum(train.sizes[:1]) // world.size // config.accumulate
+    images = config.epochs * train.num_images // world.size
+    return world.broadcast(choose_plan(unwrapped(net), image_size(train), max(batch, 2), images, config, train))
 
 
 def choose_plan(
@@ -45,12 +60,12 @@ def choose_plan(
     config: TrainConfig,
     train: Batches | None = None,
 ) -> Plan:
-    """Return the plan that the settings ask for, to train `net` with batches of images C x H x W, `images` in all.
+    """Return the plan of the settings, to train `net` with batches of `batch` images C x H x W, `images` in all.
 
-    "auto" tries what there is, a few dozen steps, and keeps it in the cache folder: the same network with the same
-    batches, device, torch and number of threads finds it there. Trainings too short for that have the plain plan; None
-    stands for a long one. Batches that are known, `train`, may rule out lanes. `net` stays as it is. Raises UsageError
-    for a file that is no plan, or another network's, and for an engine that cannot compute this.
+    "auto" benchmarks candidates, a few dozen steps, and caches the result: the same network with the same batches,
+    device, torch and number of threads finds it there. Trainings too short for that get the plain plan; `images` None
+    is a long one. `train`, if known, may rule out lanes. `net` is not changed. Raises UsageError for a file that is
+    not a plan or belongs to another network, and for an engine that does not support this training.
     """
     against = lanes_unsupported_reason(net, image, config, train)
     device = next(net.parameters()).device
@@ -66,35 +81,35 @@ def choose_plan(
     work = math.inf if images is None else images * operations(net, image)
     lanes = config.engine == "auto" and work >= LANES_WORTH and not against
     if config.engine == "auto" and work >= LANES_WORTH and against == NO_COMPILER:
-        log.info("%s: torch computes", NO_COMPILER)
+        log.info("%s: training with torch", NO_COMPILER)
     if config.plan == "off" or (work < WORTH and not lanes):
         return plan
     net = copy.deepcopy(net).train()
     freeze(net, config.freeze)
     name = f"{_key(net, image, batch, config, [lanes, no_graph is None, work >= WORTH])}.json"
-    if kept := _kept(cache_dir() / PLANS / name, net, config, against, no_graph):
-        return kept
-    log.info("trying what is fastest on this machine")
-    contest = Contest(net, torch.rand(batch, *image, device=device))
+    if cached := _cached(cache_dir() / PLANS / name, net, config, against, no_graph):
+        return cached
+    log.info("benchmarking plans on this machine")
+    tuner = Autotuner(net, torch.rand(batch, *image, device=device))
     if lanes:
         log.info("compiling the network for lanes")
-        plan = contest.engine(plan)
+        plan = tuner.choose_engine(plan)
     if plan.engine == "torch" and work >= WORTH:
-        plan = contest.choose(plan, config, no_graph is None, math.inf if images is None else images / batch)
-    with suppress(CnnkitError):  # without a cache the plan is this run's alone
+        plan = tuner.choose(plan, config, no_graph is None, math.inf if images is None else images / batch)
+    with suppress(CnnkitError):  # without a cache the plan is for this run only
         file = cache_folder(PLANS) / name
-        _keep_first(file, plan)
-        return _kept(file, net, config, against, no_graph) or plan
+        _cache_first(file, plan)
+        return _cached(file, net, config, against, no_graph) or plan
     return plan
 
 
-def _kept(file: Path, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan | None:
-    """Return the plan in the cache; None if there is none or, with a line in the log, if it is of no use."""
+def _cached(file: Path, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan | None:
+    """Return the plan in the cache; None if there is none or, with a warning, if it cannot be used."""
     try:
         if plan := read_record(file, PLAN):
             return _fitting(plan, str(file), net, config, against, no_graph)
     except UsageError as error:
-        log.warning("%s: the plan is chosen anew", error)
+        log.warning("%s: choosing a new plan", error)
     with suppress(OSError):
         file.unlink()
     return None
@@ -103,22 +118,22 @@ def _kept(file: Path, net: nn.Module, config: TrainConfig, against: str | None, 
 def _fitting(
     plan: Plan, file: str, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None
 ) -> Plan:
-    """Return the plan out of a file; raises UsageError if this training cannot follow it."""
+    """Return the plan from a file; raise UsageError if this training does not support it."""
     if plan.graph and no_graph:
-        raise UsageError(f"plan {file} computes by a CUDA graph, which this training cannot: {no_graph}")
+        raise UsageError(f"plan {file} uses a CUDA graph, which this training does not support: {no_graph}")
     if plan.engine == "lanes" and against:
-        raise UsageError(f"plan {file} computes in lanes, which this training cannot: {against}")
+        raise UsageError(f"plan {file} uses lanes, which this training does not support: {against}")
     if config.engine not in ("auto", plan.engine):
         raise UsageError(f"plan {file} is for {plan.engine}, not {config.engine}: leave out one")
     if wrong := sorted(plan.convolutions.keys() - {name for name, _ in net.named_modules()}):
-        raise UsageError(f"plan {file} is another network's: this one has no {', '.join(wrong)}")
+        raise UsageError(f"plan {file} belongs to another network: this one has no {', '.join(wrong)}")
     if config.precision not in ("auto", plan.precision):
         raise UsageError(f"plan {file} computes in {plan.precision}, not {config.precision}: leave out one")
     return plan
 
 
 def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, tried: list[bool]) -> str:
-    """Return a name for all that a choice depends on."""
+    """Return a name for everything that the choice depends on."""
     device = next(net.parameters()).device
     facts = {
         "net": repr(net),
@@ -133,8 +148,8 @@ def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainC
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _keep_first(file: Path, plan: Plan) -> None:
-    """Write the plan; of several processes that chose one at the same time, the first one's stays."""
+def _cache_first(file: Path, plan: Plan) -> None:
+    """Write the plan, unless another process that chose one at the same time was first."""
     folder = make_folder(file.parent)
     with lock(folder.with_name(f".{folder.name}.lock")):
         sweep(file)

@@ -1,6 +1,6 @@
-"""A step's forward and backward pass as one CUDA graph: the host asks for all of its kernels at once.
+"""A step's forward and backward pass as one CUDA graph, whose kernels are all launched at once.
 
-A small network's kernels take a GPU less time than asking for them, one by one, takes the host.
+A GPU computes a small network's kernels in less time than the host needs to launch them one by one.
 """
 
 from collections.abc import Callable
@@ -10,30 +10,30 @@ from torch import Tensor, nn
 
 from cnnkit.train.config import TrainConfig
 
-__all__ = ["Captured", "unsupported_reason"]
+__all__ = ["CudaGraphStep", "unsupported_reason"]
 
-WARM = 3  # passes before it is captured, in which libraries choose their algorithms and take their memory
+WARM = 3  # passes before the capture, in which libraries choose their algorithms and allocate memory
 
 
-class Captured:
-    """`work(x, y)`, which leaves gradients with the parameters of `net`, for images and labels of these shapes.
+class CudaGraphStep:
+    """`work(x, y)`, which leaves gradients with the parameters of `net`, captured for x and y of these shapes.
 
-    Capturing leaves the net's buffers as they are. Random numbers are those that the device's generator, as seeded
-    before the call, gives without a graph. Raises RuntimeError for work that waits for the device.
+    The capture does not change the net's buffers. Random numbers are those that the device's generator, seeded before
+    the call, gives without a graph. Raises RuntimeError for work that synchronises with the device.
     """
 
     def __init__(self, net: nn.Module, work: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor):
         self.x, self.y = x.clone(), y.clone()
         self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
         before = [buffer.clone() for buffer in net.buffers()]
-        here, aside = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
+        current, side = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
             for _ in range(WARM):
-                self._forget_gradients()
+                self._clear_gradients()
                 work(self.x, self.y)
-        here.wait_stream(aside)
-        self._forget_gradients()  # so that those of the graph are its own, written anew each time
+        current.wait_stream(side)
+        self._clear_gradients()  # so that the graph allocates its own, which each replay overwrites
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.result = work(self.x, self.y)
@@ -42,7 +42,7 @@ class Captured:
             buffer.copy_(value)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return what the work returns; the next call overwrites it, and the gradients."""
+        """Replay the graph and return the result of `work`; the next call overwrites it and the gradients."""
         self.x.copy_(x)
         self.y.copy_(y)
         self.graph.replay()
@@ -50,7 +50,7 @@ class Captured:
             parameter.grad = gradient
         return self.result
 
-    def _forget_gradients(self) -> None:
+    def _clear_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 

@@ -1,4 +1,4 @@
-"""How much work a training step is."""
+"""The number of operations of a training step."""
 
 import torch
 from torch import nn
@@ -10,8 +10,8 @@ __all__ = ["operations"]
 
 
 def operations(net: nn.Module, image: tuple[int, int, int]) -> int:
-    """Return the multiplications and additions of a training step for an image C x H x W: thrice the forward pass."""
-    # not in inference mode, in which the counter takes the weights away from parametrized layers
+    """Return the multiplications and additions of a training step on an image C x H x W: three forward passes."""
+    # not in inference mode, where the counter removes the weights of parametrized layers
     with eval_mode(net), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, *image, device=next(net.parameters()).device))
     return 3 * int(counter.get_total_flops())

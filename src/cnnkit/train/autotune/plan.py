@@ -1,7 +1,7 @@
 """How a training step is computed: precision, memory format, threads, compilation, the algorithm of each convolution.
 
-No plan changes what is computed but for rounding. In half precision the weights, their updates, the loss and batch
-normalisation's statistics stay in float32.
+A plan changes results by rounding only. In half precision the weights, their updates, the loss and the batch
+normalisation statistics stay in float32.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Plan(BaseModel):
-    """How to compute a step; the defaults are what torch does by itself, in channels-last memory."""
+    """How to compute a step; the defaults are those of torch, in channels-last memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,22 +59,22 @@ class Plan(BaseModel):
 
     @property
     def torch_threads(self) -> int | None:
-        """How many threads torch computes with: one beside lanes, where others would wait on the same cores."""
+        """Number of torch's threads: one beside lanes, where more would wait on the same cores."""
         return 1 if self.engine == "lanes" else self.threads
 
     @property
     def half(self) -> torch.dtype | None:
-        """The half precision that the forward pass computes in, if any."""
+        """Half-precision type of the forward pass, if any."""
         return HALVES.get(self.precision)
 
     def lay_out(self, x: Tensor) -> Tensor:
-        """Return images N x C x H x W with this plan's strides; those of one channel are not copied."""
+        """Return images N x C x H x W with this plan's strides; images of one channel are not copied."""
         return lay_out(x, self.memory_format)
 
 
 def use_plan(net: nn.Module, plan: Plan) -> None:
-    """Let `net` compute by the plan from now on: its memory format and its layers' algorithms."""
-    torch.backends.cudnn.benchmark = True  # on a GPU, let cuDNN try its algorithms
+    """Apply the plan to `net`: its memory format and the algorithms of its layers."""
+    torch.backends.cudnn.benchmark = True  # on a GPU, let cuDNN benchmark its algorithms
     net.to(memory_format=FORMATS[plan.memory_format])  # type: ignore[call-overload]  # a gap in torch's stubs
     for name, layer in tune(net).items():
         layer.algorithms = plan.convolutions.get(name, Algorithms())
@@ -82,7 +82,7 @@ def use_plan(net: nn.Module, plan: Plan) -> None:
 
 
 def read_plan(path: Path) -> Plan:
-    """Return the plan in a JSON file, such as a run's plan.json; raises UsageError if it is none."""
+    """Read a plan from a JSON file, such as a run's plan.json; raise UsageError if it is not one."""
     try:
         return validated(Plan, from_json(read_bytes(path)))
     except OSError as error:
@@ -93,7 +93,7 @@ def read_plan(path: Path) -> Plan:
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Compute with so many threads, if told, and with as many as before from then on."""
+    """Set torch's number of threads inside the context; None leaves it."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -103,11 +103,11 @@ def threads(number: int | None) -> Iterator[None]:
 
 
 def plain_plan(config: TrainConfig) -> Plan:
-    """Return what the settings say by themselves; "auto" is float32."""
+    """Return the plan that follows from the settings alone; precision "auto" is float32."""
     precision = "fp32" if config.precision == "auto" else config.precision
     return Plan(precision=precision, compiled=config.compile)
 
 
 def lanes_plan() -> Plan:
-    """Return the plan to compute in lanes, with as many threads as torch has now."""
+    """Return the plan to compute in lanes, with torch's current number of threads."""
     return Plan(engine="lanes", memory_format="contiguous", threads=torch.get_num_threads())

@@ -1,16 +1,14 @@
-"""Where a training step goes, and how near it comes to what the machine can do."""
+"""The speed of a training step, its time by kind of operator, and the peak of the machine."""
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from cnnkit.core.device import mix_seed, wait_for
-from cnnkit.core.timing import mean_seconds
+from cnnkit.core.device import mix_seed
+from cnnkit.core.timing import measure
 from cnnkit.train.autotune.flops import operations
 from cnnkit.train.autotune.plan import Plan, threads
 from cnnkit.train.config import TrainConfig
@@ -19,10 +17,10 @@ from cnnkit.train.step import Step
 
 __all__ = ["Speed", "measure_steps", "peak", "profile_steps"]
 
-WARM, ROUNDS = 3, 5  # steps before and while measuring
-SPAN = 0.2  # seconds that are measured at least
-SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product tells what the machine can do
-KINDS = {  # of operators, by what is in their names; the first that fits counts
+WARM, ROUNDS = 3, 5  # steps before and while profiling
+SPAN = 0.1  # seconds of a timing, at least
+MATRIX_SIZES = {"cpu": 2048, "cuda": 8192}  # of the product that shows the peak speed
+KINDS = {  # of operators, by words in their names; the first match counts
     "steps in lanes, as a whole": ("lanes",),
     "convolutions, gradients": ("convolution_backward",),
     "convolutions": ("convolution", "conv2d"),
@@ -41,36 +39,37 @@ REST = "everything else"
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a network trains."""
+    """The training speed of a network."""
 
     images_per_second: float
     operations_per_second: float
-    """Multiplications and additions, those of the backward pass counted as two forward passes."""
+    """Multiplications and additions; the backward pass counts as two forward passes."""
 
 
 def peak(plan: Plan, device: torch.device) -> float:
     """Return the operations per second of a large matrix product, in the plan's precision and with its threads."""
-    side = SIDES.get(device.type, 2048)
-    matrix = torch.rand(side, side, device=device).to(plan.half or torch.float32)
+    size = MATRIX_SIZES.get(device.type, 2048)
+    matrix = torch.rand(size, size, device=device).to(plan.half or torch.float32)
     with threads(plan.threads):
-        return 2 * side**3 / _seconds(lambda: matrix @ matrix, device)
+        return 2 * size**3 / measure({"product": lambda: matrix @ matrix}, device, SPAN)["product"]
 
 
 def measure_steps(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan) -> Speed:
-    """Train `net` for some steps by the plan, on batches of random images C x H x W, and return its speed."""
+    """Train `net` by the plan on a batch of random images C x H x W, and return its speed."""
     count = operations(net, image)
     with threads(plan.torch_threads):
-        seconds = _seconds(_stepping(net, image, batch, config, plan), next(net.parameters()).device)
+        step = _make_step(net, image, batch, config, plan)
+        seconds = measure({"step": step}, next(net.parameters()).device, SPAN)["step"]
     return Speed(batch / seconds, batch * count / seconds)
 
 
 def profile_steps(
     net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
 ) -> dict[str, float]:
-    """Return the seconds of a step that each kind of operator takes, on the device where it computes."""
+    """Return the seconds of a step that each kind of operator takes, on the device that computes it."""
     device = next(net.parameters()).device
-    plan = plan.model_copy(update={"graph": False})  # whose kernels nobody could tell apart
-    step = _stepping(net, image, batch, config, plan)
+    plan = plan.model_copy(update={"graph": False})  # whose kernels belong to no operator
+    step = _make_step(net, image, batch, config, plan)
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with threads(plan.torch_threads):
@@ -81,7 +80,7 @@ def profile_steps(
                 step()
     seconds = dict.fromkeys([*KINDS, REST], 0.0)
     for row in profiled.key_averages():
-        if row.device_type.name != "CPU":  # kernels, which the operators that asked for them count already
+        if row.device_type.name != "CPU":  # kernels, which the operators that launched them count already
             continue
         own = row.self_device_time_total if on_gpu else row.self_cpu_time_total
         kind = next((kind for kind, words in KINDS.items() if any(word in row.key for word in words)), REST)
@@ -89,7 +88,7 @@ def profile_steps(
     return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))
 
 
-def _stepping(
+def _make_step(
     net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
 ) -> Callable[[], object]:
     stepper = make_stepper(net, config, plan, image)
@@ -97,13 +96,3 @@ def _stepping(
     x = torch.rand(batch, *image, device=stepper.device)
     y = torch.arange(batch, device=stepper.device) % 2
     return lambda: stepper.take([Step(0, 1e-4, mix_seed(config.seed), batch)], x, y)
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the median seconds of some work."""
-    found: list[float] = []
-    for _ in range(WARM):
-        work()
-    while len(found) < ROUNDS or sum(found) < SPAN:
-        found.append(mean_seconds(work, 0, partial(wait_for, device)))
-    return statistics.median(found)
