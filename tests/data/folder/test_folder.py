@@ -91,7 +91,7 @@ def mixed(*folders: str) -> None:
         (lambda: Path("photos").mkdir(), "photos has no folder of images"),
         (lambda: Path("photos/train").mkdir(parents=True), "photos/train has no folder of images"),
         (lambda: mixed("cat"), "photos has only one class, 'cat'"),
-        (lambda: (mixed("cat", "dog"), Path("photos/cow").mkdir()), "class 'cow' has no image: add some"),
+        (lambda: (mixed("cat", "dog"), Path("photos/cow").mkdir()), "class 'cow' has no images: add some"),
         (lambda: mixed("train/a", "train/b", "test/a", "test/c"), "'c' has images in test, but none in train"),
         (lambda: mixed("val/a", "val/b", "test/a"), "photos has test/, val/ but no train/"),
         (lambda: mixed("train/a", "val/a", "valid/a"), "both val/ and valid/ for validation"),
