@@ -33,7 +33,8 @@ WORDS = {  # regular expressions of whole words, in upper or lower case; a space
 ALLOWED = {  # lines that may have such a word
     "src/cnnkit/nets/blocks.py": r'"by_hand"',  # what bundles of version 0.1 say
     "src/cnnkit/ops/__init__.py": r"by_hand",  # the alias of from_scratch
-    "CHANGELOG.md": r"`by_hand`",
+    "src/cnnkit/data/split_names.py": r"set sets data",  # names of folders
+    "CHANGELOG.md": r"`by_hand`|`pictures`|`damaged`",
     "docs/benchmarks.md": r"norm by_hand",  # a command that was run when this was the name
 }
 SUFFIXES = (".py", ".pyi", ".cpp", ".hpp", ".in")
@@ -61,7 +62,6 @@ def test_documents_and_scripts_avoid_it(word: str) -> None:
     assert not uses(PAGES, word), f"use: {WORDS[word]}"
 
 
-@pytest.mark.skip(reason="to be switched on when the words of all rooms are rewritten")
 @pytest.mark.parametrize("word", WORDS)
 def test_the_code_avoids_it(word: str) -> None:
     assert not uses(SOURCES, word), f"use: {WORDS[word]}"

@@ -150,7 +150,7 @@ def test_false_tar_sizes_allocate_no_memory(first: bytes, size: int, reason: str
     result = measured("train", "lenet", "--data", place, "--image-size", 28, "--epochs", 1, "--on-bad-image", "skip")
     assert result.megabytes < 800, result
     found = read_tar(place)
-    told = " ".join([found.damage, *(f"{name}: {why}" for name, why in found.problems)])
+    told = " ".join([found.error, *(f"{name}: {why}" for name, why in found.problems)])
     if reason:
         assert re.search(reason, told), told
     else:
@@ -168,7 +168,7 @@ def test_label_size_is_limited() -> None:
     samples = [(f"{name.partition('.')[0]}.png", png(number + 10)) for number, name in enumerate(bad)]
     pairs = [pair for sample, label in zip(samples, bad.items(), strict=True) for pair in (sample, label)]
     found = read_tar(shard(*GOOD, *pairs, ("long.png", png(30)), ("long.cls", b"7" * 5000)))
-    assert not found.damage
+    assert not found.error
     reasons = dict(found.problems)
     assert reasons["large.png"] == "refused: its label has 1,048,577 bytes, more than 1,048,576"
     assert "nested too deeply" in reasons["deep.png"]
@@ -182,7 +182,7 @@ def test_negative_size_and_corrupt_number_are_refused() -> None:
     block[124:136] = b"\xff" * 12  # -1 in base 256
     block[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(block))[0]
     found = read_tar(shard(*GOOD, first=bytes(block)))
-    assert "at byte 0" in found.damage or "corrupt at byte 0" in found.damage, found.damage
+    assert "at byte 0" in found.error or "corrupt at byte 0" in found.error, found.error
     huge = bytearray(header("a.bin", 0))
     huge[124:136] = b"\x80" + b"\x7f" * 11
     huge[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(huge))[0]

@@ -74,8 +74,8 @@ class PythonImages(Storage):
         except DataError as error:
             raise DataError(f"item {number} of the data set: {error}") from error
         if self.fit and pixels.shape[:2] != (height, width) and channels in (1, 3):
-            picture = fitted(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), (height, width))
-            pixels = np.asarray(picture).reshape(self.canvas)
+            resized = fitted(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), (height, width))
+            pixels = np.asarray(resized).reshape(self.canvas)
         if pixels.shape != self.canvas:
             raise DataError(
                 f"item {number} of the data set is {by(*pixels.shape[:2])}, others are {by(height, width)}: "

@@ -215,7 +215,7 @@ def _made_index(spec: str, places: list[str], workers: int, progress: bool) -> S
         own["label"] = [number[str(label)] for label in content.labels]
         row += len(own)
         problems += [(f"{place}: {name}", reason) for name, reason in content.problems]
-        problems += [(place, content.damage)] if content.damage else []
+        problems += [(place, content.error)] if content.error else []
     sizes = {content.size and (content.size[0], content.size[1]) for content in contents if content.labels}
     return ShardIndex(
         tuple(shards),

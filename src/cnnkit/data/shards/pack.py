@@ -110,8 +110,10 @@ class _Packing:
         written: list[tuple[int, int, int]] = []
         write_through(path, lambda file: written.extend(self._written(file, part)))
         found = read_tar(str(path))
-        if found.damage or list(zip(found.offsets, found.sizes, found.labels, strict=True)) != written:
-            raise CnnkitError(f"{path} was not written correctly {found.damage}; check the disk")
+        if found.error or list(zip(found.offsets, found.sizes, found.labels, strict=True)) != written:
+            raise CnnkitError(
+                f"{path} was not written correctly ({found.error or 'its contents differ'}); check the disk"
+            )
         self.samples.append(np.array(written, SAMPLE))
         self.shards.append(Shard(path.name, split, len(written), found.bytes))
 

@@ -47,7 +47,7 @@ class Contents:
     """The samples of a tar file, in order, and its problems.
 
     `size` is (H, W) if all images have that size, `grey` whether all are. `problems` lists unusable samples with
-    reasons; `damage` says why the file cannot be read, or not to its end.
+    reasons; `error` says why the file cannot be read, or not to its end.
     """
 
     bytes: Count | None = None
@@ -58,7 +58,7 @@ class Contents:
     size: tuple[Count, Count] | None = None
     grey: StrictBool = True
     problems: list[tuple[str, str]] = field(default_factory=list)
-    damage: str = ""
+    error: str = ""
 
     def add(self, image: tarfile.TarInfo, header: Header, label: int | str) -> None:
         """Add a sample."""
@@ -111,7 +111,7 @@ def read_tars(places: Sequence[str], workers: int, progress: bool) -> list[Conte
             if known and version_of(place) in (None, known.contents.version):
                 return known.contents
         contents = read_tar(place)
-        if not contents.damage and version_of(place) == contents.version:  # else it has changed meanwhile
+        if not contents.error and version_of(place) == contents.version:  # else it has changed meanwhile
             sweep(path)
             try:
                 atomic_write(path, to_record({"format": VERSION, "contents": asdict(contents)}))
@@ -138,13 +138,13 @@ def read_tar(place: str) -> Contents:
                 with open_tar(metered) as tar:
                     for sample in _samples(tar, metered, is_url(place)):
                         _add(contents, sample)
-                    contents.damage = _wrong_end(file, tar.offset)
+                    contents.error = _wrong_end(file, tar.offset)
             finally:
                 contents.bytes = raw.length
     except (tarfile.TarError, ValueError, OSError) as error:
-        contents.damage = f"not a tar file, or a compressed or corrupt one ({error})"
+        contents.error = f"not a tar file, or a compressed or corrupt one ({error})"
     except DataError as error:
-        contents.damage = str(error)
+        contents.error = str(error)
     return contents
 
 
