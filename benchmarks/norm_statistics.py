@@ -68,8 +68,7 @@ def train(row: str, kind: str, turn: Turn) -> None:
     import cnnkit
     from cnnkit.core.allocator import keep_large_blocks
     from cnnkit.data import Batches, ImageSet, Preprocess
-    from cnnkit.train import EpochRecord, TrainConfig, Trainer
-    from cnnkit.train.autotune.choose import plan_training
+    from cnnkit.train import EpochRecord, TrainConfig, Trainer, plan_training
 
     keep_large_blocks()
     torch.set_num_threads(1)

@@ -50,8 +50,7 @@ def work(point: Point, output: Path) -> None:
 
     from cnnkit import create
     from cnnkit.data import Batches, ImageSet, Preprocess
-    from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer
-    from cnnkit.train.autotune.choose import plan_training
+    from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer, plan_training
     from cnnkit.train.distributed import join_world
 
     world = join_world()

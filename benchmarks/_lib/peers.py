@@ -150,8 +150,7 @@ def cnnkit(work: Work, turn: Turn, engine: str = "auto") -> None:
 
     import cnnkit
     from cnnkit.data import Batches, ImageSet, Preprocess
-    from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer
-    from cnnkit.train.autotune.choose import plan_training
+    from cnnkit.train import EpochRecord, StepRecord, TrainConfig, Trainer, plan_training
 
     pixels = torch.randint(256, (work.images, 28, 28, 1), dtype=torch.uint8).permute(0, 3, 1, 2)
     data = ImageSet(pixels, torch.randint(10, (work.images,)))

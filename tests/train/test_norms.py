@@ -22,8 +22,7 @@ from cnnkit.experiment import Run
 from cnnkit.experiment.build import build
 from cnnkit.lanes import Engine
 from cnnkit.ops import BatchNormalization
-from cnnkit.train import Trainer, World
-from cnnkit.train.autotune.choose import plan_training
+from cnnkit.train import Trainer, World, plan_training
 from cnnkit.train.checkpoint import load_checkpoint
 from cnnkit.train.mixing import mix
 from helpers.cli import ROOT, Cli

@@ -381,3 +381,9 @@ def test_default_recipe_beats_chance_on_the_digits(cli: Cli) -> None:
     assert cli("train", "lenet").code == 0
     result = cli("evaluate", "runs/lenet-digits-1", "--json")
     assert json.loads(result.out)["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("settings", [{"engine": "lanes"}, {"plan": "plan.json"}])
+def test_trainer_without_its_plan_refuses_settings_that_need_one(tmp_path: Path, settings: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="plan_training"):
+        trainer(tmp_path / "run", config(**settings))

@@ -1,12 +1,12 @@
 """`cnnkit anatomy`: shapes, parameters, MACs, receptive fields and memory of a network."""
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnkit.anatomy import Anatomy, Part
     from cnnkit.nets import Entry
+
+from cnnkit.cli.options import AnyNet, InputSize, NumClasses
 
 __all__ = ["anatomy", "find_anatomy"]
 
@@ -14,10 +14,10 @@ MAX_SIZE = 10**6  # channels, pixels, classes
 
 
 def anatomy(
-    net: str,
+    net: AnyNet,
     *,
-    input_size: Annotated[str | None, Parameter(name="--input")] = None,
-    num_classes: int | None = None,
+    input_size: InputSize = None,
+    num_classes: NumClasses = None,
     depth: int | None = None,
     json: bool = False,
     csv: bool = False,
@@ -30,12 +30,6 @@ def anatomy(
 
     Parameters
     ----------
-    net
-        Network name (see `cnnkit nets`), run folder or bundle.
-    input_size
-        Input as channels x height x width, such as 1x28x28; by default the network's own.
-    num_classes
-        Number of classes; by default the network's own.
     depth
         Levels to show: 0 for totals only, 1 for stages, 2 for their parts, and so on; by default all.
     json

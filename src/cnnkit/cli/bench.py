@@ -1,11 +1,11 @@
 """`cnnkit bench`: images per second of training and prediction on this machine."""
 
 import copy
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from cnnkit.cli.options import ConfigFile, Json, Net
 from cnnkit.experiment.config import RunConfig, merge
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ Shape = tuple[int, int, int]
 
 
 def bench(
-    net: str | None = None,
+    net: Net = None,
     *,
-    config: Annotated[Path | None, Parameter(alias="-c")] = None,
+    config: ConfigFile = None,
     profile: bool = False,
     predict: bool = False,
-    json: bool = False,
+    json: Json = False,
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
     """Benchmark training on this machine: images per second with the execution plan and without it.
@@ -31,16 +31,10 @@ def bench(
 
     Parameters
     ----------
-    net
-        Network name; `cnnkit nets` lists them.
-    config
-        TOML file with settings, such as a run's config.toml.
     profile
         Show the time of a training step by kind of operator.
     predict
         Benchmark prediction instead, with batches of 1 and of 64 images.
-    json
-        Print JSON.
     """
     from cnnkit.cli.console import console, given_flags, print_json
     from cnnkit.core.allocator import keep_large_blocks

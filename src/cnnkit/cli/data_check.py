@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit.cli.options import MaxPixels, Workers
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.text import counted, shell, some
@@ -26,8 +27,8 @@ def check(
     *,
     json: bool = False,
     quarantine: Path | None = None,
-    workers: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    workers: Workers = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Find problems in a folder of images; exit with 3 if it is unfit for training.
 
@@ -43,10 +44,6 @@ def check(
     quarantine
         Move the harmful files into this folder, listed in its quarantine.json; nothing is deleted. Of an image in
         several splits, the training copies are moved.
-    workers
-        Number of decoding threads; default: one per processor.
-    max_pixels
-        Refuse to decode images with more pixels.
     """
     from cnnkit.cli.console import console, print_json
     from cnnkit.data.check.quarantine import check_quarantine

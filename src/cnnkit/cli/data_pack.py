@@ -1,8 +1,8 @@
 """`cnnkit data pack`: pack a folder of images into tar shards."""
 
 from pathlib import Path
-from typing import Literal
 
+from cnnkit.cli.options import MaxPixels, OnBadImage, Workers
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 
 __all__ = ["pack"]
@@ -16,9 +16,9 @@ def pack(
     images_per_shard: int | None = None,
     test: float = 0.1,
     seed: int = 0,
-    on_bad_image: Literal["error", "skip"] = "error",
-    workers: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    on_bad_image: OnBadImage = "error",
+    workers: Workers = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Pack a folder of images into tar shards (WebDataset's format), for storage that is slow with many small files.
 
@@ -39,12 +39,6 @@ def pack(
         Fraction of each class to use as the test set if the folder has no test/.
     seed
         Seed of the shuffling.
-    on_bad_image
-        Stop at an unreadable image, or skip it and report it.
-    workers
-        Number of threads that check images; default: one per processor.
-    max_pixels
-        Refuse to decode images with more pixels.
     """
     from cnnkit.cli.console import complain, page, table
     from cnnkit.core.text import shell

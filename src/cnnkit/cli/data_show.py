@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cnnkit.cli.options import MaxPixels
 from cnnkit.core.errors import UsageError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_CANVAS
 
@@ -22,7 +23,7 @@ def show(
     image_size: int | None = None,
     count: int = 16,
     seed: int = 0,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     data_dir: Path | None = None,
     output: Path | None = None,
 ) -> None:
@@ -43,8 +44,6 @@ def show(
         Number of images in a row, or of augmented versions; more are drawn smaller.
     seed
         Seed of the selection and the augmentation.
-    max_pixels
-        Refuse to decode images with more pixels.
     data_dir
         Folder of the data set's IDX files; default: $CNNKIT_DATA, the cache, /usr/share/datasets, download.
     output

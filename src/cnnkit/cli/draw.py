@@ -1,30 +1,23 @@
 """`cnnkit draw`: a network as an SVG diagram."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
+from cnnkit.cli.options import AnyNet, InputSize, NumClasses
 
 __all__ = ["draw"]
 
 
 def draw(
-    net: str,
+    net: AnyNet,
     *,
-    input_size: Annotated[str | None, Parameter(name="--input")] = None,
-    num_classes: int | None = None,
+    input_size: InputSize = None,
+    num_classes: NumClasses = None,
     output: Path | None = None,
 ) -> None:
     """Draw the stages of a network as an SVG diagram, with output shapes, parameters and receptive fields.
 
     Parameters
     ----------
-    net
-        Network name (see `cnnkit nets`), run folder or bundle.
-    input_size
-        Input as channels x height x width, such as 1x28x28; by default the network's own.
-    num_classes
-        Number of classes; by default the network's own.
     output
         Output file; by default NAME.svg in the current folder, with the network's name.
     """

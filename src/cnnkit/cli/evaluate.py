@@ -1,23 +1,23 @@
 """`cnnkit evaluate`: metrics of a trained network on its test set."""
 
 from pathlib import Path
-from typing import Literal
 
+from cnnkit.cli.options import Device, Json, MaxPixels, OnBadImage, Trained, Workers
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    run: Path,
+    run: Trained,
     *,
     data: str | None = None,
     data_dir: Path | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
-    workers: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    device: str = "auto",
-    json: bool = False,
+    on_bad_image: OnBadImage = "error",
+    workers: Workers = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Evaluate a trained network on the whole test set: loss, accuracy, metrics of each class, confusion matrix.
 
@@ -25,23 +25,11 @@ def evaluate(
 
     Parameters
     ----------
-    run
-        Run folder, or a bundle such as its best/.
     data
         Evaluate on another data set with the same classes: on its test split or, if it has no splits, on all images
         that the network was not trained on. By default on the run's own test images.
     data_dir
         Folder of IDX files.
-    on_bad_image
-        Stop if an image cannot be read, or skip the image and report it.
-    workers
-        Number of threads that decode images; by default one per processor.
-    max_pixels
-        Treat images that decode to more pixels than this as unreadable.
-    device
-        Device: cpu, cuda, cuda:1, mps or auto.
-    json
-        Print JSON.
     """
     from cnnkit.cli.console import complain, page, print_json
     from cnnkit.experiment import evaluate as measure

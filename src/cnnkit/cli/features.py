@@ -6,21 +6,22 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cnnkit.cli.options import AnyNet, Device, MaxPixels, Pretrained
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 
 __all__ = ["features"]
 
 
 def features(
-    net: str,
+    net: AnyNet,
     image: Path,
     *,
     layer: Annotated[list[str] | None, Parameter(negative=())] = None,
     channels: int = 16,
-    pretrained: bool = False,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    pretrained: Pretrained = False,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     output: Path | None = None,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> None:
     """Write a contact sheet of an image as the network sees it and of the feature maps of each stage.
 
@@ -28,22 +29,14 @@ def features(
 
     Parameters
     ----------
-    net
-        Run folder, bundle, or network name (see `cnnkit nets`), which has random weights.
     image
         Image file of any size and mode.
     layer
         Stage or layer, such as conv2 or conv2.0; repeat it for more. By default all stages.
     channels
         Show at most this many maps per layer, evenly spaced.
-    pretrained
-        Use torchvision's ImageNet weights (networks named .tv).
-    max_pixels
-        Treat images that decode to more pixels than this as unreadable.
     output
         Output file; by default IMAGE-features.png in the current folder.
-    device
-        Device: cpu, cuda, cuda:1, mps or auto.
     """
     from cnnkit.cli.console import console
     from cnnkit.cli.source import open_net

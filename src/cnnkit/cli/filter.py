@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from cnnkit.cli.options import MaxPixels
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_CANVAS
 
 __all__ = ["filter"]
@@ -17,7 +18,7 @@ def filter(
     output: Path | None = None,
     stride: int = 1,
     padding: Literal["valid", "same"] | int = "valid",
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Slide a kernel over an image, each channel on its own, and write the result as an image.
 
@@ -36,8 +37,6 @@ def filter(
         Step of the window in pixels.
     padding
         Padding: valid, same, or a number of zeros on each side.
-    max_pixels
-        Treat images that decode to more pixels than this as unreadable.
     """
     from cnnkit.cli.console import console
     from cnnkit.core.errors import UsageError

@@ -2,24 +2,24 @@
 
 from pathlib import Path
 
+from cnnkit.cli.options import AnyNet, Pretrained
+
 __all__ = ["filters"]
 
 MAX_SHOWN = 16  # filters, and channels per filter, if each channel is a tile
 
 
-def filters(net: str, *, layer: str | None = None, pretrained: bool = False, output: Path | None = None) -> None:
+def filters(
+    net: AnyNet, *, layer: str | None = None, pretrained: Pretrained = False, output: Path | None = None
+) -> None:
     """Write a contact sheet of the filters of a convolution, with zero as mid-grey.
 
     Filters of three channels are shown in colour; filters of more channels as columns, one tile per channel.
 
     Parameters
     ----------
-    net
-        Run folder, bundle, or network name (see `cnnkit nets`), which has random weights.
     layer
         Stage or layer, such as conv2 or conv2.0; its first convolution is shown. By default the network's first.
-    pretrained
-        Use torchvision's ImageNet weights (networks named .tv).
     output
         Output file; by default NAME-filters.png in the current folder, with the network's name.
     """

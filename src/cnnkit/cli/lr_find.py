@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cnnkit.cli.options import ConfigFile, Json, Net
 from cnnkit.experiment.config import RunConfig, merge
 from cnnkit.train.config import MAX_RATE
 
@@ -14,14 +15,14 @@ MAX_STEPS = 10**6  # points of the curve
 
 
 def lr_find(
-    net: str | None = None,
+    net: Net = None,
     *,
-    config: Annotated[Path | None, Parameter(alias="-c")] = None,
+    config: ConfigFile = None,
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 100,
     output: Path | None = None,
-    json: bool = False,
+    json: Json = False,
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
     """Find a learning rate: train briefly while it grows, and suggest the one where the loss falls fastest.
@@ -30,10 +31,6 @@ def lr_find(
 
     Parameters
     ----------
-    net
-        Network name; `cnnkit nets` lists them.
-    config
-        TOML file with settings, such as a run's config.toml.
     low
         First learning rate.
     high
@@ -42,8 +39,6 @@ def lr_find(
         Number of training steps.
     output
         Write the curve to this file: .png, .svg or .pdf.
-    json
-        Print JSON.
     """
     from rich.progress import track
 

@@ -2,18 +2,18 @@
 
 from typing import Any
 
+from cnnkit.cli.options import Json
+
 __all__ = ["nets"]
 
 
-def nets(pattern: str = "*", *, json: bool = False) -> None:
+def nets(pattern: str = "*", *, json: Json = False) -> None:
     """List the networks, with their papers, inputs, parameters and MACs.
 
     Parameters
     ----------
     pattern
         List only names that match this glob, such as "lenet*".
-    json
-        Print JSON.
     """
     from cnnkit.cli.console import page, print_json, table
     from cnnkit.core.shape import by

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cnnkit.cli.options import Device, Json, MaxPixels, Trained, Workers
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.text import counted
@@ -15,15 +16,15 @@ __all__ = ["predict"]
 
 
 def predict(
-    run: Path,
+    run: Trained,
     *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
     top: int = 3,
     output: Path | None = None,
     batch_size: int | None = None,
-    workers: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    device: str = "auto",
-    json: bool = False,
+    workers: Workers = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Predict the classes of images and print the most likely ones with their probabilities.
 
@@ -31,8 +32,6 @@ def predict(
 
     Parameters
     ----------
-    run
-        Run folder, or a bundle such as its best/.
     images
         Image files of any size and mode, folders (searched recursively), globs such as `photos/*/*.jpg`, or - to read
         paths from standard input, one per line.
@@ -42,14 +41,6 @@ def predict(
         Write a CSV file instead: image, label, score, error, and the probability of each class.
     batch_size
         Images per batch; by default 32.
-    workers
-        Number of threads that decode images; by default one per processor.
-    max_pixels
-        Treat images that decode to more pixels than this as unreadable.
-    device
-        Device: cpu, cuda, cuda:1, mps or auto.
-    json
-        Print JSON.
     """
     from cnnkit.cli.console import complain, console, print_json
     from cnnkit.core.console import aligned

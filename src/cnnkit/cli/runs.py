@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from cnnkit.report import RunSummary
 
+from cnnkit.cli.options import Json
+
 __all__ = ["runs"]
 
 
@@ -19,7 +21,7 @@ def runs(
     folder: Path = Path("runs"),
     *,
     sort: Annotated[list[str] | None, Parameter(negative=())] = None,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Compare the runs in a folder: best validation accuracy, test accuracy if evaluated, training time, state.
 
@@ -30,8 +32,6 @@ def runs(
     sort
         Sort by run, net, data, val or test (best first), time (shortest first) or started (the default); repeat it to
         break ties.
-    json
-        Print JSON.
     """
     from cnnkit.cli.console import console, page, print_json
     from cnnkit.report import list_runs, sort_runs

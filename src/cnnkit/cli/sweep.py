@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from cnnkit.cli.options import Net
 from cnnkit.core.errors import Interrupted
 from cnnkit.core.text import shell
 from cnnkit.experiment.config import RunConfig
@@ -21,7 +22,7 @@ BEST = 10  # trials in the table
 
 
 def sweep(
-    net: str | None = None,
+    net: Net = None,
     *,
     config: Annotated[Path, Parameter(alias="-c")],
     trials: int,
@@ -40,8 +41,6 @@ def sweep(
 
     Parameters
     ----------
-    net
-        Network name; `cnnkit nets` lists them.
     config
         TOML file with settings, as for `cnnkit train`, and a table [space] of settings to vary: choices, such as
         optimizer = ["sgd", "adamw"], or ranges, such as lr = {low = 1e-4, high = 0.1, log = true}.

@@ -5,13 +5,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cnnkit.cli.options import Net
 from cnnkit.experiment.config import RunConfig
 
 __all__ = ["train"]
 
 
 def train(
-    net: str | None = None,
+    net: Net = None,
     *,
     config: Annotated[Path | None, Parameter(alias="-c")] = None,
     resume: Path | None = None,
@@ -27,8 +28,6 @@ def train(
 
     Parameters
     ----------
-    net
-        Network name; `cnnkit nets` lists them.
     config
         TOML file with settings, such as a run's config.toml; it overrides the recipe, and flags override it.
     resume

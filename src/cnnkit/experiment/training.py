@@ -15,8 +15,7 @@ from cnnkit.experiment.build import Job
 from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
-from cnnkit.train import Callback, EpochRecord, Trainer, World
-from cnnkit.train.autotune.choose import plan_training
+from cnnkit.train import Callback, EpochRecord, Trainer, World, plan_training
 from cnnkit.train.autotune.plan import read_plan
 from cnnkit.train.tensorboard import TensorBoard
 

@@ -1,3 +1,4 @@
+from .autotune.choose import plan_training
 from .callbacks import Callback, EpochRecord, StepRecord, StopTraining, TrainRecord
 from .config import TrainConfig
 from .distributed import ALONE, World
@@ -18,4 +19,5 @@ __all__ = [
     "World",
     "evaluate",
     "initialise",
+    "plan_training",
 ]

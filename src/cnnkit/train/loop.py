@@ -66,6 +66,8 @@ class Trainer:
         if config.class_weights == "balanced":
             classes = num_classes or int(train.labels.max()) + 1
             weights = balanced_weights(train.labels.cpu(), classes).to(next(net.parameters()).device)
+        if plan is None and (config.engine == "lanes" or config.plan not in ("auto", "off")):
+            raise UsageError("engine lanes and plan files need plan=cnnkit.train.plan_training(net, train, config)")
         self.plan = plan or plain_plan(config)
         self.stepper = make_stepper(
             net, config, self.plan, image_size(train), train.preprocess.scale_and_shift(), world, weights
