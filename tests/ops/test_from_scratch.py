@@ -350,3 +350,10 @@ def test_errors_name_the_layer_and_value(layer: Any, message: str) -> None:
         ops.from_scratch(nn.Sequential(nn.ReLU(), nn.ModuleDict({"conv": layer()})))
     with pytest.raises(UsageError, match=r"^(?!1\.conv)(?!: ).*" + message):
         ops.from_scratch(layer())
+
+
+def test_by_hand_is_a_deprecated_alias() -> None:
+    with pytest.warns(DeprecationWarning, match="from_scratch"):
+        assert ops.by_hand is ops.from_scratch
+    with pytest.raises(AttributeError, match="no attribute 'by_foot'"):
+        _ = ops.by_foot
