@@ -105,7 +105,7 @@ def test_non_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"not a run folder or a bundle: it has no config\.json"):
         load(tmp_path)
     (tmp_path / "config.toml").touch()
-    with pytest.raises(UsageError, match="the run has no best/ yet"):
+    with pytest.raises(UsageError, match="has no finished epoch yet"):
         load(tmp_path)
 
 

@@ -39,11 +39,11 @@ def test_callbacks_receive_records_and_may_stop_the_run() -> None:
     assert (begin.epochs, begin.epoch, begin.step) == (5, 1, 0)
     assert (first.epoch, second.epoch, end) == (1, 2, "enough")
     assert len(run.history) == 2
-    assert "done: enough" in (run.path / "log.txt").read_text()
+    assert "enough; best weights: " in (run.path / "log.txt").read_text()
     watcher = Watcher()
     more = cnnkit.fit(resume=run.path, callbacks=[watcher])
     assert len(more.history) == 5
-    assert (watcher.heard[0].epoch, watcher.heard[-1]) == (3, "all epochs are done")
+    assert (watcher.heard[0].epoch, watcher.heard[-1]) == (3, "finished 5 epochs")
 
 
 def test_run_stopped_by_a_step_callback_resumes_bit_exact(monkeypatch: pytest.MonkeyPatch) -> None:

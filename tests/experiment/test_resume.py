@@ -31,7 +31,7 @@ RUN = Path("runs/lenet-digits-1")
 PHOTOS = Path("runs/lenet-photos-1")
 STEADY = ("--schedule", "constant")
 SHORT = ["--epochs", 2, "--batch-size", 8, "--plan", "off", "--device", "cpu", *STEADY]
-EXACT = "exact: the same images, settings, versions, processor and threads"
+EXACT = "(same images, settings, versions, processor and threads)"
 
 
 def command(*arguments: object, **environment: str) -> subprocess.Popen[str]:
@@ -93,7 +93,7 @@ def test_run_without_checkpoint_restarts_bit_exact(settings: tuple[object, ...],
     assert json.loads(state.out)[0]["state"] == "stopped"
     result = cli("train", "--resume", run)
     assert result.code == 0, result
-    assert f"resumed at epoch 1, step 0, {EXACT}" in result.out
+    assert f"resumed exactly at epoch 1, step 0 {EXACT}" in result.out
     assert (best(run), (run / "metrics.jsonl").read_text().count("\n")) == whole
     assert not list(Path("runs").glob(".*"))
 
@@ -104,7 +104,7 @@ def test_module_without_checkpoint_compares_initial_weights(capsys: pytest.Captu
     start = {name: value.clone() for name, value in net.state_dict().items()}
     run = cnnkit.fit(net, epochs=1, device="cpu")
     whole = best(run.path)
-    for weights, words in ((start, EXACT), (net.state_dict(), "not exact: different initial weights")):
+    for weights, words in ((start, EXACT), (net.state_dict(), "not exactly: different initial weights")):
         strip(run.path)
         again = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         again.load_state_dict(weights)
@@ -170,7 +170,7 @@ def test_drafts_and_corrupt_folders_are_not_runs(cli: Cli) -> None:
 def test_stretched_schedule_is_reported_as_inexact(cli: Cli) -> None:
     assert cli("train", "lenet", "--epochs", 1).code == 0
     result = cli("train", "--resume", "--epochs", 2)
-    assert "not exact: epochs 2 instead of 1" in result.out, result
+    assert "not exactly: epochs 2 instead of 1" in result.out, result
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
@@ -206,24 +206,24 @@ def test_settings_that_affect_results_are_compared(cli: Cli, monkeypatch: pytest
         assert line in (RUN / "log.txt").read_text()
         return line
 
-    assert resumed() == f"resumed at epoch 2, step 0, {EXACT}"
+    assert resumed() == f"resumed exactly at epoch 2, step 0 {EXACT}"
     torch.set_num_threads(2)
-    assert resumed() == "resumed at epoch 3, step 0, not exact: threads 2 instead of 1"
+    assert resumed() == "resumed at epoch 3, step 0, not exactly: threads 2 instead of 1"
     assert EXACT in resumed()
-    assert resumed("--accumulate", 2).endswith("not exact: accumulate 2 instead of 1")
+    assert resumed("--accumulate", 2).endswith("not exactly: accumulate 2 instead of 1")
     monkeypatch.setenv(FORCED[0], "default")
-    assert resumed().endswith("not exact: different instructions or caches of the processor")
+    assert resumed().endswith("not exactly: different instructions or caches of the processor")
     plan = json.loads((RUN / "plan.json").read_text())
     (RUN / "plan.json").write_text(json.dumps(plan | {"memory_format": "contiguous"}))
-    assert resumed().endswith("not exact: a different plan")
+    assert resumed().endswith("not exactly: a different plan")
     for name, value in {"torch": "2.0", "cnnkit": "0.0.1", "Pillow": "9", "processes": 2, "device": "cuda"}.items():
         state = load_checkpoint(RUN / "last.ckpt")
         content = {key: value for key, value in state.items() if key != "format"}
         save_checkpoint(RUN / "last.ckpt", content | {"conditions": state["conditions"] | {name: value}})
-        assert f"not exact: {name} {state['conditions'][name]} instead of {value}" in resumed()
+        assert f"not exactly: {name} {state['conditions'][name]} instead of {value}" in resumed()
     content.pop("conditions")
     save_checkpoint(RUN / "last.ckpt", content)
-    assert "not exact: the run is from an earlier version" in resumed()
+    assert "not exactly: the run is from an earlier version" in resumed()
 
 
 # --- the same images, or not
@@ -263,7 +263,7 @@ def test_changed_images_are_refused_unless_allowed(
     assert (best(PHOTOS), read_split()) == (before, split)
     result = cli("train", "--resume", PHOTOS, "--epochs", 3, "--allow-changed-data")
     assert result.code == 0, result
-    assert "resumed at epoch 3, step 0, not exact: the images have changed" in result.out
+    assert "resumed at epoch 3, step 0, not exactly: the images have changed" in result.out
     assert words in result.out
     now = read_split()
     assert len(now[part]) == len(split[part]) + more
@@ -298,7 +298,7 @@ def test_changed_images_are_remembered_until_trained_on(cli: Cli) -> None:
     assert cli("train", "--resume", PHOTOS, "--epochs", 3, "--allow-changed-data").code == 0
     for name, content in zip(("last.ckpt", "last.1.ckpt"), before, strict=True):
         (PHOTOS / name).write_bytes(content)
-    assert "not exact: the images have changed" in cli("train", "--resume", PHOTOS, "--epochs", 3).out
+    assert "not exactly: the images have changed" in cli("train", "--resume", PHOTOS, "--epochs", 3).out
 
 
 def test_changed_validation_arrays_are_detected(capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,7 +311,7 @@ def test_changed_validation_arrays_are_detected(capsys: pytest.CaptureFixture[st
         cnnkit.fit(resume=run.path, validation_data=(images[::-1], labels), epochs=2)
     capsys.readouterr()
     cnnkit.fit(resume=run.path, validation_data=(images[::-1], labels), epochs=2, allow_changed_data=True)
-    assert "not exact: the images have changed" in capsys.readouterr().out
+    assert "not exactly: the images have changed" in capsys.readouterr().out
     cnnkit.fit(resume=run.path, validation_data=(images[::-1], labels), epochs=3)
     assert EXACT in capsys.readouterr().out
 
@@ -323,7 +323,7 @@ def test_current_epoch_restarts_on_changed_images(cli: Cli) -> None:
     for name in list(read_split()["train"])[:9]:
         Path("photos", name).unlink()
     result = cli("train", "--resume", PHOTOS, "--max-time", 5, "--allow-changed-data")
-    assert "resumed at epoch 1, step 0, not exact: the images have changed" in result.out, result
+    assert "resumed at epoch 1, step 0, not exactly: the images have changed" in result.out, result
     assert (PHOTOS / "metrics.jsonl").read_text().count("\n") == 2
 
 
@@ -363,7 +363,7 @@ def test_idx_files_are_compared_by_content(what: str, cli: Cli) -> None:
     write_set(folder, **test, **(train | {what: train[what][::-1]}))
     one_line(cli("train", "--resume", run, "--epochs", 3), 3, "differs from the data that the run was split from")
     result = cli("train", "--resume", run, "--epochs", 3, "--allow-changed-data")
-    assert "not exact: the images have changed" in result.out, result
+    assert "not exactly: the images have changed" in result.out, result
     assert EXACT in cli("train", "--resume", run, "--epochs", 4).out
 
 
@@ -375,10 +375,10 @@ def test_changed_arrays_are_refused_unless_allowed(capsys: pytest.CaptureFixture
     with pytest.raises(DataError, match="allow-changed-data"):
         cnnkit.fit("lenet", (images[::-1], labels), resume=run.path, epochs=2)
     cnnkit.fit("lenet", (images[::-1], labels), resume=run.path, epochs=2, allow_changed_data=True)
-    assert "not exact: the images have changed" in capsys.readouterr().out
+    assert "not exactly: the images have changed" in capsys.readouterr().out
 
 
 def test_allow_changes_requires_resume(cli: Cli) -> None:
     save_noise("photos/cat/1.png")
-    one_line(cli("train", "lenet", "--allow-changed-data"), 2, "name it with resume")
+    one_line(cli("train", "lenet", "--allow-changed-data"), 2, "--allow-changed-data needs --resume")
     assert not Path("runs").exists()

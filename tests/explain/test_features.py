@@ -420,7 +420,7 @@ def test_many_filters_show_only_the_first(cli: Cli, monkeypatch: pytest.MonkeyPa
         (["features", "lenet", "small.png", "--output", "x.what"], 2, ["x.what: images cannot be written", "use .png"]),
         (["features", "lenet", "small.png", "--layer", "conv3"], 2, ["unknown layer 'conv3'", "did you mean 'conv2'"]),
         (["features", "lenet", "small.png", "--channels", "0"], 2, ["channels must be an int >= 1, not 0"]),
-        (["features", "lenet", "small.png", "--device", "gpu"], 2, ["device 'gpu' cannot be used"]),
+        (["features", "lenet", "small.png", "--device", "gpu"], 2, ["unknown device 'gpu'"]),
         (["filters", "lenet", "--layer", "head"], 2, ["head has no convolution"]),
         (["filters", "lenet", "--output", "no/x.png"], 1, ["no/x.png: No such file or directory"]),
     ],

@@ -64,7 +64,7 @@ def at(*path: Any, value: Any) -> Callable[[State], Any]:
 
 NET, KEPT = ("stepper", "net"), ("stepper", "optimizer", "state")
 WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
-    "epoch in words": (at("epoch", value="x"), "epoch: should be a valid integer, not 'x'"),
+    "epoch in words": (at("epoch", value="x"), "epoch must be an integer, not 'x'"),
     "epoch before the first": (at("epoch", value=-1), "epoch: "),
     "epoch without end": (at("epoch", value=2**80), "epoch: "),
     "epoch a tensor": (at("epoch", value=torch.tensor(1)), "epoch: "),

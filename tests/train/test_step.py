@@ -220,7 +220,7 @@ def test_patience_ends_a_run_without_improvement(tmp_path: Path) -> None:
         why = run.run()
     finally:
         loop.evaluate = real
-    assert "no better epoch in 2 after epoch 2" in why
+    assert "no improvement for 2 epochs since epoch 2 (--patience)" in why
     assert [record.epoch for record in seen.epochs] == [1, 2, 3, 4]
 
 
@@ -228,12 +228,12 @@ def test_time_limit_stops_within_an_epoch_and_the_run_resumes(tmp_path: Path) ->
     whole = trainer(tmp_path / "whole", config())
     whole.run()
     run = trainer(tmp_path / "run", config(max_time=1e-6))
-    assert "minutes are over" in run.run()
+    assert "minutes (--max-time) reached" in run.run()
     assert run.step == 1
     again = trainer(tmp_path / "run", config())
     again.resume()
     assert (again.epoch, again.step) == (1, 1)
-    assert again.run() == "all epochs are done"
+    assert again.run() == f"finished {again.config.epochs} epochs"
     assert all(
         a.equal(b) for a, b in zip(whole.net.state_dict().values(), again.net.state_dict().values(), strict=True)
     )

@@ -174,7 +174,7 @@ def test_schedule_and_settings_reach_the_optimizer(tmp_path: Path) -> None:
 def test_training_without_images_is_refused(tmp_path: Path) -> None:
     run = trainer(tmp_path, config())
     run.train = Batches(ImageSet(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0)), 8, Preprocess((8, 8)))
-    with pytest.raises(UsageError, match="no image to train on"):
+    with pytest.raises(UsageError, match="no training images left: lower --validation"):
         run.run()
 
 

@@ -31,13 +31,15 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    reason = "unknown"
     try:
         device = torch.device(name)
+        reason = "unavailable"
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", local_rank)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used here; try auto, cpu or cuda") from error
+        raise UsageError(f"{reason} device {name!r}; use --device auto or cpu") from error
     return device
 
 

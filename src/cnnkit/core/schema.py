@@ -1,5 +1,6 @@
 """Types of saved files and settings, with sensible ranges, and one-line reasons for invalid values."""
 
+import re
 import reprlib
 from typing import Annotated, Any, TypeVar
 
@@ -18,12 +19,21 @@ __all__ = [
     "Std",
     "Word",
     "brief",
+    "describe",
     "first_error",
     "reason_of",
     "validated",
 ]
 
-UNSHOWN = ("missing", "extra_forbidden", "value_error", "too_long", "too_short")  # errors that need no value
+PLAIN = {  # pydantic's words, and plainer ones
+    "Value error, ": "",
+    "Input ": "",
+    "should ": "must ",
+    "be a valid ": "be a ",
+    "a integer": "an integer",
+    "greater than or equal to": "at least",
+    "a tuple, list, dictionary": "a list or an object",
+}
 Model = TypeVar("Model", bound=BaseModel)
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
@@ -54,20 +64,31 @@ def validated(kind: type[Model], content: Any) -> Model:
 
 
 def first_error(error: ValidationError) -> str:
-    """Return the first error: the field, what it should be, and its value."""
+    """Return the first error: the field, what it must be, and its value."""
     row = error.errors(include_url=False)[0]
-    place = ".".join(map(str, row["loc"]))
+    return describe(".".join(map(str, row["loc"])), row)
+
+
+def describe(field: str, row: Any) -> str:
+    """Return the line for one of pydantic's errors: the field, what it must be, and its value."""
     reason = reason_of(row)
-    given = "" if row["type"] in UNSHOWN else f", not {brief(row['input'])}"
-    return f"{place}: {reason}{given}".removeprefix(": ")
+    if not reason.startswith("must "):
+        return f"{field}: {reason}".removeprefix(": ")
+    given = brief(row["input"])
+    if row["type"].startswith(("greater", "less", "value")):  # a number, which flags pass as text
+        given = given.strip("'")
+    return f"{field} {reason}, not {given}".lstrip()
 
 
 def reason_of(row: Any) -> str:
     """Return the message of one of pydantic's errors, with readable numbers."""
     if row["type"] == "less_than_equal":
         most = row["ctx"]["le"]
-        return f"should be at most {most:,}" if isinstance(most, int) else f"should be at most {most:g}"
-    return str(row["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        return f"must be at most {most:,}" if isinstance(most, int) else f"must be at most {most:g}"
+    reason = re.split(", unable to | or an instance of ", row["msg"])[0]
+    for theirs, plain in PLAIN.items():
+        reason = reason.replace(theirs, plain)
+    return reason
 
 
 def brief(value: Any) -> str:

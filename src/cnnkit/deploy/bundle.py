@@ -116,8 +116,9 @@ def find_bundle(path: Path) -> Path:
             return folder
     if not path.exists():
         raise UsageError(f"{path}: no such folder; pass a run folder or a bundle")
-    reason = "the run has no best/ yet" if (path / "config.toml").is_file() else f"it has no {CONFIG} and no best/"
-    raise UsageError(f"{path} is not a run folder or a bundle: {reason}")
+    if (path / "config.toml").is_file():
+        raise UsageError(f"{path} has no finished epoch yet")
+    raise UsageError(f"{path} is not a run folder or a bundle: it has no {CONFIG} and no best/")
 
 
 def read_bundle(path: Path) -> tuple[Path, Bundle]:

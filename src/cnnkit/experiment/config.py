@@ -101,16 +101,16 @@ class RunConfig(TrainConfig):
         return path and path.resolve()
 
 
-def resolve(given: dict[str, Any]) -> RunConfig:
-    """Return all settings: `given` overrides its recipe, which overrides the defaults.
+def resolve(given: dict[str, Any], saved: dict[str, Any] | None = None, file: Path | None = None) -> RunConfig:
+    """Return all settings: `given` overrides those `saved` in a file, its recipe, and the defaults.
 
     Raises UsageError that names each wrong setting and its value.
     """
-    given = _with_those_of_weights(given)
+    own, given = given.keys(), _with_those_of_weights((saved or {}) | given)
     try:
         config = RunConfig(**(recipe(str(given.get("recipe", "default"))) | given))
     except ValidationError as error:
-        raise explain(error, RunConfig) from error
+        raise explain(error, RunConfig, file, (saved or {}).keys() - own) from error
     if not config.net:
         raise UsageError("no network given; name one, such as lenet (`cnnkit nets` lists them)")
     return config
@@ -127,7 +127,7 @@ def merge(given: dict[str, Any], file: Path | None = None) -> RunConfig:
     for table in TABLES:  # merged entry by entry
         if table in given and isinstance(saved.get(table), dict):
             given = given | {table: saved[table] | given[table]}
-    return resolve(saved | given)
+    return resolve(given, saved, file)
 
 
 def _with_those_of_weights(given: dict[str, Any]) -> dict[str, Any]:

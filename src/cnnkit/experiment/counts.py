@@ -1,4 +1,4 @@
-"""A warning before training about classes with too few images to learn or to measure."""
+"""A warning before training about classes with too few images to train, validate or test on."""
 
 import torch
 
@@ -29,7 +29,7 @@ def about_classes(
     for label in weak:
         rows.add_row(classes[label], *(f"{counts[name][label]:,}" for name in counts))
     line = (
-        f"too few images to learn or measure {len(weak):,} of {len(classes):,} classes: add images, or skip "
-        "classes with fewer than N training images with --min-images N"
+        f"too few images to train, validate or test on in {len(weak):,} of {len(classes):,} classes: add images, or "
+        "skip classes with fewer than N training images with --min-images N"
     )
     return (line, *as_text(rows).splitlines())

@@ -50,7 +50,7 @@ def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Divis
     if not len(dataset.train):
         raise DataError(f"{config.data} has no training images, only validation or test images")
     if not len(training):
-        raise UsageError(f"validation {config.validation} leaves no image to train on: lower --validation")
+        raise UsageError(f"validation {config.validation} leaves no training images: lower --validation")
     test, remarks = dataset.test, []
     if config.validation and not len(validation):
         why = "the weights were trained on all images" if before.trained else "the classes are too small"

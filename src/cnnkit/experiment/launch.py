@@ -53,10 +53,10 @@ def launch(
                 settings, file = ({}, None) if resume else (settings, file)
             if resume is None:
                 if allow_changed_data:
-                    raise UsageError("allow_changed_data applies to a resumed run: name it with resume")
+                    raise UsageError("--allow-changed-data needs --resume")
                 return _start(merge(settings | given.places(), file), output, world, given, training)
             if file:
-                raise UsageError("a resumed run has its own settings: leave out --config")
+                raise UsageError("settings of a resumed run cannot change: remove --config")
             latest = str(resume) == LATEST and not resume.exists()
             folder = RunFolder(world.broadcast(RunFolder.latest(output).path)) if latest else RunFolder.open(resume)
             _require_resumable(folder, settings)
@@ -124,10 +124,14 @@ def _require_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:
     values = asked.model_dump(mode="json", include=set(settings)) | places(asked)
     values = {name: value for name, value in values.items() if name in settings}
     if others := sorted(name for name, value in values.items() if name not in free and saved.get(name) != value):
+        remove = ", ".join("the network name" if name == "net" else _flag(name) for name in others)
         raise UsageError(
-            f"{folder.path} resumes with its own settings: leave out {', '.join(others)} "
-            f"(only {', '.join(sorted(free))} may change)"
+            f"settings of a resumed run cannot change: remove {remove}; only {', '.join(map(_flag, sorted(free)))} can"
         )
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
 
 
 def _resume(
@@ -140,7 +144,7 @@ def _resume(
 ) -> RunFolder:
     if not world.broadcast(folder.can_go_on):
         raise CnnkitError(f"{folder.path} has no checkpoint to resume from; start from --weights {folder.best}")
-    config = resolve(folder.settings() | settings)
+    config = resolve(settings, folder.settings(), folder.config_file)
     job = build(config, world, given, folder, training["progress"], allow_changed_data)
     if settings and world.is_main:
         folder.write_settings(job.config.model_dump(mode="json"))

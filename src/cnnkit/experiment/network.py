@@ -75,4 +75,4 @@ def _try_one_image(net: nn.Module, image: Tensor) -> None:
     try:
         net(image)
     except ValueError as error:
-        raise UsageError(f"batch_size cannot be 1: batch normalisation needs more images ({error})") from error
+        raise UsageError(f"batch_size must be at least 2 with batch normalisation ({error})") from error

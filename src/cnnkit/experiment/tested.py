@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cnnkit.core.errors import DataError, UsageError
-from cnnkit.core.text import counted
+from cnnkit.core.text import counted, shell, some
 from cnnkit.data import Dataset, ImageSet, Reading, is_handed_in, open_dataset, stratified_split
 from cnnkit.data.folder.layout import class_name
 from cnnkit.deploy import Bundle
@@ -122,7 +122,11 @@ def _tested(
     there = set(images.labels.tolist())
     left_out = (record or {}).get("left_out", ())
     if there == {-1} or (-1 in there and not left_out):
-        raise DataError(f"{dataset.name} has the classes {dataset.classes}, the network has {bundle.classes}")
+        others = some(sorted(set(dataset.classes) - set(bundle.classes)))
+        raise DataError(
+            f"{dataset.name} contains classes that the network does not know: {others}; evaluate on data with its "
+            f"classes, or fine-tune it: cnnkit train {bundle.net} --weights RUN --data {shell(place)}"
+        )
     if -1 in there:
         images = images.subset((images.labels >= 0).nonzero().flatten())
     if absent := [name for name, label in numbers.items() if label not in there]:

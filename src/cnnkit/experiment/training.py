@@ -1,4 +1,4 @@
-"""A training in its run folder: its log, its files and its callbacks."""
+"""A run in its folder: its log, its files and its callbacks."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -141,7 +141,7 @@ def train_job(
         except Interrupted as stop:
             raise RunInterrupted(f"{stop}; {again}", folder) from stop
         if folder.best.exists():
-            log.info("done: %s; the best weights are in %s", why, folder.best)
+            log.info("%s; best weights: %s", why, folder.best)
             log.info("next: %s", face.evaluate.format(quoted))
         else:
             log.info("%s, before the end of the first epoch; %s", why, again)
@@ -153,11 +153,13 @@ def _resume(trainer: Trainer, job: Job, folder: RunFolder, world: World) -> None
     wrong, others = trainer.resume(initial)
     for problem in wrong:
         log.warning("checkpoint skipped: %s", problem)
-    resumed = f"resumed at epoch {trainer.epoch}, step {trainer.step}"
-    if others:
-        log.warning("%s, not exact: %s", resumed, "; ".join(others))
+    where = f"at epoch {trainer.epoch}, step {trainer.step}"
+    if trainer.epoch > job.config.epochs:
+        log.info("nothing to do: the run has finished its last epoch, %d; --epochs N extends it", job.config.epochs)
+    elif others:
+        log.warning("resumed %s, not exactly: %s", where, "; ".join(others))
     else:
-        log.info("%s, exact: the same images, settings, versions, processor and threads", resumed)
+        log.info("resumed exactly %s (same images, settings, versions, processor and threads)", where)
     if world.is_main:
         folder.write_json(SPLIT, job.record)
         folder.drop_metrics_from(trainer.epoch)

@@ -1,12 +1,14 @@
 """The settings of a training run; each field's docstring is also its help on the command line."""
 
+from collections.abc import Set
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.limits import MAX_COUNT, MAX_EPOCHS, MAX_IMAGES
-from cnnkit.core.schema import brief, reason_of
+from cnnkit.core.schema import brief, describe, reason_of
 
 __all__ = ["MAX_RATE", "TrainConfig", "explain"]
 
@@ -109,7 +111,7 @@ class TrainConfig(BaseModel):
     @classmethod
     def _possible(cls, value: int | str) -> int | str:
         if isinstance(value, int) and not 1 <= value <= MAX_IMAGES:
-            raise ValueError(f"should be from 1 to {MAX_IMAGES:,}")
+            raise ValueError(f"must be from 1 to {MAX_IMAGES:,}")
         return value
 
     @field_validator("augment", "freeze", mode="before")
@@ -128,23 +130,28 @@ class TrainConfig(BaseModel):
         return self
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> UsageError:
-    """Return pydantic's report as a UsageError: for each wrong setting its name, its value and what it takes."""
-    return UsageError("; ".join(dict.fromkeys(_explain(row, model) for row in error.errors())))
+def explain(
+    error: ValidationError, model: type[BaseModel], file: Path | None = None, saved: Set[str] = frozenset()
+) -> UsageError:
+    """Return pydantic's report as a UsageError: for each wrong setting its name, what it must be, and its value.
+
+    The settings `saved` are from `file`.
+    """
+    lines = [(f"{file}: " if saved & {*row["loc"][:1]} else "") + _explain(row, model) for row in error.errors()]
+    return UsageError("; ".join(dict.fromkeys(lines)))
 
 
 def _explain(row: Any, model: type[BaseModel]) -> str:
     name = ".".join(map(str, row["loc"][:2]))
-    reason = reason_of(row)
     if not name:  # settings that contradict each other
-        return reason
+        return reason_of(row)
     if name.startswith("batch_size."):
-        return f"batch_size cannot be {brief(row['input'])}: it takes an integer of at least 1, or auto"
+        return f"batch_size must be an integer of at least 1, or auto, not {brief(row['input'])}"
     if len(row["loc"]) > 2:  # one report for each type of a union
-        return f"{name} cannot be {brief(row['input'])}: it takes a number from -1e9 to 1e9, true, false or a word"
+        return f"{name} must be a number from -1e9 to 1e9, true, false or a word, not {brief(row['input'])}"
     if row["type"] == "extra_forbidden":
         return str(unknown("setting", name, model.model_fields))
     if row["type"] == "literal_error":
         choices = row["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         return str(unknown(name, str(row["input"]), choices))
-    return f"{name} cannot be {brief(row['input'])}: {reason}"
+    return describe(name, row)

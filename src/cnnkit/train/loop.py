@@ -11,6 +11,7 @@ from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import CnnkitError, Interrupted, UsageError
 from cnnkit.core.finite import not_finite
 from cnnkit.core.modules import unwrapped
+from cnnkit.core.text import counted
 from cnnkit.data.batches import Batches
 from cnnkit.train.autotune.batch_size import explain_memory
 from cnnkit.train.autotune.plan import Plan, plain_plan, threads
@@ -109,7 +110,7 @@ class Trainer:
         or memory is out; the checkpoint and the best weights are then the earlier ones.
         """
         if not self.train.num_images:
-            raise UsageError("there is no image to train on: hold fewer out for validation")
+            raise UsageError("no training images left: lower --validation")
         if self.world.broadcast(not any(earlier(self.checkpoint))):
             self._save()
         steps, images = len(self.train), self.train.num_images
@@ -134,7 +135,7 @@ class Trainer:
             self._finish_epoch()
             if any(self.world.all_gather(signalled())):
                 raise Interrupted(f"stopped after epoch {self.epoch - 1}; saved in {self.checkpoint}")
-        return "all epochs are done"
+        return f"finished {counted(self.config.epochs, 'epoch')}"
 
     def _train_epoch(self, signalled: Callable[[], bool]) -> str:
         """Train to the end of the epoch, or return why the run stops before it, with a checkpoint saved."""
@@ -254,5 +255,5 @@ class Trainer:
             raise self._diverged(f"the weights hold {found}, in epoch {self.epoch} after step {self.step}")
 
     def _diverged(self, what: str) -> CnnkitError:
-        saved = f"{self.checkpoint} and best/ are from before"
+        saved = f"{self.checkpoint} and best/ are from before the divergence"
         return CnnkitError(f"{what}; {saved}; try an lr below {self.config.lr:g}, or --clip 1")

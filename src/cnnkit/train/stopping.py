@@ -1,4 +1,4 @@
-"""When a training stops or saves a checkpoint: patience, `max_time`, callbacks, signals, checkpoint intervals."""
+"""When a run stops or saves a checkpoint: patience, `max_time`, callbacks, signals, checkpoint intervals."""
 
 import time
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Pause(NamedTuple):
 
 
 class Stopping:
-    """Decides between epochs and steps whether the training stops; all ranks of `world` get the same answer."""
+    """Decides between epochs and steps whether the run stops; all ranks of `world` get the same answer."""
 
     def __init__(self, config: TrainConfig, world: World, callbacks: Callbacks):
         self.config, self.world, self.callbacks = config, world, callbacks
@@ -34,7 +34,7 @@ class Stopping:
         """Return why the run stops before `epoch`, if it does; without validation there is no best epoch."""
         patience = self.config.patience
         impatient = patience is not None and best_epoch is not None and epoch - 1 - best_epoch >= patience
-        no_better = f"no better epoch in {patience} after epoch {best_epoch}" if impatient else ""
+        no_better = f"no improvement for {patience} epochs since epoch {best_epoch} (--patience)" if impatient else ""
         return self.world.broadcast(self.callbacks.stop or no_better or self._out_of_time(seconds))
 
     def after_step(self, step: int, seconds: float, signalled: bool) -> Pause | None:
@@ -53,4 +53,6 @@ class Stopping:
 
     def _out_of_time(self, seconds: float) -> str:
         most = self.config.max_time
-        return f"{most:g} minutes are over" if most is not None and seconds > 60 * most else ""
+        return (
+            f"time limit of {most:g} minutes (--max-time) reached" if most is not None and seconds > 60 * most else ""
+        )

@@ -152,7 +152,7 @@ def test_classes_without_images_are_found() -> None:
     for path in (root / "test/dog").iterdir():
         path.write_bytes(b"")
     diagnosis = look(root)
-    remedy = "add some, remove the folder, or leave out such classes with --min-images 1"
+    remedy = "add some, remove the folder, or skip such classes with --min-images 1"
     assert details(diagnosis, "class") == [
         f"data: class 'emu' has no images: {remedy}",
         f"data: class 'fox' has images in test, but none in train: {remedy}",

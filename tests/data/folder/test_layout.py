@@ -216,11 +216,14 @@ def test_misplaced_images_are_reported() -> None:
     image("photos/.backup/cat/1.png")
     data = load(test_fraction=0)
     assert len(data.train) == 8
-    assert any("1 image outside the folders of classes" in remark for remark in data.remarks)
-    assert any("2 images hidden" in remark for remark in data.remarks)
-    assert any("1 PNG image not supported: add .png" in remark for remark in data.remarks)
-    assert any("1 PNG image not supported: rename *.txt to *.png" in remark for remark in data.remarks)
-    assert any("1 RAW image not supported: convert to JPEG or PNG" in remark for remark in data.remarks)
+    assert any("1 image ignored (loose.png): outside the class folders" in remark for remark in data.remarks)
+    assert any("2 images ignored (.backup/cat/1.png and 1 more): hidden" in remark for remark in data.remarks)
+    assert any("1 PNG image ignored (cat/nameless): no extension; add .png" in remark for remark in data.remarks)
+    assert any(
+        "1 PNG image ignored (cat/wrong.txt): wrong extension; rename *.txt to *.png" in remark
+        for remark in data.remarks
+    )
+    assert any("1 RAW image ignored (cat/photo.nef): convert to JPEG or PNG" in remark for remark in data.remarks)
 
 
 # --- classes of few images
@@ -234,7 +237,7 @@ def test_classes_without_training_or_test_images_are_reported(cli: Cli) -> None:
     result = cli("train", "lenet", "--data", "photos", *flags)
     assert result.code == 0, result
     log = Path("runs/lenet-photos-1/log.txt").read_text()
-    assert "too few images to learn or measure 2 of 4 classes" in log
+    assert "too few images to train, validate or test on in 2 of 4 classes" in log
     rows = [line.split() for line in log.splitlines() if line.split()[:1] in (["emu"], ["fox"])]
     assert rows == [["emu", "1", "0", "0"], ["fox", "2", "0", "0"]]
     found = cli("evaluate", "runs/lenet-photos-1", "--json")
@@ -275,7 +278,7 @@ def test_test_folder_may_lack_a_class(cli: Cli) -> None:
     images("train/cat", "train/dog", "train/emu", "test/cat", "test/dog", count=8)
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1, "--batch-size", 4)
     assert result.code == 0, result
-    assert "too few images to learn or measure 1 of 3 classes" in result.out + result.err
+    assert "too few images to train, validate or test on in 1 of 3 classes" in result.out + result.err
     assert json.loads(cli("evaluate", "runs/lenet-photos-1", "--json").out)["images"] == 16
     images("test/fox")  # nothing to train on
     result = cli("train", "lenet", "--data", "photos", "--epochs", 1)

@@ -53,7 +53,7 @@ class ImageFolder:
                 others = " and ".join(split for split, count in counts.items() if count[label])
                 where = f"images in {others}, but none in train" if others else "no images"
                 lines.append(
-                    f"{self.root}: class {name!r} has {where}: add some, remove the folder, or leave out such "
+                    f"{self.root}: class {name!r} has {where}: add some, remove the folder, or skip such "
                     "classes with --min-images 1"
                 )
         return lines
@@ -109,16 +109,16 @@ def as_folder(tree: Tree) -> ImageFolder:
 def _ignored(tree: Tree, outside: Collection[str]) -> Iterator[str]:
     """Yield a line for each kind of files that training ignores; `outside` are images without a class."""
     kinds: list[tuple[Collection[str], str, str]] = [
-        (paths, f"{image.name} image", f"not supported: {image.remedy}") for image, paths in unread_images(tree).items()
+        (paths, f"{image.name} image", image.remedy) for image, paths in unread_images(tree).items()
     ]
     kinds += [
-        (outside, "image", "outside the folders of classes: not used; move them into one"),
-        (tree.hidden, "image", "hidden by a leading dot in a name: not used; rename those that are meant to be used"),
-        (tree.leftovers, "file", "of other programs, such as thumbnails: ignored"),
+        (outside, "image", "outside the class folders; move into one"),
+        (tree.hidden, "image", "hidden by a leading dot in a name; rename to use"),
+        (tree.leftovers, "file", "of other programs, such as thumbnails"),
     ]
     for paths, what, why in kinds:
         if paths:
-            yield f"{tree.root}: {counted(len(paths), what)} {why} ({some(sorted(paths), 1)})"
+            yield f"{tree.root}: {counted(len(paths), what)} ignored ({some(sorted(paths), 1)}): {why}"
 
 
 def load_folder(

@@ -223,7 +223,7 @@ def _checked(root: Path, name: str, rows: list[_Row], finder: _Finder | None, sk
         if not os.path.isfile(os.path.join(root, path)):  # noqa: PTH113, PTH118  Paths take longer
             found = finder.find(row.where, path) if finder else None
             if not found and not skip:
-                raise DataError(f"{row.where}: {row.path}: no such file; skip such rows with on_bad_image skip")
+                raise DataError(f"{row.where}: {row.path}: no such file; skip such rows with --on-bad-image skip")
             path = found or path
         if path in seen:
             raise DataError(f"{row.where}: {row.path} is already listed in {seen[path].rpartition(', ')[2]}")

@@ -62,7 +62,7 @@ class TooManyPixelsError(DataError):
 
 
 class Unread(NamedTuple):
-    """An image that is not supported: the name of its format, and the remedy."""
+    """An image that is not read: the name of its format, and the reason with the remedy."""
 
     name: str
     remedy: str
@@ -159,9 +159,10 @@ def open_image(file: IO[bytes], pixels: bool = True) -> ImageFile:
     of Pillow for a corrupt one.
     """
     file.seek(0)
-    form = format_of(file.read(START))
+    start = file.read(START)
+    form = format_of(start)
     if form is None:
-        raise DataError("not an image of a supported format")
+        raise DataError("not an image of a supported format" if start else "the file is empty")
     if form.opener is None:
         raise DataError(f"{form.name} images are not supported: {form.remedy}")
     file.seek(0)
@@ -219,5 +220,5 @@ def unread(path: str) -> Unread | None:
         return None
     if not form.opener:
         return Unread(form.name, form.remedy)
-    suffix = Path(path).suffix
-    return Unread(form.name, f"rename *{suffix} to *{form.suffixes[0]}" if suffix else f"add {form.suffixes[0]}")
+    own, right = Path(path).suffix, form.suffixes[0]
+    return Unread(form.name, f"wrong extension; rename *{own} to *{right}" if own else f"no extension; add {right}")

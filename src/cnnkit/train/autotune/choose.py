@@ -36,7 +36,7 @@ __all__ = ["choose_plan", "plan_training"]
 log = logging.getLogger(__name__)
 
 PLANS, PLAN = "plans", TypeAdapter(Plan)
-WORTH = 5e11  # operations of a training; a shorter one ends before the benchmarks pay off
+WORTH = 5e11  # operations of a run; a shorter one ends before the benchmarks pay off
 LANES_WORTH = 5e10  # the same for lanes: small networks take long for their few operations
 
 
@@ -63,9 +63,9 @@ def choose_plan(
     """Return the plan of the settings, to train `net` with batches of `batch` images C x H x W, `images` in all.
 
     "auto" benchmarks candidates, a few dozen steps, and caches the result: the same network with the same batches,
-    device, torch and number of threads finds it there. Trainings too short for that get the plain plan; `images` None
-    is a long one. `train`, if known, may rule out lanes. `net` is not changed. Raises UsageError for a file that is
-    not a plan or belongs to another network, and for an engine that does not support this training.
+    device, torch and number of threads finds it there. Runs too short for that get the plain plan; `images` None is
+    a long one. `train`, if known, may rule out lanes. `net` is not changed. Raises UsageError for a file that is
+    not a plan or belongs to another network, and for an engine that does not support this run.
     """
     against = lanes_unsupported_reason(net, image, config, train)
     device = next(net.parameters()).device
@@ -118,17 +118,19 @@ def _cached(file: Path, net: nn.Module, config: TrainConfig, against: str | None
 def _fitting(
     plan: Plan, file: str, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None
 ) -> Plan:
-    """Return the plan from a file; raise UsageError if this training does not support it."""
+    """Return the plan from a file; raise UsageError if this run does not support it."""
     if plan.graph and no_graph:
-        raise UsageError(f"plan {file} uses a CUDA graph, which this training does not support: {no_graph}")
+        raise UsageError(f"plan {file} uses a CUDA graph, which this run does not support: {no_graph}")
     if plan.engine == "lanes" and against:
-        raise UsageError(f"plan {file} uses lanes, which this training does not support: {against}")
+        raise UsageError(f"plan {file} uses lanes, which this run does not support: {against}")
     if config.engine not in ("auto", plan.engine):
-        raise UsageError(f"plan {file} is for {plan.engine}, not {config.engine}: leave out one")
+        raise UsageError(f"plan {file} is for {plan.engine}, not {config.engine}: remove --plan or --engine")
     if wrong := sorted(plan.convolutions.keys() - {name for name, _ in net.named_modules()}):
         raise UsageError(f"plan {file} belongs to another network: this one has no {', '.join(wrong)}")
     if config.precision not in ("auto", plan.precision):
-        raise UsageError(f"plan {file} computes in {plan.precision}, not {config.precision}: leave out one")
+        raise UsageError(
+            f"plan {file} computes in {plan.precision}, not {config.precision}: remove --plan or --precision"
+        )
     return plan
 
 
