@@ -85,7 +85,7 @@ def reason_of(row: Any) -> str:
     if row["type"] == "less_than_equal":
         most = row["ctx"]["le"]
         return f"must be at most {most:,}" if isinstance(most, int) else f"must be at most {most:g}"
-    reason = re.split(", unable to | or an instance of ", row["msg"])[0]
+    reason = re.split(", unable to |, got | or an instance of ", row["msg"])[0]
     for theirs, plain in PLAIN.items():
         reason = reason.replace(theirs, plain)
     return reason
