@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line; Ctrl-C exits at once with 130, or after saving if a training handles the signal."""
+    """Run the command line; Ctrl-C exits at once with 130, or after saving if a run handles the signal."""
     signal.signal(signal.SIGINT, _interrupted)  # first, as KeyboardInterrupt breaks imports
     from cnnkit.cli.app import main
 

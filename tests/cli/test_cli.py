@@ -309,7 +309,7 @@ def test_corrupt_run_is_one_clear_line(run: Path, cli: Cli) -> None:
         cli("train", "--resume", run),
         1,
         "last.ckpt: not a usable checkpoint: corrupt",
-        "the weights in best/ may still be usable",
+        "start a new run from the best weights: --weights ",
     )
 
 
@@ -340,7 +340,7 @@ def test_closed_pipe_changes_nothing(arguments: list[str]) -> None:
     assert process.returncode == 0
     if arguments[0] == "train":
         assert len(Path("runs/lenet-digits-1/metrics.jsonl").read_text().splitlines()) == 12
-        assert "done" in Path("runs/lenet-digits-1/log.txt").read_text()
+        assert "finished 12 epochs; best weights: " in Path("runs/lenet-digits-1/log.txt").read_text()
 
 
 def test_full_disk_at_output_is_one_clear_line() -> None:

@@ -22,7 +22,9 @@ def tile(sheet: Tensor, size: int, top: int, left: int) -> Tensor:
 def test_show_writes_an_image_of_each_class_and_its_augmentations(cli: Cli) -> None:
     result = cli("data", "show", "digits", "--augment", "flip", "crop:1", "--count", 6, "--seed", 3)
     assert result.code == 0, result
-    assert result.out == ("digits-show.png: 10 of 10 classes, 8 x 8, an image and 6 versions by flip, crop:1 each\n")
+    assert result.out == (
+        "digits-show.png: 10 of 10 classes, 8 x 8, for each class one image and 6 augmented versions (flip, crop:1)\n"
+    )
     sheet, train = read_image(Path("digits-show.png")), load_dataset("digits").train
     assert sheet.shape == (1, 16 + 10 * (56 + 66), 16 + 66 + 16 + 6 * 70 - 4 + 16)
     moved = 0
@@ -72,7 +74,7 @@ def test_show_reads_a_folder_of_photos(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "zoo" / "cat" / "bad.png").write_bytes(b"no picture")
     result = cli("data", "show", "zoo", "--augment", "rrc", "rand", "--image-size", 96, "--count", 20)
     assert result.code == 0, result
-    assert "3 of 3 classes, 96 x 96, an image and 20 versions by rrc, rand" in result.out
+    assert "3 of 3 classes, 96 x 96, for each class one image and 20 augmented versions (rrc, rand)" in result.out
     assert result.out.endswith("; 1 unreadable: cnnkit data check zoo\n")
     sheet = read_image(tmp_path / "zoo-show.png")
     assert sheet.shape == (3, 16 + 3 * (56 + 68), 16 + 68 + 16 + 20 * 72 - 4 + 16)  # shrunk, to fill a row
@@ -85,7 +87,7 @@ def test_show_of_shards_equals_show_of_their_folder(cli: Cli, tmp_path: Path) ->
             write_image(tmp_path / "zoo" / "train" / name / f"{number}.png", pictures(1, 1, seed=number)[0])
     assert cli("data", "pack", "zoo", "shards", "--images-per-shard", 4).code == 0
     result = cli("data", "show", "shards", "--count", 3)
-    assert result.out == "shards-show.png: 2 of 2 classes, 11 x 14, up to 3 images each\n"
+    assert result.out == "shards-show.png: 2 of 2 classes, 11 x 14, for each class up to 3 images\n"
     assert cli("data", "show", "zoo", "--count", 3).code == 0
     assert read_image(Path("shards-show.png")).shape == read_image(Path("zoo-show.png")).shape
 

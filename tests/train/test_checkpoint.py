@@ -65,32 +65,32 @@ def at(*path: Any, value: Any) -> Callable[[State], Any]:
 NET, KEPT = ("stepper", "net"), ("stepper", "optimizer", "state")
 WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "epoch in words": (at("epoch", value="x"), "epoch must be an integer, not 'x'"),
-    "epoch before the first": (at("epoch", value=-1), "epoch: "),
-    "epoch without end": (at("epoch", value=2**80), "epoch: "),
-    "epoch a tensor": (at("epoch", value=torch.tensor(1)), "epoch: "),
-    "epoch true": (at("epoch", value=True), "epoch: "),
+    "epoch before the first": (at("epoch", value=-1), "epoch must be "),
+    "epoch without end": (at("epoch", value=2**80), "epoch must be "),
+    "epoch a tensor": (at("epoch", value=torch.tensor(1)), "epoch must be "),
+    "epoch true": (at("epoch", value=True), "epoch must be "),
     "step beyond the epoch": (at("step", value=10**9), "it is at step 1,000,000,000 of an epoch, which has 5"),
     "step at the end": (at("step", value=5), "it is at step 5"),
-    "step below none": (at("step", value=-1), "step: "),
+    "step below none": (at("step", value=-1), "step must be "),
     "losses a list": (at("losses", value=[1.0] * 5), "losses is not a dense tensor"),
     "losses of another epoch": (at("losses", value=torch.zeros(6)), "losses is (6,)"),
     "a loss that is none": (at("losses", value=torch.full((5,), NAN)), "its loss at step 1 is nan"),
     "losses sparse": (at("losses", value=torch.zeros(5).to_sparse()), "sparse tensors"),
     "losses meta": (at("losses", value=torch.zeros(5, device="meta")), "meta tensors"),
     "correct in floats": (at("correct", value=torch.tensor(3.0)), "correct is"),
-    "seconds below none": (at("seconds", value=-1.0), "seconds: "),
-    "seconds NaN": (at("total_seconds", value=NAN), "total_seconds: "),
+    "seconds below none": (at("seconds", value=-1.0), "seconds must be "),
+    "seconds NaN": (at("total_seconds", value=NAN), "total_seconds must be "),
     "best of three": (at("best", value=(0.5, 0.5, 0.5)), "best"),
-    "best NaN": (at("best", value=(NAN, 0.5)), "best.0: "),
+    "best NaN": (at("best", value=(NAN, 0.5)), "best.0 must be "),
     "best epoch to come": (at("best_epoch", value=9), "its best epoch is 9"),
     "no epoch": (lambda state: state.pop("epoch"), "epoch: Field required"),
     "no stepper": (lambda state: state.pop("stepper"), "stepper: Field required"),
-    "a stepper in words": (at("stepper", value="x"), "stepper: "),
+    "a stepper in words": (at("stepper", value="x"), "stepper must be "),
     "something else": (at("rng", value=[1]), "rng"),
     "another setting": (at("config", "optimizer", value="sgd"), "its optimizer is 'sgd', here 'adamw'"),
     "an unknown setting": (at("config", "colour", value="red"), "its colour is 'red', here None"),
     "a setting that is a tensor": (at("config", "lr", value=torch.zeros(3)), "config.lr"),
-    "conditions in words": (at("conditions", value="x"), "conditions: "),
+    "conditions in words": (at("conditions", value="x"), "conditions must be "),
     "weights NaN": (at(*NET, "1.weight", value=torch.full((4, 16), NAN)), "its weights hold NaN: 1.weight"),
     "statistics Inf": (at(*NET, "2.running_var", value=torch.full((4,), torch.inf)), "Inf: 2.running_var"),
     "weights of two classes more": (
@@ -172,7 +172,7 @@ def test_invalid_checkpoint_changes_nothing(tmp_path: Path, trained: dict[str, b
     path = put(tmp_path / "run", {"last.ckpt": trained["last.ckpt"]})
     rewritten(path, WRONG[name][0])
     run, fresh = trainer(path.parent), trainer(tmp_path / "fresh")
-    with pytest.raises(CnnkitError, match="the weights in best/ may still be usable"):
+    with pytest.raises(CnnkitError, match="start a new run from the best weights: --weights "):
         run.resume()
     assert everything(run) == everything(fresh)
 
@@ -204,7 +204,7 @@ def test_non_checkpoint_is_refused_in_plain_words(cli: Cli, name: str) -> None:
     path = Path("runs/lenet-digits-1/last.ckpt")
     FILES[name][0](path)
     result = cli("train", "--resume", "runs/lenet-digits-1")
-    one_line(result, 1, f"{path}: ", FILES[name][1], "the weights in best/ may still be usable")
+    one_line(result, 1, f"{path}: ", FILES[name][1], "from the best weights: --weights runs/lenet-digits-1")
     for advice in ("weights_only", "torch.load", "allowlist", "add_safe_globals", "state_dict"):
         assert advice not in result.err
     assert not Path("touched").exists()

@@ -190,7 +190,7 @@ def test_corrupt_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(
             CnnkitError,
-            match=r"last\.ckpt: .*corrupt.*; the weights in best/ may still be usable",
+            match=r"last\.ckpt: .*corrupt.*; start a new run from the best weights: --weights ",
         ):
             trainer(tmp_path, config()).resume()
 

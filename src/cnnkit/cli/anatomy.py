@@ -157,12 +157,15 @@ def _print_table(net: str, whole: "Anatomy", facts: "Entry", depth: int | None, 
     from cnnkit.core.shape import by
 
     unit, size = ("MiB", 2**20) if whole.training_bytes >= 2**20 else ("KiB", 2**10)
-    columns = ["", "output", "params", "%", "MACs", "%", "field", "step", "start", "train", "infer"]
+    columns = ["", "output", "params", "%", "MACs", "%", "field", "jump", "start", "train", "infer"]
     (_, total), *inner = ((level, [_name(part), *_cells(part, whole, size)]) for level, part in whole.rows(depth))
     totals = [["total", "", *total[2:6], "", "", "", *total[-2:]]]
     weights = f"{4 * whole.params / size:,.2f} {unit}"
-    memory = "train: saved for the backward pass; infer: peak of the feature maps"
-    notes = [f"memory in {unit} for one image; {memory}; weights: {weights}"]
+    memory = "train: saved for the backward pass, infer: peak of the feature maps"
+    notes = [
+        "receptive field in input pixels: its size, jump between neighbours, start of the first",
+        f"memory in {unit} for one image, {memory}; weights: {weights}",
+    ]
     if published := facts.published:
         params, macs = (f"{count:,}" if count else "" for count in (published.params, published.macs))
         totals.append(["published", "", params, "", macs, *[""] * 6])

@@ -26,7 +26,7 @@ VERBS = {
     "data check": "Find problems in an image data set.",
     "data pack": "Pack an image folder into tar shards.",
     "data show": "Preview images as the network sees them.",
-    "lr-find": "Find a learning rate with a short training.",
+    "lr-find": "Find a learning rate with a short run.",
     "bench": "Benchmark training and prediction on this machine.",
     "sweep": "Search for the best settings.",
     "runs": "Compare runs in a table.",
@@ -38,7 +38,13 @@ VERBS = {
     "filters": "Show the filters of a convolution.",
     "filter": "Apply a kernel to an image.",
 }
+OF_A_NET = ("train", "lr-find", "bench")
 EPILOGUE = "Exit codes: 0 success, 1 runtime error, 2 wrong usage, 3 data missing or corrupt, 130 interrupted."
+
+
+def _default(value: object) -> str:
+    return "none" if value in ((), {}) else str(value)
+
 
 app = App(
     name="cnnkit",
@@ -46,14 +52,15 @@ app = App(
     help="The classic convolutional networks as one kit.",
     help_epilogue=EPILOGUE,
     help_format="markdown",
-    default_parameter=Parameter(consume_multiple=True),  # --augment flip crop
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=(), show_default=_default),
 )
 data = App(name="data", help="Check, preview and pack image data sets.")
 app.command(data)
 for verb, text in VERBS.items():
     group, _, name = verb.rpartition(" ")
     module, function = (words.replace(" ", "_").replace("-", "_") for words in (verb, name))
-    (data if group else app).command(f"cnnkit.cli.{module}:{function}", name=name, help=text)
+    usage = f"Usage: cnnkit {verb} [OPTIONS] [NET]" if verb in OF_A_NET else None
+    (data if group else app).command(f"cnnkit.cli.{module}:{function}", name=name, help=text, usage=usage)
 
 
 def main() -> NoReturn:

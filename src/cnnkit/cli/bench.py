@@ -27,7 +27,7 @@ def bench(
 ) -> None:
     """Benchmark training on this machine: images per second with the execution plan and without it.
 
-    The images are random. The peak is the speed of a large matrix product, measured in the same run.
+    The images are random. The peak is the speed of a large matrix multiplication, measured in the same run.
 
     Parameters
     ----------
@@ -108,7 +108,8 @@ def _report(facts: dict[str, Any]) -> list[str]:
         lines += [
             f"plan: {facts['plan']['text']}",
             f"training, batches of {facts['batch_size']}: {speed:,.0f} images/s; without the plan {plain:,.0f}",
-            f"{reached / 1e9:,.0f} GFLOP/s, {reached / most:.0%} of a large matrix product's {most / 1e9:,.0f}",
+            f"{reached / 1e9:,.0f} GFLOP/s, {reached / most:.0%} of the {most / 1e9:,.0f} GFLOP/s of a large matrix "
+            "multiplication",
         ]
         step = facts["profile"] or {}
         whole = sum(step.values())

@@ -108,9 +108,9 @@ def _report(diagnosis: "Diagnosis") -> None:
         page.print(_classes(seen["classes"]), _sizes(seen))
         named = (f"{name} {count:,}" for key in ("formats", "modes") for name, count in seen[key].items())
         turned = f"   turned upright by EXIF {seen['turned']:,}" if seen["turned"] else ""
-        console.say(f"{'   '.join(named)}{turned}")
+        console.say(f"formats and modes: {'   '.join(named)}{turned}")
     kinds = [list(findings) for _, findings in groupby(diagnosis.findings, lambda finding: finding.kind)]
-    summary = table(["", "found", "what to do", "cases", "files"], text=3)
+    summary = table(["", "found", "what to do", "groups", "files"], text=3)
     for findings in kinds:
         severity, text, remedy = findings[0].about
         files = sum(len(finding.paths) for finding in findings)

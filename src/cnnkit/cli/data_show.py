@@ -1,9 +1,6 @@
 """`cnnkit data show`: a sheet of the images as a network receives them."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from cnnkit.cli.options import MaxPixels
 from cnnkit.core.errors import UsageError
@@ -19,7 +16,7 @@ PIXELS = 224  # for images of several sizes: the input size of most networks
 def show(
     data: str,
     *,
-    augment: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    augment: list[str] | None = None,
     image_size: int | None = None,
     count: int = 16,
     seed: int = 0,
@@ -36,8 +33,8 @@ def show(
     data
         digits (in the package), fashion-mnist, mnist, a folder of images, or tar shards.
     augment
-        Augmentations, applied in order: flip, crop[:PADDING], rrc[:SMALLEST], jitter[:STRENGTH], erase[:PROBABILITY],
-        trivial, rand[:OPERATIONS[:MAGNITUDE]].
+        Augmentations, applied in order: flip, crop[:PADDING], rrc[:SMALLEST] (random resized crop), jitter[:STRENGTH],
+        erase[:PROBABILITY], trivial (TrivialAugment), rand[:OPERATIONS[:MAGNITUDE]] (RandAugment); such as flip,crop:4.
     image_size
         Height and width of the network's input; default: the images' own, or 224 if they differ.
     count
@@ -97,7 +94,11 @@ def show(
     target = output or Path(f"{Path(data).resolve().name}-show.png")
     write_image(target, stack_sheets(sheets))
     line = f"{target}: {len(sheets)} of {len(classes)} classes, {shape.by(*size)}"
-    tiled = f"an image and {count} versions by {', '.join(names)}" if names else f"up to {counted(count, 'image')}"
-    line += f", {tiled} each"
+    tiled = (
+        f"one image and {count} augmented versions ({', '.join(names)})"
+        if names
+        else f"up to {counted(count, 'image')}"
+    )
+    line += f", for each class {tiled}"
     line += f"; {len(dataset.skipped):,} unreadable: cnnkit data check {shell(data)}" if dataset.skipped else ""
     console.say(line)

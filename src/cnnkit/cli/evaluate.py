@@ -27,7 +27,7 @@ def evaluate(
     ----------
     data
         Evaluate on another data set with the same classes: on its test split or, if it has no splits, on all images
-        that the network was not trained on. By default on the run's own test images.
+        that the network was not trained on. Without it, the run's own test images are used.
     data_dir
         Folder of IDX files.
     """

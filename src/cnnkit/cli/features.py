@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from cnnkit.cli.options import AnyNet, Device, MaxPixels, Pretrained
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
@@ -16,7 +13,7 @@ def features(
     net: AnyNet,
     image: Path,
     *,
-    layer: Annotated[list[str] | None, Parameter(negative=())] = None,
+    layer: list[str] | None = None,
     channels: int = 16,
     pretrained: Pretrained = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,

@@ -1,4 +1,4 @@
-"""`cnnkit lr-find`: a learning rate from a short training in which it grows."""
+"""`cnnkit lr-find`: a learning rate from a short run in which it grows."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +34,7 @@ def lr_find(
     low
         First learning rate.
     high
-        Last learning rate; the training stops earlier if the loss diverges.
+        Last learning rate; the run stops earlier if the loss diverges.
     steps
         Number of training steps.
     output

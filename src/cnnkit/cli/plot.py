@@ -1,9 +1,6 @@
 """`cnnkit plot`: the training curves of runs."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 __all__ = ["plot"]
 
@@ -11,7 +8,7 @@ __all__ = ["plot"]
 def plot(
     *runs: Path,
     output: Path | None = None,
-    metric: Annotated[list[str] | None, Parameter(negative=())] = None,
+    metric: list[str] | None = None,
 ) -> None:
     """Plot the training curves of one or more runs in the terminal: training solid, validation dashed.
 

@@ -3,9 +3,7 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +18,7 @@ __all__ = ["runs"]
 def runs(
     folder: Path = Path("runs"),
     *,
-    sort: Annotated[list[str] | None, Parameter(negative=())] = None,
+    sort: list[str] | None = None,
     json: Json = False,
 ) -> None:
     """Compare the runs in a folder: best validation accuracy, test accuracy if evaluated, training time, state.

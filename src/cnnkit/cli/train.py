@@ -1,4 +1,4 @@
-"""`cnnkit train`: a training run in a folder of its own."""
+"""`cnnkit train`: a training run in its own folder."""
 
 from pathlib import Path
 from typing import Annotated

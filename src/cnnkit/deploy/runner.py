@@ -74,7 +74,7 @@ def optimise_for_inference(
     if exact and batch >= FULL and lanes.unsupported_reason(net, image) is None:
         possible.append("lanes")
     if engine in ("onnxruntime", "lanes") and not exact:
-        raise UsageError(f"engine {engine} supports fp32 on the CPU only: leave out the engine")
+        raise UsageError(f"engine {engine} supports fp32 on the CPU only: use engine auto")
     chosen = possible if engine == "auto" else [engine]
     net = copy.deepcopy(net).eval()
     x = torch.rand(batch, *image, device=device)

@@ -1,4 +1,4 @@
-"""Everything that a training needs except a run folder: the network, the data and the settings, put together."""
+"""Everything that a run needs except its folder: the network, the data and the settings, put together."""
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
@@ -107,7 +107,7 @@ def build(
     starts = "weights" if config.weights else "pretrained weights" if config.pretrained else ""
     if starts and (config.init != "torch" or config.raw_pixels):
         other = "raw_pixels" if config.raw_pixels else f"init {config.init!r}"
-        raise UsageError(f"{other} cannot be combined with {starts}: leave out one of the two")
+        raise UsageError(f"{other} cannot be combined with {starts}: remove one")
     size = _image_size(config, given)
     if config.augment:
         Augment(config.augment, size or (1, 1))  # reports a wrong name before the data are read

@@ -127,7 +127,7 @@ class Evaluation:
     def _confusion_rows(self) -> list[list[str]]:
         rows = zip(self.classes, self.confusion.tolist(), strict=True)
         return [
-            [f"{index} {name}", *(str(count) if count else "." for count in counts)]
+            [name if name == str(index) else f"{index} {name}", *(str(count) if count else "." for count in counts)]
             for index, (name, counts) in enumerate(rows)
         ]
 

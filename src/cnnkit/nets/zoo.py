@@ -117,7 +117,7 @@ GOOGLENET, RESNET, DENSENET = (2014, "5.9", SZEGEDY), (2015, "5.11", HE), (2016,
 ZOO: dict[str, Entry] = {
     "lenet": _chapters(
         lenet, (1, 28, 28), 16, 44_426, 281_640, (1998, "5.5", LECUN),
-        Published(60_000, 340_908, "the paper, 1 x 32 x 32, radial basis outputs"),
+        Published(60_000, 340_908, "LeCun et al. 1998, 32 x 32 input, RBF output layer"),
     ),
     "lenet_bn": _chapters(lenet_bn, (1, 28, 28), 16, 44_878, 281_640, (2015, "5.10", IOFFE)),
     "alexnet": _chapters(

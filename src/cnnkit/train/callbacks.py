@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainRecord:
-    """The extent of a training, reported at its start."""
+    """The extent of a run, reported at its start."""
 
     epochs: int
     steps: int  # per epoch

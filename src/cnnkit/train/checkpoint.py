@@ -60,7 +60,7 @@ def load_newest(path: Path, require: Callable[[dict[str, Any]], None]) -> tuple[
             wrong.append(f"{candidate}: the checkpoint does not fit this run ({error})")
     if not wrong:
         raise CnnkitError(f"{path}: there is no checkpoint to resume from; start the run again")
-    raise CnnkitError(f"{'; '.join(wrong)}; the weights in best/ may still be usable")
+    raise CnnkitError(f"{'; '.join(wrong)}; start a new run from the best weights: --weights {path.parent}")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

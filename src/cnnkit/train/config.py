@@ -17,7 +17,7 @@ MAX_MINUTES, MAX_KEPT = 1e8, 10_000
 
 
 class TrainConfig(BaseModel):
-    """Settings of the training; the defaults are the recipe `default`."""
+    """Training settings; the defaults are the recipe `default`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -26,9 +26,9 @@ class TrainConfig(BaseModel):
     batch_size: int | Literal["auto"] = Field(64)
     """Images per step, summed over all processes; "auto" finds a size that fits into memory."""
     accumulate: int = Field(1, ge=1, le=MAX_IMAGES)
-    """Accumulate the gradients of a batch over this many parts, to save memory."""
+    """Split each batch into this many micro-batches and accumulate their gradients, to save memory."""
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
-    """Optimizer that updates the weights."""
+    """Optimiser that updates the weights."""
     lr: float = Field(0.01, gt=0, le=MAX_RATE)
     """Learning rate; the peak if the schedule varies it."""
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -48,7 +48,7 @@ class TrainConfig(BaseModel):
     lr_power: float = Field(1.0, gt=0, le=MAX_POWER)
     """Power of the poly schedule; 1 is linear."""
     clip: float | None = Field(None, gt=0, le=MAX_RATE)
-    """Clip the norm of the gradient to this value."""
+    """Clip the gradient norm to this value."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Validate and save a moving average of the weights, with this decay per step, such as 0.999."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -64,7 +64,7 @@ class TrainConfig(BaseModel):
     """Statistics that batch normalisation predicts with: fresh ones, measured on a few training batches before each
     validation, or moving averages over the steps, as in Keras and torch, which lag behind the weights."""
     freeze: tuple[str, ...] = ()
-    """Freeze the weights of these stages or layers: stem "conv*"."""
+    """Freeze the weights of these stages or layers, such as stem or "conv*"."""
     stage_lr: dict[str, Annotated[float, Field(ge=0, le=MAX_RATE)]] = Field({})
     """Multiply the learning rate of a stage: --stage-lr.stem 0.1."""
     init: Literal["torch", "glorot", "he"] = "torch"
@@ -73,9 +73,10 @@ class TrainConfig(BaseModel):
     standardize: bool = True
     """Normalise pixels to mean 0 and standard deviation 1 over the training images, instead of to 0-1."""
     raw_pixels: bool = False
-    """Feed pixels as 0-255, without normalisation, as the chapter does."""
+    """Feed pixels as 0-255, without normalisation; overrides --standardize."""
     augment: tuple[str, ...] = ()
-    """Augment the training images: flip crop:4 rrc jitter:0.4 erase:0.25 trivial rand; preview: `cnnkit data show`."""
+    """Augment the training images, such as flip,crop:4: flip, crop, rrc (random resized crop), jitter, erase, trivial
+    (TrivialAugment), rand (RandAugment); preview: `cnnkit data show`."""
     validation: float = Field(0.1, ge=0, lt=1)
     """Hold out this share of the training images of each class to choose the best epoch."""
     patience: int | None = Field(None, ge=1, le=MAX_EPOCHS)
@@ -85,10 +86,10 @@ class TrainConfig(BaseModel):
     skip_nan: int = Field(0, ge=0, le=MAX_COUNT)
     """Skip up to this many steps with NaN/Inf gradients before failing; the check synchronises the GPU."""
     engine: Literal["auto", "torch", "lanes"] = "auto"
-    """Compute steps with torch, or with lanes (small networks on a CPU; needs a C++ compiler); "auto" picks the faster
-    one, or torch if the training is short."""
+    """Compute steps with torch, or with lanes, cnnkit's own compiled C++ engine for small networks on a CPU, which
+    needs a C++ compiler; "auto" picks the faster one, or torch if the run is short."""
     plan: str = "auto"
-    """Execution plan of a step: "auto" benchmarks this machine, unless the training is short; "off" uses torch's
+    """Execution plan of a step: "auto" benchmarks this machine, unless the run is short; "off" uses torch's
     defaults; or a file, such as an earlier run's plan.json."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the forward pass; "auto" is fp32, or bf16 if the plan finds it much faster."""

@@ -1,4 +1,4 @@
-"""Training in lanes: why a training cannot use them, and the stepper that uses them."""
+"""Training in lanes: why a run cannot use them, and the stepper that uses them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

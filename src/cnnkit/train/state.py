@@ -1,4 +1,4 @@
-"""The schema of the state in a checkpoint: a training loads all of it or none of it."""
+"""The schema of the state in a checkpoint: a run loads all of it or none of it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
@@ -82,7 +82,7 @@ class Resumed(NamedTuple):
 
 
 def has_other_images(state: Mapping[str, Any], images: str) -> bool:
-    """Return whether a state was saved in a training on images with another digest."""
+    """Return whether a state was saved in a run on images with another digest."""
     then = state.get("conditions")
     return isinstance(then, Mapping) and then.get("images", images) != images
 

@@ -28,7 +28,7 @@ class TensorBoard(Callback):
             str(folder).encode()
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"TensorBoard cannot write to {folder}, a path that is not UTF-8: leave out --tensorboard, or choose "
+                f"TensorBoard cannot write to {folder}, a path that is not UTF-8: remove --tensorboard, or choose "
                 "another --output"
             ) from error
         self.folder, self.steps = folder, 0

@@ -85,7 +85,7 @@ def test_duplicates_within_and_across_splits_are_found() -> None:
         "label-conflict": [("train/cat/two.png", "train/dog/two.png"), ("val/cat/four.png", "test/dog/four.tif")],
         "leak": [("train/cat/three.png", "test/cat/three.png"), ("val/cat/four.png", "test/dog/four.tif")],
     }
-    assert details(diagnosis, "leak") == ["same bytes", "same pixels, as cat and dog"]
+    assert details(diagnosis, "leak") == ["identical", "same pixels, in classes cat and dog"]
     assert details(diagnosis, "duplicate") == ["same pixels"]
     assert [finding.culprits for finding in diagnosis.findings if finding.kind == "leak"] == [
         ("train/cat/three.png",),

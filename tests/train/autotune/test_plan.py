@@ -275,9 +275,9 @@ def test_wrong_plan_is_refused(cli: Cli) -> None:
     small_plan(precision="bf16")
     one_line(cli("train", "lenet", "--plan", "plan.json", "--precision", "fp32"), 2, "computes in bf16, not fp32")
     small_plan(thread=1)
-    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "not a plan", "thread")
+    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "plan.json is not a valid plan", "thread")
     Path("plan.json").write_text("no JSON")
-    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "not a plan")
+    one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "plan.json is not a valid plan")
     one_line(cli("train", "lenet", "--plan", "nowhere.json"), 2, "nowhere.json", "auto, off or a file")
     assert not list(Path().glob("runs/*/metrics.jsonl"))
 

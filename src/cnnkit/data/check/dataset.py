@@ -64,7 +64,7 @@ def repeated(folder: ImageFolder, facts: np.ndarray, progress: bool) -> Iterator
     for rows in copies:
         if len(rows) > 1:
             paths, splits, classes = zip(*(files[row] for row in rows), strict=True)
-            alike = "same bytes" if len(set(facts["content"][rows].tolist())) == 1 else "same pixels"
+            alike = "identical" if len(set(facts["content"][rows].tolist())) == 1 else "same pixels"
             detail = ", ".join([alike, *_conflict(classes)])
             if len(set(splits)) > 1:
                 yield Finding("leak", paths, detail, _trained_on(folder, paths, splits))
@@ -105,7 +105,7 @@ def _near(thumbs: np.ndarray, progress: bool) -> Iterator[tuple[int, int]]:
 
 
 def _conflict(classes: tuple[str, ...]) -> list[str]:
-    return [f"as {' and '.join(sorted(set(classes)))}"] if len(set(classes)) > 1 else []
+    return [f"in classes {' and '.join(sorted(set(classes)))}"] if len(set(classes)) > 1 else []
 
 
 def _trained_on(folder: ImageFolder, paths: tuple[str, ...], splits: tuple[str, ...]) -> tuple[str, ...]:

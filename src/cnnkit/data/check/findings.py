@@ -15,7 +15,9 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "layout": Kind("harm", "not the layout of a data set", "root/train/CLASS/... and root/test/..., or root/CLASS/..."),
+    "layout": Kind(
+        "harm", "invalid layout", "expected root/train/CLASS/... and root/test/CLASS/..., or root/CLASS/..."
+    ),
     "class": Kind("harm", "classes that cannot be trained on", "add images, or train with --min-images"),
     "unreadable": Kind("harm", "files that cannot be opened", "fix links and permissions, or --quarantine DIR"),
     "empty-file": Kind("harm", "empty files", "restore them, or --quarantine DIR"),
@@ -28,12 +30,12 @@ KINDS = {
     "near-leak": Kind("warning", "near-duplicates in several splits", "compare them, and keep one"),
     "label-conflict": Kind("warning", "the same image in several classes", "keep it in the right one"),
     "duplicate": Kind("warning", "duplicate images", "keep one, especially if there is no test/"),
-    "unseen": Kind("warning", "images that training ignores", "move them into a class, rename, convert"),
+    "unseen": Kind("warning", "images that training ignores", "move, rename or convert them"),
     "few": Kind("warning", "classes with too few images", "add images, or train with --min-images"),
     "remark": Kind("warning", "folders with a surprising layout", "check whether this is intended"),
     "imbalance": Kind("warning", "imbalanced classes", "--class-weights balanced, or more images"),
     "near-duplicate": Kind("note", "near-duplicates", "compare them"),
-    "wrong-suffix": Kind("note", "images with the suffix of another format", "none needed"),
+    "wrong-suffix": Kind("note", "images with the extension of another format", "none needed"),
     "leftover": Kind("note", "thumbnails and similar files of other programs", "none needed"),
     "other-file": Kind("note", "other files, which training ignores", "none needed"),
 }

@@ -43,7 +43,7 @@ class Plan(BaseModel):
     convolutions: dict[str, Algorithms] = {}
 
     def __str__(self) -> str:
-        by = "in lanes" if self.engine == "lanes" else self.memory_format.replace("_", "-")
+        by = "lanes" if self.engine == "lanes" else self.memory_format.replace("_", "-")
         parts = [self.precision, by]
         if self.threads:
             parts.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
@@ -86,9 +86,9 @@ def read_plan(path: Path) -> Plan:
     try:
         return validated(Plan, from_json(read_bytes(path)))
     except OSError as error:
-        raise UsageError(f"plan {path}: cannot be read ({error.strerror}); it takes auto, off or a file") from error
+        raise UsageError(f"plan {path}: cannot be read ({error.strerror}); pass auto, off or a file") from error
     except ValueError as error:
-        raise UsageError(f"plan {path}: not a plan ({error}); --plan auto makes one") from error
+        raise UsageError(f"{path} is not a valid plan: {error}; --plan auto makes one") from error
 
 
 @contextmanager

@@ -21,18 +21,18 @@ WARM, ROUNDS = 3, 5  # steps before and while profiling
 SPAN = 0.1  # seconds of a timing, at least
 MATRIX_SIZES = {"cpu": 2048, "cuda": 8192}  # of the product that shows the peak speed
 KINDS = {  # of operators, by words in their names; the first match counts
-    "steps in lanes, as a whole": ("lanes",),
-    "convolutions, gradients": ("convolution_backward",),
+    "lanes steps": ("lanes",),
+    "convolutions, backward": ("convolution_backward",),
     "convolutions": ("convolution", "conv2d"),
     "optimiser": ("_fused_", "_foreach", "Optimizer", "addcmul", "addcdiv", "lerp"),
     "batch normalisation": ("batch_norm",),
     "pooling": ("pool", "MaxPool"),
     "dropout": ("random_", "bernoulli", "dropout", "aten::ge"),
     "activations": ("threshold", "clamp_min", "relu", "sigmoid"),
-    "matrix products": ("mm", "linear", "matmul"),
+    "matrix multiplications": ("mm", "linear", "matmul"),
     "loss": ("softmax", "nll_loss", "cross_entropy", "argmax"),
     "copies, casts, concatenation": ("copy_", "cat", "pad", "fill_", "zero", "clone", "index", "as_strided"),
-    "sums and products": ("aten::add", "aten::mul", "aten::sum", "aten::div", "aten::mean"),
+    "elementwise and reductions": ("aten::add", "aten::mul", "aten::sum", "aten::div", "aten::mean"),
 }
 REST = "everything else"
 
@@ -66,7 +66,7 @@ def measure_steps(net: nn.Module, image: tuple[int, int, int], batch: int, confi
 def profile_steps(
     net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, plan: Plan
 ) -> dict[str, float]:
-    """Return the seconds of a step that each kind of operator takes, on the device that computes it."""
+    """Return the seconds of a step that each operator group takes, on the device that computes it."""
     device = next(net.parameters()).device
     plan = plan.model_copy(update={"graph": False})  # whose kernels belong to no operator
     step = _make_step(net, image, batch, config, plan)

@@ -51,7 +51,7 @@ class Autotuner:
         self.y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
     def choose(self, plan: Plan, config: TrainConfig, graph: bool, steps: float) -> Plan:
-        """Return the best plan for a training of `steps` steps: one choice after the other, each on top of the last."""
+        """Return the best plan for a run of `steps` steps: one choice after the other, each on top of the last."""
         on_cpu = self.device.type == "cpu"
         self.seconds = measure({plan.engine: self._step(plan)}, self.device)[plan.engine]
         if graph:
