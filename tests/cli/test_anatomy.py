@@ -28,7 +28,7 @@ def test_table_shows_each_layer(cli: Cli) -> None:
     total = lines.index("total 44,426 100.0 281,640 100.0 34.48 27.00")
     assert lines[total + 1] == "published 60,000 340,908"
     text = " ".join(lines)
-    for words in ("published: the paper", "KiB for one image", "weights: 173.54 KiB"):
+    for words in ("published: LeCun et al. 1998", "KiB for one image", "weights: 173.54 KiB"):
         assert words in text
     assert "plus 452 moving statistics (Keras' total: 45,330)" in lines_of(cli, "lenet_bn")
 

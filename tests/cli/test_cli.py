@@ -239,7 +239,11 @@ def test_filter_on_a_step_finds_the_edge(cli: Cli) -> None:
             ["model_kwargs.norm must be a number", "a word, not [1]"],
         ),
         (["train", "lenet_bn", "--batch-size", "1"], 2, ["batch_size must be at least 2"]),
-        (["train", "lenet", "--batch-size", "9" * 20], 2, ["batch_size must be from 1 to", f"not {'9' * 20}"]),
+        (
+            ["train", "lenet", "--batch-size", "9" * 20],
+            2,
+            ["batch_size must be an integer from 1 to 2,147,483,647, or auto, not"],
+        ),
         (["train", "lenet", "--stage-lr.head", "-1"], 2, ["stage_lr.head must be at least 0, not -1"]),
         (["train", "lenet", "--lr", "inf"], 2, ["lr must be at most 1e+38, not inf"]),
         (["train", "lenet", "--validation", "0.9999"], 2, ["validation 0.9999 leaves no training images"]),

@@ -42,17 +42,15 @@ OF_A_NET = ("train", "lr-find", "bench")
 EPILOGUE = "Exit codes: 0 success, 1 runtime error, 2 wrong usage, 3 data missing or corrupt, 130 interrupted."
 
 
-def _default(value: object) -> str:
-    return "none" if value in ((), {}) else str(value)
-
-
 app = App(
     name="cnnkit",
     version=__version__,
     help="The classic convolutional networks as one kit.",
     help_epilogue=EPILOGUE,
     help_format="markdown",
-    default_parameter=Parameter(consume_multiple=True, negative_iterable=(), show_default=_default),
+    default_parameter=Parameter(
+        consume_multiple=True, negative_iterable=(), show_default=lambda it: str(it) if it not in ((), {}) else "none"
+    ),
 )
 data = App(name="data", help="Check, preview and pack image data sets.")
 app.command(data)

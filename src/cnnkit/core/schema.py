@@ -65,13 +65,12 @@ def validated(kind: type[Model], content: Any) -> Model:
 
 def first_error(error: ValidationError) -> str:
     """Return the first error: the field, what it must be, and its value."""
-    row = error.errors(include_url=False)[0]
-    return describe(".".join(map(str, row["loc"])), row)
+    return describe(error.errors(include_url=False)[0])
 
 
-def describe(field: str, row: Any) -> str:
+def describe(row: Any) -> str:
     """Return the line for one of pydantic's errors: the field, what it must be, and its value."""
-    reason = reason_of(row)
+    field, reason = ".".join(map(str, row["loc"])), reason_of(row)
     if not reason.startswith("must "):
         return f"{field}: {reason}".removeprefix(": ")
     given = brief(row["input"])

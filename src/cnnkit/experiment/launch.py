@@ -138,14 +138,11 @@ def _require_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:
     values = asked.model_dump(mode="json", include=set(settings)) | places(asked)
     values = {name: value for name, value in values.items() if name in settings}
     if others := sorted(name for name, value in values.items() if name not in free and saved.get(name) != value):
-        remove = ", ".join("the network name" if name == "net" else _flag(name) for name in others)
-        raise UsageError(
-            f"settings of a resumed run cannot change: remove {remove}; only {', '.join(map(_flag, sorted(free)))} can"
+        wrong, free_ones = (
+            ", ".join(f"--{name}" for name in names).replace("_", "-") for names in (others, sorted(free))
         )
-
-
-def _flag(setting: str) -> str:
-    return f"--{setting.replace('_', '-')}"
+        line = f"settings of a resumed run cannot change: remove {wrong}; only {free_ones} can"
+        raise UsageError(line.replace("--net", "the network name"))
 
 
 def _resume(

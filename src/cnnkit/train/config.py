@@ -23,7 +23,7 @@ class TrainConfig(BaseModel):
 
     epochs: int = Field(10, ge=1, le=MAX_EPOCHS)
     """Train for this many passes over the training images."""
-    batch_size: int | Literal["auto"] = Field(64)
+    batch_size: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | Literal["auto"] = 64
     """Images per step, summed over all processes; "auto" finds a size that fits into memory."""
     accumulate: int = Field(1, ge=1, le=MAX_IMAGES)
     """Split each batch into this many micro-batches and accumulate their gradients, to save memory."""
@@ -108,13 +108,6 @@ class TrainConfig(BaseModel):
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, mps or auto."""
 
-    @field_validator("batch_size")
-    @classmethod
-    def _possible(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and not 1 <= value <= MAX_IMAGES:
-            raise ValueError(f"must be from 1 to {MAX_IMAGES:,}")
-        return value
-
     @field_validator("augment", "freeze", mode="before")
     @classmethod
     def _words(cls, values: Any) -> Any:
@@ -147,7 +140,7 @@ def _explain(row: Any, model: type[BaseModel]) -> str:
     if not name:  # settings that contradict each other
         return reason_of(row)
     if name.startswith("batch_size."):
-        return f"batch_size must be an integer of at least 1, or auto, not {brief(row['input'])}"
+        return f"batch_size must be an integer from 1 to {MAX_IMAGES:,}, or auto, not {brief(row['input'])}"
     if len(row["loc"]) > 2:  # one report for each type of a union
         return f"{name} must be a number from -1e9 to 1e9, true, false or a word, not {brief(row['input'])}"
     if row["type"] == "extra_forbidden":
@@ -155,4 +148,4 @@ def _explain(row: Any, model: type[BaseModel]) -> str:
     if row["type"] == "literal_error":
         choices = row["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         return str(unknown(name, str(row["input"]), choices))
-    return describe(name, row)
+    return describe(row)

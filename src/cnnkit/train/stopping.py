@@ -53,6 +53,5 @@ class Stopping:
 
     def _out_of_time(self, seconds: float) -> str:
         most = self.config.max_time
-        return (
-            f"time limit of {most:g} minutes (--max-time) reached" if most is not None and seconds > 60 * most else ""
-        )
+        over = most is not None and seconds > 60 * most
+        return f"time limit of {most:g} minutes (--max-time) reached" if over else ""

@@ -93,7 +93,7 @@ def test_wrong_space_is_refused_before_the_first_trial(cli: Cli, space: str, wor
     ("arguments", "code", "words"),
     [
         (["--lr", "0.1"], 2, ["lr: both fixed and in [space]"]),
-        (["--batch-size", "0"], 2, ["batch_size must be from 1 to 2,147,483,647, not 0"]),
+        (["--batch-size", "0"], 2, ["batch_size must be an integer from 1 to 2,147,483,647, or auto, not '0'"]),
         (["--timeout", "0"], 2, ["--timeout must be above 0, not 0"]),
         (["--name", "a/b"], 2, ["--name 'a/b' is not a valid folder name"]),
         (["--name", ".."], 2, ["--name '..'"]),

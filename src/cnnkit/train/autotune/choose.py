@@ -150,9 +150,7 @@ def _fitting(
     if wrong := sorted(plan.convolutions.keys() - {name for name, _ in net.named_modules()}):
         raise UsageError(f"plan {file} belongs to another network: this one has no {', '.join(wrong)}")
     if config.precision not in ("auto", plan.precision):
-        raise UsageError(
-            f"plan {file} computes in {plan.precision}, not {config.precision}: remove --plan or --precision"
-        )
+        raise UsageError(f"plan {file} is for {plan.precision}, not {config.precision}: remove --plan or --precision")
     return plan
 
 
