@@ -80,7 +80,7 @@ def test_float_images_keep_their_brightness(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "no such file"), (b"", "not an image"), (b"hello", "not an image"), ("cut", "corrupt or incomplete")],
+    [(None, "no such file"), (b"", "the file is empty"), (b"hello", "not an image"), ("cut", "corrupt or incomplete")],
 )
 def test_bad_file_is_named(tmp_path: Path, content: bytes | str | None, reason: str) -> None:
     path = tmp_path / "bad.png"

@@ -273,7 +273,7 @@ def test_wrong_plan_is_refused(cli: Cli) -> None:
     small_plan(convolutions={"conv9": UNFOLD})
     one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "plan.json", "belongs to another network", "conv9")
     small_plan(precision="bf16")
-    one_line(cli("train", "lenet", "--plan", "plan.json", "--precision", "fp32"), 2, "computes in bf16, not fp32")
+    one_line(cli("train", "lenet", "--plan", "plan.json", "--precision", "fp32"), 2, "is for bf16, not fp32")
     small_plan(thread=1)
     one_line(cli("train", "lenet", "--plan", "plan.json"), 2, "plan.json is not a valid plan", "thread")
     Path("plan.json").write_text("no JSON")
