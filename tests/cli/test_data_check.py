@@ -28,7 +28,7 @@ def test_check_of_valid_folder_ends_with_verdict(cli: Cli) -> None:
     result = cli("data", "check", root)
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines()[-1] == "data: fit for training (warnings: 1)"
-    assert "train/cat/0.png  train/cat/copy.png  (same" in result.out
+    assert "train/cat/0.png, train/cat/copy.png (same" in result.out
 
 
 def test_json_has_all_findings(cli: Cli) -> None:

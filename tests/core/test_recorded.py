@@ -130,7 +130,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 WARNS = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # from scratch, channels are compared
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[WARNS] if "hand" in kind else []) for kind in LAYERS])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[WARNS] if "scratch" in kind else []) for kind in LAYERS])
 @pytest.mark.parametrize("record", [traced, exported])
 @torch.no_grad()
 def test_exported_padding_follows_the_input_size(kind: str, record: Callable[..., Callable[[Tensor], Tensor]]) -> None:

@@ -88,7 +88,7 @@ def test_named_folder_is_searched_alone(tmp_path: Path) -> None:
 
 def test_failed_download_names_the_searched_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.3")
-    with pytest.raises(DataError, match=r"mnist: not in .*cache.*, and the download failed: .*--data-dir"):
+    with pytest.raises(DataError, match=r"mnist: not found in .*cache.*, and the download failed: .*--data-dir"):
         load_dataset("mnist")
 
 

@@ -249,7 +249,7 @@ def test_nan_predictions_are_reported(cli: Cli, tmp_path: Path) -> None:
     why = "its weights and input are finite, but values overflow in conv2"
     for json_wanted in ([], ["--json"]):
         result = cli("predict", "run", "one.png", *json_wanted)
-        one_line(result, 1, "the network answers", "for one.png: ", why)
+        one_line(result, 1, "the network returns", "for one.png: ", why)
         assert result.out == ""
     one_line(cli("features", "run", "one.png"), 1, "in conv2: ", why)
     with pytest.raises(CnnkitError, match="for image 0: "):
@@ -268,7 +268,7 @@ def test_evaluation_names_the_image_with_nan_prediction(cli: Cli, tmp_path: Path
         nn.init.constant_(weight, 1e38)
     facts = description(net=foreign_name(net), classes=("dark", "light"), mean=(0.0,), std=(1.0,))
     save_bundle(tmp_path / "run", net, Bundle(**facts))
-    with pytest.raises(CnnkitError, match=r"returns Inf for test/dark/0\.png: .* too large in 1 \(float32\)"):
+    with pytest.raises(CnnkitError, match=r"returns Inf for test/dark/0\.png: .* values overflow in 1 \(float32\)"):
         cnnkit.evaluate(tmp_path / "run", "photos", net=net, progress=False)
 
 

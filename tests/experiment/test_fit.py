@@ -262,7 +262,7 @@ def test_run_from_python_objects_resumes_bit_exact(kind: str) -> None:
 
 def test_resume_with_other_data_or_module_is_reported() -> None:
     run = cnnkit.fit("lenet", (IMAGES, LABELS), **QUICK)
-    with pytest.raises(UsageError, match=r"handed in from Python \(python:arrays\); hand them in again"):
+    with pytest.raises(UsageError, match=r"passed from Python \(python:arrays\); pass them again"):
         cnnkit.fit(resume=run.path, epochs=3)
     other = IMAGES.copy()
     other[0, 0, 0] ^= 1
@@ -384,7 +384,7 @@ def test_two_processes_train_from_python(tmp_path: Path) -> None:
         ({"net": 3}, UsageError, "net must be a name of the zoo or a torch.nn.Module, not int"),
         ({"net": None}, UsageError, "no network given"),
         ({"net": "lenett"}, UsageError, "did you mean 'lenet'"),
-        ({"data": 3}, UsageError, "data cannot be int: it takes"),
+        ({"data": 3}, UsageError, "data cannot be int: it must be"),
         ({"data": "fotos"}, UsageError, "unknown data set 'fotos'"),
         ({"data": (IMAGES * 1.0, LABELS)}, DataError, r"images: float64 pixels must be 0 to 1, not 0 to 255"),
         ({"data": (IMAGES / np.nan, LABELS)}, DataError, "pixels must be 0 to 1, not nan"),
@@ -413,8 +413,12 @@ def test_two_processes_train_from_python(tmp_path: Path) -> None:
         ({"net": nn.Flatten()}, UsageError, "has no parameters"),
         ({"net": small_net(classes=7)}, UsageError, r"outputs \(2, 7\) for 2 images; .* 10 classes of the data"),
         ({"net": small_net(channels=3)}, UsageError, "does not accept images of 1 x 8 x 8: "),
-        ({"net": small_net(), "model_kwargs": {"width": 3}}, UsageError, "are for networks of the zoo"),
+        ({"net": small_net(), "model_kwargs": {"width": 3}}, UsageError, "apply to networks of the zoo"),
         ({"net": None, "resume": "nowhere"}, UsageError, "nowhere is not a run folder"),
+        ({"freeze": "foo"}, UsageError, "freeze: no stage or layer matches 'foo'"),
+        ({"stage_lr": {"foo": 0.1}}, UsageError, "stage_lr: no stage or layer matches 'foo'"),
+        ({"engine": "lanes", "ema": 0.9}, UsageError, "lanes: unsupported settings: ema=0.9"),
+        ({"plan": "nowhere.json"}, UsageError, "plan nowhere.json: cannot be read"),
         ({"data_dir": ".", "data": (IMAGES, LABELS)}, UsageError, "data_dir is only for named data sets"),
     ],
 )

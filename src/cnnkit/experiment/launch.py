@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.extras import require
 from cnnkit.data import is_handed_in, keep, place
 from cnnkit.deploy import amend_bundle
 from cnnkit.experiment.build import DATA, NOTHING, START, Given, Job, build, places
@@ -14,9 +15,12 @@ from cnnkit.experiment.config import RunConfig, merge, resolve
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.training import SHELL, Face, train_job
+from cnnkit.train.autotune.choose import requested_plan
 from cnnkit.train.conditions import first_conditions
 from cnnkit.train.config import explain
 from cnnkit.train.distributed import ALONE, World, join_world
+from cnnkit.train.lanes import image_size
+from cnnkit.train.optimizer import freeze, make_optimizer
 from cnnkit.train.state import RESUMABLE_SETTINGS
 
 __all__ = ["begin_folder", "launch"]
@@ -103,6 +107,7 @@ def _started(output: Path, token: str, config: RunConfig) -> Path | None:
 
 def _start(config: RunConfig, output: Path, world: World, given: Given, training: dict[str, Any]) -> RunFolder:
     job = build(config, world, given, progress=training["progress"])
+    _require_trainable(job)
     path = output
     if world.is_main:
         folder, job = begin_folder(job, output, given, world)
@@ -111,6 +116,15 @@ def _start(config: RunConfig, output: Path, world: World, given: Given, training
     STARTED_HERE.add(folder.path.absolute())
     train_job(job, folder, world, **training)
     return folder
+
+
+def _require_trainable(job: Job) -> None:
+    """Raise UsageError for settings that this network or machine does not support, before there is a run folder."""
+    if job.config.tensorboard:
+        require("tensorboard", "track")
+    freeze(job.net, job.config.freeze)
+    make_optimizer(job.net, job.config)
+    requested_plan(job.net, image_size(job.training), job.config, job.training)
 
 
 def _require_resumable(folder: RunFolder, settings: dict[str, Any]) -> None:

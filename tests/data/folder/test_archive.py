@@ -76,7 +76,7 @@ def test_invalid_file_names_are_refused(kind: Callable[[Members], str]) -> None:
         ("a/b.png", "a"): "invalid file name 'a'",
         ("n" * 300 + ".png",): "File name too long",
         ("a/" * 90 + "n" * 255 + ".png",): "File name too long",
-        ("a/" * 1900 + "x.png",): "refused: it names a file in 1,901 folders",
+        ("a/" * 1900 + "x.png",): "refused: it nests a file in 1,901 folders",
         ("./",): r"",
     }.items():
         if reason:

@@ -95,7 +95,7 @@ def test_numeric_labels_are_sorted_by_value(folder: Path) -> None:
         ("path,label\ncat/0.png,cat\n,dog\n", "row 3: the path is empty"),
         ("path,label\ncat/0.png\n", "row 2: the label is empty"),
         ("path,label\ncat/0.png,cat\n\ncat/99.png,cat\n", "row 4: cat/99.png: no such file"),
-        ("path,label\ncat/0.png,cat\n./cat/0.png,dog\n", "row 3: ./cat/0.png is listed in row 2 already"),
+        ("path,label\ncat/0.png,cat\n./cat/0.png,dog\n", "row 3: ./cat/0.png is already listed in row 2"),
         ("path,label,split\ncat/0.png,cat,trian\n", "row 2: unknown split 'trian'; did you mean 'train'"),
         ("path,label,split\ncat/0.png,cat,\n", "row 2: unknown split ''"),
         ("path,label,split\ncat/0.png,cat,test\n", "no row has the split train"),

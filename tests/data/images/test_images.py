@@ -95,7 +95,7 @@ def test_bad_file_is_named(tmp_path: Path, content: bytes | str | None, reason: 
 
 
 def test_folder_in_place_of_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a regular file"):
+    with pytest.raises(DataError, match="Is a directory"):
         read_image(tmp_path)
 
 

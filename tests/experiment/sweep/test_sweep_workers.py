@@ -215,7 +215,7 @@ def test_study_that_breaks_while_open_is_reported() -> None:
     study = joined("study.journal", 1)
     with Path("study.journal").open("a") as file:
         file.write("{torn\n{}\n")
-    with pytest.raises(StudyError, match=r"the study in study.journal cannot be used: .*; the same command"):
+    with pytest.raises(StudyError, match=r"the study in study.journal cannot be used: .*; run the same command"):
         study.claim()
 
 

@@ -31,9 +31,11 @@ from cnnkit.train.lanes import image_size
 from cnnkit.train.lanes import unsupported_reason as lanes_unsupported_reason
 from cnnkit.train.optimizer import freeze
 
-__all__ = ["choose_plan", "plan_training"]
+__all__ = ["choose_plan", "plan_training", "requested_plan"]
 
 log = logging.getLogger(__name__)
+
+Size = tuple[int, int, int]  # C, H, W
 
 PLANS, PLAN = "plans", TypeAdapter(Plan)
 WORTH = 5e11  # operations of a training; a shorter one ends before the benchmarks pay off
@@ -52,9 +54,25 @@ def plan_training(net: nn.Module, train: Batches, config: TrainConfig, world: Wo
     return world.broadcast(choose_plan(unwrapped(net), image_size(train), max(batch, 2), images, config, train))
 
 
+def requested_plan(net: nn.Module, image: Size, config: TrainConfig, train: Batches | None = None) -> Plan | None:
+    """Return the plan that the settings name, of a file or for lanes; None if `choose_plan` has to choose one.
+
+    Raises UsageError for a file that is not a plan or belongs to another network, and for an engine that does not
+    support this training run.
+    """
+    against, no_graph = _unsupported_reasons(net, image, config, train)
+    if config.plan not in ("auto", "off"):
+        return _fitting(read_plan(Path(config.plan)), config.plan, net, config, against, no_graph)
+    if config.engine != "lanes":
+        return None
+    if against:
+        raise UsageError(f"lanes: {against}; use --engine torch")
+    return lanes_plan()
+
+
 def choose_plan(
     net: nn.Module,
-    image: tuple[int, int, int],
+    image: Size,
     batch: int,
     images: int | None,
     config: TrainConfig,
@@ -67,16 +85,11 @@ def choose_plan(
     is a long one. `train`, if known, may rule out lanes. `net` is not changed. Raises UsageError for a file that is
     not a plan or belongs to another network, and for an engine that does not support this training.
     """
-    against = lanes_unsupported_reason(net, image, config, train)
-    device = next(net.parameters()).device
-    no_graph = cuda_graph.unsupported_reason(device, config, train.world if train else 1)
-    if config.plan not in ("auto", "off"):
-        return _fitting(read_plan(Path(config.plan)), config.plan, net, config, against, no_graph)
-    if config.engine == "lanes":
-        if against:
-            raise UsageError(f"lanes: {against}; use --engine torch")
-        log.info("compiling the network for lanes")
-        return lanes_plan()
+    if requested := requested_plan(net, image, config, train):
+        if requested.engine == "lanes":
+            log.info("compiling the network for lanes")
+        return requested
+    against, no_graph = _unsupported_reasons(net, image, config, train)
     plan = plain_plan(config)
     work = math.inf if images is None else images * operations(net, image)
     lanes = config.engine == "auto" and work >= LANES_WORTH and not against
@@ -90,7 +103,7 @@ def choose_plan(
     if cached := _cached(cache_dir() / PLANS / name, net, config, against, no_graph):
         return cached
     log.info("benchmarking plans on this machine")
-    tuner = Autotuner(net, torch.rand(batch, *image, device=device))
+    tuner = Autotuner(net, torch.rand(batch, *image, device=next(net.parameters()).device))
     if lanes:
         log.info("compiling the network for lanes")
         plan = tuner.choose_engine(plan)
@@ -101,6 +114,15 @@ def choose_plan(
         _cache_first(file, plan)
         return _cached(file, net, config, against, no_graph) or plan
     return plan
+
+
+def _unsupported_reasons(
+    net: nn.Module, image: Size, config: TrainConfig, train: Batches | None
+) -> tuple[str | None, str | None]:
+    """Return why this training run cannot use lanes, and why not a CUDA graph."""
+    processes = train.world if train else 1
+    no_graph = cuda_graph.unsupported_reason(next(net.parameters()).device, config, processes)
+    return lanes_unsupported_reason(net, image, config, train), no_graph
 
 
 def _cached(file: Path, net: nn.Module, config: TrainConfig, against: str | None, no_graph: str | None) -> Plan | None:
@@ -132,7 +154,7 @@ def _fitting(
     return plan
 
 
-def _key(net: nn.Module, image: tuple[int, int, int], batch: int, config: TrainConfig, tried: list[bool]) -> str:
+def _key(net: nn.Module, image: Size, batch: int, config: TrainConfig, tried: list[bool]) -> str:
     """Return a name for everything that the choice depends on."""
     device = next(net.parameters()).device
     facts = {
