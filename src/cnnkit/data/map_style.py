@@ -1,7 +1,7 @@
 """A map-style `torch.utils.data.Dataset` of (image, label) as a data set, whose images are read on access."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from cnnkit.data.images.decode import fitted
 from cnnkit.data.images.pixels import to_pixels
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.reading import Reading
-from cnnkit.data.storage import ALL, Rows, Storage
+from cnnkit.data.storage import ALL, Rows, Selection
 
 __all__ = ["PythonImages", "is_map_style", "load_map_style"]
 
@@ -32,7 +32,7 @@ def is_map_style(data: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class PythonImages(Storage):
+class PythonImages(Selection):
     """Images of a Python data set, fitted into `canvas` (H, W, C); `rows` are indices of it.
 
     One thread reads them, a batch ahead; if the data set is deterministic, runs repeat and resume bit for bit. Raises
@@ -40,17 +40,9 @@ class PythonImages(Storage):
     """
 
     source: Any
-    canvas: tuple[int, int, int]
     fit: bool
     labels: list[Any]
-    rows: Tensor
     max_pixels: int
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """N, C, H, W."""
-        height, width, channels = self.canvas
-        return len(self.rows), channels, height, width
 
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Return the images of these rows."""
@@ -59,10 +51,6 @@ class PythonImages(Storage):
         for image, number in zip(images, numbers, strict=True):
             image[:] = self._image(number)
         return torch.from_numpy(images).permute(0, 3, 1, 2), ALL
-
-    def subset(self, rows: Tensor) -> "PythonImages":
-        """Return these rows as a storage."""
-        return replace(self, rows=self.rows[rows])
 
     def _image(self, number: int) -> np.ndarray:
         height, width, channels = self.canvas
@@ -100,9 +88,8 @@ def load_map_style(data: Any, options: Reading) -> Dataset:
     classes = list(map(str, classes)) if isinstance(classes, list | tuple) else None
     names, numbers = number_labels(labels, total, classes)
     canvas, seen = _canvas(data, total, options)
-    storage = PythonImages(
-        data, canvas, options.image_size is not None, labels, torch.arange(total), options.max_pixels
-    )
+    fit = options.image_size is not None
+    storage = PythonImages(torch.arange(total), canvas, data, fit, labels, options.max_pixels)
     digest = hashlib.sha256(repr((names, numbers.tolist(), seen)).encode()).hexdigest()
     name = type(data).__name__.lower()
     return split_test(Dataset(name, names, ImageSet(storage, numbers), None, sha256=digest), options)

@@ -26,7 +26,7 @@ from cnnkit.data.folder.stream import Streamed
 from cnnkit.data.images.decode import decode_image, decode_with_thumb, read_header, thumbnail
 from cnnkit.data.images.formats import TooManyPixelsError
 from cnnkit.data.reading import Reading
-from cnnkit.data.storage import ALL, Rows, Storage
+from cnnkit.data.storage import ALL, Rows, Selection
 
 __all__ = ["Mapped", "Opened", "open_images"]
 
@@ -36,26 +36,15 @@ TINY = 4096  # bytes; one thread decodes such files, as contention for Python's 
 
 
 @dataclass(frozen=True)
-class Mapped(Storage):
+class Mapped(Selection):
     """Rows of a memory-mapped file of uint8 images N x H x W x C; reading copies them."""
 
     pixels: Tensor
-    rows: Tensor
     in_memory = True
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """N, C, H, W."""
-        height, width, channels = self.pixels.shape[1:]
-        return len(self.rows), channels, height, width
 
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Return the images of these rows."""
         return self.pixels[self.rows[rows]].permute(0, 3, 1, 2), ALL
-
-    def subset(self, rows: Tensor) -> "Mapped":
-        """Return these rows as a storage."""
-        return Mapped(self.pixels, self.rows[rows])
 
 
 @dataclass(frozen=True)
@@ -111,11 +100,11 @@ def open_images(root: Path, paths: Sequence[str], options: Reading, table: str =
         good = {path: entry for path in wanted if not (entry := cache.files[path]).problem}
         problems = {path: entry.problem for path in wanted if (entry := cache.files[path]).problem}
         images: Mapped | Streamed = Streamed(
-            root, tuple(good), canvas, workers, skip, torch.arange(len(good)), options.max_pixels
+            torch.arange(len(good)), canvas, workers, skip, root, tuple(good), max_pixels=options.max_pixels
         )
         if keep and good:
             pixels = torch.from_numpy(cache.pixels.read())
-            images = Mapped(pixels, torch.tensor([entry.row for entry in good.values()]))
+            images = Mapped(torch.tensor([entry.row for entry in good.values()]), canvas, pixels)
         thumb_rows = np.array([entry.thumb for entry in good.values()], np.int64)
         digests = tuple(entry.digest for entry in good.values())
         return Opened(tuple(good), images, digests, problems, cache.thumbs.read(), thumb_rows)

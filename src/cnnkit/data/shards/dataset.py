@@ -49,7 +49,8 @@ def load_shards(
     sets = {}
     for split in ("train", "validation", "test"):
         rows = index.rows(split, without=lost)
-        images = ShardImages(index, torch.from_numpy(rows), canvas, workers, on_bad_image == "skip", max_pixels)
+        skip = on_bad_image == "skip"
+        images = ShardImages(torch.from_numpy(rows), canvas, workers, skip, index, max_pixels=max_pixels)
         sets[split] = ImageSet(images, torch.from_numpy(index.samples["label"][rows]).long())
     _require_classes(spec, index, sets["train"])
     validation, test = (sets[name] if len(sets[name]) else None for name in ("validation", "test"))
