@@ -1,11 +1,12 @@
 """The errors that users can cause, each with the exit code of the command line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from cnnkit.core.text import printable
 
-__all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "unknown"]
+__all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "about", "unknown"]
 
 
 MANY = 20  # names, too many for one line
@@ -39,6 +40,15 @@ class Interrupted(CnnkitError):
     """The user or the system interrupted the run; its progress has been saved."""
 
     exit_code = 130
+
+
+@contextmanager
+def about(place: object) -> Iterator[None]:
+    """Put the name of a file, or of another input, in front of the reason of a DataError."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:

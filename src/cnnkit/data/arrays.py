@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnkit.core.errors import DataError
+from cnnkit.core.errors import DataError, about
 from cnnkit.core.shape import by
 from cnnkit.data.images.pixels import to_array, to_bytes
 from cnnkit.data.imageset import Dataset, ImageSet
@@ -37,10 +37,8 @@ def load_arrays(data: Any, options: Reading) -> Dataset:
     is held out for testing. Raises DataError for other shapes and values.
     """
     images, given = data
-    try:
+    with about("images"):
         pixels = _pixels(images)
-    except DataError as error:
-        raise DataError(f"images: {error}") from error
     names, labels = number_labels(given, len(pixels))
     digest = hashlib.sha256(pixels.data)
     digest.update(repr((pixels.shape, names, labels.tolist())).encode())

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import DataError, UsageError, about
 from cnnkit.core.parallel import chunks
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import by
@@ -57,10 +57,8 @@ class PythonImages(Selection):
         given, label = _item(self.source, number)
         if label != self.labels[number]:
             raise DataError(f"item {number} of the data set had the label {self.labels[number]!r} and has {label!r}")
-        try:
+        with about(f"item {number} of the data set"):
             pixels = to_pixels(given, channels, (height, width) if self.fit else None, max_pixels=self.max_pixels)
-        except DataError as error:
-            raise DataError(f"item {number} of the data set: {error}") from error
         if self.fit and pixels.shape[:2] != (height, width) and channels in (1, 3):
             resized = fitted(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), (height, width))
             pixels = np.asarray(resized).reshape(self.canvas)
@@ -126,12 +124,9 @@ def _canvas(data: Any, total: int, options: Reading) -> tuple[tuple[int, int, in
     """Return H, W and C of the images by a sample, and its digests if it is the same when read twice."""
     seen = []
     for number in sorted({number * (total - 1) // (SAMPLE - 1) for number in range(SAMPLE)}):
-        try:
-            seen.append([to_pixels(_item(data, number)[0], max_pixels=options.max_pixels) for _ in range(2)])
-        except DataError as error:
-            raise DataError(
-                str(error) if "item" in str(error) else f"item {number} of the data set: {error}"
-            ) from error
+        images = [_item(data, number)[0] for _ in range(2)]
+        with about(f"item {number} of the data set"):
+            seen.append([to_pixels(image, max_pixels=options.max_pixels) for image in images])
     height, width = options.image_size or seen[0][0].shape[:2]
     digests = [hashlib.sha256(one.tobytes()).hexdigest() for one, other in seen if np.array_equal(one, other)]
     channels = options.channels or max(one.shape[2] for one, _ in seen)

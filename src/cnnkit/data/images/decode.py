@@ -12,7 +12,7 @@ import torch
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import DataError, UsageError, about
 from cnnkit.core.files import write_output
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.data.files import read_file
@@ -65,10 +65,8 @@ def read_image(
     allow_pixels(max_pixels)
     if channels not in (None, 1, 3):
         raise UsageError(f"channels must be 1 or 3, not {channels}")
-    try:
+    with about(path):
         array = decode_image(read_file(path), channels, size, max_pixels=max_pixels)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
     return torch.from_numpy(array.copy()).permute(2, 0, 1)
 
 
