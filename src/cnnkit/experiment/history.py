@@ -114,10 +114,7 @@ class History(Sequence[Row]):
         return Plot(panels({self.name: self._rows}, metrics or ("loss", "accuracy")), self.name)
 
     def __repr__(self) -> str:
-        listing = table(list(SHOWN), text=0)
-        for row in self._shown():
-            listing.add_row(*row)
-        return as_text(listing) if self._rows else "no finished epoch yet"
+        return as_text(table(list(SHOWN), self._shown(), text=0)) if self._rows else "no finished epoch yet"
 
     def _repr_html_(self) -> str:
         return html_table(list(SHOWN), self._shown(), text=0)
