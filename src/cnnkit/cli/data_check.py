@@ -108,11 +108,11 @@ def _report(diagnosis: "Diagnosis") -> None:
         turned = f"   turned upright by EXIF {seen['turned']:,}" if seen["turned"] else ""
         console.say(f"{'   '.join(named)}{turned}")
     kinds = [list(findings) for _, findings in groupby(diagnosis.findings, lambda finding: finding.kind)]
-    rows = (
-        [*findings[0].about, f"{len(findings):,}", f"{sum(len(finding.paths) for finding in findings):,}"]
-        for findings in kinds
-    )
     if kinds:
+        rows = (
+            [*findings[0].about, f"{len(findings):,}", f"{sum(len(finding.paths) for finding in findings):,}"]
+            for findings in kinds
+        )
         page.print(table(["", "found", "what to do", "cases", "files"], rows, text=3))
     for findings in kinds:
         console.say(f"{findings[0].about.text}:")
