@@ -3,7 +3,6 @@
 import os
 from collections import Counter as Count
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ UNEQUAL = 10  # times as many images in the largest class as in the smallest
 
 def wrong_suffixes(folder: ImageFolder, facts: np.ndarray) -> Iterator[Finding]:
     """Yield the images whose format does not match their suffix; `facts` has a row of IMAGE for each image."""
-    paths = chain.from_iterable(split.paths for split in folder.splits.values())
-    for path, found in zip(paths, facts["format"].tolist(), strict=True):
+    for path, found in zip(folder.paths, facts["format"].tolist(), strict=True):
         form = suffix_format(path)
         if form is None or form.name != found:
             yield Finding("wrong-suffix", (path,), f"holds a {found}")
