@@ -64,7 +64,8 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
         facts["net"], facts["data"] = (_word(settings, key) for key in ("net", "data"))
         facts["epochs_asked"] = asked = int(require_number(settings, "epochs"))
         facts |= _progress(read_metrics(path))
-        facts["test_accuracy"] = _test_accuracy(path)
+        if (path / "test.json").exists():
+            facts["test_accuracy"] = require_number(folder.read_json("test.json"), "accuracy")
         over = facts["epochs"] >= asked or _out_of_patience(facts, settings.get("patience"))
         state = "done" if over else "running" if _is_locked(path) else "stopped"
         if state == "stopped" and not folder.can_go_on:
@@ -130,12 +131,6 @@ def _out_of_patience(facts: dict[str, Any], patience: Any) -> bool:
     if not isinstance(patience, int) or facts.get("val_accuracy") is None:
         return False
     return bool(facts["epochs"] - facts["best_epoch"] >= patience)
-
-
-def _test_accuracy(path: Path) -> float | None:
-    if not (path / "test.json").exists():
-        return None
-    return require_number(RunFolder(path).read_json("test.json"), "accuracy")
 
 
 def _word(table: Any, key: str) -> str:
