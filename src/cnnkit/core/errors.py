@@ -1,14 +1,16 @@
 """The errors that users can cause, each with the exit code of the command line."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import TypeVar
 
 from cnnkit.core.text import printable
 
-__all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "about", "unknown"]
+__all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "about", "pick", "unknown"]
 
-
+Key = TypeVar("Key")
+Row = TypeVar("Row")
 MANY = 20  # names, too many for one line
 
 
@@ -64,3 +66,10 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
         nearest = get_close_matches(str(name), names, n=5, cutoff=0)
         return UsageError(f"unknown {kind} {name!r}; {hint}the nearest of {len(names)}: {', '.join(nearest)}")
     return UsageError(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")
+
+
+def pick(table: Mapping[Key, Row], key: Key, kind: str) -> Row:
+    """Return a row of a table; raises UsageError, as `unknown` words it, for another key."""
+    if key not in table:
+        raise unknown(kind, key, map(str, table))
+    return table[key]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from cnnkit.core.errors import CnnkitError, DataError, UsageError, unknown
+from cnnkit.core.errors import CnnkitError, DataError, UsageError, pick
 from cnnkit.core.text import printable
 from cnnkit.experiment.history import read_metrics, require_number
 from cnnkit.experiment.run_folder import RunFolder
@@ -94,9 +94,7 @@ def sort_runs(runs: Sequence[RunSummary], keys: Sequence[str]) -> list[RunSummar
     """
     result = list(runs)
     for key in reversed(keys):
-        if key not in SORT_KEYS:
-            raise unknown("sort key", key, SORT_KEYS)
-        value, largest_first = SORT_KEYS[key]
+        value, largest_first = pick(SORT_KEYS, key, "sort key")
         have = [run for run in result if value(run) is not None]
         lack = [run for run in result if value(run) is None]
         result = sorted(have, key=value, reverse=largest_first) + lack
