@@ -21,12 +21,8 @@ CHANNELS = (1, 3)
 
 def is_arrays(data: Any) -> bool:
     """Return whether data is a pair of arrays or tensors, images and labels."""
-    return (
-        isinstance(data, tuple | list)
-        and len(data) == 2
-        and all(hasattr(part, "__len__") for part in data)
-        and (hasattr(data[0], "shape"))
-    )
+    is_pair = isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "__len__") for part in data)
+    return is_pair and hasattr(data[0], "shape")
 
 
 def load_arrays(data: Any, options: Reading) -> Dataset:
