@@ -84,11 +84,6 @@ class Job:
     stem: str
     """Prefix of the run folder's name."""
 
-    def with_places(self, places: dict[str, str], in_bundle: dict[str, str]) -> "Job":
-        """Return the job with other paths of its data."""
-        config, bundle = self.config.model_copy(update=places), self.bundle.model_copy(update=in_bundle)
-        return replace(self, config=config, bundle=bundle)
-
 
 def build(
     config: RunConfig,
