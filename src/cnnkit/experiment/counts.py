@@ -21,7 +21,7 @@ def about_classes(
         for name, part in parts.items()
         if part is not None and len(part)
     }
-    least = {name: 2 if name == "train" else 1 for name in counts}
+    least = {"train": 2, "validation": 1, "test": 1}
     weak = [label for label in range(len(classes)) if any(counts[name][label] < least[name] for name in counts)]
     if not weak:
         return ()

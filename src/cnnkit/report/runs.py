@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError, pick
 from cnnkit.core.text import printable
-from cnnkit.experiment.history import read_metrics, require_number
+from cnnkit.experiment.history import History, read_metrics, require_number
 from cnnkit.experiment.run_folder import RunFolder
 
 __all__ = ["SORT_KEYS", "RunSummary", "list_runs", "sort_runs", "summarise"]
@@ -115,13 +115,10 @@ def _run_folders(folder: Path, levels: int) -> Iterator[Path]:
 
 
 def _progress(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the results in a run's rows; the best epoch is the last that is marked as best."""
-    facts: dict[str, Any] = {"epochs": 0, "seconds": sum(row["seconds"] for row in rows)}
-    for row in rows:
-        facts["epochs"] = row["epoch"]
-        if row["best"]:
-            facts["best_epoch"] = row["epoch"]
-            facts |= {key: row[key] for key in ("val_loss", "val_accuracy")}
+    """Return the results in a run's rows."""
+    facts = {"epochs": rows[-1]["epoch"] if rows else 0, "seconds": sum(row["seconds"] for row in rows)}
+    if best := History(rows).best:
+        facts |= {"best_epoch": best["epoch"], "val_loss": best["val_loss"], "val_accuracy": best["val_accuracy"]}
     return facts
 
 

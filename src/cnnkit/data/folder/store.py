@@ -75,15 +75,14 @@ def open_images(root: Path, paths: Sequence[str], options: Reading, table: str =
     that has become unreadable is skipped. With `only`, images with other digests are ignored. Images listed in a
     `table` have a cache of their own. Raises UsageError if `image_size` is missing, CnnkitError if the disk is full.
     """
-    image_size, channels, budget, progress = options.image_size, options.channels, options.budget, options.progress
-    skip = options.on_bad_image == "skip"
+    progress, skip = options.progress, options.on_bad_image == "skip"
     workers = options.workers or processors()
     cache = PixelCache(root, table)
     with cache.locked(progress):
         files = dict(_inspect_all(root, paths, _Known(cache.files), workers, progress, options.only is not None))
         wanted = [path for path in paths if options.only is None or files[path].digest in options.only]
-        canvas = _canvas(root, [files[path] for path in wanted], image_size, channels)
-        fits = len(wanted) * math.prod(canvas) <= budget
+        canvas = _canvas(root, [files[path] for path in wanted], options.image_size, options.channels)
+        fits = len(wanted) * math.prod(canvas) <= options.budget
         files = cache.sound(files, wanted, canvas if fits else None, workers)
         if statistics.median(entry.size for entry in files.values()) <= TINY:
             workers = 1
