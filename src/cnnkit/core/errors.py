@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from cnnkit.core.text import printable
 
-__all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "about", "pick", "unknown"]
+__all__ = ["CnnkitError", "DataError", "Interrupted", "UsageError", "about", "pick", "reading", "unknown"]
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -51,6 +51,17 @@ def about(place: object) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
+
+
+@contextmanager
+def reading(path: object) -> Iterator[None]:
+    """Raise CnnkitError, with the path, for an OSError, and for a ValueError, which means invalid content."""
+    try:
+        yield
+    except OSError as error:
+        raise CnnkitError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CnnkitError(f"{path}: corrupt ({error})") from error
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:

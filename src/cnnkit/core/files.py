@@ -32,7 +32,6 @@ __all__ = [
     "no_follow",
     "open_file",
     "read_bytes",
-    "reading",
     "remove",
     "replace_folder",
     "require_regular",
@@ -96,17 +95,6 @@ def read_bytes(path: Path | str, most: int = MAX_TEXT_BYTES) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
     return content
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Raise CnnkitError, with the path, for an OSError, and for a ValueError, which means invalid content."""
-    try:
-        yield
-    except OSError as error:
-        raise CnnkitError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CnnkitError(f"{path}: corrupt ({error})") from error
 
 
 def sha256(path: Path) -> str:

@@ -11,8 +11,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cnnkit import __version__
-from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import atomic_write, read_bytes, reading, replace_folder, sha256, write_through
+from cnnkit.core.errors import CnnkitError, UsageError, reading
+from cnnkit.core.files import atomic_write, read_bytes, replace_folder, sha256, write_through
 from cnnkit.core.finite import not_finite
 from cnnkit.core.limits import MAX_CHANNELS, MAX_CLASSES
 from cnnkit.core.modules import unwrapped

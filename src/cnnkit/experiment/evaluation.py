@@ -107,21 +107,14 @@ class Evaluation:
 
     def _listings(self) -> Iterator[tuple[Sequence[str], list[list[str]]]]:
         """Yield the columns and the rows of two tables: the metrics of each class, and the confusion matrix."""
-        yield (
-            COLUMNS,
-            [
-                [row["class"], *map(_figure, (row["precision"], row["recall"], row["f1"])), f"{row['support']:,}"]
-                for row in self.per_class
-            ],
-        )
-        rows = zip(self.classes, self.confusion.tolist(), strict=True)
-        yield (
-            ["true / predicted", *map(str, range(len(self.classes)))],
-            [
-                [f"{index} {name}", *(str(count) if count else "." for count in counts)]
-                for index, (name, counts) in enumerate(rows)
-            ],
-        )
+        metrics = [
+            [row["class"], *map(_figure, (row["precision"], row["recall"], row["f1"])), f"{row['support']:,}"]
+            for row in self.per_class
+        ]
+        rows = enumerate(zip(self.classes, self.confusion.tolist(), strict=True))
+        confusion = [[f"{index} {name}", *(f"{count or '.'}" for count in counts)] for index, (name, counts) in rows]
+        yield COLUMNS, metrics
+        yield ["true / predicted", *map(str, range(len(self.classes)))], confusion
 
 
 def evaluate(

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, model_validator
 
-from cnnkit.core.errors import CnnkitError
-from cnnkit.core.files import read_bytes, reading
+from cnnkit.core.errors import CnnkitError, reading
+from cnnkit.core.files import read_bytes
 from cnnkit.core.schema import Count, Word, validated
 from cnnkit.core.text import from_json, to_json
 

@@ -15,18 +15,8 @@ from typing import Any
 import tomli_w
 from filelock import Timeout
 
-from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.files import (
-    CannotWrite,
-    append,
-    atomic_write,
-    cannot_write,
-    lock,
-    make_folder,
-    read_bytes,
-    reading,
-    sweep,
-)
+from cnnkit.core.errors import CnnkitError, UsageError, reading
+from cnnkit.core.files import CannotWrite, append, atomic_write, cannot_write, lock, make_folder, read_bytes, sweep
 from cnnkit.core.schema import brief
 from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
 from cnnkit.experiment.record import SPLIT

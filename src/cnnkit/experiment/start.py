@@ -9,8 +9,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
-from cnnkit.core.errors import UsageError
-from cnnkit.core.files import reading
+from cnnkit.core.errors import UsageError, reading
 from cnnkit.core.limits import MAX_CHANNELS
 from cnnkit.core.schema import Mean, Std, Word, validated
 from cnnkit.core.text import is_url, without_passwords
