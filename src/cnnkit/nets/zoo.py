@@ -24,7 +24,6 @@ from cnnkit.nets.vgg import vgg
 
 __all__ = ["ZOO", "Entry", "Published", "create", "entry", "full_name", "list_networks"]
 
-
 Builder = Callable[..., nn.Sequential]
 Size = tuple[int, int, int]  # C x H x W
 About = tuple[int, str, str]  # the year, the chapter's section, the paper
