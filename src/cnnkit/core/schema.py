@@ -18,7 +18,6 @@ __all__ = [
     "Std",
     "Word",
     "brief",
-    "first_error",
     "reason_of",
     "validated",
 ]
@@ -46,20 +45,14 @@ Argument = (
 
 
 def validated(kind: type[Model], content: Any) -> Model:
-    """Return the content of a file as a model; raises ValueError with the first error."""
+    """Return the content of a file as a model; raises ValueError with the first wrong field and its value."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise ValueError(first_error(error)) from error
-
-
-def first_error(error: ValidationError) -> str:
-    """Return the first error: the field, what it should be, and its value."""
-    row = error.errors(include_url=False)[0]
-    place = ".".join(map(str, row["loc"]))
-    reason = reason_of(row)
-    given = "" if row["type"] in UNSHOWN else f", not {brief(row['input'])}"
-    return f"{place}: {reason}{given}".removeprefix(": ")
+        row = error.errors(include_url=False)[0]
+        place = ".".join(map(str, row["loc"]))
+        given = "" if row["type"] in UNSHOWN else f", not {brief(row['input'])}"
+        raise ValueError(f"{place}: {reason_of(row)}{given}".removeprefix(": ")) from error
 
 
 def reason_of(row: Any) -> str:
