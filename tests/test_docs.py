@@ -58,7 +58,7 @@ def test_the_tree_of_packages_is_complete() -> None:
 
 def test_the_layers_are_those_of_pyproject() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    [layers] = [row["layers"] for row in contracts if row["name"].startswith("floors")]
+    [layers] = [row["layers"] for row in contracts if row["name"].startswith("layers")]
     [block] = re.findall(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
     assert block.splitlines() == [layer.replace("cnnkit.", "") for layer in layers]
 
