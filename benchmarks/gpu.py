@@ -3,7 +3,7 @@
     python benchmarks/gpu.py
 
 The batches are random and on the device already: what is measured is the step, from there to the updated weights. The
-plan of ResNet-50 is chosen as for a long training, so that compiling is tried; those of the small networks as for ten
+plan of ResNet-50 is chosen as for a long run, so that compiling is tried; those of the small networks as for ten
 epochs of Fashion-MNIST. Results go to benchmarks/results/ as JSON.
 """
 

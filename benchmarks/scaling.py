@@ -24,7 +24,7 @@ PROCESSES = ["-m", "torch.distributed.run", "--standalone"]
 
 @dataclass(frozen=True)
 class Point:
-    """A training to measure."""
+    """A training run to measure."""
 
     batch: int = 32
     pixels: int = 64

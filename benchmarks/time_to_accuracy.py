@@ -31,7 +31,7 @@ USUAL = (
 
 @dataclass(frozen=True)
 class Way:
-    """A training that reaches a target."""
+    """A training run that reaches a target."""
 
     net: str
     epochs: int

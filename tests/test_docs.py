@@ -1,4 +1,4 @@
-"""The documents: links and anchors, floors, figures and tables agree with what they are about."""
+"""The documents: links and anchors work; layers, figures and tables agree with the code and the results."""
 
 import json
 import re
@@ -47,18 +47,18 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-def test_the_tree_of_rooms_is_complete() -> None:
-    [tree] = re.findall(r"```text\n(src/.*?)```", (ROOT / "docs" / "internals" / "house.md").read_text(), re.S)
+def test_the_tree_of_packages_is_complete() -> None:
+    [tree] = re.findall(r"```text\n(src/.*?)```", (ROOT / "docs" / "internals" / "architecture.md").read_text(), re.S)
     shown = {line.split()[0] for line in tree.splitlines()[1:] if re.match(r" {2}\w+/", line)}
-    rooms = {
+    packages = {
         f"{path.name}/" for path in (ROOT / "src/cnnkit").iterdir() if path.is_dir() and path.name != "__pycache__"
     }
-    assert shown == rooms
+    assert shown == packages
 
 
-def test_the_floors_are_those_of_pyproject() -> None:
+def test_the_layers_are_those_of_pyproject() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    [layers] = [row["layers"] for row in contracts if row["name"].startswith("floors")]
+    [layers] = [row["layers"] for row in contracts if row["name"].startswith("layers")]
     [block] = re.findall(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
     assert block.splitlines() == [layer.replace("cnnkit.", "") for layer in layers]
 

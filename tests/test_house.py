@@ -23,7 +23,7 @@ PACKAGES = [info.name for info in FOUND if info.ispkg]
 @pytest.mark.parametrize(
     "command",
     [["lint-imports"], ["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
-    ids=["floors", "lint", "format", "types"],
+    ids=["layers", "lint", "format", "types"],
 )
 def test_linters_and_type_checker_pass(command: list[str]) -> None:
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The commands of the README and the quickstart run, and their Python gives what its comments say."""
+"""The commands of the README and the quickstart run, and their Python code returns what its comments say."""
 
 import ast
 import os
@@ -26,7 +26,7 @@ def python(name: str) -> list[str]:
 
 
 def test_readme_commands_run_in_order(tmp_path: Path) -> None:
-    """One session, in a folder with the example files; what both pages show runs once, long trainings for one epoch."""
+    """One session, in a folder with the example files; what both pages show runs once, long runs take one epoch."""
     assert len(COMMANDS) >= 30
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     shape_photos(tmp_path / "photos", 24)
@@ -49,7 +49,7 @@ def test_readme_commands_run_in_order(tmp_path: Path) -> None:
 
 
 def test_make_demo_prints_what_the_readme_says(tmp_path: Path) -> None:
-    """The recipe itself, with this environment in the place of a new one."""
+    """The recipe itself, with this environment instead of a new one."""
     here = [f"BIN={Path(sys.executable).parent}", f"RUNS={tmp_path}/runs", "INSTALLED="]
     command = ["make", "--no-print-directory", "demo", *here]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -69,7 +69,7 @@ def test_readme_commands_are_valid_shell() -> None:
 
 
 def test_python_guide_programs_run_in_order(tmp_path: Path) -> None:
-    """Each as a program of its own, in a folder with photographs."""
+    """Each as a separate program, in a folder with photographs."""
     shape_photos(tmp_path / "photos", 24)
     programs = python("docs/guides/python.md")
     assert len(programs) == 4

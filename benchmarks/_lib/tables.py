@@ -1,4 +1,4 @@
-"""The tables of the results: each kind of result is a row of KINDS, its columns computed from the raw figures."""
+"""The tables of the results: each kind of result is an entry in KINDS, its columns computed from the raw figures."""
 
 import math
 import re
@@ -219,9 +219,9 @@ KINDS = {
             "seeds": lambda row: str(len(row["accuracy"])),
         },
         _by_command,
-        note="The whole test set: 10,000 images of Fashion-MNIST, with 6,000 of the 60,000 training images for "
-        "validation; for MNIST 1,000 images, after training on 4,000. The chapter reports 0.7527 for the run on raw "
-        "pixels. These figures are older than `--norm-statistics` and were measured with moving averages.",
+        note="Accuracy on the whole test set: 10,000 images of Fashion-MNIST, with 6,000 of the 60,000 training images "
+        "held out for validation; for MNIST 1,000 images, after training on 4,000. The chapter reports 0.7527 for the "
+        "run on raw pixels. These figures are older than `--norm-statistics` and were measured with moving averages.",
     ),
     "chapter": Kind(
         "The chapter's networks on Fashion-MNIST",
@@ -239,7 +239,7 @@ KINDS = {
         note='"Reported" is what the chapter or its sources report after five epochs.',
     ),
     "time_to_accuracy": Kind(
-        "Seconds of training to a validation accuracy, Fashion-MNIST",
+        "Training time to a validation accuracy on Fashion-MNIST, seconds",
         "time_to_accuracy.py",
         {
             "validation accuracy": lambda row: f"{float(row['key']):.0%}",
@@ -249,7 +249,7 @@ KINDS = {
             "cnnkit's test accuracy, best epoch": lambda row: f"{row['cnnkit']['test']:.4f}",
         },
         lambda figures: sorted(_keyed(figures), key=_key),
-        note="The same network, optimiser and schedule in both.",
+        note="Both use the same network, optimiser and schedule.",
     ),
     "train_throughput": Kind(
         "Training, images per second",
@@ -264,13 +264,13 @@ KINDS = {
         {"geometric mean": lambda row: True, "the same without LeNet": lambda row: not row["key"].startswith("lenet")},
     ),
     "lanes": Kind(
-        "Seconds of an epoch of LeNet: lanes and peers",
+        "Seconds per epoch of LeNet: lanes and peers",
         "lanes.py --keras-python PYTHON --jax-python PYTHON",
         {
             **{name: lambda row, i=i: row["key"].split(", ")[i] for i, name in enumerate(("net", "batch", "cores"))},
             "{}": Each(lambda row, name: _median(row, name) * LANES_EPOCH / LANES_PART, ".3g"),
             "{} / lanes": Each(partial(_ratio, other="cnnkit-lanes"), ".1f", ("cnnkit-lanes",)),
-            "lanes to a matrix product": lambda row: f"{row['to_matrix_product']:.0%}",
+            "lanes, share of a large matrix multiplication's speed": lambda row: f"{row['to_matrix_product']:.0%}",
         },
         _keyed,
     ),
@@ -296,7 +296,7 @@ KINDS = {
         note="Ratios are speed-ups over eager PyTorch; `cnnkit` is `cnnkit.deploy.optimise_for_inference`.",
     ),
     "predict_folder": Kind(
-        "A folder of photographs through a trained network, images per second",
+        "Prediction on a folder of photographs, images per second",
         "predict_folder.py --photos DIR",
         {
             "network and images": _key,
@@ -304,39 +304,39 @@ KINDS = {
             "cnnkit / {}": Each(partial(_ratio, other="cnnkit"), ".2f", ("cnnkit",)),
         },
         _seconds,
-        note="`loop` opens one image after the other; `DataLoader` has two workers.",
+        note="`loop` opens one image after another; `DataLoader` has two workers.",
     ),
     "data_loading": Kind(
-        "A folder of 28 x 28 PNGs, from the disk to batches",
+        "Loading a folder of 28 x 28 PNGs",
         "data_loading.py",
         {
             "": _key,
             "cnnkit": partial(_loaded, 0),
             "DataLoader + Pillow": partial(_loaded, 1),
-            "ratio, round by round": partial(_text, "ratio"),
+            "ratio": partial(_text, "ratio"),
         },
         _loading,
         note="With an empty cache, cnnkit decodes all images before the first batch.",
     ),
     "decode_memory": Kind(
-        "Memory for reading one image of 50 million pixels, MB",
+        "Memory for decoding one image of 50 million pixels, MB",
         "decode_memory.py",
         {
             "file": _key,
-            "read at 224 x 224": lambda row: f"{row['224 x 224']:.0f}",
-            "read at full size": lambda row: f"{row['full size']:.0f}",
+            "decoded to 224 x 224": lambda row: f"{row['224 x 224']:.0f}",
+            "decoded at full size": lambda row: f"{row['full size']:.0f}",
         },
         _keyed,
     ),
     "augment": Kind(
-        "Augmentation, images per second of one processor",
+        "Augmentation, images per second on one thread",
         "augment.py",
         {
             "images": partial(_text, "images"),
             "augmentation": partial(_text, "name"),
-            "by": partial(_text, "by"),
+            "library": partial(_text, "by"),
             "images/s": lambda row: f"{AUGMENT_BATCH / _median(row, row['by']):,.0f}",
-            "times cnnkit's time, round by round": lambda row: f"{_ratio(row, row['by'], 'cnnkit'):.1f}",
+            "time / cnnkit's time": lambda row: f"{_ratio(row, row['by'], 'cnnkit'):.1f}",
         },
         _augmentations,
     ),
@@ -344,21 +344,21 @@ KINDS = {
         "Fine-tuning on a few images of new classes",
         "finetune.py --photos DIR",
         {
-            "training": _key,
+            "run": _key,
             "mean accuracy": lambda row: f"{statistics.mean(row['found']):.3f}",
             "standard deviation": lambda row: f"{statistics.stdev(row['found']):.3f}",
-            "of each seed": lambda row: " ".join(f"{value:.3f}" for value in row["found"]),
+            "per seed": lambda row: " ".join(f"{value:.3f}" for value in row["found"]),
         },
         lambda figures: [{"key": key, "found": found} for key, found in figures["accuracy"].items()],
     ),
     "norm_statistics": Kind(
-        "Batch normalisation's statistics: measured before each validation, or moving averages",
+        "Batch normalisation: fresh statistics or moving averages",
         "norm_statistics.py --photos DIR",
         {
             "run": _key,
             "validation": partial(_text, "validation"),
             "test": partial(_text, "test"),
-            "largest loss": partial(_text, "loss"),
+            "largest validation loss": partial(_text, "loss"),
             "moving, ms": partial(_text, "moving"),
             "fresh, ms": partial(_text, "fresh"),
             "ratio": partial(_text, "ratio"),
@@ -367,20 +367,20 @@ KINDS = {
         _statistics,
     ),
     "processes": Kind(
-        "Two processes against one, images per second",
+        "One and two processes, images per second",
         "processes.py",
         {
             "network": _key,
             **{name: partial(_speed, name) for name in PROCESSES},
             "ratio": _speed_up,
-            "loss of one": lambda row: f"{row['one process'][0][1]:.4f}",
-            "loss of two": lambda row: f"{row['two processes'][0][1]:.4f}",
+            "loss, one process": lambda row: f"{row['one process'][0][1]:.4f}",
+            "loss, two processes": lambda row: f"{row['two processes'][0][1]:.4f}",
         },
         _keyed,
-        note="On one machine a second process gains nothing.",
+        note="On one machine without GPUs, a second process is no faster.",
     ),
     "scaling": Kind(
-        "ResNet-18, a training epoch against one dimension at a time",
+        "A training epoch of ResNet-18, varying one dimension at a time",
         "scaling.py",
         {
             "dimension": partial(_text, "axis"),
@@ -390,7 +390,7 @@ KINDS = {
             "MB": lambda row: f"{row['megabytes']:,}",
         },
         lambda figures: figures["points"],
-        note="The whole ResNet-18 exchanges 11 million gradients at each step.",
+        note="The processes all-reduce 11 million gradient values of ResNet-18 at each step.",
     ),
     "gpu": Kind(
         "Training on a GPU, images per second",
@@ -399,8 +399,8 @@ KINDS = {
             "network": lambda row: "{net} at {pixels}, batch {batch}".format(**row["work"]),
             "{}": Each(lambda row, name: row["work"]["batch"] * row["work"]["steps"] / _median(row, name), ",.0f"),
             "cnnkit / {}": Each(partial(_ratio, other="cnnkit"), ".2f", ("cnnkit",)),
-            "cnnkit's plan (and choosing it)": lambda row: f"{row['plan']} ({row['choosing']:.1f} s)",
-            "share of a large matrix product's speed": _share_of_peak,
+            "cnnkit's plan (and the time to find it)": lambda row: f"{row['plan']} ({row['choosing']:.1f} s)",
+            "share of a large matrix multiplication's speed": _share_of_peak,
         },
         _keyed,
     ),

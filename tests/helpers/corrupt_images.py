@@ -24,7 +24,7 @@ BAD: dict[str, tuple[bytes | None, str]] = {
     "cut.jpg": (saved("JPEG")[:1500], "corrupt or incomplete"),
     "cut.png": (saved("PNG")[:1500], "corrupt or incomplete"),
     "text.jpg": (b"<html><body>404 not found</body></html>", "not an image"),
-    "empty.png": (b"", "not an image"),
+    "empty.png": (b"", "the file is empty"),
     "bomb.png": (BOMB + png_chunk(b"IDAT", zlib.compress(bytes(1000))), "more than max_pixels"),
     "deflate.png": (damaged(saved("PNG"), 60, 400), "corrupt or incomplete"),
     "drawing.png": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG images are not supported"),

@@ -1,12 +1,19 @@
 """`cnnkit anatomy`: shapes, parameters, MACs, receptive fields and memory of a network."""
 
+import csv
+import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from cnnkit.cli.console import page, print_json, table
+from cnnkit.cli.options import AnyNet, InputSize, NumClasses
+from cnnkit.core.errors import UsageError
+from cnnkit.core.shape import by
+from cnnkit.core.text import markdown
 
 if TYPE_CHECKING:
     from cnnkit.anatomy import Anatomy, Part
     from cnnkit.nets import Entry
-
-from cnnkit.cli.options import AnyNet, InputSize, NumClasses
 
 __all__ = ["anatomy", "find_anatomy"]
 
@@ -39,8 +46,6 @@ def anatomy(
     markdown
         Print a Markdown table.
     """
-    from cnnkit.core.errors import UsageError
-
     if json + csv + markdown > 1:
         raise UsageError("--json, --csv and --markdown cannot be combined; choose one")
     if depth is not None and depth < 0:
@@ -60,7 +65,6 @@ def find_anatomy(net: str, input_size: str | None, num_classes: int | None) -> "
 
     from cnnkit.anatomy import trace
     from cnnkit.cli.source import open_net
-    from cnnkit.core.errors import UsageError
     from cnnkit.nets import create, entry
     from cnnkit.nets.zoo import full_name
 
@@ -84,8 +88,6 @@ def find_anatomy(net: str, input_size: str | None, num_classes: int | None) -> "
 
 
 def _size(text: str) -> tuple[int, int, int]:
-    from cnnkit.core.errors import UsageError
-
     numbers: list[Any] = text.lower().split("x")
     if len(numbers) != 3 or not all(n.isdecimal() and len(n) <= 9 and 0 < int(n) <= MAX_SIZE for n in numbers):
         raise UsageError(f"--input takes channels x height x width, such as 1x28x28, up to {MAX_SIZE:,}, not {text!r}")
@@ -93,8 +95,6 @@ def _size(text: str) -> tuple[int, int, int]:
 
 
 def _figures(part: "Part", whole: "Anatomy") -> dict[str, Any]:
-    from dataclasses import asdict
-
     return {
         "name": part.name,
         "kind": part.kind,
@@ -116,10 +116,6 @@ def _share(count: int, total: int) -> float:
 
 
 def _print_json(net: str, whole: "Anatomy", facts: "Entry", depth: int | None) -> None:
-    from dataclasses import asdict
-
-    from cnnkit.cli.console import print_json
-
     def inside(part: "Part", level: int) -> list[dict[str, Any]]:
         if level == depth:
             return []
@@ -138,9 +134,6 @@ def _print_json(net: str, whole: "Anatomy", facts: "Entry", depth: int | None) -
 
 
 def _print_csv(whole: "Anatomy", depth: int | None) -> None:
-    import csv
-    import sys
-
     rows = []
     for level, part in whole.rows(depth):
         figures = {"level": level, **_figures(part, whole), "output": "x".join(map(str, part.output))}
@@ -154,8 +147,6 @@ def _print_csv(whole: "Anatomy", depth: int | None) -> None:
 
 
 def _print_table(net: str, whole: "Anatomy", facts: "Entry", depth: int | None, markdown: bool) -> None:
-    from cnnkit.core.shape import by
-
     unit, size = ("MiB", 2**20) if whole.training_bytes >= 2**20 else ("KiB", 2**10)
     columns = ["", "output", "params", "%", "MACs", "%", "field", "jump", "start", "train", "infer"]
     (_, total), *inner = ((level, [_name(part), *_cells(part, whole, size)]) for level, part in whole.rows(depth))
@@ -182,10 +173,10 @@ def _name(part: "Part") -> str:
 
 
 def _cells(part: "Part", whole: "Anatomy", size: int) -> list[str]:
-    from cnnkit.core.shape import by
-
     field = part.receptive
-    steps = [_both(*two) for two in (field.step, field.start)] if field and field.step != (0, 0) else ["-", "-"]
+    steps = ["-", "-"]
+    if field and field.step != (0, 0):
+        steps = [f"{down}" if down == across else f"{down}, {across}" for down, across in (field.step, field.start)]
     return [
         by(*part.output),
         f"{part.params:,}",
@@ -199,13 +190,7 @@ def _cells(part: "Part", whole: "Anatomy", size: int) -> list[str]:
     ]
 
 
-def _both(vertical: int, horizontal: int) -> str:
-    return str(vertical) if vertical == horizontal else f"{vertical}, {horizontal}"
-
-
 def _show(lines: list[str], columns: list[str], inner: list[tuple[int, list[str]]], totals: list[list[str]]) -> None:
-    from cnnkit.cli.console import page, table
-
     listing = table(columns, text=1)
     listing.padding, listing.collapse_padding, listing.columns[0].no_wrap = (0, 1), True, True
     deeper = False
@@ -225,8 +210,6 @@ def _show(lines: list[str], columns: list[str], inner: list[tuple[int, list[str]
 def _show_markdown(
     lines: list[str], columns: list[str], inner: list[tuple[int, list[str]]], totals: list[list[str]]
 ) -> None:
-    from cnnkit.core.text import markdown
-
     rows = [[f"{'&nbsp;&nbsp;' * (level - 1)}{name}", *cells] for level, (name, *cells) in inner]
     rules = [":--", *["--:"] * (len(columns) - 1)]
     print(markdown(lines[0]), "", sep="\n")

@@ -33,9 +33,9 @@ def given_flags(settings: BaseModel, net: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def printing_logs(room: str, screen: PatientConsole) -> Iterator[None]:
-    """Print the log records of the package `room` while the block runs, one line each."""
-    logger, handler = logging.getLogger(room), _Printer(screen)
+def printing_logs(package: str, screen: PatientConsole) -> Iterator[None]:
+    """Print the log records of the package `package` while the block runs, one line each."""
+    logger, handler = logging.getLogger(package), _Printer(screen)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

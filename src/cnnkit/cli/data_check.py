@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit.cli.console import console, page, print_json, table
 from cnnkit.cli.options import MaxPixels, Workers
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
@@ -45,7 +46,6 @@ def check(
         Move the harmful files into this folder, listed in its quarantine.json; nothing is deleted. Of an image in
         several splits, the training copies are moved.
     """
-    from cnnkit.cli.console import console, print_json
     from cnnkit.data.check.quarantine import check_quarantine
     from cnnkit.data.check.quarantine import quarantine as move
     from cnnkit.data.check.run import diagnose
@@ -98,8 +98,6 @@ def _content(diagnosis: "Diagnosis") -> dict[str, Any]:
 
 
 def _report(diagnosis: "Diagnosis") -> None:
-    from cnnkit.cli.console import console, page, table
-
     seen = diagnosis.statistics
     size = f"{seen['bytes']['sum'] / 1e6:,.1f} MB"
     readable = counted(seen["images"], "readable image")
@@ -110,13 +108,12 @@ def _report(diagnosis: "Diagnosis") -> None:
         turned = f"   turned upright by EXIF {seen['turned']:,}" if seen["turned"] else ""
         console.say(f"formats and modes: {'   '.join(named)}{turned}")
     kinds = [list(findings) for _, findings in groupby(diagnosis.findings, lambda finding: finding.kind)]
-    summary = table(["", "found", "what to do", "groups", "files"], text=3)
-    for findings in kinds:
-        severity, text, remedy = findings[0].about
-        files = sum(len(finding.paths) for finding in findings)
-        summary.add_row(severity, text, remedy, f"{len(findings):,}", f"{files:,}")
     if kinds:
-        page.print(summary)
+        rows = (
+            [*findings[0].about, f"{len(findings):,}", f"{sum(len(finding.paths) for finding in findings):,}"]
+            for findings in kinds
+        )
+        page.print(table(["", "found", "what to do", "groups", "files"], rows, text=3))
     for findings in kinds:
         console.say(f"{findings[0].about.text}:")
         for finding in findings[:LISTED]:
@@ -133,24 +130,18 @@ def _line(finding: "Finding") -> str:
 
 def _classes(classes: dict[str, dict[str, int]]) -> "Table":
     """Return the number of images of each class in each split; of many classes, the largest and the smallest."""
-    from cnnkit.cli.console import table
-
     rows = [(name, [*counts.values()]) for name, counts in classes.items()]
-    result = table(["class", *next(iter(classes.values()))])
     if len(rows) > CLASSES:
         rows.sort(key=lambda row: -row[1][0])
         between = f"... {len(rows) - CLASSES:,} classes in between ..."
         rows = [*rows[: CLASSES // 2], (between, []), *rows[-CLASSES // 2 :]]
-    for name, numbers in rows:
-        result.add_row(name, *(f"{number:,}" for number in numbers))
-    return result
+    cells = ([name, *(f"{number:,}" for number in numbers)] for name, numbers in rows)
+    return table(["class", *next(iter(classes.values()))], cells)
 
 
 def _sizes(seen: dict[str, Any]) -> "Table":
-    from cnnkit.cli.console import table
-
-    result = table(["", "smallest", "median", "largest"])
-    for name in ("width", "height", "bytes"):
-        result.add_row(name, *(f"{value:,.0f}" for value in list(seen[name].values())[:3]))
-    result.add_row("width / height", *(f"{value:.2f}" for value in seen["aspect"].values()))
-    return result
+    rows = [
+        [name, *(f"{value:,.0f}" for value in list(seen[name].values())[:3])] for name in ("width", "height", "bytes")
+    ]
+    rows.append(["width / height", *(f"{value:.2f}" for value in seen["aspect"].values())])
+    return table(["", "smallest", "median", "largest"], rows)

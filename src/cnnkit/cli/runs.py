@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit.cli.console import console, page, print_json, table
+from cnnkit.cli.options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from cnnkit.report import RunSummary
-
-from cnnkit.cli.options import Json
 
 __all__ = ["runs"]
 
@@ -31,7 +32,6 @@ def runs(
         Sort by run, net, data, val or test (best first), time (shortest first) or started (the default); repeat it to
         break ties.
     """
-    from cnnkit.cli.console import console, page, print_json
     from cnnkit.report import list_runs, sort_runs
 
     found = sort_runs(list_runs(folder), sort or [])
@@ -52,8 +52,6 @@ def _facts(run: "RunSummary") -> dict[str, Any]:
 
 
 def _listing(found: "list[RunSummary]") -> "Table":
-    from cnnkit.cli.console import table
-
     listing = table(["run", "net", "data", "epochs", "val", "at", "test", "time", "started", "state"], text=3)
     listing.padding, listing.pad_edge = (0, 0), False  # to fit 80 columns
     for run in found:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from cnnkit.cli.console import console, given_flags, page, print_json, printing_logs, table
 from cnnkit.cli.options import Net
+from cnnkit.core.console import PatientConsole
 from cnnkit.core.errors import Interrupted
+from cnnkit.core.extras import require
 from cnnkit.core.text import shell
 from cnnkit.experiment.config import RunConfig
 
@@ -60,10 +63,6 @@ def sweep(
     json
         Print the trials as JSON at the end.
     """
-    from cnnkit.cli.console import console, given_flags, printing_logs
-    from cnnkit.core.console import PatientConsole
-    from cnnkit.core.extras import require
-
     require("optuna", "search")
     from cnnkit.experiment.sweep.search import search
 
@@ -77,7 +76,6 @@ def sweep(
 
 def _report(study: "Study", name: str, json: bool) -> None:
     """Print the best trials, or all as JSON."""
-    from cnnkit.cli.console import page, print_json, table
     from cnnkit.experiment.sweep.search import shown
 
     results = study.results()

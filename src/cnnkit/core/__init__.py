@@ -1,1 +1,1 @@
-"""The foundation of all rooms: errors, window arithmetic, devices and seeds, atomic files."""
+"""The foundation of all packages: errors, window arithmetic, devices and seeds, atomic files."""

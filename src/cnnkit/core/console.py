@@ -60,11 +60,13 @@ def progress_bar(console: Console, *columns: ProgressColumn) -> Progress:
     )
 
 
-def table(columns: Sequence[str], *, text: int = 1) -> Table:
-    """Return an empty table; the first `text` columns are left-aligned words, the others right-aligned numbers."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]] = (), *, text: int = 1) -> Table:
+    """Return a table; the first `text` columns are left-aligned words, the others right-aligned numbers."""
     result = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         result.add_column(column, justify="left" if index < text else "right", no_wrap=index >= text, overflow="fold")
+    for row in rows:
+        result.add_row(*row)
     return result
 
 

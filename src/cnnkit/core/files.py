@@ -37,7 +37,6 @@ __all__ = [
     "require_regular",
     "sha256",
     "sweep",
-    "utf8_path",
     "write_output",
     "write_through",
 ]
@@ -102,18 +101,6 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hex; raises OSError."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def utf8_path(path: Path) -> Iterator[Path]:
-    """Yield a UTF-8 path of a file, for libraries that need one: its own, or that of an open file."""
-    try:
-        os.fsencode(path).decode()
-    except UnicodeDecodeError:
-        with path.open("rb") as file:
-            yield Path(f"/dev/fd/{file.fileno()}")  # only POSIX has such paths
-    else:
-        yield path
 
 
 def make_folder(path: Path, mode: int = 0o777) -> Path:

@@ -1,7 +1,8 @@
 """NaN and Inf in a network's weights and outputs: detection, and the layer that they come from."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,20 +42,15 @@ def _reason(net: nn.Module, x: Tensor) -> str:
     if not x.isfinite().all():
         return "its input is not finite: check the mean and std of the preprocessing"
     first: list[str] = []
-    with contextlib.ExitStack() as hooks, prediction_mode(net):
-        for name, layer in net.named_modules():
-            if next(layer.children(), None) is None:
-                hooks.enter_context(layer.register_forward_hook(_look(first, name)))
-        net(x)
-    where = f"in {first[0]}" if first else "in between"
-    return f"its weights and input are finite, but values overflow {where}"
 
-
-def _look(first: list[str], name: str) -> Callable[[nn.Module, Any, Any], None]:
-    """Return a hook that records the layer if its output is not finite."""
-
-    def hook(layer: nn.Module, arguments: Any, output: Any) -> None:
+    def look(name: str, layer: nn.Module, arguments: Any, output: Any) -> None:
         if isinstance(output, Tensor) and not torch.isfinite(output).all():
             first.append(f"{name or type(layer).__name__} ({str(output.dtype).removeprefix('torch.')})")
 
-    return hook
+    with contextlib.ExitStack() as hooks, prediction_mode(net):
+        for name, layer in net.named_modules():
+            if next(layer.children(), None) is None:
+                hooks.enter_context(layer.register_forward_hook(partial(look, name)))
+        net(x)
+    where = f"in {first[0]}" if first else "in between"
+    return f"its weights and input are finite, but values overflow {where}"

@@ -30,7 +30,7 @@ SHOWN = 200  # characters of a server's text in an error
 
 
 def timeout_seconds() -> float:
-    """Return the seconds in which a response must begin, and each MIN_BYTES arrive: `$CNNKIT_HTTP_SECONDS` or SECONDS.
+    """Return the timeout for the start of a response and for each MIN_BYTES: `$CNNKIT_HTTP_SECONDS` or SECONDS.
 
     Raises UsageError for a value that is not a positive number of seconds.
     """

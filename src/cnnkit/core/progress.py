@@ -1,7 +1,6 @@
 """Progress of long work on standard error: a bar on a terminal, a line every PLAIN_SECONDS elsewhere."""
 
 import time
-from types import TracebackType
 
 from rich.progress import MofNCompleteColumn
 
@@ -25,9 +24,7 @@ class Counter:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def advance(self, count: int) -> None:

@@ -20,7 +20,6 @@ __all__ = [
     "Word",
     "brief",
     "describe",
-    "first_error",
     "reason_of",
     "validated",
 ]
@@ -56,16 +55,11 @@ Argument = (
 
 
 def validated(kind: type[Model], content: Any) -> Model:
-    """Return the content of a file as a model; raises ValueError with the first error."""
+    """Return the content of a file as a model; raises ValueError with the first wrong field and its value."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise ValueError(first_error(error)) from error
-
-
-def first_error(error: ValidationError) -> str:
-    """Return the first error: the field, what it must be, and its value."""
-    return describe(error.errors(include_url=False)[0])
+        raise ValueError(describe(error.errors(include_url=False)[0])) from error
 
 
 def describe(row: Any) -> str:

@@ -45,8 +45,9 @@ def resolve_padding(padding: Padding, size: Pair, kernel: Pair, stride: Pair = 1
     if padding == "valid":
         return 0, 0, 0, 0
     if padding == "same":
-        top, bottom = _same(0, size, kernel, stride, dilation)
-        left, right = _same(1, size, kernel, stride, dilation)
+        named = {"size": size, "kernel": kernel, "stride": stride, "dilation": dilation}
+        axes = zip(*(pair(value, name) for name, value in named.items()), strict=True)
+        (top, bottom), (left, right) = (same_padding(n, d * (k - 1) + 1, s) for n, k, s, d in axes)
         return top, bottom, left, right
     if not isinstance(padding, str):
         pads = (padding,) * 4 if isinstance(padding, int) else _several(padding)
@@ -107,12 +108,6 @@ def by(*sizes: int) -> str:
     '64 x 56 x 56'
     """
     return " x ".join(map(str, sizes))
-
-
-def _same(axis: int, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[int, int]:
-    n, k = pair(size, "size")[axis], pair(kernel, "kernel")[axis]
-    s, d = pair(stride, "stride")[axis], pair(dilation, "dilation")[axis]
-    return same_padding(n, d * (k - 1) + 1, s)
 
 
 def _several(value: object) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from cnnkit.core.files import open_file
 from cnnkit.core.limits import MAX_WEIGHT_BYTES
 from cnnkit.core.text import from_json, short, some
 
-__all__ = ["TYPES", "is_safetensors", "read_safetensors", "read_torch", "safetensors_header"]
+__all__ = ["TYPES", "is_safetensors", "read_safetensors", "read_torch"]
 
 MAX_HEADER = 1 << 24  # bytes: about 100,000 tensors
 MAX_VALUES, MAX_DEPTH = 1 << 22, 100  # of the containers in a file
@@ -109,15 +109,6 @@ def is_safetensors(path: Path) -> bool:
     with open_file(path) as file:
         start = file.read(9)
     return start[8:] == b"{" or (path.suffix.lower() == ".safetensors" and not start.startswith((b"PK", b"\x80")))
-
-
-def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the type (a key of TYPES) and the shape of each tensor of a .safetensors file, in the file's order.
-
-    Raises OSError if it cannot be read, ValueError, with the reason alone, if it is corrupt.
-    """
-    with open_file(path) as file:
-        return _header(file)
 
 
 def _size(file: BufferedReader, most: int) -> int:

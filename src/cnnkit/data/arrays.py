@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnkit.core.errors import DataError
+from cnnkit.core.errors import DataError, about
 from cnnkit.core.shape import by
 from cnnkit.data.images.pixels import to_array, to_bytes
 from cnnkit.data.imageset import Dataset, ImageSet
@@ -21,12 +21,8 @@ CHANNELS = (1, 3)
 
 def is_arrays(data: Any) -> bool:
     """Return whether data is a pair of arrays or tensors, images and labels."""
-    return (
-        isinstance(data, tuple | list)
-        and len(data) == 2
-        and all(hasattr(part, "__len__") for part in data)
-        and (hasattr(data[0], "shape"))
-    )
+    is_pair = isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "__len__") for part in data)
+    return is_pair and hasattr(data[0], "shape")
 
 
 def load_arrays(data: Any, options: Reading) -> Dataset:
@@ -37,10 +33,8 @@ def load_arrays(data: Any, options: Reading) -> Dataset:
     is held out for testing. Raises DataError for other shapes and values.
     """
     images, given = data
-    try:
+    with about("images"):
         pixels = _pixels(images)
-    except DataError as error:
-        raise DataError(f"images: {error}") from error
     names, labels = number_labels(given, len(pixels))
     digest = hashlib.sha256(pixels.data)
     digest.update(repr((pixels.shape, names, labels.tolist())).encode())

@@ -18,7 +18,7 @@ from cnnkit.core.files import open_file
 from cnnkit.core.limits import DEFLATE_RATIO, MAX_IDX_BYTES
 from cnnkit.core.shape import by
 
-__all__ = ["parse_idx", "read_idx"]
+__all__ = ["read_idx"]
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP = b"\x1f\x8b"
@@ -42,11 +42,6 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"{path}: the gzip data is corrupt or truncated ({error}); download the file again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def parse_idx(payload: bytes, name: str) -> np.ndarray:
-    """Return the array in an IDX payload; `name` identifies a malformed one in the DataError."""
-    return _array(io.BytesIO(payload), len(payload), name)
 
 
 def _array(file: io.BufferedIOBase, most: int, name: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cnnkit.core.errors import DataError, UsageError, unknown
+from cnnkit.core.errors import DataError, UsageError, about, unknown
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.data.arrays import is_arrays, load_arrays
@@ -203,10 +203,8 @@ def _part(dataset: Dataset, data: Any, name: str, options: Reading) -> tuple[Dat
     own = other.train if own is None else own
     if own.storage.shape[1] != channels:
         raise DataError(f"{name}_data has images of {own.storage.shape[1]} channels, the training data of {channels}")
-    try:
+    with about(f"{name}_data"):
         return renumbered(other, own, dataset.classes)
-    except DataError as error:
-        raise DataError(f"{name}_data: {error}") from error
 
 
 def renumbered(dataset: Dataset, images: ImageSet, classes: tuple[str, ...]) -> tuple[Dataset, ImageSet]:

@@ -1,7 +1,7 @@
 """A map-style `torch.utils.data.Dataset` of (image, label) as a data set, whose images are read on access."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import DataError, UsageError, about
 from cnnkit.core.parallel import chunks
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import by
@@ -18,7 +18,7 @@ from cnnkit.data.images.decode import fitted
 from cnnkit.data.images.pixels import to_pixels
 from cnnkit.data.imageset import Dataset, ImageSet
 from cnnkit.data.reading import Reading
-from cnnkit.data.storage import ALL, Rows, Storage
+from cnnkit.data.storage import ALL, Rows, Selection
 
 __all__ = ["PythonImages", "is_map_style", "load_map_style"]
 
@@ -32,7 +32,7 @@ def is_map_style(data: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class PythonImages(Storage):
+class PythonImages(Selection):
     """Images of a Python data set, fitted into `canvas` (H, W, C); `rows` are indices of it.
 
     One thread reads them, a batch ahead; if the data set is deterministic, runs repeat and resume bit for bit. Raises
@@ -40,17 +40,9 @@ class PythonImages(Storage):
     """
 
     source: Any
-    canvas: tuple[int, int, int]
     fit: bool
     labels: list[Any]
-    rows: Tensor
     max_pixels: int
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """N, C, H, W."""
-        height, width, channels = self.canvas
-        return len(self.rows), channels, height, width
 
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Return the images of these rows."""
@@ -60,19 +52,13 @@ class PythonImages(Storage):
             image[:] = self._image(number)
         return torch.from_numpy(images).permute(0, 3, 1, 2), ALL
 
-    def subset(self, rows: Tensor) -> "PythonImages":
-        """Return these rows as a storage."""
-        return replace(self, rows=self.rows[rows])
-
     def _image(self, number: int) -> np.ndarray:
         height, width, channels = self.canvas
         given, label = _item(self.source, number)
         if label != self.labels[number]:
             raise DataError(f"item {number} of the data set had the label {self.labels[number]!r} and has {label!r}")
-        try:
+        with about(f"item {number} of the data set"):
             pixels = to_pixels(given, channels, (height, width) if self.fit else None, max_pixels=self.max_pixels)
-        except DataError as error:
-            raise DataError(f"item {number} of the data set: {error}") from error
         if self.fit and pixels.shape[:2] != (height, width) and channels in (1, 3):
             resized = fitted(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), (height, width))
             pixels = np.asarray(resized).reshape(self.canvas)
@@ -100,9 +86,8 @@ def load_map_style(data: Any, options: Reading) -> Dataset:
     classes = list(map(str, classes)) if isinstance(classes, list | tuple) else None
     names, numbers = number_labels(labels, total, classes)
     canvas, seen = _canvas(data, total, options)
-    storage = PythonImages(
-        data, canvas, options.image_size is not None, labels, torch.arange(total), options.max_pixels
-    )
+    fit = options.image_size is not None
+    storage = PythonImages(torch.arange(total), canvas, data, fit, labels, options.max_pixels)
     digest = hashlib.sha256(repr((names, numbers.tolist(), seen)).encode()).hexdigest()
     name = type(data).__name__.lower()
     return split_test(Dataset(name, names, ImageSet(storage, numbers), None, sha256=digest), options)
@@ -139,12 +124,9 @@ def _canvas(data: Any, total: int, options: Reading) -> tuple[tuple[int, int, in
     """Return H, W and C of the images by a sample, and its digests if it is the same when read twice."""
     seen = []
     for number in sorted({number * (total - 1) // (SAMPLE - 1) for number in range(SAMPLE)}):
-        try:
-            seen.append([to_pixels(_item(data, number)[0], max_pixels=options.max_pixels) for _ in range(2)])
-        except DataError as error:
-            raise DataError(
-                str(error) if "item" in str(error) else f"item {number} of the data set: {error}"
-            ) from error
+        images = [_item(data, number)[0] for _ in range(2)]
+        with about(f"item {number} of the data set"):
+            seen.append([to_pixels(image, max_pixels=options.max_pixels) for image in images])
     height, width = options.image_size or seen[0][0].shape[:2]
     digests = [hashlib.sha256(one.tobytes()).hexdigest() for one, other in seen if np.array_equal(one, other)]
     channels = options.channels or max(one.shape[2] for one, _ in seen)

@@ -1,17 +1,23 @@
 """The protocol of image storages: memory, mapped files, folders, shards and Python data sets."""
 
+import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from cnnkit.core.errors import DataError
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.parallel import ahead
 from cnnkit.data.split import stratified_split
 
-__all__ = ["InMemory", "Rows", "Storage", "as_storage", "generator"]
+__all__ = ["Decoding", "InMemory", "Rows", "Selection", "Storage", "as_storage", "generator"]
+
+log = logging.getLogger(__name__)
 
 Rows = slice | Tensor  # the tensor is int64, or bool as a mask
 ALL = slice(None)
@@ -127,6 +133,46 @@ class InMemory(Storage):
     def sample(self) -> "InMemory":
         """Return all of the images."""
         return self
+
+
+@dataclass(frozen=True)
+class Selection(Storage):
+    """Images of a source, each of the size `canvas` (H, W, C); `rows` (int64) are their indices in the source."""
+
+    rows: Tensor
+    canvas: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, C, H, W."""
+        height, width, channels = self.canvas
+        return len(self.rows), channels, height, width
+
+    def subset(self, rows: Tensor) -> Self:
+        """Return these rows as a storage."""
+        return replace(self, rows=self.rows[rows])
+
+
+@dataclass(frozen=True)
+class Decoding(Selection):
+    """Image files, fitted into `canvas` and decoded on each access by `workers` threads.
+
+    With `skip`, an image that cannot be read, or has more than `max_pixels`, is skipped and recorded in `skipped` with
+    the reason; else it raises DataError.
+    """
+
+    workers: int
+    skip: bool
+    max_pixels: int = field(default=DEFAULT_MAX_PIXELS, kw_only=True)
+    skipped: dict[str, str] = field(default_factory=dict, kw_only=True)
+
+    def complain(self, name: str, error: DataError) -> None:
+        """Raise DataError, or log once that an image is skipped."""
+        if not self.skip:
+            raise DataError(f"{name}: {error}; skip such images with --on-bad-image skip") from error
+        if name not in self.skipped:
+            self.skipped[name] = str(error)
+            log.warning("%s: %s; skipped", name, error)
 
 
 def as_storage(images: Any) -> Storage:

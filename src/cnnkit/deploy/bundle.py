@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cnnkit import __version__
-from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.errors import CnnkitError, UsageError, reading
 from cnnkit.core.files import atomic_write, read_bytes, replace_folder, sha256, write_through
 from cnnkit.core.finite import not_finite
 from cnnkit.core.limits import MAX_CHANNELS, MAX_CLASSES
@@ -127,16 +127,11 @@ def read_bundle(path: Path) -> tuple[Path, Bundle]:
     Raises UsageError if `path` is neither, CnnkitError if config.json is corrupt.
     """
     folder = find_bundle(path)
-    place = folder / CONFIG
-    try:
-        content = from_json(read_bytes(place))
+    with reading(folder / CONFIG):
+        content = from_json(read_bytes(folder / CONFIG))
         if isinstance(content, dict) and content.get("format", 1) != 1:
             raise ValueError(f"it has format {brief(content['format'])}; this version of cnnkit reads format 1")
         return folder, validated(Bundle, content)
-    except OSError as error:
-        raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CnnkitError(f"{place}: corrupt ({error})") from error
 
 
 def read_weights(folder: Path, bundle: Bundle, net: nn.Module | None = None) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from cnnkit.core.modules import unwrapped
 from cnnkit.core.parallel import ahead, processors
 from cnnkit.core.places import expanded
 from cnnkit.core.progress import Counter
-from cnnkit.core.shape import count
+from cnnkit.core.shape import by, count
 from cnnkit.core.text import printable
 from cnnkit.data.preprocess import Preprocess
 from cnnkit.deploy.bundle import CONFIG, Bundle, read_bundle, read_weights
@@ -151,10 +151,10 @@ class Classifier:
         bundle = self.bundle
         found = bundle.metrics.get("val_accuracy")
         accuracy = f", validation accuracy {found:.4f}" if found is not None else ""
-        height, width = bundle.image_size
+        few = ", ".join([*self.classes[:5], *(["..."] if len(self.classes) > 5 else [])])
         return printable(
-            f"Classifier({bundle.net}, {len(self.classes)} classes: {_few(self.classes)}; input {bundle.in_channels} x "
-            f"{height} x {width}; trained on {bundle.data}{accuracy})"
+            f"Classifier({bundle.net}, {len(self.classes)} classes: {few}; input "
+            f"{by(bundle.in_channels, *bundle.image_size)}; trained on {bundle.data}{accuracy})"
         )
 
 
@@ -200,7 +200,3 @@ def _described(folder: Path, bundle: Bundle) -> nn.Module:
             return create(bundle.net, **(bundle.arguments | own))
     except (UsageError, TypeError) as error:
         raise CnnkitError(f"{folder / CONFIG}: the network cannot be built ({error})") from error
-
-
-def _few(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")

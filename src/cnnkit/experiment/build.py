@@ -84,11 +84,6 @@ class Job:
     stem: str
     """Prefix of the run folder's name."""
 
-    def with_places(self, places: dict[str, str], in_bundle: dict[str, str]) -> "Job":
-        """Return the job with other paths of its data."""
-        config, bundle = self.config.model_copy(update=places), self.bundle.model_copy(update=in_bundle)
-        return replace(self, config=config, bundle=bundle)
-
 
 def build(
     config: RunConfig,
@@ -207,29 +202,24 @@ def _read(
     progress: bool,
 ) -> Dataset:
     """Read the data: all of them for a new run, and the run's own images, wherever they are now, for a resumed one."""
+    sources = {name: getattr(config, name) for name in DATA} | given.data_by_name()
+    known = known_content(record)
+    split = known is not None or sources["test_data"] is not None  # then nothing is held out for testing
     options = Reading(
         data_dir=config.data_dir,
         image_size=size,
         on_bad_image=config.on_bad_image,
         max_pixels=config.max_pixels,
         workers=config.workers,
-        test_fraction=config.test,
+        test_fraction=0.0 if split else config.test,
         min_images=config.min_images,
         used=used,
+        only=None if allow_changed else known,
         progress=progress,
     )
-    if given.test_data is not None or config.test_data is not None:
-        options = replace(options, test_fraction=0.0)
-    if record and (known := known_content(record)) is not None:
-        options = replace(options, test_fraction=0.0, only=None if allow_changed else known)
-    dataset = open_dataset(_first(given.data, config.data), options)
-    validation = _first(given.validation_data, config.validation_data)
-    test = _first(given.test_data, config.test_data)
-    return with_parts(dataset, validation, test, replace(options, data_dir=None, trainable=False))
-
-
-def _first(given: Any, setting: str | None) -> Any:
-    return setting if given is None else given
+    dataset = open_dataset(sources["data"], options)
+    options = replace(options, data_dir=None, trainable=False)
+    return with_parts(dataset, sources["validation_data"], sources["test_data"], options)
 
 
 def _preprocess(

@@ -21,15 +21,13 @@ def about_classes(
         for name, part in parts.items()
         if part is not None and len(part)
     }
-    least = {name: 2 if name == "train" else 1 for name in counts}
+    least = {"train": 2, "validation": 1, "test": 1}
     weak = [label for label in range(len(classes)) if any(counts[name][label] < least[name] for name in counts)]
     if not weak:
         return ()
-    rows = table(["class", *counts])
-    for label in weak:
-        rows.add_row(classes[label], *(f"{counts[name][label]:,}" for name in counts))
+    rows = [[classes[label], *(f"{count[label]:,}" for count in counts.values())] for label in weak]
     line = (
         f"too few images to train, validate or test on in {len(weak):,} of {len(classes):,} classes: add images, or "
         "skip classes with fewer than N training images with --min-images N"
     )
-    return (line, *as_text(rows).splitlines())
+    return (line, *as_text(table(["class", *counts], rows)).splitlines())

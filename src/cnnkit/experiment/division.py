@@ -223,11 +223,7 @@ def _drawn_again(record: Record, dataset: Dataset, config: RunConfig, allow_chan
         return replace(division, record=record)
     if allow_changed:
         return division
-    raise _other_data(config)
-
-
-def _other_data(config: RunConfig) -> DataError:
-    return DataError(f"{config.data} differs from the data that the run was split from ({SPLIT}); {REMEDY}")
+    raise DataError(f"{config.data} differs from the data that the run was split from ({SPLIT}); {REMEDY}")
 
 
 def about_missing(names: list[str]) -> list[str]:

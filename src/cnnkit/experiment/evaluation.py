@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,25 +90,14 @@ class Evaluation:
 
     def tables(self) -> list[Table | str]:
         """Return the metrics for display: a table of the classes, the confusion matrix, remarks and a summary line."""
-        per_class, confusion = table(COLUMNS), table(self._confusion_columns())
-        for row in self._class_rows():
-            per_class.add_row(*row)
-        for row in self._confusion_rows():
-            confusion.add_row(*row)
-        return [per_class, confusion, *self.remarks, self._line()]
+        return [*(table(*listing) for listing in self._listings()), *self.remarks, self._line()]
 
     def __repr__(self) -> str:
         return as_text(*self.tables())
 
     def _repr_html_(self) -> str:
-        return "".join(
-            [
-                f"<p>{html(self._line())}</p>",
-                html_table(COLUMNS, self._class_rows()),
-                html_table(self._confusion_columns(), self._confusion_rows()),
-                *(f"<p>{html(remark)}</p>" for remark in self.remarks),
-            ]
-        )
+        line, *remarks = (f"<p>{html(words)}</p>" for words in (self._line(), *self.remarks))
+        return "".join([line, *(html_table(*listing) for listing in self._listings()), *remarks])
 
     def _line(self) -> str:
         return (
@@ -115,21 +105,19 @@ class Evaluation:
             f"loss {self.loss:.4f}, {counted(self.num_images, 'image')}"
         )
 
-    def _class_rows(self) -> list[list[str]]:
-        return [
+    def _listings(self) -> Iterator[tuple[Sequence[str], list[list[str]]]]:
+        """Yield the columns and the rows of two tables: the metrics of each class, and the confusion matrix."""
+        metrics = [
             [row["class"], *map(_figure, (row["precision"], row["recall"], row["f1"])), f"{row['support']:,}"]
             for row in self.per_class
         ]
-
-    def _confusion_columns(self) -> list[str]:
-        return ["true / predicted", *map(str, range(len(self.classes)))]
-
-    def _confusion_rows(self) -> list[list[str]]:
-        rows = zip(self.classes, self.confusion.tolist(), strict=True)
-        return [
-            [name if name == str(index) else f"{index} {name}", *(str(count) if count else "." for count in counts)]
-            for index, (name, counts) in enumerate(rows)
+        rows = enumerate(zip(self.classes, self.confusion.tolist(), strict=True))
+        confusion = [
+            [name if name == str(index) else f"{index} {name}", *(f"{count or '.'}" for count in counts)]
+            for index, (name, counts) in rows
         ]
+        yield COLUMNS, metrics
+        yield ["true / predicted", *map(str, range(len(self.classes)))], confusion
 
 
 def evaluate(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, overload
 from pydantic import BaseModel, BeforeValidator, Field
 
 from cnnkit.core.console import as_text, table
-from cnnkit.core.errors import CnnkitError, DataError, unknown
+from cnnkit.core.errors import CnnkitError, DataError, pick
 from cnnkit.core.extras import require
 from cnnkit.core.files import read_bytes
 from cnnkit.core.limits import MAX_COUNT, MAX_EPOCHS
@@ -81,12 +81,7 @@ class History(Sequence[Row]):
     def __getitem__(self, index: int | slice | str) -> "Row | History | list[Any]":
         if isinstance(index, slice):
             return History(self._rows[index], self.name)
-        if not isinstance(index, str):
-            return self._rows[index]
-        columns = self.columns()
-        if index not in columns:
-            raise unknown("column", index, columns)
-        return columns[index]
+        return pick(self.columns(), index, "column") if isinstance(index, str) else self._rows[index]
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows)
@@ -114,10 +109,7 @@ class History(Sequence[Row]):
         return Plot(panels({self.name: self._rows}, metrics or ("loss", "accuracy")), self.name)
 
     def __repr__(self) -> str:
-        listing = table(list(SHOWN), text=0)
-        for row in self._shown():
-            listing.add_row(*row)
-        return as_text(listing) if self._rows else "no finished epoch yet"
+        return as_text(table(list(SHOWN), self._shown(), text=0)) if self._rows else "no finished epoch yet"
 
     def _repr_html_(self) -> str:
         return html_table(list(SHOWN), self._shown(), text=0)
@@ -136,9 +128,7 @@ def panels(runs: Mapping[str, Sequence[Row]], metrics: Sequence[str]) -> list[Pa
     """
     result = []
     for metric in metrics:
-        if metric not in METRICS:
-            raise unknown("metric", metric, METRICS)
-        title, unit, *keys = METRICS[metric]
+        title, unit, *keys = pick(METRICS, metric, "metric")
         series = []
         for colour, (name, rows) in enumerate(runs.items()):
             for dashed, key in enumerate(keys):

@@ -1,6 +1,7 @@
 """Start or resume a run, in one process or many: the common path of the command line and of Python."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def begin_folder(job: Job, parent: Path, given: Given = NOTHING, world: World = 
             table = f"{name}.csv"
             saved[name] = str((path / table).absolute()) if keep(value, draft.path / table) else place(value)
         in_bundle = {name: value for name, value in saved.items() if name in ("data", "test_data")}
-        job = job.with_places(saved, in_bundle)
+        config, bundle = job.config.model_copy(update=saved), job.bundle.model_copy(update=in_bundle)
+        job = replace(job, config=config, bundle=bundle)
         draft.write_settings(job.config.model_dump(mode="json"))
         draft.write_json(SPLIT, job.record)
         if job.start:

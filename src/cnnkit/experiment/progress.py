@@ -94,12 +94,8 @@ def make_display(shown: bool) -> Display:
     """Return the display for a terminal or a notebook, or one that shows nothing."""
     if not shown:
         return Display()
-    return NotebookLine() if _in_notebook() else TerminalBar()
-
-
-def _in_notebook() -> bool:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return shell is not None and "IPKernelApp" in shell.config
+    return NotebookLine() if shell is not None and "IPKernelApp" in shell.config else TerminalBar()
 
 
 def _state(record: StepRecord) -> str:

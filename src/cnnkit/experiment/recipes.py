@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cnnkit.core.errors import unknown
+from cnnkit.core.errors import pick
 
 __all__ = ["RECIPES", "recipe"]
 
@@ -49,6 +49,4 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def recipe(name: str) -> dict[str, Any]:
     """Return the settings of the recipe `name`; raises UsageError, with the closest name, for an unknown one."""
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    return RECIPES[name]
+    return pick(RECIPES, name, "recipe")

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, model_validator
 
-from cnnkit.core.errors import CnnkitError
+from cnnkit.core.errors import CnnkitError, reading
 from cnnkit.core.files import read_bytes
 from cnnkit.core.schema import Count, Word, validated
 from cnnkit.core.text import from_json, to_json
@@ -103,14 +103,10 @@ def read_record(path: Path) -> Record | None:
     place = next((place for place in places if place.is_file()), None)
     if place is None:
         return None
-    try:
+    with reading(place):
         record: Record = from_json(read_bytes(place))
         validated(_SplitFile, record)
         return record
-    except OSError as error:
-        raise CnnkitError(f"{place}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CnnkitError(f"{place}: corrupt ({error})") from error
 
 
 def own_record(path: Path) -> Record:

@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 from filelock import Timeout
 
-from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.errors import CnnkitError, UsageError, reading
 from cnnkit.core.files import CannotWrite, append, atomic_write, cannot_write, lock, make_folder, read_bytes, sweep
 from cnnkit.core.schema import brief
 from cnnkit.core.text import encode, file_name, from_json, from_toml, to_json, without_passwords
@@ -107,16 +107,11 @@ class RunFolder:
             return
         try:
             with lock(self.path / ".lock", timeout=1):  # `cnnkit runs` holds it for an instant to query it
-                self._sweep()
+                for name in {left.name[1:].rsplit(".", 2)[0] for left in self.path.glob(".*.*")}:
+                    sweep(self.path / name)  # of a killed process
                 yield
         except Timeout as error:
             raise CnnkitError(f"another process is training {self.path}") from error
-
-    def _sweep(self) -> None:
-        """Remove temporary files of a killed process."""
-        names = {left.name[1:].rsplit(".", 2)[0] for left in self.path.glob(".*.*")}
-        for name in names:
-            sweep(self.path / name)
 
     def settings(self) -> dict[str, Any]:
         """Return config.toml, with the behaviour of earlier versions as default; raises UsageError if it is corrupt."""
@@ -143,15 +138,11 @@ class RunFolder:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the object in a JSON file; raises CnnkitError if it is missing or corrupt."""
-        try:
+        with reading(self.path / name):
             content = from_json(read_bytes(self.path / name))
             if not isinstance(content, dict):
                 raise ValueError(f"{brief(content)} is not an object")
             return content
-        except OSError as error:
-            raise CnnkitError(f"{self.path / name}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise CnnkitError(f"{self.path / name}: corrupt ({error})") from error
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
-from cnnkit.core.errors import CnnkitError, UsageError
+from cnnkit.core.errors import UsageError, reading
 from cnnkit.core.limits import MAX_CHANNELS
 from cnnkit.core.schema import Mean, Std, Word, validated
 from cnnkit.core.text import is_url, without_passwords
@@ -114,7 +114,5 @@ def read_start(folder: RunFolder) -> dict[str, Any]:
     place = folder.path / START
     if not place.exists():
         return {}
-    try:
+    with reading(place):
         return validated(StartRecord, folder.read_json(START)).model_dump()
-    except ValueError as error:
-        raise CnnkitError(f"{place}: corrupt ({error})") from error

@@ -1,7 +1,8 @@
 """Feature maps of an image, and filters of convolutions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,9 +67,13 @@ def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> di
         names = [name for name, _ in net.named_children()]
     names = [names] if isinstance(names, str) else list(names)
     seen: dict[str, Any] = {}
+
+    def keep(name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        seen[name] = output.clone() if isinstance(output, Tensor) else output  # the next layer may operate in place
+
     with ExitStack() as hooks:
         for name in names:
-            hooks.enter_context(_find(net, name).register_forward_hook(_keep(seen, name)))
+            hooks.enter_context(_find(net, name).register_forward_hook(partial(keep, name)))
         try:
             net(x)
         except (RuntimeError, ValueError) as error:
@@ -82,13 +87,6 @@ def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> di
 
 def _with_stages(net: nn.Module) -> nn.Module:
     return net if next(net.children(), None) else nn.Sequential(net)
-
-
-def _keep(seen: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], None]:
-    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        seen[name] = output.clone() if isinstance(output, Tensor) else output  # the next layer may operate in place
-
-    return hook
 
 
 def _find(net: nn.Module, path: str) -> nn.Module:

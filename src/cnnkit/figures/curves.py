@@ -149,15 +149,12 @@ def text_plot(panel: Panel) -> str:
     Raises CnnkitError if plotext is missing.
     """
     console = PatientConsole()
-    coloured = console.is_terminal and not console.no_color and not console.is_dumb_terminal
-    return _text(panel, max(console.width, MIN_COLUMNS), coloured and console.encoding.startswith("utf"))
-
-
-def _text(panel: Panel, width: int, coloured: bool) -> str:
+    plain = console.no_color or console.is_dumb_terminal or not console.encoding.startswith("utf")
+    coloured = console.is_terminal and not plain
     plotext = require("plotext", "report")
     figure = plotext.figure
     plotext.terminal.limit(False, False)
-    figure.clear().theme("colorless").plot_size(width, ROWS)
+    figure.clear().theme("colorless").plot_size(max(console.width, MIN_COLUMNS), ROWS)
     figure.title(printable(f"{panel.title}: {panel.y_label}")).label(panel.x_label, "x").legend(False)
     legend = []
     for series in panel.series:

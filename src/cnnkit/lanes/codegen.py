@@ -21,7 +21,7 @@ Placed = list[tuple[Layer, Slots]]
 
 
 def generate(layers: list[Layer], image: Size) -> dict[str, str]:
-    """Return the C++ files, by name, of a chain of layers for images C x H x W; equal layers give equal files."""
+    """Return the C++ files, by name, of a chain of layers for images C x H x W; the same layers give the same files."""
     files = texts("cnnkit.lanes")
     placed = list(zip(layers, _allocate(layers), strict=True))
     declared = [(at.type, layer.declare(at)) for layer, at in placed]

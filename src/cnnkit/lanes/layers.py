@@ -72,7 +72,7 @@ class Layer:
     in_place: ClassVar[bool] = False  # its output may overwrite its input
     backward_reads_output: ClassVar[bool] = False  # so the next layer must not overwrite it
     moves_gradient: ClassVar[bool] = False  # dx is in another buffer than dy
-    increasing: ClassVar[bool] = False  # an elementwise function that never falls
+    increasing: ClassVar[bool] = False  # elementwise and monotonically increasing
     takes_maximum: ClassVar[bool] = False  # so it may run before an increasing function instead of after it
     num_statistics: ClassVar[int] = 0  # running mean and variance
 
@@ -90,7 +90,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, at: Slots, first: bool) -> Code:
-        """Yield the lines that add to the gradients of weights, and compute dx unless this is the `first` to learn."""
+        """Yield the lines that add to the weight gradients and, except in the `first` layer with weights, compute dx."""
         raise NotImplementedError
 
 

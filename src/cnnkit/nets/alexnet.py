@@ -8,8 +8,9 @@ from collections import OrderedDict
 
 from torch import nn
 
+from cnnkit.core.errors import pick
 from cnnkit.core.shape import Pair, output_size, pair
-from cnnkit.nets.blocks import Head, classifier, dense_layers, pick
+from cnnkit.nets.blocks import Head, classifier, dense_layers
 
 __all__ = ["alexnet"]
 

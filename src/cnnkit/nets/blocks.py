@@ -1,6 +1,6 @@
 """Building blocks that several networks share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -27,13 +27,10 @@ __all__ = [
     "dense_layers",
     "global_pool",
     "override",
-    "pick",
 ]
 
 Norm = Callable[[int], nn.Module]
 Head = Literal["logits", "as_written"]
-Key = TypeVar("Key")
-Row = TypeVar("Row")
 Data = TypeVar("Data", bound="DataclassInstance")
 
 
@@ -72,13 +69,6 @@ class Style:
     def small_stem(self, in_channels: int, channels: int) -> nn.Sequential:
         """Return a stem for small images that keeps their size: 3x3, batch normalisation, ReLU."""
         return nn.Sequential(self.conv(in_channels, channels, 3), self.norm(channels), nn.ReLU())
-
-
-def pick(table: Mapping[Key, Row], key: Key, kind: str) -> Row:
-    """Return the table's row; raises UsageError, with the known keys, for another key."""
-    if key not in table:
-        raise unknown(kind, key, map(str, table))
-    return table[key]
 
 
 def override(row: Data, **own: object) -> Data:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnkit.core.errors import unknown
+from cnnkit.core.errors import pick
 from cnnkit.core.shape import Pair
-from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, override, pick
+from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, override
 from cnnkit.ops.dropout import Dropout
 from cnnkit.ops.same import CeilMaxPool2d
 
@@ -86,9 +86,8 @@ def transition(in_channels: int, channels: int, pool: str = "max", style: Style 
     """
     maximum = CeilMaxPool2d(2, 2) if style.same else nn.MaxPool2d(2)
     pools = {"max": maximum, "avg": nn.AvgPool2d(2, ceil_mode=style.same)}
-    if pool not in pools:
-        raise unknown("transition pooling", pool, pools)
-    return nn.Sequential(style.norm(in_channels), nn.ReLU(), style.conv(in_channels, channels, 1), pools[pool])
+    last = pick(pools, pool, "transition pooling")
+    return nn.Sequential(style.norm(in_channels), nn.ReLU(), style.conv(in_channels, channels, 1), last)
 
 
 def densenet(

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from cnnkit.core.errors import pick
 from cnnkit.core.shape import Pair
-from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, pick
+from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool
 from cnnkit.ops.same import CeilMaxPool2d, SameMaxPool2d
 
 __all__ = ["Inception", "googlenet"]

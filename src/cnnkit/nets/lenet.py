@@ -9,8 +9,9 @@ from itertools import pairwise
 
 from torch import nn
 
+from cnnkit.core.errors import pick
 from cnnkit.core.shape import Pair, output_size, pair
-from cnnkit.nets.blocks import Head, Norm, batch_norms, classifier, pick
+from cnnkit.nets.blocks import Head, Norm, batch_norms, classifier
 
 __all__ = ["lenet", "lenet_bn"]
 

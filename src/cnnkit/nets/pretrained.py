@@ -94,7 +94,8 @@ def load_pretrained(net: nn.Sequential, name: str, path: Path | None = None, new
     """
     path = download_weights(name) if path is None else path
     given = own_names(net, name, read_weights_file(path))
-    return give_weights(net, given, f"{path}: not the weights of {name}", _outputs(net), new_head=new_head)
+    classes = [len(value) for value in net[-1].state_dict().values()][-1]  # of the head
+    return give_weights(net, given, f"{path}: not the weights of {name}", classes, new_head=new_head)
 
 
 def download_weights(name: str) -> Path:
@@ -208,8 +209,3 @@ def _renamed(given: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
         layer, _, leaf = re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key).rpartition(".")  # DenseNet's older spelling
         renamed[f"{ours.get(layer, layer)}.{leaf}"] = value
     return renamed
-
-
-def _outputs(net: nn.Sequential) -> int:
-    """Return the number of classes of the head of a network of the zoo."""
-    return [len(value) for value in net[-1].state_dict().values()][-1]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from cnnkit.core.errors import pick
 from cnnkit.core.shape import Pair, count
-from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, override, pick
+from cnnkit.nets.blocks import KERAS, TORCHVISION, Head, Style, classifier, global_pool, override
 
 __all__ = ["BASIC", "BOTTLENECK", "Residual", "resnet"]
 
@@ -170,7 +171,6 @@ def resnet(
             blocks.append(Residual(channels, times * width, stride, convs, layout, first, style))
             channels = times * width * convs[-1][0]
         stages[stage] = nn.Sequential(*blocks)
-    last = [style.norm(channels), nn.ReLU()] if chosen.preactivated else []
-    stages["pool"] = global_pool(*last)
+    stages["pool"] = global_pool(*([style.norm(channels), nn.ReLU()] if chosen.preactivated else []))
     stages["head"] = classifier(channels, num_classes, head, nn.Softmax(1))
     return nn.Sequential(stages)

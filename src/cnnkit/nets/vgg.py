@@ -8,8 +8,9 @@ from itertools import pairwise
 
 from torch import nn
 
+from cnnkit.core.errors import pick
 from cnnkit.core.shape import Pair, count, pair
-from cnnkit.nets.blocks import TORCHVISION, Head, Norm, classifier, dense_layers, pick
+from cnnkit.nets.blocks import TORCHVISION, Head, Norm, classifier, dense_layers
 
 __all__ = ["vgg", "vgg_block"]
 

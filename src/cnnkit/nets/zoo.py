@@ -24,6 +24,10 @@ from cnnkit.nets.vgg import vgg
 
 __all__ = ["ZOO", "Entry", "Published", "create", "entry", "full_name", "list_networks"]
 
+Builder = Callable[..., nn.Sequential]
+Size = tuple[int, int, int]  # C x H x W
+About = tuple[int, str, str]  # the year, the chapter's section, the paper
+
 
 @dataclass(frozen=True)
 class Published:
@@ -38,8 +42,8 @@ class Published:
 class Entry:
     """One row of the zoo."""
 
-    build: Callable[..., nn.Sequential]
-    input: tuple[int, int, int]  # C x H x W
+    build: Builder
+    input: Size
     smallest: int  # pixels in height and width
     classes: int
     params: int
@@ -69,12 +73,12 @@ GIB = 2**30  # bytes
 
 
 def _chapters(
-    build: Callable[..., nn.Sequential],
-    size: tuple[int, int, int],
+    build: Builder,
+    size: Size,
     smallest: int,
     params: int,
     macs: int,
-    about: tuple[int, str, str],
+    about: About,
     published: Published | None = None,
     **arguments: Any,
 ) -> Entry:
@@ -82,14 +86,7 @@ def _chapters(
     return Entry(build, size, smallest, 10, params, macs, *about, "chapter", arguments, published)
 
 
-def _twin(
-    build: Callable[..., nn.Sequential],
-    smallest: int,
-    params: int,
-    macs: int,
-    about: tuple[int, str, str],
-    **arguments: Any,
-) -> Entry:
+def _twin(build: Builder, smallest: int, params: int, macs: int, about: About, **arguments: Any) -> Entry:
     """Return a row in torchvision's definition, which publishes the parameters, and the MACs in millions."""
     published = Published(params, round(macs, -6), f"torchvision, {FULL}")
     layout = {"layout": "torchvision"} | arguments

@@ -1,4 +1,4 @@
-"""The C++ code of this room, compiled at its first use."""
+"""The C++ code of this package, compiled at its first use."""
 
 import ctypes
 import functools

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.errors import UsageError, pick
 from cnnkit.core.schema import brief
 from cnnkit.core.shape import Padding, Pair, output_size, pair
 from cnnkit.ops.corr2d import corr2d
@@ -31,9 +31,7 @@ def parse_kernel(text: str) -> Tensor:
     Raises UsageError for an unknown name, rows of different lengths, or values that are not finite numbers.
     """
     if not text.lstrip().startswith("["):
-        if text not in KERNELS:
-            raise unknown("kernel", text, KERNELS)
-        return torch.tensor(KERNELS[text], dtype=torch.float32)
+        return torch.tensor(pick(KERNELS, text, "kernel"), dtype=torch.float32)
     try:
         kernel = torch.tensor(json.loads(text), dtype=torch.float32)
     except (ValueError, TypeError, RecursionError, OverflowError, RuntimeError) as error:

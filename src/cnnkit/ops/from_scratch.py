@@ -94,10 +94,6 @@ def _avg_pool(layer: nn.AvgPool2d) -> nn.Module:
     return _pool(layer, "avg", count_include_pad=layer.count_include_pad)
 
 
-def _adaptive_avg_pool(layer: nn.AdaptiveAvgPool2d) -> nn.Module:
-    return AdaptiveAvgPool2D(layer.output_size)  # type: ignore[arg-type]  # which refuses None
-
-
 def _batch_norm(layer: Any) -> nn.Module:
     _only(layer, "affine", True)
     _only(layer, "track_running_stats", True)
@@ -119,7 +115,7 @@ FORMS: dict[type[nn.Module], Form] = {
     SameMaxPool2d: _max_pool,
     CeilMaxPool2d: _max_pool,
     nn.AvgPool2d: _avg_pool,
-    nn.AdaptiveAvgPool2d: _adaptive_avg_pool,
+    nn.AdaptiveAvgPool2d: lambda layer: AdaptiveAvgPool2D(layer.output_size),
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
 }

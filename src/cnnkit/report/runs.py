@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from cnnkit.core.errors import CnnkitError, DataError, UsageError, unknown
+from cnnkit.core.errors import CnnkitError, DataError, UsageError, pick
 from cnnkit.core.text import printable
-from cnnkit.experiment.history import read_metrics, require_number
+from cnnkit.experiment.history import History, read_metrics, require_number
 from cnnkit.experiment.run_folder import RunFolder
 
 __all__ = ["SORT_KEYS", "RunSummary", "list_runs", "sort_runs", "summarise"]
@@ -64,7 +64,8 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
         facts["net"], facts["data"] = (_word(settings, key) for key in ("net", "data"))
         facts["epochs_asked"] = asked = int(require_number(settings, "epochs"))
         facts |= _progress(read_metrics(path))
-        facts["test_accuracy"] = _test_accuracy(path)
+        if (path / "test.json").exists():
+            facts["test_accuracy"] = require_number(folder.read_json("test.json"), "accuracy")
         over = facts["epochs"] >= asked or _out_of_patience(facts, settings.get("patience"))
         state = "done" if over else "running" if _is_locked(path) else "stopped"
         if state == "stopped" and not folder.can_go_on:
@@ -93,9 +94,7 @@ def sort_runs(runs: Sequence[RunSummary], keys: Sequence[str]) -> list[RunSummar
     """
     result = list(runs)
     for key in reversed(keys):
-        if key not in SORT_KEYS:
-            raise unknown("sort key", key, SORT_KEYS)
-        value, largest_first = SORT_KEYS[key]
+        value, largest_first = pick(SORT_KEYS, key, "sort key")
         have = [run for run in result if value(run) is not None]
         lack = [run for run in result if value(run) is None]
         result = sorted(have, key=value, reverse=largest_first) + lack
@@ -116,13 +115,10 @@ def _run_folders(folder: Path, levels: int) -> Iterator[Path]:
 
 
 def _progress(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the results in a run's rows; the best epoch is the last that is marked as best."""
-    facts: dict[str, Any] = {"epochs": 0, "seconds": sum(row["seconds"] for row in rows)}
-    for row in rows:
-        facts["epochs"] = row["epoch"]
-        if row["best"]:
-            facts["best_epoch"] = row["epoch"]
-            facts |= {key: row[key] for key in ("val_loss", "val_accuracy")}
+    """Return the results in a run's rows."""
+    facts = {"epochs": rows[-1]["epoch"] if rows else 0, "seconds": sum(row["seconds"] for row in rows)}
+    if best := History(rows).best:
+        facts |= {"best_epoch": best["epoch"], "val_loss": best["val_loss"], "val_accuracy": best["val_accuracy"]}
     return facts
 
 
@@ -130,12 +126,6 @@ def _out_of_patience(facts: dict[str, Any], patience: Any) -> bool:
     if not isinstance(patience, int) or facts.get("val_accuracy") is None:
         return False
     return bool(facts["epochs"] - facts["best_epoch"] >= patience)
-
-
-def _test_accuracy(path: Path) -> float | None:
-    if not (path / "test.json").exists():
-        return None
-    return require_number(RunFolder(path).read_json("test.json"), "accuracy")
 
 
 def _word(table: Any, key: str) -> str:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any
 
 from cnnkit.core.errors import UsageError
@@ -86,17 +87,17 @@ class Callbacks:
         self.callbacks = callbacks
         self.stop = ""
 
-    def on_train_begin(self, record: TrainRecord) -> None:
-        """Call each callback."""
-        self._call("on_train_begin", record)
+    def _call(self, method: str, record: object) -> None:
+        for callback in self.callbacks:
+            try:
+                if receive := getattr(callback, method, None):
+                    receive(record)
+            except StopTraining as stop:
+                self.stop = self.stop or str(stop) or f"stopped by {type(callback).__name__}"
 
-    def on_step_end(self, record: StepRecord) -> None:
-        """Call each callback."""
-        self._call("on_step_end", record)
-
-    def on_epoch_end(self, record: EpochRecord) -> None:
-        """Call each callback."""
-        self._call("on_epoch_end", record)
+    on_train_begin = partialmethod(_call, "on_train_begin")
+    on_step_end = partialmethod(_call, "on_step_end")
+    on_epoch_end = partialmethod(_call, "on_epoch_end")
 
     def on_train_end(self, reason: str, failed: bool = False) -> None:
         """Call each callback, even if another one raises; then raise its error, unless the training itself failed."""
@@ -112,14 +113,6 @@ class Callbacks:
                 log.warning("%s.on_train_end: %s: %s", type(callback).__name__, type(error).__name__, error)
         if errors and not failed:
             raise errors[0]
-
-    def _call(self, method: str, record: object) -> None:
-        for callback in self.callbacks:
-            try:
-                if receive := getattr(callback, method, None):
-                    receive(record)
-            except StopTraining as stop:
-                self.stop = self.stop or str(stop) or f"stopped by {type(callback).__name__}"
 
 
 def require_callbacks(callbacks: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.errors import UsageError, pick
 from cnnkit.ops import MultiChannelConv2D
 from cnnkit.train.config import TrainConfig
 
@@ -27,10 +27,9 @@ def initialise(net: nn.Module, init: str) -> None:
 
     Except for "torch", biases are set to zero. Raises UsageError for another name.
     """
-    if init not in INITS:
-        raise unknown("init", init, INITS)
+    fill = pick(INITS, init, "init")
     for layer in net.modules():
-        if (fill := INITS[init]) and isinstance(layer, nn.Linear | nn.Conv2d | MultiChannelConv2D):
+        if fill and isinstance(layer, nn.Linear | nn.Conv2d | MultiChannelConv2D):
             fill(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

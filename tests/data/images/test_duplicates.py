@@ -36,7 +36,7 @@ def test_near_pairs_match_exhaustive_comparison() -> None:
         expected |= {
             (row, row + 1 + int(k)) for k in (near < 0.05 * np.minimum(contrast[row], contrast[row + 1 :])).nonzero()[0]
         }
-    pairs = {tuple(sorted(pair)) for portion in near_pairs(thumbs) for pair in portion}
+    pairs = {tuple(sorted(pair)) for pair in near_pairs(thumbs)}
     assert len(expected) > 1000
     assert pairs <= expected
     assert len(pairs) > 0.99 * len(expected)
@@ -44,6 +44,6 @@ def test_near_pairs_match_exhaustive_comparison() -> None:
 
 def test_frames_of_a_still_scene_form_one_group() -> None:
     frames = DRAW.integers(0, 256, 432) + DRAW.integers(-2, 3, (1000, 432))
-    pairs = [pair for portion in near_pairs(frames.clip(0, 255).astype(np.uint8)) for pair in portion]
+    pairs = list(near_pairs(frames.clip(0, 255).astype(np.uint8)))
     assert len(pairs) <= 1000 * PASSES * NEIGHBOURS  # not 1000 * 999 / 2: linear, however alike they are
     assert gather(pairs) == [list(range(1000))]

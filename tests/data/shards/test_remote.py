@@ -138,7 +138,7 @@ def test_slow_server_stops_the_training(server: Server) -> None:
         raw.reply(lambda _: drip(b"HTTP/1.1 200 OK\r\nContent-Length: 30720\r\n\r\n"))
         shards = [shard._replace(place=f"{raw.url}/x.tar") for shard in data.train.images.index.shards]
         index = replace(data.train.images.index, shards=tuple(shards))
-        images = ShardImages(index, torch.arange(3), (1, 6, 6), 1, True)
+        images = ShardImages(torch.arange(3), (1, 6, 6), 1, True, index)
         with pytest.raises(CnnkitError, match=r"x\.tar: fewer than 1,000 bytes arrived in 0\.5 seconds"):
             images.read(torch.arange(3))
 

@@ -67,7 +67,7 @@ def images(counts: Sequence[int], size: int = 500) -> ShardImages:
     index = ShardIndex(
         tuple(Shard(str(n), "train", count, 1) for n, count in enumerate(counts)), samples, (), None, True
     )
-    return ShardImages(index, torch.arange(len(samples)), (1, 1, 1), 1, False)
+    return ShardImages(torch.arange(len(samples)), (1, 1, 1), 1, False, index)
 
 
 @given(

@@ -37,7 +37,7 @@ def test_simultaneous_workers_take_each_trial_once(storage: str) -> None:
         while trial := study.claim():
             taken.append(trial.number)
             study.suggest(trial, {"lr": Range(low=0.0, high=1.0)})
-            study.complete(trial, 0.5)
+            study.end(trial, TrialState.COMPLETE, 0.5)
 
     threads = [threading.Thread(target=work, args=(study,)) for study in studies]
     for thread in threads:
@@ -61,9 +61,9 @@ def test_interrupted_study_continues_identically() -> None:
             params = study.suggest(trial, space)
             claims += 1
             if claims in interrupted:
-                study.fail(trial, "stopped", again=True)
+                study.end(trial, TrialState.FAIL, reason="stopped", again=True)
             else:
-                study.complete(trial, params["x"] * (params["y"] == "b"))
+                study.end(trial, TrialState.COMPLETE, params["x"] * (params["y"] == "b"))
         assert claims == 20 + len(interrupted)
         return [trial.params for trial in study.results()]
 
@@ -123,8 +123,8 @@ def test_trial_of_dead_worker_is_retried(storage: str) -> None:
     with pytest.raises(TakenOver):
         one.report(trial, 1, 0.5)
     with pytest.raises(TakenOver):
-        one.complete(trial, 0.5)
-    other.complete(again, 0.7)
+        one.end(trial, TrialState.COMPLETE, 0.5)
+    other.end(again, TrialState.COMPLETE, 0.7)
     assert [(trial.number, trial.value) for trial in one.results()] == [(1, 0.7)]
     assert one.claim() is None
     assert one.others == 0

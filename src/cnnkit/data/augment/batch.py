@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnkit.core.errors import UsageError, unknown
+from cnnkit.core.errors import UsageError, pick
 from cnnkit.data.augment.colour import jitter
 from cnnkit.data.augment.geometry import crop, erase, flip, random_resized_crop
 from cnnkit.data.augment.policies import rand, trivial
@@ -150,9 +150,7 @@ def parse(entries: Iterable[str]) -> tuple[str, ...]:
 def _read(entry: str) -> tuple[str, dict[str, Any]]:
     """Return the augmentation's name and the values of its parameters."""
     name, *texts = entry.split(":")
-    if name not in AUGMENTATIONS:
-        raise unknown("augmentation", name, AUGMENTATIONS)
-    parameters = AUGMENTATIONS[name].parameters
+    parameters = pick(AUGMENTATIONS, name, "augmentation").parameters
     if len(texts) > len(parameters):
         raise UsageError(f"{entry!r} has too many parameters; write {_usage(name)}")
     given = [parameter.read(text, entry) for parameter, text in zip(parameters, texts, strict=False)]

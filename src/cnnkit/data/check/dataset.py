@@ -3,15 +3,13 @@
 import os
 from collections import Counter as Count
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from cnnkit.core.progress import Counter
 from cnnkit.data.check.findings import Finding
 from cnnkit.data.folder.dataset import ImageFolder
-from cnnkit.data.images.duplicates import PORTIONS, gather, near_pairs
+from cnnkit.data.images.duplicates import gather, near_pairs
 from cnnkit.data.images.formats import suffix_format
 
 __all__ = ["few", "imbalance", "repeated", "statistics", "wrong_suffixes"]
@@ -21,8 +19,7 @@ UNEQUAL = 10  # times as many images in the largest class as in the smallest
 
 def wrong_suffixes(folder: ImageFolder, facts: np.ndarray) -> Iterator[Finding]:
     """Yield the images whose format does not match their suffix; `facts` has a row of IMAGE for each image."""
-    paths = chain.from_iterable(split.paths for split in folder.splits.values())
-    for path, found in zip(paths, facts["format"].tolist(), strict=True):
+    for path, found in zip(folder.paths, facts["format"].tolist(), strict=True):
         form = suffix_format(path)
         if form is None or form.name != found:
             yield Finding("wrong-suffix", (path,), f"holds a {found}")
@@ -72,7 +69,7 @@ def repeated(folder: ImageFolder, facts: np.ndarray, progress: bool) -> Iterator
                 yield Finding("label-conflict", paths, detail)
             elif len(set(splits)) == 1:
                 yield Finding("duplicate", paths, detail)
-    for groups in gather(_near(facts["thumb"][firsts], progress)):
+    for groups in gather(near_pairs(facts["thumb"][firsts], progress)):
         rows = sorted(row for group in groups for row in copies[group])
         paths, splits, classes = zip(*(files[row] for row in rows), strict=True)
         kind = "near-leak" if len(set(splits)) > 1 else "near-duplicate"
@@ -95,13 +92,6 @@ def statistics(folder: ImageFolder, facts: np.ndarray) -> dict[str, Any]:
         "formats": dict(Count(facts["format"].tolist()).most_common()),
         "turned": int(facts["turned"].sum()),
     }
-
-
-def _near(thumbs: np.ndarray, progress: bool) -> Iterator[tuple[int, int]]:
-    with Counter("comparing images", PORTIONS, progress) as counter:
-        for portion in near_pairs(thumbs):
-            yield from portion
-            counter.advance(1)
 
 
 def _conflict(classes: tuple[str, ...]) -> list[str]:

@@ -64,12 +64,17 @@ def diagnose(
     except DataError as error:
         findings.append(Finding("layout", detail=str(error)))
         folder = _guess(tree)
-    seen = {path for split in folder.splits.values() for path in split.paths}
+    seen = set(folder.paths)
     with _silence():
         facts, bad = _examine_all(folder, workers, progress, max_pixels)
         findings += _ignored(tree, seen)
     findings += bad
-    folder = _without(folder, {path for finding in bad for path in finding.paths})
+    unusable = {path for finding in bad for path in finding.paths}
+    splits = {
+        name: Split.of(row for row in zip(*split, strict=True) if row[0] not in unusable)
+        for name, split in folder.splits.items()
+    }
+    folder = replace(folder, splits=splits)
     if "" not in folder.classes:
         findings += [Finding("class", detail=line) for line in folder.complaints()]
         findings += few(folder)
@@ -120,7 +125,7 @@ def _guess(tree: Tree) -> ImageFolder:
             places[name].append((path, names[1] if len(names) > 2 else ""))
     classes = sorted({label for rows in places.values() for _, label in rows})
     splits = {
-        name: Split(tuple(path for path, _ in rows), tuple(classes.index(label) for _, label in rows))
+        name: Split.of((path, classes.index(label)) for path, label in rows)
         for name, rows in places.items()
         if rows or name == "train"
     }
@@ -131,16 +136,16 @@ def _examine_all(
     folder: ImageFolder, workers: int, progress: bool, max_pixels: int
 ) -> tuple[np.ndarray, list[Finding]]:
     """Return a row of IMAGE for each readable image, in order, and findings for the others."""
-    paths = [path for split in folder.splits.values() for path in split.paths]
-    names = iter(paths)
+    paths = folder.paths
     facts, bad = [np.empty(0, IMAGE)], []
 
     def examine_chunk(chunk: Sequence[str]) -> list[np.ndarray | Problem]:
         return [examine(f"{folder.root}/{path}", max_pixels) for path in chunk]
 
     with Counter(f"examining {folder.root}", len(paths), progress) as counter:
-        for found in ahead(examine_chunk, chunks(paths, CHUNK), workers, 4 * workers):
-            for result, path in zip(found, names, strict=False):
+        results = ahead(examine_chunk, chunks(paths, CHUNK), workers, 4 * workers)
+        for chunk, found in zip(chunks(paths, CHUNK), results, strict=True):
+            for path, result in zip(chunk, found, strict=True):
                 if isinstance(result, Problem):
                     bad.append(Finding(result.kind, (path,), result.reason, (path,)))
                 else:
@@ -163,11 +168,3 @@ def _ignored(tree: Tree, seen: Set[str]) -> Iterator[Finding]:
         yield Finding("unseen", (path,), "hidden by a leading dot in a name")
     for path in tree.leftovers:
         yield Finding("leftover", (path,))
-
-
-def _without(folder: ImageFolder, bad: set[str]) -> ImageFolder:
-    splits = {}
-    for name, split in folder.splits.items():
-        good = [(path, label) for path, label in zip(*split, strict=True) if path not in bad]
-        splits[name] = Split(tuple(path for path, _ in good), tuple(label for _, label in good))
-    return replace(folder, splits=splits)

@@ -1,7 +1,7 @@
 """A folder of images, one folder for each class, as a data set."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,12 @@ class Split(NamedTuple):
     paths: tuple[str, ...]
     labels: tuple[int, ...]
 
+    @classmethod
+    def of(cls, rows: Iterable[tuple[str, int]]) -> "Split":
+        """Return the split of these pairs of path and class."""
+        pairs = list(rows)
+        return cls(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+
 
 @dataclass(frozen=True)
 class ImageFolder:
@@ -41,6 +47,11 @@ class ImageFolder:
     """Surprising decisions and ignored files, a line each."""
     left_out: tuple[str, ...] = ()
     """Classes with too few images."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all images."""
+        return [path for split in self.splits.values() for path in split.paths]
 
     def complaints(self) -> list[str]:
         """Return a line for each reason why these classes cannot be trained on."""
@@ -74,10 +85,10 @@ class ImageFolder:
                 f"{counted(most, 'training image')}"
             )
         new = {label: number for number, label in enumerate(kept)}
-        splits = {}
-        for name, split in self.splits.items():
-            rows = [(path, new[label]) for path, label in zip(*split, strict=True) if label in new]
-            splits[name] = Split(tuple(path for path, _ in rows), tuple(label for _, label in rows))
+        splits = {
+            name: Split.of((path, new[label]) for path, label in zip(*split, strict=True) if label in new)
+            for name, split in self.splits.items()
+        }
         small = ", ".join(f"{name} ({counts[label]:,})" for label, name in enumerate(self.classes) if label not in new)
         remark = f"{self.root}: classes with fewer than {counted(least, 'training image')} are left out: {small}"
         return replace(
@@ -101,9 +112,13 @@ def as_folder(tree: Tree) -> ImageFolder:
     """Return the splits and classes of a tree of files; raises the errors of `scan_folder`."""
     layout = arrange(tree)
     classes = tuple(sorted({name for split in layout.splits.values() for name in split}))
-    splits = {name: _sorted(classes, images) for name, images in layout.splits.items()}
-    outside = set(tree.images) - {path for split in splits.values() for path in split.paths} - layout.unlabelled
-    return ImageFolder(tree.root, classes, splits, (*layout.remarks, *_ignored(tree, outside)))
+    splits = {
+        name: Split.of(sorted((path, label) for label, known in enumerate(classes) for path in images.get(known, ())))
+        for name, images in layout.splits.items()
+    }
+    folder = ImageFolder(tree.root, classes, splits)
+    outside = set(tree.images) - {*folder.paths} - layout.unlabelled
+    return replace(folder, remarks=(*layout.remarks, *_ignored(tree, outside)))
 
 
 def _ignored(tree: Tree, outside: Collection[str]) -> Iterator[str]:
@@ -165,11 +180,15 @@ def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Datas
     folder = folder.without_small(options.min_images)
     if options.trainable and (complaints := folder.complaints()):
         raise DataError("; ".join(complaints))
-    paths = [path for split in folder.splits.values() for path in split.paths]
+    paths = folder.paths
     labels = torch.tensor([label for split in folder.splits.values() for label in split.labels], dtype=torch.int64)
     opened = open_images(root, paths, options, table)
     if opened.problems and (options.on_bad_image == "error" or not opened.paths):
-        raise _unreadable(root / table, len(paths), opened.problems)
+        names = some([f"{path} ({reason})" for path, reason in opened.problems.items()], NAMED)
+        raise DataError(
+            f"{root / table}: {len(opened.problems):,} of {counted(len(paths), 'image')} cannot be read: {names}; "
+            f"inspect them with: cnnkit data check {root / table}, or skip them with: --on-bad-image skip"
+        )
     there = set(opened.paths)
     good = torch.tensor([path in there for path in paths], dtype=torch.bool)
     groups = alike(opened.digests, opened.thumbs(), options.progress) if options.trainable else None
@@ -200,16 +219,3 @@ def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Datas
         left_out=folder.left_out,
         remarks=(*folder.remarks, *unknown),
     )
-
-
-def _unreadable(root: Path, total: int, problems: dict[str, str]) -> DataError:
-    names = some([f"{path} ({reason})" for path, reason in problems.items()], NAMED)
-    return DataError(
-        f"{root}: {len(problems):,} of {counted(total, 'image')} cannot be read: {names}; "
-        f"inspect them with: cnnkit data check {root}, or skip them with: --on-bad-image skip"
-    )
-
-
-def _sorted(classes: tuple[str, ...], images: dict[str, list[str]]) -> Split:
-    rows = sorted((path, label) for label, name in enumerate(classes) for path in images.get(name, []))
-    return Split(tuple(path for path, _ in rows), tuple(label for _, label in rows))

@@ -26,7 +26,7 @@ from cnnkit.data.folder.stream import Streamed
 from cnnkit.data.images.decode import decode_image, decode_with_thumb, read_header, thumbnail
 from cnnkit.data.images.formats import TooManyPixelsError
 from cnnkit.data.reading import Reading
-from cnnkit.data.storage import ALL, Rows, Storage
+from cnnkit.data.storage import ALL, Rows, Selection
 
 __all__ = ["Mapped", "Opened", "open_images"]
 
@@ -36,26 +36,15 @@ TINY = 4096  # bytes; one thread decodes such files, as contention for Python's 
 
 
 @dataclass(frozen=True)
-class Mapped(Storage):
+class Mapped(Selection):
     """Rows of a memory-mapped file of uint8 images N x H x W x C; reading copies them."""
 
     pixels: Tensor
-    rows: Tensor
     in_memory = True
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """N, C, H, W."""
-        height, width, channels = self.pixels.shape[1:]
-        return len(self.rows), channels, height, width
 
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Return the images of these rows."""
         return self.pixels[self.rows[rows]].permute(0, 3, 1, 2), ALL
-
-    def subset(self, rows: Tensor) -> "Mapped":
-        """Return these rows as a storage."""
-        return Mapped(self.pixels, self.rows[rows])
 
 
 @dataclass(frozen=True)
@@ -86,15 +75,14 @@ def open_images(root: Path, paths: Sequence[str], options: Reading, table: str =
     that has become unreadable is skipped. With `only`, images with other digests are ignored. Images listed in a
     `table` have a cache of their own. Raises UsageError if `image_size` is missing, CnnkitError if the disk is full.
     """
-    image_size, channels, budget, progress = options.image_size, options.channels, options.budget, options.progress
-    skip = options.on_bad_image == "skip"
+    progress, skip = options.progress, options.on_bad_image == "skip"
     workers = options.workers or processors()
     cache = PixelCache(root, table)
     with cache.locked(progress):
         files = dict(_inspect_all(root, paths, _Known(cache.files), workers, progress, options.only is not None))
         wanted = [path for path in paths if options.only is None or files[path].digest in options.only]
-        canvas = _canvas(root, [files[path] for path in wanted], image_size, channels)
-        fits = len(wanted) * math.prod(canvas) <= budget
+        canvas = _canvas(root, [files[path] for path in wanted], options.image_size, options.channels)
+        fits = len(wanted) * math.prod(canvas) <= options.budget
         files = cache.sound(files, wanted, canvas if fits else None, workers)
         if statistics.median(entry.size for entry in files.values()) <= TINY:
             workers = 1
@@ -111,11 +99,11 @@ def open_images(root: Path, paths: Sequence[str], options: Reading, table: str =
         good = {path: entry for path in wanted if not (entry := cache.files[path]).problem}
         problems = {path: entry.problem for path in wanted if (entry := cache.files[path]).problem}
         images: Mapped | Streamed = Streamed(
-            root, tuple(good), canvas, workers, skip, torch.arange(len(good)), options.max_pixels
+            torch.arange(len(good)), canvas, workers, skip, root, tuple(good), max_pixels=options.max_pixels
         )
         if keep and good:
             pixels = torch.from_numpy(cache.pixels.read())
-            images = Mapped(pixels, torch.tensor([entry.row for entry in good.values()]))
+            images = Mapped(torch.tensor([entry.row for entry in good.values()]), canvas, pixels)
         thumb_rows = np.array([entry.thumb for entry in good.values()], np.int64)
         digests = tuple(entry.digest for entry in good.values())
         return Opened(tuple(good), images, digests, problems, cache.thumbs.read(), thumb_rows)

@@ -56,15 +56,11 @@ class _Row(NamedTuple):
 
 def is_table(data: Any) -> bool:
     """Return whether data is a list of (path, label), or a frame with columns."""
-    if hasattr(data, "columns"):
-        return True
-    return (
-        isinstance(data, list | tuple)
-        and bool(data)
-        and all(
-            isinstance(row, list | tuple) and len(row) == 2 and isinstance(row[0], str | os.PathLike) for row in data
-        )
-    )
+
+    def is_row(row: Any) -> bool:
+        return isinstance(row, list | tuple) and len(row) == 2 and isinstance(row[0], str | os.PathLike)
+
+    return hasattr(data, "columns") or (isinstance(data, list | tuple) and bool(data) and all(map(is_row, data)))
 
 
 def load_table(data: Any, options: Reading) -> Dataset:

@@ -54,10 +54,12 @@ def walk(root: Path) -> Tree:
     while waiting:
         below, kind, above = waiting.pop()
         try:
-            here = _identity(root / below)
+            status = (root / below).stat()
+            here = status.st_dev, status.st_ino
             if here in above:
                 continue
-            entries = _entries(root / below)
+            with os.scandir(root / below) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             if kind:  # such as a folder of the system
                 continue
@@ -99,13 +101,3 @@ def _kind(name: str) -> str:
     if name.lower() in NAMES_OF_LEFTOVERS or name.startswith(APPLE_DOUBLE):
         return "leftovers"
     return "hidden" if name[0] == "." else ""
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino

@@ -1,18 +1,18 @@
 """Image files of any mode, decoded to uint8 arrays and tensors."""
 
 import re
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, NamedTuple, ParamSpec, TypeVar
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from cnnkit.core.errors import DataError, UsageError
+from cnnkit.core.errors import DataError, UsageError, about
 from cnnkit.core.files import write_output
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.data.files import read_file
@@ -29,18 +29,15 @@ __all__ = [
     "exceeds",
     "fitted",
     "fitted_size",
+    "pillow_errors",
     "read_header",
     "read_image",
-    "reason_of",
     "thumbnail",
     "write_image",
 ]
 
 THUMB = 12  # pixels in height and width of a thumbnail
 DRAFT_GAP = 2  # a JPEG is decoded to at least this multiple of the size it is then resized to
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Header(NamedTuple):
@@ -68,10 +65,8 @@ def read_image(
     allow_pixels(max_pixels)
     if channels not in (None, 1, 3):
         raise UsageError(f"channels must be 1 or 3, not {channels}")
-    try:
+    with about(path):
         array = decode_image(read_file(path), channels, size, max_pixels=max_pixels)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
     return torch.from_numpy(array.copy()).permute(2, 0, 1)
 
 
@@ -88,22 +83,18 @@ def write_image(path: Path, image: Tensor) -> None:
     write_output(path, lambda file: Image.fromarray(np.ascontiguousarray(array)).save(file, written))
 
 
-def _data_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a function to raise DataError, with the reason alone, for any exception of Pillow."""
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except DataError:
-            raise
-        except Exception as error:
-            raise reason_of(error) from error
-
-    return call
+@contextmanager
+def pillow_errors() -> Iterator[None]:
+    """Raise DataError, with the reason alone, for any exception of Pillow."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # a corrupt file may raise any
+        raise _reason(error) from error
 
 
-@_data_errors
+@pillow_errors()
 def read_header(file: IO[bytes]) -> Header:
     """Return the properties of an image file without decoding it; raises DataError with the reason alone."""
     if plain := plain_png(file):
@@ -115,7 +106,7 @@ def read_header(file: IO[bytes]) -> Header:
     return Header(height, width, is_grey(image))
 
 
-@_data_errors
+@pillow_errors()
 def decode_image(
     content: bytes,
     channels: int | None = None,
@@ -131,7 +122,7 @@ def decode_image(
     return _pixels(_frame(content, size, max_pixels).upright(size), channels, size, enlarge)
 
 
-@_data_errors
+@pillow_errors()
 def decode_with_thumb(
     content: bytes,
     channels: int | None = None,
@@ -145,7 +136,7 @@ def decode_with_thumb(
     return _pixels(frame.upright(size), channels, size), thumb
 
 
-@_data_errors
+@pillow_errors()
 def thumbnail(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     """Return an image file's thumbnail, THUMB x THUMB RGB values, flat, uint8, without keeping the aspect ratio.
 
@@ -160,8 +151,7 @@ def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def reason_of(error: Exception) -> DataError:
-    """Return the DataError for an exception of Pillow, which may be any for a corrupt file."""
+def _reason(error: Exception) -> DataError:
     if isinstance(error, UnidentifiedImageError | SyntaxError):
         return DataError("not an image of a supported format")
     if isinstance(error, MemoryError):

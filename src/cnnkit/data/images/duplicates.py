@@ -9,18 +9,17 @@ from torch import Tensor
 
 from cnnkit.core.progress import Counter
 
-__all__ = ["PORTIONS", "alike", "gather", "near_pairs"]
+__all__ = ["alike", "gather", "near_pairs"]
 
 PASSES, NEIGHBOURS = 8, 8  # sort orders, and the number of following images that each is compared with
-PORTIONS = PASSES * NEIGHBOURS
 BITS, AXES = 64, 24
 CLOSE = 0.05  # largest difference of two thumbnails, as a fraction of their contrast
 FLAT = 2  # grey levels: images of less contrast cannot be compared
 SAMPLE, BLOCK = 5000, 8192
 
 
-def near_pairs(thumbs: np.ndarray) -> Iterator[list[tuple[int, int]]]:
-    """Yield, in PORTIONS portions, pairs of rows with near-duplicate thumbnails (uint8, N x D).
+def near_pairs(thumbs: np.ndarray, progress: bool = False) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows with near-duplicate thumbnails (uint8, N x D).
 
     Thumbnails are near-duplicates if the root mean square of their difference is below CLOSE times the smaller of their
     standard deviations. Candidates are neighbours when the images are sorted by 64-bit perceptual hashes, whose bits
@@ -34,30 +33,25 @@ def near_pairs(thumbs: np.ndarray) -> Iterator[list[tuple[int, int]]]:
     contrast = np.concatenate([block.std(1) for block in _blocks(thumbs)])
     limit = np.where(contrast < FLAT, 0, CLOSE * contrast) ** 2
     draw = np.random.default_rng(0)
-    for _ in range(PASSES):
-        shuffled = np.packbits(bits[:, draw.permutation(BITS)], axis=1)
-        order = np.argsort(np.ascontiguousarray(shuffled).view(">u8")[:, 0], kind="stable")
-        for step in range(1, NEIGHBOURS + 1):
-            pairs: list[tuple[int, int]] = []
-            for start in range(0, len(order) - step, BLOCK):
-                one = order[:-step][start : start + BLOCK]
-                other = order[step:][start : start + BLOCK]
-                difference = thumbs[one].astype(np.float32) - thumbs[other]
-                close = (difference**2).mean(1) < np.minimum(limit[one], limit[other])
-                pairs += zip(one[close].tolist(), other[close].tolist(), strict=True)
-            yield pairs
+    with Counter("comparing images", PASSES * NEIGHBOURS, progress) as counter:
+        for _ in range(PASSES):
+            shuffled = np.packbits(bits[:, draw.permutation(BITS)], axis=1)
+            order = np.argsort(np.ascontiguousarray(shuffled).view(">u8")[:, 0], kind="stable")
+            for step in range(1, NEIGHBOURS + 1):
+                for start in range(0, len(order) - step, BLOCK):
+                    one = order[:-step][start : start + BLOCK]
+                    other = order[step:][start : start + BLOCK]
+                    difference = thumbs[one].astype(np.float32) - thumbs[other]
+                    close = (difference**2).mean(1) < np.minimum(limit[one], limit[other])
+                    yield from zip(one[close].tolist(), other[close].tolist(), strict=True)
+                counter.advance(1)
 
 
 def alike(digests: Sequence[str], thumbs: np.ndarray, progress: bool) -> Tensor:
     """Return a group for each image, int64, N: the same for equal `digests` and near-duplicate thumbnails."""
     _, firsts, numbers = np.unique(np.asarray(digests), return_index=True, return_inverse=True)
-    with Counter("comparing images", PORTIONS, progress) as counter:
-        pairs = []
-        for portion in near_pairs(thumbs[firsts]):
-            pairs += portion
-            counter.advance(1)
     joined = np.arange(len(firsts))
-    for group in gather(pairs):
+    for group in gather(near_pairs(thumbs[firsts], progress)):
         joined[group] = group[0]
     return torch.from_numpy(joined[numbers])
 

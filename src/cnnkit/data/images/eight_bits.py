@@ -20,7 +20,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """Return an image as L or RGB, opaque, with 16-bit and float values scaled to 0-255."""
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
-    most = max(_largest(band) for _, band in _bands(image)) if image.mode in ("I", "F") else 0
+    numeric = image.mode in ("I", "F")
+    most = max(float(np.nan_to_num(np.asarray(band)).max()) for _, band in _bands(image)) if numeric else 0
     result = None
     for top, band in _bands(image):
         part = _converted(band, most)
@@ -35,11 +36,6 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     rows = max(1, BAND // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _largest(image: Image.Image) -> float:
-    """Return the largest value of a numeric image."""
-    return float(np.nan_to_num(np.asarray(image)).max())
 
 
 def _converted(image: Image.Image, most: float) -> Image.Image:

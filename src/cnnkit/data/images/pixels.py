@@ -9,7 +9,7 @@ from PIL import Image
 from cnnkit.core.errors import DataError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.shape import by
-from cnnkit.data.images.decode import exceeds, fitted, reason_of
+from cnnkit.data.images.decode import exceeds, fitted, pillow_errors
 from cnnkit.data.images.eight_bits import eight_bits
 from cnnkit.data.images.formats import require_pixels
 from cnnkit.data.images.orientation import upright
@@ -34,16 +34,12 @@ def to_pixels(
     for a PIL image of more than `max_pixels`.
     """
     if isinstance(image, Image.Image):
-        try:
+        with pillow_errors():  # such as for a truncated or closed file
             if not image.width * image.height:
                 raise DataError("it has no pixels")
             require_pixels(image, max_pixels)
             pil = eight_bits(upright(image))
             pil.load()
-        except DataError:
-            raise
-        except Exception as error:  # such as for a truncated or closed file
-            raise reason_of(error) from error
     else:
         pixels = _last(image)
         if pixels.shape[2] not in CHANNELS or channels not in (None, 1, 3):

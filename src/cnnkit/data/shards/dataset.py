@@ -1,6 +1,5 @@
 """Tar shards of images as a data set, for sets larger than a disk."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,12 +43,16 @@ def load_shards(
     lost = {number: reason for number, shard in enumerate(index.shards) if (reason := _lost(shard))}
     problems = index.problems + tuple((index.shards[number].place, reason) for number, reason in lost.items())
     if problems and on_bad_image == "error":
-        raise _unusable(spec, problems)
+        names = some([f"{name} ({reason})" for name, reason in problems], NAMED)
+        raise DataError(
+            f"{spec}: {len(problems):,} shards or images cannot be used: {names}; skip them with: --on-bad-image skip"
+        )
     canvas = _canvas(spec, index, image_size, channels)
     sets = {}
     for split in ("train", "validation", "test"):
         rows = index.rows(split, without=lost)
-        images = ShardImages(index, torch.from_numpy(rows), canvas, workers, on_bad_image == "skip", max_pixels)
+        skip = on_bad_image == "skip"
+        images = ShardImages(torch.from_numpy(rows), canvas, workers, skip, index, max_pixels=max_pixels)
         sets[split] = ImageSet(images, torch.from_numpy(index.samples["label"][rows]).long())
     _require_classes(spec, index, sets["train"])
     validation, test = (sets[name] if len(sets[name]) else None for name in ("validation", "test"))
@@ -65,13 +68,6 @@ def _lost(shard: Shard) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if size == shard.bytes else f"it has {size:,} bytes, but {shard.bytes:,} in its index: truncated?"
-
-
-def _unusable(spec: str, problems: Sequence[tuple[str, str]]) -> DataError:
-    names = some([f"{name} ({reason})" for name, reason in problems], NAMED)
-    return DataError(
-        f"{spec}: {len(problems):,} shards or images cannot be used: {names}; skip them with: --on-bad-image skip"
-    )
 
 
 def _canvas(

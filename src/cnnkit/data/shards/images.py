@@ -5,9 +5,8 @@ a window of a lane, images are shuffled. The order takes an image of each lane i
 only: an epoch can be resumed without reading what comes before, and each of several processes reads its own lanes.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from cnnkit.core.device import mix_seed
 from cnnkit.core.errors import DataError
-from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.parallel import ahead, chunks
 from cnnkit.data.images.decode import decode_image
 from cnnkit.data.shards.index import Shard, ShardIndex
 from cnnkit.data.shards.remote import ByteFile, open_bytes, read_range
 from cnnkit.data.shards.tar import HEADER, member_name
 from cnnkit.data.split import require_fraction
-from cnnkit.data.storage import ALL, Rows, Storage
+from cnnkit.data.storage import ALL, Decoding, Rows
 
 __all__ = ["LANES", "ShardImages"]
 
@@ -33,8 +31,6 @@ WINDOW, WINDOW_BYTES = 512, 1 << 25  # images of a lane, or their bytes, whichev
 BLOCK, GAP = 1 << 20, 1 << 16  # bytes read at once; bytes between two images that are read and dropped
 CHUNK = 64  # images that a thread decodes at a time, at most
 SAMPLE, STRETCH = 4096, 256  # images
-
-log = logging.getLogger(__name__)
 
 Content = bytes | str  # an image file with its tar header, or why its shard cannot be read
 
@@ -50,26 +46,10 @@ class _Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShardImages(Storage):
-    """Images of `index`, uint8, fitted into `canvas` (H, W, C), decoded by `workers` threads.
-
-    With `skip`, an image that cannot be read, or has more than `max_pixels`, is skipped and recorded in `skipped` with
-    the reason; else it raises DataError. `rows` are rows of the index.
-    """
+class ShardImages(Decoding):
+    """Images in tar shards; `rows` are those of their `index`."""
 
     index: ShardIndex
-    rows: Tensor
-    canvas: tuple[int, int, int]
-    workers: int
-    skip: bool
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """N, C, H, W."""
-        height, width, channels = self.canvas
-        return len(self.rows), channels, height, width
 
     def read(self, rows: Rows) -> tuple[Tensor, Rows]:
         """Return the readable images of these rows, and their positions among the rows."""
@@ -78,10 +58,6 @@ class ShardImages(Storage):
             return torch.empty(0, *self.shape[1:], dtype=torch.uint8), ALL
         [(images, kept)] = replace(self, rows=wanted)._stream([torch.arange(len(wanted))])
         return (images[places], ALL) if kept.all() else (images[places[kept[places]]], kept[places])
-
-    def subset(self, rows: Tensor) -> "ShardImages":
-        """Return these rows as a storage."""
-        return replace(self, rows=self.rows[rows])
 
     def places(self) -> bytes:
         """Return the place of each image's bytes in its shard."""
@@ -183,19 +159,9 @@ class ShardImages(Storage):
                 )
             except DataError as error:
                 piece.kept[number] = False
-                self._complain(int(piece.rows[number]), content, str(error))
+                shard = self.index.shards[self.index.shard_of(piece.rows[number])].place
+                self.complain(f"{shard}: {member_name(content)}" if isinstance(content, bytes) else shard, error)
         return piece
-
-    def _complain(self, row: int, content: Content, reason: str) -> None:
-        """Raise DataError, or log once that an image is skipped."""
-        what = self.index.shards[self.index.shard_of(np.array(row))].place
-        if isinstance(content, bytes):
-            what = f"{what}: {member_name(content)}"
-        if not self.skip:
-            raise DataError(f"{what}: {reason}; skip such images with --on-bad-image skip")
-        if what not in self.skipped:
-            self.skipped[what] = reason
-            log.warning("%s: %s; skipped", what, reason)
 
 
 def _read(index: ShardIndex, parts: Sequence[np.ndarray], horizon: int) -> Iterator[list[Content]]:

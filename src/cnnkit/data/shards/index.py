@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import numpy as np
 
 from cnnkit.core.cache import cached_file
-from cnnkit.core.errors import DataError
+from cnnkit.core.errors import DataError, about
 from cnnkit.core.fetch import fetch
 from cnnkit.core.files import atomic_write, sha256
 from cnnkit.core.http import checked_url
@@ -88,9 +88,12 @@ def open_index(spec: str, workers: int, progress: bool) -> ShardIndex:
 
     Raises DataError if a shard or the index is missing or corrupt.
     """
+    place = spec
     if is_url(spec):
-        _require_url(spec)
-    place = spec if is_url(spec) else str(expanded(spec).absolute())
+        with about(spec):
+            checked_url(spec)
+    else:
+        place = str(expanded(spec).absolute())
     if not is_url(spec) and Path(place).is_dir():
         if (Path(place) / INDEX).is_file():
             return _read_index(f"{place}/{INDEX}")
@@ -171,13 +174,6 @@ def _read_index(place: str) -> ShardIndex:
     except (DataError, OSError) as error:
         raise DataError(f"{place}: {error}") from error
     return index
-
-
-def _require_url(spec: str) -> None:
-    try:
-        checked_url(spec)
-    except DataError as error:
-        raise DataError(f"{spec}: {error}") from error
 
 
 def _beside(place: str, name: str) -> str:

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.core.errors import CnnkitError, UsageError, about
 from cnnkit.core.files import replace_folder, write_through
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_SHARD_MEGABYTES
 from cnnkit.core.parallel import ahead, processors
@@ -144,11 +144,10 @@ class _Packing:
                 yield offset, len(image.content), image.label
 
     def _read(self, row: tuple[str, int]) -> _Image:
-        try:
-            content = read_file(f"{self.root}/{row[0]}")
+        path = f"{self.root}/{row[0]}"
+        with about(path):
+            content = read_file(path)
             return _Image(*row, content, read_header(io.BytesIO(content)))
-        except DataError as error:
-            raise DataError(f"{self.root}/{row[0]}: {error}") from error
 
 
 def _parts(

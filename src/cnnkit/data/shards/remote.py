@@ -12,16 +12,7 @@ from cnnkit.core.limits import MAX_TEXT_BYTES
 from cnnkit.core.text import is_url
 from cnnkit.data.files import await_tick, stamp
 
-__all__ = [
-    "ByteFile",
-    "LocalFile",
-    "RemoteFile",
-    "exists",
-    "open_bytes",
-    "read_all",
-    "read_range",
-    "version_of",
-]
+__all__ = ["ByteFile", "RemoteFile", "exists", "open_bytes", "read_all", "read_range", "version_of"]
 
 SKIP = 1 << 20  # bytes that are faster read and dropped than skipped by another request
 

@@ -104,17 +104,14 @@ class Study:
             trial.report(value, epoch)
             return trial.should_prune()
 
-    def complete(self, trial: Trial, value: float) -> FrozenTrial:
-        """End the trial with its value."""
-        return self._end(trial, TrialState.COMPLETE, value)
-
-    def prune(self, trial: Trial, reason: str) -> FrozenTrial:
-        """End the trial early, as pruned."""
-        return self._end(trial, TrialState.PRUNED, reason=reason)
-
-    def fail(self, trial: Trial, reason: str, again: bool = False) -> FrozenTrial:
-        """End the trial without a value; retry it if `again`."""
-        return self._end(trial, TrialState.FAIL, reason=reason, again=again)
+    def end(self, trial: Trial, state: TrialState, value: float | None = None, **attributes: Any) -> FrozenTrial:
+        """End the trial in this state, store its attributes, and retry it if `again` is one of them that is true."""
+        self.note(trial, **attributes)
+        with self._storage_errors():
+            ended = self._study.tell(trial, value, state, skip_if_finished=True)
+        if ended.state != state:
+            raise TakenOver
+        return ended
 
     def results(self) -> list[FrozenTrial]:
         """Return the trials that count, in order."""
@@ -192,14 +189,6 @@ class Study:
             with suppress(Exception):  # the next heartbeat may succeed
                 self._storage.set_trial_user_attr(trial_id, "beat", beat)
         self._storage.remove_session()
-
-    def _end(self, trial: Trial, state: TrialState, value: float | None = None, **attributes: Any) -> FrozenTrial:
-        self.note(trial, **attributes)
-        with self._storage_errors():
-            ended = self._study.tell(trial, value, state, skip_if_finished=True)
-        if ended.state != state:
-            raise TakenOver
-        return ended
 
     @contextmanager
     def _storage_errors(self) -> Iterator[None]:

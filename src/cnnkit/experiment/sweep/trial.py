@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna import TrialPruned
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cnnkit.core.errors import CnnkitError, DataError, Interrupted
 from cnnkit.experiment.build import build
@@ -53,22 +53,23 @@ class Worker:
         """
         with self.study.held(trial):
             try:
-                return self.study.complete(trial, self._train(trial))
+                return self.study.end(trial, TrialState.COMPLETE, self._train(trial))
             except TrialPruned as pruned:
-                return self.study.prune(trial, str(pruned))
+                return self.study.end(trial, TrialState.PRUNED, reason=str(pruned))
             except (TakenOver, StudyError):
                 raise
             except Interrupted as stopped:
                 self.stop.set()
-                return self.study.fail(trial, str(stopped), again=True)
+                return self.study.end(trial, TrialState.FAIL, reason=str(stopped), again=True)
             except CnnkitError as error:
                 shared = isinstance(error, DataError) or isinstance(error.__cause__, OSError | ImportError)
-                ended = self.study.fail(trial, str(error), again=shared)
+                ended = self.study.end(trial, TrialState.FAIL, reason=str(error), again=shared)
                 if shared:
                     raise
                 return ended
             except Exception as error:  # of torch, for settings that contradict each other
-                return self.study.fail(trial, f"{type(error).__name__}: {' '.join(str(error).split())}")
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                return self.study.end(trial, TrialState.FAIL, reason=reason, again=False)
 
     def _train(self, trial: Trial) -> float:
         """Train the trial's run, or resume the one of an earlier attempt, and return its best accuracy."""
