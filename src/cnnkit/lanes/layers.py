@@ -90,7 +90,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, at: Slots, first: bool) -> Code:
-        """Yield the lines that add to the weight gradients and, except in the `first` layer with weights, compute dx."""
+        """Yield the lines that add to the weight gradients and, except in the `first` layer with any, compute dx."""
         raise NotImplementedError
 
 
