@@ -45,7 +45,7 @@ def test_junk_in_cached_shard_index_is_harmless(shard: str) -> None:
     whole = kept.read_bytes()
     ways = [(key, None) for key in json.loads(whole)["contents"]]
     ways += [(key, 0) for key in ("offsets", "sizes", "labels", "version", "size")]
-    harmless = ("labels", "problems", "damage", "grey", "size", "bytes")
+    harmless = ("labels", "problems", "error", "grey", "size", "bytes")
     for key, number in ways:
         for junk in (*JUNK, [1] * 3, [-5] * len(first.offsets), [10**12] * len(first.offsets)):
             kept.write_bytes(whole)

@@ -93,7 +93,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "classes twice": ({"classes": ["cat", "cat"]}, "'cat' appears twice"),
     "ten million classes": (
         {"classes": [str(number) for number in range(10**7)]},
-        "classes: Tuple should have at most",
+        "classes: Tuple must have at most",
     ),
     "classes as numbers": ({"classes": [1, 2]}, "classes"),
     "classes in a word": ({"classes": "cat"}, "classes"),
