@@ -28,12 +28,13 @@ WORDS = {  # regular expressions of whole words, in upper or lower case; a space
     r"padding_sides|four sides": "pads",
     r"pictures?": "image; of what a person looks at: figure, sheet, diagram",
     r"to the bit": "bit-exact, bit for bit",
+    r"trainings": "training runs",
     r"whoever": "anyone who",
 }
 ALLOWED = {  # lines that may have such a word
     "src/cnnkit/nets/blocks.py": r'"by_hand"',  # what bundles of version 0.1 say
     "src/cnnkit/ops/__init__.py": r"by_hand",  # the alias of from_scratch
-    "src/cnnkit/data/split_names.py": r"set sets data",  # names of folders
+    "src/cnnkit/data/split_names.py": r"set sets data|training trainings",  # names of folders
     "CHANGELOG.md": r"`by_hand`|`pictures`|`damaged`",
     "docs/benchmarks.md": r"norm by_hand",  # a command that was run when this was the name
 }

@@ -26,9 +26,9 @@ from cnnkit.data import (
 from cnnkit.deploy import Bundle, published_preprocess
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.counts import about_classes
-from cnnkit.experiment.division import divide, divided_as
+from cnnkit.experiment.division import draw_split, restore_split
 from cnnkit.experiment.network import build_network
-from cnnkit.experiment.record import NEVER, Record, digest_of, known_content, own_record
+from cnnkit.experiment.record import UNUSED, Record, digest_of, known_content, own_record
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.start import START, Start, open_start, read_start
 from cnnkit.nets import entry
@@ -111,12 +111,12 @@ def build(
     start = None if earlier and world.broadcast(earlier.has_begun) else open_start(config)
     origin = read_start(earlier) if earlier else {}
     record = own_record(earlier.path) if earlier else None
-    before = start.before if start else NEVER
+    before = start.before if start else UNUSED
     dataset = _read(config, given, size, before.used, record, allow_changed_data, progress and world.is_main)
     if record is None:
-        division = divide(dataset, config, before)
+        division = draw_split(dataset, config, before)
     else:
-        division = divided_as(record, dataset, config, allow_changed_data)
+        division = restore_split(record, dataset, config, allow_changed_data)
     training, validation = division.training, division.validation
     _, channels, height, width = training.storage.shape
     size = size or (height, width)

@@ -16,9 +16,9 @@ from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.text import counted, some
 from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
-from cnnkit.experiment.record import NEVER, PARTS, SPLIT, Before, Record, content_before, has_digests
+from cnnkit.experiment.record import PARTS, SPLIT, UNUSED, EarlierUse, Record, content_before, has_digests
 
-__all__ = ["Division", "about_missing", "divide", "divided_as", "own_test", "unused"]
+__all__ = ["Division", "about_missing", "draw_split", "own_test", "restore_split", "unused"]
 
 NAMED = 5  # images in a line
 BY_NAME = "the run was made by a version that saved no digests: its test images are identified by name"
@@ -37,11 +37,11 @@ class Division:
     remarks: tuple[str, ...] = ()
 
 
-def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Division:
+def draw_split(dataset: Dataset, config: RunConfig, before: EarlierUse = UNUSED) -> Division:
     """Draw the validation images of a new run from its training images, unless the data have a validation split.
 
-    Images that its initial weights were trained on `before` are used neither for validation nor for testing, and
-    images that chose those weights not for testing. Raises DataError or UsageError if no training image is left.
+    Images that its initial weights were trained on (`before.trained`) are used neither for validation nor for testing,
+    and images that chose those weights not for testing. Raises DataError or UsageError if no training image is left.
     """
     training, validation, rows = dataset.train, dataset.validation, torch.empty(0, dtype=torch.int64)
     if validation is None:
@@ -78,7 +78,7 @@ def divide(dataset: Dataset, config: RunConfig, before: Before = NEVER) -> Divis
     return Division(training, validation, test, saved, tuple(remarks))
 
 
-def divided_as(record: Record, dataset: Dataset, config: RunConfig, allow_changed: bool = False) -> Division:
+def restore_split(record: Record, dataset: Dataset, config: RunConfig, allow_changed: bool = False) -> Division:
     """Restore the split of an earlier run from its split.json.
 
     Raises DataError if training or validation images are missing or have another class, or if the data differ. With
@@ -126,7 +126,7 @@ def own_test(record: Record, pool: ImageSet) -> tuple[ImageSet, list[str]]:
 
 
 def unused(images: ImageSet, used: Set[str]) -> tuple[ImageSet, list[str]]:
-    """Return the images whose content is not `used`, and the names of the others; without digests all are unused."""
+    """Return the images whose digests are not in `used`, and the names of the others; without digests, all images."""
     if not images.digests:
         return images, []
     fresh = [row for row, digest in enumerate(images.digests) if digest not in used]
@@ -179,7 +179,7 @@ def _found(pool: ImageSet, listed: Mapping[str, str | None]) -> Found:
 
 
 def _with_replaced(pool: ImageSet, listed: Mapping[str, str | None], tested: Set[str | None]) -> Found:
-    """Return what `_found` does, plus new content under the names of missing images, unless it is `tested`."""
+    """Return what `_found` does, plus new content under the names of missing images, if it is not in `tested`."""
     rows, gone = _found(pool, listed)
     taken = set(rows.tolist())
     at = {name: row for row, name in enumerate(pool.names)}
@@ -217,7 +217,7 @@ def _amended(record: Record, training: ImageSet, validation: ImageSet, data_sha2
 def _drawn_again(record: Record, dataset: Dataset, config: RunConfig, allow_changed: bool) -> Division:
     """Draw the split of data without files again; raises DataError if it differs from the record."""
     seed = record.get("seed", record.get("split_seed", 0))  # earlier versions wrote "seed"
-    division = divide(dataset, config.model_copy(update={"split_seed": seed}))
+    division = draw_split(dataset, config.model_copy(update={"split_seed": seed}))
     content = {name: value for name, value in record.items() if name not in ("seed", "split_seed")}
     if all(division.record.get(name) == value for name, value in content.items()):
         return replace(division, record=record)

@@ -12,10 +12,10 @@ from cnnkit.core.schema import Count, Word, validated
 from cnnkit.core.text import from_json, to_json
 
 __all__ = [
-    "NEVER",
     "PARTS",
     "SPLIT",
-    "Before",
+    "UNUSED",
+    "EarlierUse",
     "Record",
     "content_before",
     "digest_of",
@@ -31,7 +31,7 @@ Record = dict[str, Any]
 
 
 class _SplitFile(BaseModel):
-    """Schema of split.json: names with digests for each part, or the names or rows that are not trained on."""
+    """Schema of split.json: names with digests for each part, or names or rows of the validation and test images."""
 
     split_seed: Count = 0
     seed: Count = 0  # of earlier versions
@@ -57,7 +57,7 @@ class _SplitFile(BaseModel):
         return self
 
 
-class Before(NamedTuple):
+class EarlierUse(NamedTuple):
     """The digests of the images that weights were trained on, and of those that chose the best epoch."""
 
     trained: frozenset[str] = frozenset()
@@ -65,11 +65,11 @@ class Before(NamedTuple):
 
     @property
     def used(self) -> frozenset[str]:
-        """Both: images that can no longer be test images."""
+        """The digests of all these images, none of which can be a test image."""
         return self.trained | self.chosen
 
 
-NEVER: Before = Before()
+UNUSED: EarlierUse = EarlierUse()
 
 
 def digest_of(record: Record) -> str:
@@ -82,12 +82,12 @@ def has_digests(record: Record) -> bool:
     return isinstance(record.get("train"), dict)
 
 
-def content_before(record: Record | None) -> Before:
+def content_before(record: Record | None) -> EarlierUse:
     """Return the digests of the training and validation images of a run and of the runs that it started from."""
     if record is None or not has_digests(record):
-        return NEVER
+        return UNUSED
     trained = {*record["train"].values(), *record.get("trained_before", ())}
-    return Before(frozenset(trained), frozenset([*record["validation"].values(), *record.get("chosen_before", ())]))
+    return EarlierUse(frozenset(trained), frozenset([*record["validation"].values(), *record.get("chosen_before", ())]))
 
 
 def known_content(record: Record | None) -> frozenset[str] | None:

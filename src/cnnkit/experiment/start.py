@@ -16,7 +16,7 @@ from cnnkit.core.text import is_url, without_passwords
 from cnnkit.data import Preprocess
 from cnnkit.deploy import published_preprocess, read_bundle, read_weights
 from cnnkit.experiment.config import RunConfig
-from cnnkit.experiment.record import NEVER, Before, content_before, read_record
+from cnnkit.experiment.record import UNUSED, EarlierUse, content_before, read_record
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.nets import create
 from cnnkit.nets.foreign import is_foreign
@@ -56,7 +56,7 @@ class Start:
     preprocess: Preprocess | None = None
     """Preprocessing that they expect, if known."""
     classes: tuple[str, ...] | None = None
-    before: Before = NEVER
+    before: EarlierUse = UNUSED
     """Images that they were trained on and chosen by."""
 
     def channels_for(self, channels: int) -> int:

@@ -30,7 +30,7 @@ def test_split_folders_become_splits(validation: str) -> None:
     assert found.splits["train"].paths == ("train/cat/1.png", "train/cat/by night/2.JPG", "train/dog/1.png")
     assert found.splits["train"].labels == (0, 0, 1)
     assert found.splits["validation"].paths == (f"{validation}/cat/1.png", f"{validation}/dog/1.png")
-    assert not found.complaints()
+    assert not found.problems()
     data = load("photos")
     assert [len(part) for part in (data.train, data.validation, data.test)] == [3, 2, 2]
 
@@ -114,7 +114,7 @@ def test_folders_without_images_beside_splits_are_allowed() -> None:
 
 def test_all_problems_are_reported_together() -> None:
     mixed("train/a", "train/b", "val/a", "test/c", "test/d")
-    assert len(scan_folder(Path("photos")).complaints()) == 2
+    assert len(scan_folder(Path("photos")).problems()) == 2
     with pytest.raises(DataError, match=r"'c' has images in test, but none in train.*; .*'d' has images in test"):
         load("photos")
 

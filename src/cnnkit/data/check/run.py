@@ -76,7 +76,7 @@ def diagnose(
     }
     folder = replace(folder, splits=splits)
     if "" not in folder.classes:
-        findings += [Finding("class", detail=line) for line in folder.complaints()]
+        findings += [Finding("class", detail=line) for line in folder.problems()]
         findings += few(folder)
         findings += imbalance(folder)
     findings += wrong_suffixes(folder, facts)

@@ -44,7 +44,7 @@ class ImageFolder:
     classes: tuple[str, ...]
     splits: dict[str, Split]
     remarks: tuple[str, ...] = ()
-    """Surprising decisions and ignored files, a line each."""
+    """Lines on how the layout was read, and on ignored files."""
     left_out: tuple[str, ...] = ()
     """Classes with too few images."""
 
@@ -53,7 +53,7 @@ class ImageFolder:
         """The paths of all images."""
         return [path for split in self.splits.values() for path in split.paths]
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return a line for each reason why these classes cannot be trained on."""
         lines = []
         if len(self.classes) == 1:
@@ -157,7 +157,7 @@ def load_folder(
     `on_bad_image="skip"` skips unreadable images. `progress` shows the progress on standard error. Images that would be
     decoded to more than `max_pixels` are refused.
 
-    Raises DataError for a folder that cannot be trained on (`ImageFolder.complaints`) and for unreadable images,
+    Raises DataError for a folder that cannot be trained on (`ImageFolder.problems`) and for unreadable images,
     UsageError for several sizes without an `image_size`.
     """
     options = Reading(
@@ -178,8 +178,8 @@ def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Datas
     root = folder.root
     options.require_channels()
     folder = folder.without_small(options.min_images)
-    if options.trainable and (complaints := folder.complaints()):
-        raise DataError("; ".join(complaints))
+    if options.trainable and (problems := folder.problems()):
+        raise DataError("; ".join(problems))
     paths = folder.paths
     labels = torch.tensor([label for split in folder.splits.values() for label in split.labels], dtype=torch.int64)
     opened = open_images(root, paths, options, table)
