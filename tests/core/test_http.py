@@ -20,10 +20,15 @@ QUICK = 0.3
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
-    monkeypatch.setenv("CNNKIT_HTTP_SECONDS", str(QUICK))
+def server() -> Iterator[Raw]:
     with raw_server() as raw:
         yield raw
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short timeout, for tests of slow servers alone: any other request may be late on a busy machine."""
+    monkeypatch.setenv("CNNKIT_HTTP_SECONDS", str(QUICK))
 
 
 def whole(url: str, start: int = 0) -> bytes:
@@ -77,6 +82,7 @@ SLOW = {
 }
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("how", SLOW)
 def test_slow_or_endless_response_times_out(server: Raw, how: str) -> None:
     server.reply(SLOW[how])
@@ -87,6 +93,7 @@ def test_slow_or_endless_response_times_out(server: Raw, how: str) -> None:
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.usefixtures("quick")
 def test_server_at_the_minimum_rate_is_accepted(server: Raw) -> None:
     body = bytes(range(250)) * 40  # in four times the seconds in which MIN_BYTES must come
     pieces = [piece for start in range(0, len(body), 500) for piece in (body[start : start + 500], QUICK / 5)]
@@ -96,6 +103,7 @@ def test_server_at_the_minimum_rate_is_accepted(server: Raw) -> None:
     assert time.monotonic() - began > 2 * QUICK
 
 
+@pytest.mark.usefixtures("quick")
 def test_slow_reader_is_not_a_slow_server(server: Raw) -> None:
     server.reply(answer(bytes(2000)))
     with open_url(server.url) as found:
@@ -273,6 +281,7 @@ def test_redirect_from_https_to_http_is_refused(server: Raw, monkeypatch: pytest
             whole(url)
 
 
+@pytest.mark.usefixtures("quick")
 def test_slow_redirect_shares_the_timeout(server: Raw) -> None:
     count = itertools.count(1)
     server.reply(lambda _: [QUICK / 2, answer(b"", f"Location: /{next(count)}", status="302 Found")])
@@ -353,6 +362,7 @@ def test_unsupported_proxy_is_refused(server: Raw, monkeypatch: pytest.MonkeyPat
         whole(server.url)
 
 
+@pytest.mark.usefixtures("quick")
 def test_proxy_is_used(server: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     server.reply(answer(b"12345"))
     monkeypatch.setenv("http_proxy", server.url)
