@@ -9,15 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnkit.core.compiler import find_compiler
 from cnnkit.core.errors import CnnkitError, UsageError
 from cnnkit.lanes import Engine, library, read_chain, unsupported_reason
 from cnnkit.lanes.codegen import generate
 from cnnkit.nets import create
 from cnnkit.train import lanes
 from cnnkit.train.config import TrainConfig
-
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+from helpers.compiler import needs_compiler
 
 IMAGE = (1, 28, 28)
 

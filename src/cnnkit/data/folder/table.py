@@ -79,7 +79,8 @@ def load_table(data: Any, options: Reading) -> Dataset:
         finder = _Finder(root)
     else:
         rows = [row._replace(path=row.path and _absolute(row.path)) for row in _from_python(data)]
-        root, name = Path(os.path.commonpath([os.path.dirname(row.path) for row in rows] or ["."])), FROM_PYTHON  # noqa: PTH120
+        folders = [os.path.dirname(row.path) for row in rows]  # noqa: PTH120  a Path takes longer
+        root, name = Path(os.path.commonpath(folders or ["."])), FROM_PYTHON
     if not rows:
         raise DataError(f"{name}: it has no rows")
     folder = _checked(root, name, rows, finder, skip=options.on_bad_image == "skip")
