@@ -7,12 +7,11 @@ import logging
 import os
 import re
 import resource
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.core.fetch import fetch
 from cnnkit.core.http import BACKOFF
 from cnnkit.data.shards.remote import RemoteFile, open_bytes
-from helpers.webserver import Raw, answer, drip, raw_server
+from helpers.webserver import Raw, answer, drip, handler_server, raw_server
 
 ATTEMPTS = len(BACKOFF) + 1
 PAYLOAD = bytes(range(256)) * 4000
@@ -67,21 +66,9 @@ class Server:
 
 def serve() -> Iterator[Server]:
     server = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            server.answer(self)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server.url = f"http://127.0.0.1:{http.server_port}/file.gz"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with handler_server(server.answer) as root:
+        server.url = f"{root}/file.gz"
         yield server
-        http.shutdown()
-        thread.join()
 
 
 mirror, other_mirror = pytest.fixture(serve, name="mirror"), pytest.fixture(serve, name="other_mirror")

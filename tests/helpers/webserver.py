@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Piece = bytes | float  # what is sent, or seconds of silence
 Reply = Callable[[str], Iterable[Piece]]  # of a request's head
@@ -92,3 +93,23 @@ def raw_server(context: ssl.SSLContext | None = None) -> Iterator[Raw]:
         socket.create_connection(("127.0.0.1", server.port), timeout=1).close()  # wakes it up
         for thread in threads:
             thread.join(5)
+
+
+@contextmanager
+def handler_server(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """Serve GET requests by `reply`, and return the URL of the server's root, without the last slash."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with suppress(ConnectionError):  # a client that has read enough hangs up
+                reply(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()

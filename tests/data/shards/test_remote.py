@@ -1,11 +1,9 @@
 """Shards on a web server: interrupted, slow, failing and changing answers."""
 
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import cycle, repeat
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from cnnkit.core.errors import CnnkitError, DataError
 from cnnkit.data.shards.images import ShardImages
 from helpers.cli import Cli, one_line
 from helpers.shards import batches, flat, load, numbers, seen
-from helpers.webserver import drip, raw_server
+from helpers.webserver import drip, handler_server, raw_server
 
 
 @dataclass
@@ -57,22 +55,8 @@ class Server:
 def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("CNNKIT_HTTP_SECONDS", "0.5")
     server = Server(shards)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            with suppress(ConnectionError):  # whoever has read enough hangs up
-                server.answer(self)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server.url = f"http://127.0.0.1:{http.server_port}"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with handler_server(server.answer) as server.url:
         yield server
-        http.shutdown()
-        thread.join()
 
 
 def test_training_from_server_equals_training_from_disk(server: Server) -> None:
