@@ -83,7 +83,9 @@ class Trained:
     def images(self, split: SplitName, data: Any, options: Reading, allow_class_mismatch: bool = False) -> SplitImages:
         """Return a split of the network's own data, or of other `data`, at the size in `options` or the network's."""
         size = options.image_size or self.bundle.image_size
-        options = replace(options, image_size=size, channels=self.bundle.in_channels, trainable=False)
+        options = replace(
+            options, image_size=size, channels=self.bundle.in_channels, test_fraction=0.0, trainable=False
+        )
         if data is not None:
             return other_images(self.bundle, self.record, data, options, split, allow_class_mismatch)
         separate = separate_place(self.bundle, split)
@@ -102,6 +104,7 @@ class Trained:
         world: World = ALONE,
     ) -> SplitPredictions:
         """Run the network on a split of its own data, or of other `data`, as `predict` does."""
+        _ = self.classifier  # a corrupt network is reported before the data are read
         found = self.images(split, data, options, allow_class_mismatch)
         return self.predict(found, split, batch_size=batch_size, world=world, progress=options.progress)
 
