@@ -105,7 +105,7 @@ def test_fit_returns_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert report.confusion.sum() == 360
     assert [row["class"] for row in report.per_class] == list("0123456789")
     assert f"accuracy {report.scores.accuracy}" in repr(report)
-    assert report._repr_html_().count("<tr>") == 22
+    assert report._repr_html_().count("<tr>") == 38
     for model in (run, run.path, str(run.path), run.model):
         assert cnnkit.evaluate(model).accuracy == report.accuracy
     assert len(cnnkit.fit(resume=run, epochs=3, progress=False).history) == 3

@@ -18,6 +18,7 @@ from cnnkit.core.places import expanded
 from cnnkit.data import Reading, is_handed_in
 from cnnkit.deploy import Bundle, Classifier, load, read_bundle
 from cnnkit.experiment.build import NOTHING, Given, eval_batch_size
+from cnnkit.experiment.passwords import with_passwords
 from cnnkit.experiment.predictions import SplitPredictions, kept_predictions, predict_split
 from cnnkit.experiment.record import Record, digest_of, read_record
 from cnnkit.experiment.run_folder import RunFolder
@@ -67,7 +68,7 @@ class Trained:
         run = next((RunFolder(one) for one in (path, path.parent) if (one / "config.toml").is_file()), None)
         network = given.net if net is None else net
         return cls(
-            bundle,
+            with_passwords(bundle, place),
             place,
             _checked(read_record(place), bundle),
             run,
