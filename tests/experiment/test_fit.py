@@ -291,7 +291,7 @@ def test_run_is_evaluated_on_its_test_part_or_other_data() -> None:
     assert (own.num_images, own.loss) == (again.num_images, again.loss)
     more = cnnkit.evaluate(run.path, (IMAGES[:500], LABELS[:500]))
     assert more.num_images == 500
-    with pytest.raises(DataError, match="arrays: it has no images of 5, 6, 7 and 2 more.*--allow-class-mismatch"):
+    with pytest.raises(DataError, match=r"arrays: it has no images of 5, 6, 7 and 2 more.*--allow-class-mismatch"):
         run.evaluate((IMAGES[:500], LABELS[:500] % 5))
     few = run.evaluate((IMAGES[:500], LABELS[:500] % 5), allow_class_mismatch=True)
     assert few.remarks == ("no test images of 5, 6, 7, 8, 9: the metrics skip these classes",)

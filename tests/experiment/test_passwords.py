@@ -11,11 +11,10 @@ import pytest
 
 import cnnkit
 from cnnkit.core.errors import UsageError
-from cnnkit.data import Reading, load_dataset
+from cnnkit.data import load_dataset
 from cnnkit.data.shards.pack import pack_folder
 from cnnkit.deploy import read_bundle
 from cnnkit.experiment.passwords import with_passwords
-from cnnkit.experiment.tested import own_images
 from cnnkit.report import list_runs
 from helpers.cli import Cli, one_line
 from helpers.shards import write_folder
@@ -62,9 +61,7 @@ def holders(folder: Path) -> set[str]:
 
 def own_labels(folder: Path) -> list[int]:
     """The labels of the test images of the network in a run folder or bundle."""
-    place, bundle = read_bundle(folder)
-    options = Reading(image_size=bundle.image_size, channels=bundle.in_channels, test_fraction=0.0, trainable=False)
-    return own_images(with_passwords(bundle, place), None, options).images.labels.tolist()
+    return cnnkit.evaluate(folder, progress=False).predictions.labels.tolist()
 
 
 def test_only_config_toml_has_the_password_and_only_the_user_reads_it(cli: Cli, url: str, tmp_path: Path) -> None:
