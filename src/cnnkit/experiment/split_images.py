@@ -173,7 +173,11 @@ def _labelled(
     strange = [name for name in there if class_name(name) not in numbers]
     absent = [name for name in bundle.classes if class_name(name) not in set(map(class_name, there))]
     left_out = [name for name in strange if name in (record or {}).get("left_out", ())]
-    wrong = [f"it has classes that the network does not know: {some(strange)}"] if len(strange) > len(left_out) else []
+    wrong = (
+        [f"it has classes that the network does not know: {some(sorted(strange))}"]
+        if len(strange) > len(left_out)
+        else []
+    )
     if allow_mismatch is False and absent:
         wrong.append(f"it has no images of {some(absent)}")
     if (wrong and not allow_mismatch) or len(strange) == len(there):
