@@ -172,12 +172,8 @@ def _labelled(
     there = [dataset.classes[label] for label in images.labels.unique().tolist()]
     strange = [name for name in there if class_name(name) not in numbers]
     absent = [name for name in bundle.classes if class_name(name) not in set(map(class_name, there))]
-    left_out = [name for name in strange if name in (record or {}).get("left_out", ())]
-    wrong = (
-        [f"it has classes that the network does not know: {some(sorted(strange))}"]
-        if len(strange) > len(left_out)
-        else []
-    )
+    new = sorted(set(strange) - {*(record or {}).get("left_out", ())})
+    wrong = [f"it has classes that the network does not know: {some(new)}"] if new else []
     if allow_mismatch is False and absent:
         wrong.append(f"it has no images of {some(absent)}")
     if (wrong and not allow_mismatch) or len(strange) == len(there):
@@ -186,7 +182,6 @@ def _labelled(
     images = replace(images, labels=labels[images.labels])
     if strange:
         images = images.subset((images.labels >= 0).nonzero().flatten())
-    new = [name for name in strange if name not in left_out]
     remarks = [*remarks, *([f"skipping classes that the network does not know: {some(new)}"] if new else [])]
     if absent:
         remarks.append(f"no {split} images of {', '.join(absent)}: the metrics skip these classes")
