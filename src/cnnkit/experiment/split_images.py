@@ -19,6 +19,7 @@ __all__ = ["NoImagesError", "SplitImages", "SplitName", "other_images", "own_ima
 
 SplitName = Literal["train", "validation", "test"]
 REDRAWN = "no split.json: the test split is drawn again, and may contain training images"
+NAMED = 20  # classes in a remark
 UNKNOWN = "the network was made by a version that saved no digests: it may have been trained on these images"
 
 
@@ -178,11 +179,12 @@ def _labelled(
         wrong.append(f"it has no images of {some(absent)}")
     if (wrong and not allow_mismatch) or len(strange) == len(there):
         skip = "" if allow_mismatch is None else ", or skip other classes: --allow-class-mismatch"
-        raise DataError(f"{dataset.name}: {'; '.join(wrong)}; evaluate on data with the network's classes{skip}")
+        what = "; ".join(wrong) or f"it has only classes that the run left out: {some(strange)}"
+        raise DataError(f"{dataset.name}: {what}; evaluate on data with the network's classes{skip}")
     images = replace(images, labels=labels[images.labels])
     if strange:
         images = images.subset((images.labels >= 0).nonzero().flatten())
     remarks = [*remarks, *([f"skipping classes that the network does not know: {some(new)}"] if new else [])]
     if absent:
-        remarks.append(f"no {split} images of {', '.join(absent)}: the metrics skip these classes")
+        remarks.append(f"no {split} images of {some(absent, NAMED)}: the metrics skip these classes")
     return SplitImages(images, dataset.name, allow_mismatch is None, dataset.skipped, (*dataset.remarks, *remarks))
