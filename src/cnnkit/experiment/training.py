@@ -12,9 +12,11 @@ from cnnkit.core.errors import Interrupted
 from cnnkit.core.text import printable, shell, to_json
 from cnnkit.deploy import save_bundle
 from cnnkit.experiment.build import Job
+from cnnkit.experiment.calibrating import calibrate_run
 from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
+from cnnkit.nets.foreign import is_foreign
 from cnnkit.train import Callback, EpochRecord, Trainer, World, plan_training
 from cnnkit.train.autotune.plan import read_plan
 from cnnkit.train.tensorboard import TensorBoard
@@ -141,6 +143,9 @@ def train_job(
         except Interrupted as stop:
             raise RunInterrupted(f"{stop}; {again}", folder) from stop
         if folder.best.exists():
+            if world.is_main:
+                net = job.net if is_foreign(job.config.net) else None  # the zoo's is built again
+                calibrate_run(folder, job.held_out, net, job.training.device)
             log.info("%s; best weights: %s", why, folder.best)
             log.info("next: %s", face.evaluate.format(quoted))
         else:
