@@ -23,6 +23,7 @@ VERBS = {
     "recipes": "Print the training recipes.",
     "evaluate": "Evaluate a trained network on its test set.",
     "predict": "Predict the classes of images.",
+    "explain": "Show which pixels of an image a prediction depends on.",
     "data check": "Find problems in an image data set.",
     "data pack": "Pack an image folder into tar shards.",
     "data show": "Preview images as the network sees them.",
