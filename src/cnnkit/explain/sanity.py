@@ -114,7 +114,8 @@ def sanity(
 
         def heat() -> np.ndarray:
             pairs = zip(seen.x.split(1), targets.tolist(), strict=True)
-            return np.stack([np.asarray(method(explainer.net, x.clone(), target)) for x, target in pairs])
+            maps = [torch.as_tensor(method(explainer.net, x.clone(), target)) for x, target in pairs]
+            return torch.stack(maps).detach().cpu().numpy()
 
     name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
     original = heat()
