@@ -29,7 +29,7 @@ Target = int | str | None
 
 @dataclass(frozen=True)
 class Seen:
-    """Images as a batch of input x, N x C x H x W, and each one's own pixels, name and placement in the input."""
+    """Images as a batch of input x, N x C x H x W, and the pixels, the name and the placement of each."""
 
     x: Tensor
     pixels: list[np.ndarray]
