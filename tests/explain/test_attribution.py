@@ -270,6 +270,13 @@ def test_in_place_operators_do_not_change_the_explanation(method: str) -> None:
 
 
 @methods
+def test_layer_that_overwrites_what_a_gradient_needs_is_explained(method: str) -> None:
+    """Sigmoid's gradient needs its output, so that such a network predicts, but could not be trained."""
+    layers = [nn.Conv2d(1, 3, 3), nn.Sigmoid(), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    assert np.abs(attribute(nn.Sequential(*layers), torch.rand(1, 9, 9), method).heat).max() > 0
+
+
+@methods
 def test_tensors_of_inference_mode_are_explained(method: str) -> None:
     with torch.inference_mode():
         net, x = create("lenet"), torch.rand(1, 1, 28, 28)
