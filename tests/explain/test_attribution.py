@@ -314,7 +314,7 @@ def test_heat_is_at_the_images_own_size(
 
 
 def test_images_of_any_kind_and_size_are_explained_together() -> None:
-    model = classifier(create("lenet", num_classes=2), (28, 28))
+    model = classifier(create("lenet", num_classes=2), (28, 28), temperature=0.1)
     Image.new("RGB", (50, 40), (200, 90, 10)).save("photo.png")
     images = ["photo.png", Image.new("L", (28, 28)), torch.rand(1, 7, 90), np.zeros((33, 44, 3), np.uint8)]
     found = attributions(model, iter(images), targets=["one", None, 0, "zero"])
@@ -324,6 +324,9 @@ def test_images_of_any_kind_and_size_are_explained_together() -> None:
     scores = model.predict(images).probabilities
     for row, one in enumerate(found):
         assert one.probability == pytest.approx(scores[row, one.target].item(), abs=1e-6)
+    [raw] = attributions(model, images[0], temperature=False)
+    assert raw.probability == pytest.approx(model.predict(images[0], temperature=False)[0][0]["score"], abs=1e-6)
+    assert raw.probability != pytest.approx(attribute(model, images[0]).probability, abs=1e-3)
 
 
 def test_wrong_arguments_are_refused() -> None:

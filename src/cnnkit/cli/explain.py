@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cnnkit.cli.options import Device, Images, Json, MaxPixels, Trained
+from cnnkit.cli.options import Device, Images, Json, MaxPixels, Temperature, Trained
 from cnnkit.cli.paths import given_paths
 from cnnkit.core.errors import DataError, UsageError, pick
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
@@ -26,6 +26,7 @@ def explain(
     method: list[str] | None = None,
     answer: Annotated[str | None, Parameter("--class")] = None,
     layer: str | None = None,
+    temperature: Temperature = True,
     sanity: bool = False,
     output: Path = Path(),
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
@@ -71,13 +72,14 @@ def explain(
     stems = _stems(names)
     _keep_inputs(names, [output / f"{stem}-{what}.png" for stem in stems for what in (*methods, "features")])
     explainer, found = Explainer(model), []
+    options = {"temperature": temperature, "max_pixels": max_pixels}
     with Counter("explaining", len(names), len(names) > 1) as counter:
         for name, stem in zip(names, stems, strict=True):
             try:
                 seen = [
                     one
                     for way, row in rows.items()
-                    for one in explainer(name, way, answer, layer if row.by_layer else None, max_pixels=max_pixels)
+                    for one in explainer(name, way, answer, layer if row.by_layer else None, **options)
                 ]
             except DataError as error:
                 complain(str(error))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnnkit.cli.options import Device, Images, Json, MaxPixels, Trained, Workers
+from cnnkit.cli.options import Device, Images, Json, MaxPixels, Temperature, Trained, Workers
 from cnnkit.cli.paths import given_paths
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
@@ -15,6 +15,7 @@ def predict(
     run: Trained,
     *images: Images,
     top: int = 3,
+    temperature: Temperature = True,
     output: Path | None = None,
     batch_size: int | None = None,
     workers: Workers = None,
@@ -43,7 +44,7 @@ def predict(
     if top < 1:
         raise UsageError(f"--top must be at least 1, not {top}")
     model = load(run, device=device)
-    found = model.predict(paths, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+    found = model.predict(paths, batch_size=batch_size, workers=workers, max_pixels=max_pixels, temperature=temperature)
     for name, reason in found.errors.items():
         complain(f"{name}: {reason}")
     answers = zip(found.names, found.to_list(top), strict=True)
