@@ -71,15 +71,15 @@ def explain(
     names = [one.name for one in each_image(paths, model.bundle.in_channels, max_pixels)]
     stems = _stems(names)
     _keep_inputs(names, [output / f"{stem}-{what}.png" for stem in stems for what in (*methods, "features")])
-    explainer, found = Explainer(model), []
-    options = {"temperature": temperature, "max_pixels": max_pixels}
+    explained = partial(Explainer(model), targets=answer, temperature=temperature, max_pixels=max_pixels)
+    found: list[dict[str, Any]] = []
     with Counter("explaining", len(names), len(names) > 1) as counter:
         for name, stem in zip(names, stems, strict=True):
             try:
                 seen = [
                     one
                     for way, row in rows.items()
-                    for one in explainer(name, way, answer, layer if row.by_layer else None, **options)
+                    for one in explained(name, way, layer=layer if row.by_layer else None)
                 ]
             except DataError as error:
                 complain(str(error))
