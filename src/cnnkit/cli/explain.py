@@ -23,7 +23,7 @@ MAX_CHECKED = 16  # images of the sanity check: more change its mean little
 def explain(
     run: Trained,
     *images: Images,
-    method: list[str] | None = None,
+    method: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
     answer: Annotated[str | None, Parameter("--class")] = None,
     layer: str | None = None,
     temperature: Temperature = True,
@@ -63,9 +63,9 @@ def explain(
     from cnnkit.explain import METHODS, Explainer
 
     paths = given_paths(images, "explain")
-    methods = list(dict.fromkeys(method or ["gradcam"]))
-    rows = {name: pick(METHODS, name, "method") for name in methods}
-    if layer is not None and not any(row.by_layer for row in rows.values()):
+    rows = {name: pick(METHODS, name, "method") for name in method or ["gradcam"]}
+    methods = {name: layer if row.by_layer else None for name, row in rows.items()}  # each with its layer
+    if layer is not None and layer not in methods.values():
         raise UsageError(f"--layer is for gradcam, not for {', '.join(methods)}: remove it or add --method gradcam")
     model = load(run, device=device)
     names = [one.name for one in each_image(paths, model.bundle.in_channels, max_pixels)]
@@ -76,11 +76,7 @@ def explain(
     with Counter("explaining", len(names), len(names) > 1) as counter:
         for name, stem in zip(names, stems, strict=True):
             try:
-                seen = [
-                    one
-                    for way, row in rows.items()
-                    for one in explained(name, way, layer=layer if row.by_layer else None)
-                ]
+                seen = [one for way, at in methods.items() for one in explained(name, way, layer=at)]
             except DataError as error:
                 complain(str(error))
                 found.append({"image": name, "error": str(error)})
@@ -91,7 +87,7 @@ def explain(
                         console.say(_line(name, one, output / f"{stem}-{one.method}.png"))
             counter.advance(1)
     readable = [row["image"] for row in found if "error" not in row]
-    checked = _checked(model, readable, methods, layer, json) if sanity and readable else []
+    checked = _checked(model, readable, methods, max_pixels, json) if sanity and readable else []
     if json:
         print_json({"images": found, "sanity": checked})
     if len(readable) < len(names):
@@ -151,15 +147,17 @@ def _written(model: Any, name: str, seen: "list[Attribution]", output: Path, ste
     return numbers
 
 
-def _checked(model: Any, names: list[str], methods: list[str], layer: str | None, quiet: bool) -> list[dict[str, Any]]:
+def _checked(
+    model: Any, names: list[str], methods: dict[str, str | None], max_pixels: int, quiet: bool
+) -> list[dict[str, Any]]:
     """Check each method, print the results unless `quiet`, and return them."""
     from cnnkit.cli.console import console
     from cnnkit.core.console import aligned
-    from cnnkit.explain import METHODS, sanity
+    from cnnkit.explain import sanity
 
     results = []
-    for way in methods:
-        found = sanity(model, names[:MAX_CHECKED], way, layer=layer if METHODS[way].by_layer else None)
+    for way, layer in methods.items():
+        found = sanity(model, names[:MAX_CHECKED], way, layer=layer, max_pixels=max_pixels)
         results.append(found.to_dict())
         if not quiet:
             console.say(f"{way}: correlation with the original heat, randomised from the last layer down to")
