@@ -117,8 +117,8 @@ def _keep_inputs(names: list[str], targets: list[Path]) -> None:
 
 def _line(name: str, one: "Attribution", path: Path) -> str:
     layer = f" at {one.layer}" if one.layer else ""
-    place = "row {}, column {}".format(*one.strongest) if one.strongest else "nowhere"
-    return f"{name}: {one.label} {one.probability:.1%}; {one.method}{layer} strongest at {place}: {path}"
+    where = "strongest at row {}, column {}".format(*one.strongest) if one.strongest else "the same everywhere"
+    return f"{name}: {one.label} {one.probability:.1%}; {one.method}{layer} {where}: {path}"
 
 
 def _written(model: Any, name: str, seen: "list[Attribution]", output: Path, stem: str) -> dict[str, Any]:
