@@ -1,0 +1,138 @@
+"""The page of a report: one HTML file without any request, readable without scripts."""
+
+from collections.abc import Hashable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cnnkit import __version__
+from cnnkit.core.text import counted, printable
+from cnnkit.figures import coverage_plot, line_plot, palette_css, reliability_plot
+from cnnkit.report.sections.confusion import rows_to_show
+from cnnkit.report.sections.parts import Missing
+from cnnkit.report.sprites import Budget, Sprites
+
+if TYPE_CHECKING:
+    from cnnkit.report.run_report import RunReport
+
+__all__ = ["MAX_BYTES", "notebook", "page"]
+
+MAX_BYTES = 2_000_000  # of a page
+MAX_CLASSES = 100  # in the table of classes
+LETTERS = 60  # of a name
+TILE, SMALL_TILE = 96, 64  # pixels of an image in a gallery, and of one behind a cell or of a feature map
+CONTENTS = {
+    "summary": "Summary",
+    "training": "Training",
+    "classes": "Classes",
+    "confusion": "Confusion matrix",
+    "mistakes": "Mistakes and doubts",
+    "calibration": "Calibration",
+    "thresholds": "Answering only when sure",
+    "explanations": "What the network responds to",
+    "network": "Network",
+    "data": "Data",
+    "settings": "Settings and environment",
+}
+
+
+def page(report: "RunReport") -> str:
+    """Return the report as an HTML file of at most MAX_BYTES, as far as leaving out images achieves it."""
+    facts = _facts(report) | {"written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
+    text = _render("template.html.j2", facts | {"sheets": {}, "left_out": []})
+    budget = Budget(MAX_BYTES - len(text.encode()))
+    sheets = _sheets(report, budget)
+    lines = [f"Left out, so that the page has at most {MAX_BYTES / 1e6:g} MB: {line}." for line in budget.left_out]
+    return _render("template.html.j2", facts | {"sheets": sheets, "left_out": lines})
+
+
+def notebook(report: "RunReport") -> str:
+    """Return the summary, the classes and the plots as HTML without images and scripts."""
+    return _render("notebook.html.j2", _facts(report) | {"sheets": {}})
+
+
+@cache
+def _environment() -> Environment:
+    """Return the templates, which make every text printable and escape it."""
+    environment = Environment(
+        loader=PackageLoader("cnnkit.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+    )
+    environment.filters |= {"brief": _brief, "counted": counted}
+    environment.tests["missing"] = lambda part: isinstance(part, Missing)
+    return environment
+
+
+def _render(template: str, facts: Mapping[str, Any]) -> str:
+    return _environment().get_template(template).render(facts)
+
+
+def _brief(name: str) -> str:
+    """Return a name as one line of at most LETTERS."""
+    words = printable(name)
+    return words if len(words) <= LETTERS else f"{words[:LETTERS]}…"
+
+
+def _facts(report: "RunReport") -> dict[str, Any]:
+    """Return what the templates show, but for images."""
+    folder = files("cnnkit.report") / "page"
+    return {
+        "report": report,
+        "names": report.names,
+        "contents": CONTENTS,
+        "plots": _plots(report),
+        "max_classes": MAX_CLASSES,
+        "version": __version__,
+        "style": (folder / "style.css").read_text("utf-8") + palette_css(),
+        "script": (folder / "script.js").read_text("utf-8"),
+    }
+
+
+def _plots(report: "RunReport") -> dict[str, list[str]]:
+    curves = []
+    if not isinstance(report.training, Missing):
+        for panel in report.training.panels():
+            description = f"{panel.title} of the training and the validation images after each epoch."
+            curves.append(line_plot(panel, description, name=f"curves-{panel.title.lower()}"))
+    reliability = [
+        reliability_plot(one.bins, name=f"reliability-{number}", caption=f"Reliability diagram, {title}")
+        for number, (title, one) in enumerate(report.certainty.columns.items())
+    ]
+    return {
+        "training": curves,
+        "calibration": reliability,
+        "coverage": [coverage_plot(report.thresholds.fine, name="coverage")],
+    }
+
+
+def _sheets(report: "RunReport", budget: Budget) -> dict[str, Sprites]:
+    """Return the images of each gallery, the most important gallery first."""
+    explained, found = report.explanations, dict[str, Sprites | None]()
+
+    def draw(key: str, title: str, images: Mapping[Hashable, np.ndarray], tile: int, share: float) -> None:
+        found[key] = budget.sprites(title, images, tile, share)
+
+    draw("mistakes", "most confident mistakes", _of_rows(report, report.mistakes.images), TILE, 0.3)
+    if not isinstance(explained.heat, Missing):
+        cases = [image for case in explained.heat.cases for image in case.pixels]
+        draw("heat", "Grad-CAM", dict(enumerate(cases)), 2 * TILE, 0.3)
+    draw("uncertain", "least confident correct answers", _of_rows(report, report.uncertain.images), TILE, 0.3)
+    if not isinstance(explained.maps, Missing):
+        maps = {
+            (stage.name, number): image for stage in explained.maps.stages for number, image in enumerate(stage.images)
+        }
+        draw("maps", "feature maps", maps, SMALL_TILE, 0.3)
+    if not isinstance(explained.filters, Missing):
+        draw("filters", "filters", dict(enumerate(explained.filters.images)), SMALL_TILE, 0.3)
+    rows = {row: report.images[row] for row in rows_to_show(report.confusion, len(report.images)) if row in report.images}
+    draw("cells", "images behind the confusion matrix", rows, SMALL_TILE, 1.0)
+    return {key: sheet for key, sheet in found.items() if sheet}

@@ -1,0 +1,132 @@
+"""The report on a run: whether its network can be trusted, where it is wrong, and why; as data and as a page."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnkit.core.files import atomic_write, write_output
+from cnnkit.core.text import encode, to_json
+from cnnkit.deploy import Classifier
+from cnnkit.experiment.evaluation import Evaluation, evaluation_of
+from cnnkit.experiment.images import images_of
+from cnnkit.experiment.run import Run
+from cnnkit.experiment.split_images import SplitName
+from cnnkit.metrics.plain import plain
+from cnnkit.report.page import TILE, notebook, page
+from cnnkit.report.sections.certainty import Certainty, Thresholds, certainty, thresholds
+from cnnkit.report.sections.classes import ClassTable, class_table
+from cnnkit.report.sections.comparison import earlier_run
+from cnnkit.report.sections.confusion import Confusion, confusion, rows_to_show
+from cnnkit.report.sections.explanations import Explanations, explanations
+from cnnkit.report.sections.headline import Headline, headline
+from cnnkit.report.sections.judged import Gallery, Judged
+from cnnkit.report.sections.network import Network, network
+from cnnkit.report.sections.parts import Missing, attempt
+from cnnkit.report.sections.settings import Settings, settings
+from cnnkit.report.sections.training import Training, training
+
+__all__ = ["RunReport", "run_report"]
+
+log = logging.getLogger(__name__)
+
+HTML, JSON = "report.html", "report.json"
+MAX_MISTAKES, MAX_UNCERTAIN, MAX_CELL_IMAGES = 48, 24, 600  # images in a gallery; behind the confusion matrix
+EXPLAINED = 4  # mistakes, and as many correct answers
+
+
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """The sections of a report; Missing stands for those that cannot be shown.
+
+    `images` are those to show by their rows: uint8, H x W x C.
+    """
+
+    path: Path
+    evaluation: Evaluation
+    headline: Headline
+    classes: ClassTable
+    confusion: Confusion
+    mistakes: Gallery
+    uncertain: Gallery
+    certainty: Certainty
+    thresholds: Thresholds
+    training: Training | Missing
+    explanations: Explanations
+    network: Network | Missing
+    settings: Settings | Missing
+    images: dict[int, np.ndarray]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.evaluation.classes
+
+    def html(self) -> str:
+        """Return the page: one HTML file of at most 2 MB."""
+        return page(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers of all sections as plain data; images by their rows."""
+        parts = (self.headline, self.mistakes, self.uncertain, self.certainty, self.thresholds, self.training)
+        names = ("headline", "mistakes", "uncertain", "certainty", "thresholds", "training")
+        return {
+            "run": str(self.path),
+            **{name: plain(part) for name, part in zip(names, parts, strict=True)},
+            "evaluation": self.evaluation.to_dict(),
+            "explanations": self.explanations.to_dict(),
+            "network": plain(self.network),
+            "settings": plain(self.settings),
+        }
+
+    def save(self, output: Path | str | None = None) -> Path:
+        """Write report.html, or `output`, and report.json beside it; return the path of the page.
+
+        By default into the run folder. Raises CnnkitError if a file cannot be written.
+        """
+        target = self.path / HTML if output is None else Path(output)
+        write_output(target, encode(self.html()))
+        atomic_write(target.with_suffix(".json"), to_json(self.to_dict()) + "\n")
+        return target
+
+    def __repr__(self) -> str:
+        return f"RunReport({self.path.name}: {' '.join(self.headline.sentences)})"
+
+    def _repr_html_(self) -> str:
+        return notebook(self)
+
+
+def run_report(run: Run | str | os.PathLike[str], split: SplitName | None = None, progress: bool = True) -> RunReport:
+    """Return the report on a run, by default on its test images.
+
+    Kept predictions are read; the network runs only if there are none for its weights and split. Nothing is trained.
+    Raises UsageError if `run` is not a run folder, and what `cnnkit.evaluate` raises.
+    """
+    opened = run if isinstance(run, Run) else Run(run)
+    evaluation = evaluation_of(opened, split, progress)
+    predictions, judged = evaluation.predictions, Judged(evaluation)
+    sure = certainty(evaluation, judged)
+    found = confusion(evaluation.scores, judged)
+    mistakes, uncertain = judged.mistakes(MAX_MISTAKES), judged.uncertain(MAX_UNCERTAIN)
+    shown = [image.row for gallery in (mistakes, uncertain) for image in gallery.images]
+    rows = list(dict.fromkeys([*shown, *rows_to_show(found, MAX_CELL_IMAGES)]))
+    images = images_of(opened, predictions, rows, TILE)
+    return RunReport(
+        opened.path,
+        evaluation,
+        headline(evaluation, sure, found, None, earlier_run(opened.path, predictions)),
+        class_table(evaluation.scores, evaluation.classes),
+        found,
+        mistakes,
+        uncertain,
+        sure,
+        thresholds(evaluation),
+        attempt(lambda: training(opened)),
+        explanations(opened, judged),
+        attempt(lambda: network(opened.model)),
+        attempt(lambda: settings(opened, predictions)),
+        {row: image for row, image in zip(rows, images, strict=True) if image is not None},
+    )
