@@ -22,6 +22,7 @@ VERBS = {
     "train": "Train a network on images.",
     "recipes": "Print the training recipes.",
     "evaluate": "Evaluate a trained network on its test set.",
+    "calibrate": "Fit the temperature of a trained network.",
     "predict": "Predict the classes of images.",
     "data check": "Find problems in an image data set.",
     "data pack": "Pack an image folder into tar shards.",

@@ -16,6 +16,7 @@ __all__ = [
     "NumClasses",
     "OnBadImage",
     "Pretrained",
+    "Temperature",
     "Trained",
     "Workers",
 ]
@@ -36,6 +37,9 @@ ConfigFile = Annotated[
 ]
 OnBadImage = Annotated[
     Literal["error", "skip"], Parameter(help="Stop if an image cannot be read, or skip the image and report it.")
+]
+Temperature = Annotated[
+    bool, Parameter(help="Divide the logits by the temperature that was fitted on the validation images.")
 ]
 MaxPixels = Annotated[int, Parameter(help="Treat images that decode to more pixels than this as unreadable.")]
 Workers = Annotated[int | None, Parameter(help="Number of threads that decode images; by default one per processor.")]

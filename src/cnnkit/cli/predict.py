@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cnnkit.cli.options import Device, Json, MaxPixels, Trained, Workers
+from cnnkit.cli.options import Device, Json, MaxPixels, Temperature, Trained, Workers
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.text import counted
@@ -19,6 +19,7 @@ def predict(
     run: Trained,
     *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
     top: int = 3,
+    temperature: Temperature = True,
     output: Path | None = None,
     batch_size: int | None = None,
     workers: Workers = None,
@@ -53,7 +54,7 @@ def predict(
     model = load(run, device=device)
     if not (paths := _paths(images)):
         raise UsageError("standard input has no paths")
-    found = model.predict(paths, batch_size=batch_size, workers=workers, max_pixels=max_pixels)
+    found = model.predict(paths, batch_size=batch_size, workers=workers, max_pixels=max_pixels, temperature=temperature)
     for name, reason in found.errors.items():
         complain(f"{name}: {reason}")
     answers = zip(found.names, found.to_list(top), strict=True)

@@ -17,6 +17,7 @@ __all__ = [
     "Pixels",
     "Share",
     "Std",
+    "Temperature",
     "Word",
     "brief",
     "describe",
@@ -45,6 +46,7 @@ Pixels = Annotated[int, Field(strict=True, ge=1, le=MAX_CANVAS)]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Mean = Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
 Std = Annotated[float, Field(strict=True, ge=1e-12, le=1e9)]
+Temperature = Annotated[float, Field(strict=True, ge=0.01, le=100)]
 # of a network's builder; strict, so that an integer is not a boolean and vice versa
 Argument = (
     Annotated[bool, Field(strict=True)]

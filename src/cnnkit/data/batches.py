@@ -78,9 +78,16 @@ class Batches:
         return self.images.in_memory
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels, _ in self._read(self.images.portions(self.batch_size, self.sizes, self.rank, self.world)):
+        for _, x, y in self.numbered():
+            yield x, y
+
+    def numbered(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield this process' part of each batch with the rows of its images: rows (int64, on the CPU), x, y."""
+        parts, again = tee(self.images.portions(self.batch_size, self.sizes, self.rank, self.world))
+        for part, (images, labels, kept) in zip(again, self._read(parts), strict=True):
             if len(labels):
-                yield self.preprocess(images), labels
+                rows = torch.arange(self.num_images)[part] if isinstance(part, slice) else part
+                yield rows[kept], self.preprocess(images), labels
 
     def epoch(self, epoch: int, first: int = 0, stop: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process' part of the shuffled batches of an epoch from number `first` to before `stop` (the end).

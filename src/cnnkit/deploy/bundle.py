@@ -16,7 +16,7 @@ from cnnkit.core.files import atomic_write, read_bytes, replace_folder, sha256, 
 from cnnkit.core.finite import not_finite
 from cnnkit.core.limits import MAX_CHANNELS, MAX_CLASSES
 from cnnkit.core.modules import unwrapped
-from cnnkit.core.schema import Argument, Figure, Mean, Pixels, Share, Std, Word, brief, validated
+from cnnkit.core.schema import Argument, Figure, Mean, Pixels, Share, Std, Temperature, Word, brief, validated
 from cnnkit.core.tensors import read_safetensors
 from cnnkit.core.text import from_json, to_json
 from cnnkit.data.preprocess import Preprocess
@@ -43,10 +43,14 @@ class Bundle(BaseModel):
     """Pixels are normalised as (x / 255 - mean) / std, by channel."""
     resize: Pixels | None = None
     """Pixels of the shorter side before the centre crop; if None, whole images are resized, with padding."""
+    temperature: Temperature = 1.0
+    """Divisor of the logits before the softmax, fitted on the validation images (`cnnkit calibrate`)."""
     data: Word
     data_dir: Word | None
     test_fraction: Share = 0.1
     """Share of a folder without test/ that was held out for testing."""
+    validation_data: Word | None = None
+    """Path of the validation images, if separate."""
     test_data: Word | None = None
     """Path of the test images, if separate."""
     data_sha256: Word | None = None

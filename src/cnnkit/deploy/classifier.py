@@ -72,6 +72,7 @@ class Classifier:
         workers: int | None = None,
         progress: bool = True,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        temperature: bool = True,
     ) -> Predictions:
         """Return the class probabilities of each image.
 
@@ -79,6 +80,7 @@ class Classifier:
         H x W), each uint8 or float from 0 to 1, a batch of these, or a list of any of them. Files are decoded ahead by
         `workers` threads (None: one per processor) and resized as in training. Files that cannot be read, or that
         decode to more than `max_pixels`, are reported in `errors`. `progress` shows a counter on standard error.
+        `temperature` applies the temperature that was fitted on the validation images, if there is one.
         Raises UsageError for arguments that are not images, DataError for arrays of other values or channels and for a
         folder without images, CnnkitError if the network outputs NaN or Inf.
         """
@@ -86,7 +88,8 @@ class Classifier:
         threads = count(processors() if workers is None else workers, "workers", MAX_WORKERS)
         inputs = list(each_image(images, self.bundle.in_channels, max_pixels))
         with Counter("predicting", len(inputs), progress and len(inputs) > size) as counter:
-            return joined(self.classes, self._answers(inputs, size, threads, counter))
+            answers = self._answers(inputs, size, threads, counter)
+            return joined(self.classes, answers, self.bundle.temperature if temperature else 1.0)
 
     def batch(self, images: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tensor:
         """Return images, as `predict` takes them, as the network's input: float32, N x C x H x W, on its device.

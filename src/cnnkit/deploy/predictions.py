@@ -26,18 +26,20 @@ class Predictions(Sequence[list[dict[str, Any]]]):
 
     As a sequence it is plain data: for each image a list of {"label", "score"}, the most likely class first; scores
     are probabilities. `logits` are float32, N x classes; `names` are the paths of files, or "image 0" and so on.
-    `errors` has the reason for each image that could not be read.
+    `errors` has the reason for each image that could not be read. `temperature` divides the logits before the softmax:
+    it changes the scores, not the order of the classes.
     """
 
     classes: tuple[str, ...]
     names: tuple[str, ...]
     logits: Tensor
     errors: Mapping[str, str] = field(default_factory=dict)
+    temperature: float = 1.0
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax of the logits: float32, N x classes."""
-        return self.logits.softmax(1)
+        """Softmax of the logits, divided by the temperature: float32, N x classes."""
+        return (self.logits / self.temperature).softmax(1)
 
     @cached_property
     def labels(self) -> list[str]:
@@ -54,7 +56,7 @@ class Predictions(Sequence[list[dict[str, Any]]]):
     def __getitem__(self, index: int | slice) -> "list[dict[str, Any]] | Predictions":
         if isinstance(index, slice):
             rows = list(range(len(self)))[index]
-            return Predictions(self.classes, self.names[index], self.logits[rows], self.errors)
+            return Predictions(self.classes, self.names[index], self.logits[rows], self.errors, self.temperature)
         return self._best(range(len(self))[index], len(self.classes))
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -92,12 +94,13 @@ class Predictions(Sequence[list[dict[str, Any]]]):
         return "\n".join([*lines, *more, *failed]) or "no images"
 
     def _best(self, index: int, most: int) -> list[dict[str, Any]]:
-        best = self.probabilities[index].topk(most)
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        # by the logits, as probabilities may be equal where they differ; of equal ones the first, as in `labels`
+        places = self.logits[index].sort(descending=True, stable=True).indices[:most]
+        pairs = zip(places.tolist(), self.probabilities[index, places].tolist(), strict=True)
         return [{"label": self.classes[place], "score": score} for place, score in pairs]
 
 
-def joined(classes: tuple[str, ...], rows: Iterable[tuple[str, Tensor | str]]) -> Predictions:
+def joined(classes: tuple[str, ...], rows: Iterable[tuple[str, Tensor | str]], temperature: float = 1.0) -> Predictions:
     """Return predictions from pairs of an image's name and its logits, or the reason that it could not be read."""
     names, logits, errors = [], [], {}
     for name, answer in rows:
@@ -107,4 +110,4 @@ def joined(classes: tuple[str, ...], rows: Iterable[tuple[str, Tensor | str]]) -
             names.append(name)
             logits.append(answer)
     stacked = torch.stack(logits) if logits else torch.empty(0, len(classes))
-    return Predictions(classes, tuple(names), stacked, errors)
+    return Predictions(classes, tuple(names), stacked, errors, temperature)

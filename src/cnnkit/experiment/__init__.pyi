@@ -1,7 +1,10 @@
+from .calibrating import about_temperature, calibrate
 from .config import RunConfig, merge, resolve
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate, evaluation_of
 from .fitting import fit
 from .history import History, read_metrics
+from .images import images_of
+from .predictions import SplitPredictions, read_predictions
 from .recipes import RECIPES, recipe
 from .run import Run
 from .run_folder import RunFolder
@@ -15,10 +18,16 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "RunInterrupted",
+    "SplitPredictions",
+    "about_temperature",
+    "calibrate",
     "evaluate",
+    "evaluation_of",
     "fit",
+    "images_of",
     "merge",
     "read_metrics",
+    "read_predictions",
     "recipe",
     "resolve",
 ]

@@ -30,6 +30,7 @@ from cnnkit.experiment.division import draw_split, restore_split
 from cnnkit.experiment.network import build_network
 from cnnkit.experiment.record import UNUSED, Record, digest_of, known_content, own_record
 from cnnkit.experiment.run_folder import RunFolder
+from cnnkit.experiment.split_images import SplitImages
 from cnnkit.experiment.start import START, Start, open_start, read_start
 from cnnkit.nets import entry
 from cnnkit.nets.foreign import foreign_name, is_foreign, require_same
@@ -73,6 +74,8 @@ class Job:
     net: nn.Module
     training: Batches
     validation: Batches | None
+    held_out: SplitImages
+    """The images of `validation`, maybe none."""
     record: dict[str, Any]
     """Content of its split.json."""
     start: dict[str, Any]
@@ -144,6 +147,7 @@ def build(
         data=config.data,
         data_dir=config.data_dir and str(config.data_dir),
         test_fraction=0.0 if config.test_data else config.test,  # then nothing was held out
+        validation_data=config.validation_data,
         test_data=config.test_data,
         data_sha256=dataset.sha256,
         split_sha256=digest_of(division.record),
@@ -158,6 +162,7 @@ def build(
         net,
         Batches(training, batch_size, preprocess, seed=config.seed, augment=augment, **where),
         Batches(validation, eval_batch_size(max(size), world), preprocess, **where) if len(validation) else None,
+        SplitImages(validation, dataset.name, True, (), ()),
         division.record,
         origin,
         dataset.skipped,

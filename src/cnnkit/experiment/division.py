@@ -18,10 +18,10 @@ from cnnkit.data import Dataset, ImageSet
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.record import PARTS, SPLIT, UNUSED, EarlierUse, Record, content_before, has_digests
 
-__all__ = ["Division", "about_missing", "draw_split", "own_test", "restore_split", "unused"]
+__all__ = ["Division", "about_missing", "draw_split", "own_part", "restore_split", "unused"]
 
 NAMED = 5  # images in a line
-BY_NAME = "the run was made by a version that saved no digests: its test images are identified by name"
+BY_NAME = "the run was made by a version that saved no digests: its {} images are identified by name"
 REMEDY = "restore them, start a new run from its weights with --weights, or continue without them: --allow-changed-data"
 Found = tuple[Tensor, list[str]]  # rows, and the names of missing images
 
@@ -117,12 +117,11 @@ def restore_split(record: Record, dataset: Dataset, config: RunConfig, allow_cha
     return Division(training, validation, test if len(test) else None, record, remarks)
 
 
-def own_test(record: Record, pool: ImageSet) -> tuple[ImageSet, list[str]]:
-    """Return a run's test images among the images of its data, and remarks on them."""
-    listed = _listed(record, "test", pool)
-    rows, gone = _found(pool, listed)
-    by_name = [] if has_digests(record) else [BY_NAME]
-    return pool.subset(rows), [*by_name, *about_missing(gone)]
+def own_part(record: Record, part: str, pool: ImageSet) -> tuple[ImageSet, list[str]]:
+    """Return a run's train, validation or test images among the images of its data, and remarks on them."""
+    rows, gone = _found(pool, _listed(record, part, pool))
+    by_name = [] if has_digests(record) else [BY_NAME.format(part)]
+    return pool.subset(rows), [*by_name, *about_missing(gone, part)]
 
 
 def unused(images: ImageSet, used: Set[str]) -> tuple[ImageSet, list[str]]:
@@ -226,6 +225,7 @@ def _drawn_again(record: Record, dataset: Dataset, config: RunConfig, allow_chan
     raise DataError(f"{config.data} differs from the data that the run was split from ({SPLIT}); {REMEDY}")
 
 
-def about_missing(names: list[str]) -> list[str]:
-    """Return a line that names the missing test images, if there are any."""
-    return [f"skipping {counted(len(names), 'missing test image')} of the run: {some(names, NAMED)}"] if names else []
+def about_missing(names: list[str], part: str = "test") -> list[str]:
+    """Return a line that names the missing images of a part, if there are any."""
+    what = counted(len(names), f"missing {part} image")
+    return [f"skipping {what} of the run: {some(names, NAMED)}"] if names else []

@@ -1,95 +1,165 @@
-"""Evaluation of a trained network on test images."""
+"""Evaluation of a trained network: its predictions for a split, and what they show."""
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from cnnkit.core.console import as_text, table
-from cnnkit.core.errors import CnnkitError, DataError, UsageError
-from cnnkit.core.files import CannotWrite
-from cnnkit.core.finite import require_finite
-from cnnkit.core.limits import DEFAULT_MAX_PIXELS
+from cnnkit.core.files import CannotWrite, write_output
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_BATCH
 from cnnkit.core.places import expanded
-from cnnkit.core.text import counted, html
-from cnnkit.data import Batches, ImageSet, Reading
+from cnnkit.core.shape import count
+from cnnkit.core.text import counted, encode, html
+from cnnkit.data import Reading
 from cnnkit.data.reading import BadImage
-from cnnkit.deploy import Classifier, load
-from cnnkit.experiment.build import eval_batch_size
-from cnnkit.experiment.record import digest_of, read_record
+from cnnkit.deploy import Classifier
+from cnnkit.experiment.predictions import SplitPredictions
 from cnnkit.experiment.run_folder import RunFolder
-from cnnkit.experiment.tested import other_images, own_images
+from cnnkit.experiment.split_images import NoImagesError, SplitName
+from cnnkit.experiment.trained import Trained
 from cnnkit.figures.html import html_table
-from cnnkit.train import Metrics
-from cnnkit.train import evaluate as measure
+from cnnkit.metrics import Calibration, Estimate, Scores, calibration, score
+from cnnkit.train import ALONE, World
 
-__all__ = ["Evaluation", "evaluate", "save_evaluation"]
+__all__ = ["Evaluation", "evaluate", "evaluation_of"]
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("class", "precision", "recall", "F1", "images")
+COLUMNS = ("class", "precision", "recall", "F1", "ROC-AUC", "images")
+MOST_CLASSES = 30  # of a confusion matrix in a terminal
+WORST = 30  # pairs shown for more
+SEEN = "the weights were chosen by the validation images, so that these figures are somewhat too good"
+TRAINED = "the network was trained on these images, so that these figures are too good"
+SPLIT_REMARKS: dict[SplitName, str] = {"train": TRAINED, "validation": SEEN}
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The metrics of a network on the test images of a data set."""
+    """What the predictions of a network for the images of a split show.
 
-    net: str
-    data: str
-    classes: tuple[str, ...]
-    metrics: Metrics
-    skipped: tuple[tuple[str, str], ...] = ()
-    """Files that could not be read, and why."""
-    remarks: tuple[str, ...] = ()
-    """Notes on the test images, such as skipped ones."""
+    `temperature` divides the logits before the softmax. It changes probabilities, and with them the log loss, the Brier
+    score, the areas under the ROC curves and the calibration; not the predicted classes.
+    """
+
+    predictions: SplitPredictions
+    temperature: float = 1.0
+
+    @cached_property
+    def scores(self) -> Scores:
+        """All metrics, with intervals."""
+        return score(self.predictions.logits, self.predictions.labels, self.temperature)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How well the probabilities agree with the accuracy."""
+        return calibration(self.predictions.logits, self.predictions.labels, self.temperature)
 
     @property
-    def accuracy(self) -> float:
-        """Share of the images that are classified correctly."""
-        return self.metrics.accuracy
+    def net(self) -> str:
+        """The name of the network."""
+        return self.predictions.net
 
     @property
-    def loss(self) -> float:
-        """Mean cross entropy over the images, in nats."""
-        return self.metrics.loss
+    def data(self) -> str:
+        """The name of the data set."""
+        return self.predictions.data
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.predictions.classes
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Files that could not be read, and why."""
+        return self.predictions.skipped
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Notes on the images, such as skipped ones."""
+        about = SPLIT_REMARKS.get(self.predictions.split) if self.predictions.split_sha256 else None
+        return (*self.predictions.remarks, *([about] if about else []))
 
     @property
     def num_images(self) -> int:
         """Number of images."""
-        return self.metrics.num_images
+        return len(self.predictions)
 
     @property
-    def confusion(self) -> Tensor:
+    def accuracy(self) -> float:
+        """Share of the images that are classified correctly."""
+        return self.scores.accuracy.value
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy over the images, in nats."""
+        return self.scores.log_loss
+
+    @property
+    def confusion(self) -> np.ndarray:
         """Number of images by true class (row) and predicted class (column); int64."""
-        return self.metrics.confusion
+        return self.scores.confusion
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
-        """A row for each class: class, precision, recall, f1 and support (its number of images)."""
-        return [{"class": name, **row} for name, row in zip(self.classes, self.metrics.per_class(), strict=True)]
+        """A row for each class: class, precision, recall, f1, roc_auc and support (its number of images)."""
+        return [
+            {
+                "class": name,
+                **{key: value and value.value for key, value in _rates(row).items()},
+                "roc_auc": row.roc_auc,
+                "support": row.support,
+            }
+            for name, row in zip(self.classes, self.scores.classes, strict=True)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all metrics as plain data."""
+        """Return all metrics as plain data; `intervals` hold the 95 % intervals (low, high) of those that have one."""
+        scores, estimates = self.scores, self._estimates()
+        classes = [
+            row | {"intervals": {key: _ends(value) for key, value in _rates(found).items()}}
+            for row, found in zip(self.per_class, scores.classes, strict=True)
+        ]
         return {
             "net": self.net,
             "data": self.data,
+            "split": self.predictions.split,
             "images": self.num_images,
+            "images_per_second": self.num_images / self.predictions.seconds,
+            "temperature": self.temperature,
             "loss": self.loss,
-            "accuracy": self.accuracy,
-            "classes": self.per_class,
+            **{name: value.value for name, value in estimates.items()},
+            "brier": scores.brier,
+            "roc_auc": scores.roc_auc,
+            "intervals": {name: _ends(value) for name, value in estimates.items()},
+            "calibration": self.calibration.to_dict(),
+            "classes": classes,
             "confusion": self.confusion.tolist(),
             "remarks": list(self.remarks),
         }
 
+    def to_csv(self, path: Path | str | None = None) -> str | None:
+        """Write CSV: file, label, prediction and p_CLASS, the probability of each class; without a path, return it.
+
+        Raises CannotWrite.
+        """
+        text = self.predictions.to_csv(self.temperature)
+        if path is None:
+            return text
+        write_output(expanded(path), encode(text))
+        return None
+
     def tables(self) -> list[Table | str]:
-        """Return the metrics for display: a table of the classes, the confusion matrix, remarks and a summary line."""
+        """Return the metrics for display: tables, remarks and a summary line."""
         return [*(table(*listing) for listing in self._listings()), *self.remarks, self._line()]
 
     def __repr__(self) -> str:
@@ -100,103 +170,158 @@ class Evaluation:
         return "".join([line, *(html_table(*listing) for listing in self._listings()), *remarks])
 
     def _line(self) -> str:
+        speed = self.num_images / self.predictions.seconds
         return (
-            f"{self.net} on the test set of {self.data}: accuracy {self.accuracy:.4f}, "
-            f"loss {self.loss:.4f}, {counted(self.num_images, 'image')}"
+            f"{self.net} on the {self.predictions.split} images of {self.data}: accuracy {self.scores.accuracy}, "
+            f"{counted(self.num_images, 'image')} at {speed:,.0f} images/s"
         )
 
+    def _estimates(self) -> dict[str, Estimate]:
+        """Return the metrics of the whole split that have an interval, by their names in `to_dict`."""
+        scores = self.scores
+        return {
+            "accuracy": scores.accuracy,
+            **{f"top_{k}_accuracy": value for k, value in scores.top_k.items()},
+            "balanced_accuracy": scores.balanced_accuracy,
+            **{f"macro_{name}": value for name, value in scores.macro._asdict().items()},
+            **{f"weighted_{name}": value for name, value in scores.weighted._asdict().items()},
+        }
+
     def _listings(self) -> Iterator[tuple[Sequence[str], list[list[str]]]]:
-        """Yield the columns and the rows of two tables: the metrics of each class, and the confusion matrix."""
-        metrics = [
-            [row["class"], *map(_figure, (row["precision"], row["recall"], row["f1"])), f"{row['support']:,}"]
-            for row in self.per_class
-        ]
+        """Yield the columns and rows of the tables: metrics, metrics of each class, and confusion."""
+        yield ["metric", "value", "95 % interval"], self._summary()
+        yield (
+            COLUMNS,
+            [
+                [name, *map(_figure, _rates(row).values()), _number(row.roc_auc), f"{row.support:,}"]
+                for name, row in zip(self.classes, self.scores.classes, strict=True)
+            ],
+        )
+        if len(self.classes) > MOST_CLASSES:
+            yield ["true", "predicted", "images"], self._worst_pairs()
+            return
         rows = enumerate(zip(self.classes, self.confusion.tolist(), strict=True))
-        confusion = [
-            [name if name == str(index) else f"{index} {name}", *(f"{count or '.'}" for count in counts)]
-            for index, (name, counts) in rows
+        yield (
+            ["true / predicted", *map(str, range(len(self.classes)))],
+            [
+                [name if name == str(index) else f"{index} {name}", *(f"{count or '.'}" for count in counts)]
+                for index, (name, counts) in rows
+            ],
+        )
+
+    def _summary(self) -> list[list[str]]:
+        found, scores = self.calibration, self.scores
+        rows = [
+            [name.replace("_", " ").replace("f1", "F1"), value.rounded, f"{value.low:.{n}f} to {value.high:.{n}f}"]
+            for name, value in self._estimates().items()
+            for n in [value.decimals]
         ]
-        yield COLUMNS, metrics
-        yield ["true / predicted", *map(str, range(len(self.classes)))], confusion
+        band = f"{found.band[0]:.4f} to {found.band[1]:.4f} if perfectly calibrated"
+        return [
+            *rows,
+            ["ROC-AUC (one against the rest)", _number(scores.roc_auc), ""],
+            ["log loss", f"{scores.log_loss:.4f}", ""],
+            ["Brier score", f"{scores.brier:.4f}", ""],
+            ["calibration error (ECE)", f"{found.ece:.4f}", band],
+            ["temperature", f"{self.temperature:.3f}", ""],
+        ]
+
+    def _worst_pairs(self) -> list[list[str]]:
+        """Return the most frequent confusions: true class, predicted class, images."""
+        wrong = self.confusion.copy()
+        np.fill_diagonal(wrong, 0)
+        rows, columns = np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:WORST], wrong.shape)
+        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+        return [[self.classes[i], self.classes[j], f"{wrong[i, j]:,}"] for i, j in pairs if wrong[i, j]]
 
 
 def evaluate(
     model: Classifier | str | os.PathLike[str],
     data: Any = None,
     *,
+    split: SplitName = "test",
     net: nn.Module | None = None,
     data_dir: Path | str | None = None,
     on_bad_image: BadImage = "error",
     workers: int | None = None,
     device: torch.device | str = "auto",
+    batch_size: int | None = None,
+    temperature: bool = True,
+    allow_class_mismatch: bool = False,
     progress: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    world: World = ALONE,
 ) -> Evaluation:
-    """Evaluate a classifier, a run folder or a bundle on the test images of the data that it was trained on.
+    """Evaluate a classifier, a run folder or a bundle on a split of the data that it was trained on.
 
-    `data` is another data set of the same classes, whose test split is used (all of it if it has no splits), or the
-    training data of the run, if they were passed from Python. The metrics of a run folder on its own data are written
-    to its test.json. `net` is as in `cnnkit.load`, the other arguments as in `cnnkit.data.load_dataset`.
+    `data` is another data set, whose split is used (all of it if it has no splits), or the training data of the run, if
+    they were passed from Python. Its classes are matched by name; those that the network does not know, or that the
+    data lack, are an error unless `allow_class_mismatch`. The predictions are kept in the run folder
+    (`predictions-<split>-<digest>.npz`), the metrics on its own test images in test.json. `temperature` applies the
+    temperature of the bundle. `net` is as in `cnnkit.load`, `world` a process group that shares the work, the other
+    arguments as in `cnnkit.data.load_dataset`.
 
     Raises UsageError or DataError if the classes or channels differ, or if images are missing or cannot be read;
     CnnkitError if the network outputs NaN or Inf.
     """
-    if isinstance(model, Classifier) and net is not None:
-        raise UsageError("a Classifier contains its network: remove net")
-    path = None if isinstance(model, Classifier) else expanded(model)
-    classifier = model if isinstance(model, Classifier) else load(model, net, device)
-    bundle = classifier.bundle
-    record = read_record(classifier.folder) if classifier.folder else None
-    if record and "labels" in record and digest_of(record) != bundle.split_sha256:
-        raise CnnkitError(f"{classifier.folder}: split.json is not the one that the network was trained with")
+    if batch_size is not None:
+        count(batch_size, "batch_size", MAX_BATCH)
     options = Reading(
         data_dir=Path(data_dir) if data_dir else None,
-        image_size=bundle.image_size,
-        channels=bundle.in_channels,
         on_bad_image=on_bad_image,
         workers=workers,
-        test_fraction=0.0,  # own_images draws the test split
-        trainable=False,
-        progress=progress,
+        progress=progress and world.is_main,
         max_pixels=max_pixels,
     )
-    found = own_images(bundle, record, options) if data is None else other_images(bundle, record, data, options)
-    images = found.images
-    channels = images.storage.shape[1]
-    if bundle.preprocess.channels(channels) != bundle.in_channels:
-        raise DataError(f"{found.name} has {channels} channels, the network takes {bundle.in_channels}")
-    batches = Batches(images, eval_batch_size(max(bundle.image_size)), bundle.preprocess, device=classifier.device)
-    net = classifier.net
-    metrics = measure(net, batches, predict=_FiniteNet(net, found.images))
-    if not math.isfinite(metrics.loss):
-        raise CnnkitError(f"the loss on {found.name} is {metrics.loss}: the network's outputs are too large")
-    report = Evaluation(bundle.net, found.name, bundle.classes, metrics, found.skipped, found.remarks)
-    if path and data is None and (path / "config.toml").is_file():
-        save_evaluation(RunFolder.open(path), report)
-    return report
+    trained = Trained.open(model, net, device)
+    found = trained.predictions(
+        split, data, options, batch_size=batch_size, allow_class_mismatch=allow_class_mismatch, world=world
+    )
+    made = Evaluation(found, trained.bundle.temperature if temperature else 1.0)
+    if trained.folder and world.is_main and split == "test" and found.split_sha256:
+        _save(trained.folder, made)
+    return made
 
 
-class _FiniteNet:
-    """A network whose outputs must be finite; batches are passed in the order of the images."""
+def evaluation_of(model: str | os.PathLike[str], split: SplitName | None = None, progress: bool = True) -> Evaluation:
+    """Return the evaluation of a run on a split of its own data, from the kept predictions if they are up to date.
 
-    def __init__(self, net: nn.Module, images: ImageSet):
-        self.net, self.images, self.seen = net, images, 0
+    Without a split it is the test split or, if the run has no test images, the validation split.
+    """
+    trained = Trained.open(model)
+    if found := trained.kept(split or "test"):
+        return Evaluation(found, trained.bundle.temperature)
+    try:
+        return evaluate(model, split=split or "test", progress=progress)
+    except NoImagesError as error:
+        if split:
+            raise
+        instead = evaluation_of(model, "validation", progress)
+        reason = str(error).partition(":")[0]
+        remarks = (f"{reason}: these are the validation images", *instead.predictions.remarks)
+        found = replace(instead.predictions, remarks=remarks)
+        return replace(instead, predictions=found)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x)
-        rows = range(self.seen, self.seen + len(x))
-        require_finite(self.net, x, logits, self.images.names[rows.start : rows.stop] or [f"image {r}" for r in rows])
-        self.seen = rows.stop
-        return logits
 
-
-def save_evaluation(folder: RunFolder, report: Evaluation) -> None:
+def _save(folder: RunFolder, made: Evaluation) -> None:
     """Write a run's test metrics to test.json; log a warning if that fails."""
     try:
-        folder.write_json("test.json", report.to_dict())
+        folder.write_json("test.json", made.to_dict())
     except CannotWrite as error:
         log.warning("%s; the test metrics are not saved", error)
 
 
-def _figure(value: float | None) -> str:
+def _rates(row: Any) -> dict[str, Estimate | None]:
+    return {"precision": row.precision, "recall": row.recall, "f1": row.f1}
+
+
+def _ends(value: Estimate | None) -> list[float] | None:
+    return value and [value.low, value.high]
+
+
+def _figure(value: Estimate | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

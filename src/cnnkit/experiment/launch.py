@@ -80,7 +80,7 @@ def begin_folder(job: Job, parent: Path, given: Given = NOTHING, world: World = 
         for name, value in given.data_by_name().items():
             table = f"{name}.csv"
             saved[name] = str((path / table).absolute()) if keep(value, draft.path / table) else place(value)
-        in_bundle = {name: value for name, value in saved.items() if name in ("data", "test_data")}
+        in_bundle = {name: value for name, value in saved.items() if name in DATA}
         config, bundle = job.config.model_copy(update=saved), job.bundle.model_copy(update=in_bundle)
         job = replace(job, config=config, bundle=bundle)
         draft.write_settings(job.config.model_dump(mode="json"))
@@ -162,6 +162,6 @@ def _resume(
     if settings and world.is_main:
         folder.write_settings(job.config.model_dump(mode="json"))
         if folder.best.exists():
-            amend_bundle(folder.best, data=job.bundle.data, test_data=job.bundle.test_data)
+            amend_bundle(folder.best, **{name: getattr(job.bundle, name) for name in DATA})
     train_job(job, folder, world, resume=True, **training)
     return folder

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.core.errors import CnnkitError
-from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
 from cnnkit.core.text import html, printable
-from cnnkit.data import is_handed_in
-from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import NOTHING, Given
 from cnnkit.experiment.config import RunConfig, resolve
-from cnnkit.experiment.evaluation import Evaluation, evaluate, save_evaluation
+from cnnkit.experiment.evaluation import Evaluation, evaluate
 from cnnkit.experiment.history import History, read_metrics
 from cnnkit.experiment.run_folder import RunFolder
 
@@ -31,7 +28,7 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str], given: Given = NOTHING):
         self.folder = RunFolder.open(expanded(path).absolute())
-        self._given = given
+        self.given = given
 
     def __fspath__(self) -> str:
         """Return the run's folder, so that a run can be passed as a path."""
@@ -55,37 +52,11 @@ class Run:
     @cached_property
     def model(self) -> Classifier:
         """The network with the best weights; raises UsageError if none are saved yet."""
-        return load(self.path, copy.deepcopy(self._given.net), self.config.device)
+        return load(self.path, copy.deepcopy(self.given.net), self.config.device)
 
-    def evaluate(
-        self,
-        data: Any = None,
-        *,
-        data_dir: Path | str | None = None,
-        on_bad_image: BadImage = "error",
-        workers: int | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        progress: bool = True,
-    ) -> Evaluation:
-        """Evaluate the best weights on the run's own test images, or on `data`, as `cnnkit.evaluate` does.
-
-        The metrics on its own data are written to test.json.
-        """
-        own, bundle = data is None, self.model.bundle
-        if own and is_handed_in(bundle.test_data or bundle.data):
-            data = self._given.test_data if bundle.test_data else self._given.data
-        found = evaluate(
-            self.model,
-            data,
-            data_dir=data_dir,
-            on_bad_image=on_bad_image,
-            workers=workers,
-            max_pixels=max_pixels,
-            progress=progress,
-        )
-        if own:
-            save_evaluation(self.folder, found)
-        return found
+    def evaluate(self, data: Any = None, **options: Any) -> Evaluation:
+        """Evaluate the best weights on the run's own test images, or on `data`; `options` are `cnnkit.evaluate`'s."""
+        return evaluate(self, data, **({"device": self.config.device} | options))
 
     def __repr__(self) -> str:
         config, history = self.config, self.history

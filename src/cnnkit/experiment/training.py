@@ -12,6 +12,7 @@ from cnnkit.core.errors import Interrupted
 from cnnkit.core.text import printable, shell, to_json
 from cnnkit.deploy import save_bundle
 from cnnkit.experiment.build import Job
+from cnnkit.experiment.calibrating import calibrate_run
 from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
@@ -141,6 +142,8 @@ def train_job(
         except Interrupted as stop:
             raise RunInterrupted(f"{stop}; {again}", folder) from stop
         if folder.best.exists():
+            if world.is_main:
+                calibrate_run(folder, job.held_out, job.net, job.training.device)
             log.info("%s; best weights: %s", why, folder.best)
             log.info("next: %s", face.evaluate.format(quoted))
         else:

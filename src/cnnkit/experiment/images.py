@@ -1,0 +1,46 @@
+"""The images behind predictions, small, for galleries."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cnnkit.core.errors import CnnkitError
+from cnnkit.data import Reading
+from cnnkit.experiment.predictions import SplitPredictions
+from cnnkit.experiment.trained import Trained
+
+__all__ = ["images_of"]
+
+log = logging.getLogger(__name__)
+
+
+def images_of(
+    model: str | os.PathLike[str], predictions: SplitPredictions, rows: Sequence[int], size: int
+) -> list[np.ndarray | None]:
+    """Return the images of some rows of a run's predictions: uint8, H x W x C, at most `size` pixels a side.
+
+    None stands for an image that is gone or cannot be read; if the data are gone, a warning says so.
+    """
+    options = Reading(image_size=(size, size), on_bad_image="skip", budget=0, progress=False)  # decodes these rows only
+    try:
+        images = Trained.open(model).images(predictions.split, None, options).images
+    except CnnkitError as error:
+        log.warning("no images to show: %s", error)
+        return [None] * len(rows)
+    if predictions.names:
+        at = {name: row for row, name in enumerate(images.names)}
+        places = [at.get(predictions.names[row]) for row in rows]
+    else:
+        places = [row if len(images) == len(predictions) else None for row in rows]
+    there = [number for number, place in enumerate(places) if place is not None]
+    found: list[np.ndarray | None] = [None] * len(rows)
+    if there:
+        wanted = torch.tensor([places[number] for number in there])
+        pixels, kept = images.storage.read(wanted)
+        numbers = np.array(there)[kept if isinstance(kept, slice) else kept.numpy()]
+        for number, image in zip(numbers.tolist(), pixels.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+            found[number] = image
+    return found
