@@ -1,5 +1,21 @@
+from .bars import bar_plot, reliability_plot
 from .curves import Panel, Plot, Series, text_plot
+from .figure import palette_css
 from .html import html_table
+from .plots import coverage_plot, line_plot
 from .sheet import contact_sheet, stack_sheets
 
-__all__ = ["Panel", "Plot", "Series", "contact_sheet", "html_table", "stack_sheets", "text_plot"]
+__all__ = [
+    "Panel",
+    "Plot",
+    "Series",
+    "bar_plot",
+    "contact_sheet",
+    "coverage_plot",
+    "html_table",
+    "line_plot",
+    "palette_css",
+    "reliability_plot",
+    "stack_sheets",
+    "text_plot",
+]
