@@ -1,6 +1,6 @@
 """The page of a report: one HTML file without any request, readable without scripts."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -13,6 +13,7 @@ from markupsafe import Markup
 from cnnkit import __version__
 from cnnkit.core.text import counted, printable
 from cnnkit.figures import coverage_plot, line_plot, palette_css, reliability_plot
+from cnnkit.report.sections.classes import score_rows
 from cnnkit.report.sections.confusion import rows_to_show
 from cnnkit.report.sections.parts import Missing
 from cnnkit.report.sprites import Budget, Sprites
@@ -20,12 +21,16 @@ from cnnkit.report.sprites import Budget, Sprites
 if TYPE_CHECKING:
     from cnnkit.report.run_report import RunReport
 
-__all__ = ["MAX_BYTES", "notebook", "page"]
+__all__ = ["MAX_BYTES", "TILE", "notebook", "page"]
+
+Images = dict[Hashable, np.ndarray]
 
 MAX_BYTES = 2_000_000  # of a page
 MAX_CLASSES = 100  # in the table of classes
 LETTERS = 60  # of a name
+SHARE = 0.3  # of the bytes left, for each gallery but the last
 TILE, SMALL_TILE = 96, 64  # pixels of an image in a gallery, and of one behind a cell or of a feature map
+GALLERIES = ("mistakes", "heat", "uncertain", "maps", "filters", "cells")
 CONTENTS = {
     "summary": "Summary",
     "training": "Training",
@@ -44,7 +49,7 @@ CONTENTS = {
 def page(report: "RunReport") -> str:
     """Return the report as an HTML file of at most MAX_BYTES, as far as leaving out images achieves it."""
     facts = _facts(report) | {"written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
-    text = _render("template.html.j2", facts | {"sheets": {}, "left_out": []})
+    text = _render("template.html.j2", facts | {"sheets": dict.fromkeys(GALLERIES), "left_out": []})
     budget = Budget(MAX_BYTES - len(text.encode()))
     sheets = _sheets(report, budget)
     lines = [f"Left out, so that the page has at most {MAX_BYTES / 1e6:g} MB: {line}." for line in budget.left_out]
@@ -53,7 +58,7 @@ def page(report: "RunReport") -> str:
 
 def notebook(report: "RunReport") -> str:
     """Return the summary, the classes and the plots as HTML without images and scripts."""
-    return _render("notebook.html.j2", _facts(report) | {"sheets": {}})
+    return _render("notebook.html.j2", _facts(report))
 
 
 @cache
@@ -89,8 +94,9 @@ def _facts(report: "RunReport") -> dict[str, Any]:
         "report": report,
         "names": report.names,
         "contents": CONTENTS,
-        "plots": _plots(report),
+        "report_plots": _plots(report),
         "max_classes": MAX_CLASSES,
+        "score_rows": score_rows(report.evaluation.scores),
         "version": __version__,
         "style": (folder / "style.css").read_text("utf-8") + palette_css(),
         "script": (folder / "script.js").read_text("utf-8"),
@@ -104,7 +110,7 @@ def _plots(report: "RunReport") -> dict[str, list[str]]:
             description = f"{panel.title} of the training and the validation images after each epoch."
             curves.append(line_plot(panel, description, name=f"curves-{panel.title.lower()}"))
     reliability = [
-        reliability_plot(one.bins, name=f"reliability-{number}", caption=f"Reliability diagram, {title}")
+        reliability_plot(one.bins, name=f"reliability-{number}", caption=f"Reliability diagram {title}".strip())
         for number, (title, one) in enumerate(report.certainty.columns.items())
     ]
     return {
@@ -114,25 +120,31 @@ def _plots(report: "RunReport") -> dict[str, list[str]]:
     }
 
 
-def _sheets(report: "RunReport", budget: Budget) -> dict[str, Sprites]:
-    """Return the images of each gallery, the most important gallery first."""
-    explained, found = report.explanations, dict[str, Sprites | None]()
-
-    def draw(key: str, title: str, images: Mapping[Hashable, np.ndarray], tile: int, share: float) -> None:
-        found[key] = budget.sprites(title, images, tile, share)
-
-    draw("mistakes", "most confident mistakes", _of_rows(report, report.mistakes.images), TILE, 0.3)
+def _sheets(report: "RunReport", budget: Budget) -> dict[str, Sprites | None]:
+    """Return the images of each gallery, the most important gallery first; None for one without images."""
+    explained, images = report.explanations, report.images
+    heat: Images = {}
+    maps: Images = {}
+    filters: Images = {}
     if not isinstance(explained.heat, Missing):
-        cases = [image for case in explained.heat.cases for image in case.pixels]
-        draw("heat", "Grad-CAM", dict(enumerate(cases)), 2 * TILE, 0.3)
-    draw("uncertain", "least confident correct answers", _of_rows(report, report.uncertain.images), TILE, 0.3)
+        for case in explained.heat.cases:
+            heat |= {(case.image.row, kind): image for kind, image in zip(("image", "heat"), case.images, strict=True)}
     if not isinstance(explained.maps, Missing):
-        maps = {
-            (stage.name, number): image for stage in explained.maps.stages for number, image in enumerate(stage.images)
-        }
-        draw("maps", "feature maps", maps, SMALL_TILE, 0.3)
+        for stage in explained.maps.stages:
+            maps |= {(stage.name, number): image for number, image in enumerate(stage.images)}
     if not isinstance(explained.filters, Missing):
-        draw("filters", "filters", dict(enumerate(explained.filters.images)), SMALL_TILE, 0.3)
-    rows = {row: report.images[row] for row in rows_to_show(report.confusion, len(report.images)) if row in report.images}
-    draw("cells", "images behind the confusion matrix", rows, SMALL_TILE, 1.0)
-    return {key: sheet for key, sheet in found.items() if sheet}
+        filters = dict(enumerate(explained.filters.images))
+
+    def chosen(rows: Iterable[int]) -> Images:
+        return {row: images[row] for row in rows if row in images}
+
+    cells = rows_to_show(report.confusion, len(images))
+    galleries: dict[str, tuple[str, Images, int, float]] = {
+        "mistakes": ("most confident mistakes", chosen(one.row for one in report.mistakes.images), TILE, SHARE),
+        "heat": ("Grad-CAM", heat, TILE, SHARE),
+        "uncertain": ("least confident correct answers", chosen(one.row for one in report.uncertain.images), TILE, SHARE),
+        "maps": ("feature maps", maps, SMALL_TILE, SHARE),
+        "filters": ("filters", filters, SMALL_TILE, SHARE),
+        "cells": ("images behind the confusion matrix", chosen(cells), SMALL_TILE, 1.0),
+    }
+    return {key: budget.sprites(*how) for key, how in galleries.items()}

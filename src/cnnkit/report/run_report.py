@@ -34,8 +34,7 @@ __all__ = ["RunReport", "run_report"]
 log = logging.getLogger(__name__)
 
 HTML, JSON = "report.html", "report.json"
-MAX_MISTAKES, MAX_UNCERTAIN, MAX_CELL_IMAGES = 48, 24, 600  # images in a gallery; behind the confusion matrix
-EXPLAINED = 4  # mistakes, and as many correct answers
+MAX_MISTAKES, MAX_UNCERTAIN, MAX_CELL_IMAGES = 36, 18, 600  # images in a gallery; behind the confusion matrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from cnnkit.figures import Sheet, sprite_sheet
+from cnnkit.figures.sprites import Sheet, sprite_sheet
 
 __all__ = ["Budget", "Sprites"]
 

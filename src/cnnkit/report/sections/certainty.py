@@ -27,7 +27,7 @@ class Certainty:
     def columns(self) -> dict[str, Calibration]:
         """The calibrations to compare, by title; one if the temperature is 1."""
         if self.temperature == 1:
-            return {"value": self.after}
+            return {"": self.after}
         return {"without temperature": self.before, f"with temperature {self.temperature:.3g}": self.after}
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -63,8 +63,8 @@ class Thresholds:
     def sentences(self) -> list[str]:
         """Return a sentence for each step of the slider."""
         return [
-            f"{one.threshold:.2f}: {counted(one.answered, 'image')} answered ({100 * one.share:.1f} %), "
-            + ("none of them" if one.accuracy is None else f"{one.accuracy} of them correct")
+            f"From {one.threshold:.2f} on, {one.answered:,} of {counted(self.fine[0].answered, 'image')} are answered "
+            f"({100 * one.share:.1f} %)" + ("" if one.accuracy is None else f", with an accuracy of {one.accuracy}")
             for one in self.fine
         ]
 

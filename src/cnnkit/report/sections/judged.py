@@ -63,6 +63,13 @@ class Judged:
         """Return at most so many correct answers, the least confident first."""
         return self._gallery(self.correct, self.confidence, most)
 
+    def confident(self, most: int) -> tuple[JudgedImage, ...]:
+        """Return at most so many correct answers of different classes, the most confident of each."""
+        rows = np.flatnonzero(self.correct)
+        rows = rows[np.argsort(-self.confidence[rows], kind="stable")]
+        firsts = np.unique(self.labels[rows], return_index=True)[1]
+        return self.images(rows[np.sort(firsts)[:most]])
+
     def of_cell(self, true: int, predicted: int, most: int) -> tuple[JudgedImage, ...]:
         """Return at most so many images of a class that are predicted as another, the most confident first."""
         chosen = (self.labels == true) & (self.predicted == predicted)

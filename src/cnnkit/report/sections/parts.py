@@ -17,6 +17,10 @@ class Missing:
 
     reason: str
 
+    def to_dict(self) -> dict[str, str]:
+        """Return the reason as plain data."""
+        return {"missing": self.reason}
+
 
 def attempt(build: Callable[[], Part]) -> Part | Missing:
     """Return what `build` returns; Missing, with the error's line, if it raises a CnnkitError."""
