@@ -12,12 +12,14 @@ def calibrate(run: Trained, *, device: Device = "auto", json: Json = False) -> N
     the same. Training does this at its end; repeat it for runs of earlier versions. With fewer than 50 validation
     images, or without an error among them, the temperature is 1.
     """
+    from dataclasses import asdict
+
     from cnnkit.cli.console import console, print_json
     from cnnkit.experiment import about_temperature
     from cnnkit.experiment import calibrate as fit
 
     found = fit(run, device=device)
     if json:
-        print_json(found._asdict())
+        print_json(asdict(found))
     else:
         console.say(about_temperature(found))

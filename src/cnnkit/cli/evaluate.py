@@ -50,7 +50,7 @@ def evaluate(
     """
     from cnnkit.cli.console import complain, page, print_json
     from cnnkit.experiment import evaluate as measure
-    from cnnkit.train import join_world
+    from cnnkit.train.distributed import join_world
 
     world = join_world()
     try:

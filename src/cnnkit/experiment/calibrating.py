@@ -3,6 +3,7 @@
 import logging
 import os
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,8 +39,11 @@ def calibrate(
     return _stored(trained, found)
 
 
-def calibrate_run(folder: RunFolder, validation: SplitImages, net: nn.Module, device: torch.device) -> None:
-    """Fit the temperature of a run that has just finished, and log it; a failure is logged as a warning."""
+def calibrate_run(folder: RunFolder, validation: SplitImages, net: nn.Module | None, device: torch.device) -> None:
+    """Fit the temperature of a run that has just finished, and log it; a failure is logged as a warning.
+
+    `net` is a network that is not of the zoo.
+    """
     try:
         trained = Trained.open(folder.path, device=device, net=net)
         fit = _stored(trained, trained.predict(validation, "validation", progress=False) if validation.images else None)
@@ -60,10 +64,8 @@ def about_temperature(fit: TemperatureFit) -> str:
 
 
 def _stored(trained: Trained, found: SplitPredictions | None) -> TemperatureFit:
-    if found is None:
-        fit = TemperatureFit(1.0, 0, 0.0, 0.0, "no validation images")
-    else:
-        fit = fit_temperature(found.logits, found.labels)
+    images = (found.logits, found.labels) if found else (np.empty((0, 1)), np.empty(0, np.int64))
+    fit = fit_temperature(*images)
     assert trained.place  # only a classifier from Python has none
     amend_bundle(trained.place, temperature=fit.temperature)
     return fit

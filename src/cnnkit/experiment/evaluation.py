@@ -35,6 +35,7 @@ __all__ = ["Evaluation", "evaluate", "evaluation_of"]
 log = logging.getLogger(__name__)
 
 COLUMNS = ("class", "precision", "recall", "F1", "ROC-AUC", "images")
+MAX_MATRIX = 1000  # classes
 MOST_CLASSES = 30  # of a confusion matrix in a terminal
 WORST = 30  # pairs shown for more
 SEEN = "the weights were chosen by the validation images, so that these figures are somewhat too good"
@@ -123,8 +124,12 @@ class Evaluation:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all metrics as plain data; `intervals` hold the 95 % intervals (low, high) of those that have one."""
+        """Return all metrics as plain data; `intervals` hold the 95 % intervals (low, high) of those that have one.
+
+        For more than 1,000 classes the confusion matrix is given by its cells: true class, predicted class, images.
+        """
         scores, estimates = self.scores, self._estimates()
+        small = scores.num_classes <= MAX_MATRIX
         classes = [
             row | {"intervals": {key: _ends(value) for key, value in _rates(found).items()}}
             for row, found in zip(self.per_class, scores.classes, strict=True)
@@ -143,7 +148,7 @@ class Evaluation:
             "intervals": {name: _ends(value) for name, value in estimates.items()},
             "calibration": self.calibration.to_dict(),
             "classes": classes,
-            "confusion": self.confusion.tolist(),
+            **({"confusion": self.confusion.tolist()} if small else {"confusion_cells": scores.cells.tolist()}),
             "remarks": list(self.remarks),
         }
 
@@ -183,8 +188,8 @@ class Evaluation:
             "accuracy": scores.accuracy,
             **{f"top_{k}_accuracy": value for k, value in scores.top_k.items()},
             "balanced_accuracy": scores.balanced_accuracy,
-            **{f"macro_{name}": value for name, value in scores.macro._asdict().items()},
-            **{f"weighted_{name}": value for name, value in scores.weighted._asdict().items()},
+            **{f"macro_{name}": value for name, value in vars(scores.macro).items()},
+            **{f"weighted_{name}": value for name, value in vars(scores.weighted).items()},
         }
 
     def _listings(self) -> Iterator[tuple[Sequence[str], list[list[str]]]]:
@@ -228,11 +233,9 @@ class Evaluation:
 
     def _worst_pairs(self) -> list[list[str]]:
         """Return the most frequent confusions: true class, predicted class, images."""
-        wrong = self.confusion.copy()
-        np.fill_diagonal(wrong, 0)
-        rows, columns = np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:WORST], wrong.shape)
-        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-        return [[self.classes[i], self.classes[j], f"{wrong[i, j]:,}"] for i, j in pairs if wrong[i, j]]
+        wrong = [cell for cell in self.scores.cells.tolist() if cell[0] != cell[1]]
+        worst = sorted(wrong, key=lambda cell: -cell[2])[:WORST]
+        return [[self.classes[true], self.classes[guess], f"{images:,}"] for true, guess, images in worst]
 
 
 def evaluate(

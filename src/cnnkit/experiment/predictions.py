@@ -85,7 +85,8 @@ class SplitPredictions:
     @property
     def predicted(self) -> np.ndarray:
         """The class of the largest logit of each image (int64, N); of equal ones the first."""
-        return self.logits.argmax(1)
+        found: np.ndarray = self.logits.argmax(1)
+        return found
 
     @property
     def file_name(self) -> str:

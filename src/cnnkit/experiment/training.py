@@ -16,6 +16,7 @@ from cnnkit.experiment.calibrating import calibrate_run
 from cnnkit.experiment.progress import Display, make_display
 from cnnkit.experiment.record import SPLIT
 from cnnkit.experiment.run_folder import ENVIRONMENT, RunFolder
+from cnnkit.nets.foreign import is_foreign
 from cnnkit.train import Callback, EpochRecord, Trainer, World, plan_training
 from cnnkit.train.autotune.plan import read_plan
 from cnnkit.train.tensorboard import TensorBoard
@@ -143,7 +144,8 @@ def train_job(
             raise RunInterrupted(f"{stop}; {again}", folder) from stop
         if folder.best.exists():
             if world.is_main:
-                calibrate_run(folder, job.held_out, job.net, job.training.device)
+                net = job.net if is_foreign(job.config.net) else None  # the zoo's is built again
+                calibrate_run(folder, job.held_out, net, job.training.device)
             log.info("%s; best weights: %s", why, folder.best)
             log.info("next: %s", face.evaluate.format(quoted))
         else:

@@ -4,11 +4,13 @@ from .figure import palette_css
 from .html import html_table
 from .plots import coverage_plot, line_plot
 from .sheet import contact_sheet, stack_sheets
+from .sprites import Sheet, sprite_sheet
 
 __all__ = [
     "Panel",
     "Plot",
     "Series",
+    "Sheet",
     "bar_plot",
     "contact_sheet",
     "coverage_plot",
@@ -16,6 +18,7 @@ __all__ = [
     "line_plot",
     "palette_css",
     "reliability_plot",
+    "sprite_sheet",
     "stack_sheets",
     "text_plot",
 ]
