@@ -23,6 +23,7 @@ VERBS = {
     "recipes": "Print the training recipes.",
     "evaluate": "Evaluate a trained network on its test set.",
     "calibrate": "Fit the temperature of a trained network.",
+    "report": "Write a report on a run as one HTML page.",
     "predict": "Predict the classes of images.",
     "data check": "Find problems in an image data set.",
     "data pack": "Pack an image folder into tar shards.",

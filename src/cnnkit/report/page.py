@@ -29,7 +29,7 @@ MAX_BYTES = 2_000_000  # of a page
 MAX_CLASSES = 100  # in the table of classes
 LETTERS = 60  # of a name
 SHARE = 0.3  # of the bytes left, for each gallery but the last
-TILE, SMALL_TILE = 96, 64  # pixels of an image in a gallery, and of one behind a cell or of a feature map
+SMALL_TILE, TILE, LARGE_TILE = 64, 96, 128  # pixels of a feature map or an image of a cell; in a gallery; explained
 GALLERIES = ("mistakes", "heat", "uncertain", "maps", "filters", "cells")
 CONTENTS = {
     "summary": "Summary",
@@ -141,10 +141,10 @@ def _sheets(report: "RunReport", budget: Budget) -> dict[str, Sprites | None]:
     cells = rows_to_show(report.confusion, len(images))
     galleries: dict[str, tuple[str, Images, int, float]] = {
         "mistakes": ("most confident mistakes", chosen(one.row for one in report.mistakes.images), TILE, SHARE),
-        "heat": ("Grad-CAM", heat, TILE, SHARE),
+        "heat": ("Grad-CAM", heat, LARGE_TILE, SHARE),
         "uncertain": ("least confident correct answers", chosen(one.row for one in report.uncertain.images), TILE, SHARE),
         "maps": ("feature maps", maps, SMALL_TILE, SHARE),
         "filters": ("filters", filters, SMALL_TILE, SHARE),
         "cells": ("images behind the confusion matrix", chosen(cells), SMALL_TILE, 1.0),
     }
-    return {key: budget.sprites(*how) for key, how in galleries.items()}
+    return {key: budget.sprites(f"tile-{key}", *how) for key, how in galleries.items()}

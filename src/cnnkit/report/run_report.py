@@ -1,6 +1,5 @@
 """The report on a run: whether its network can be trusted, where it is wrong, and why; as data and as a page."""
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnkit.core.errors import UsageError
 from cnnkit.core.files import atomic_write, write_output
 from cnnkit.core.text import encode, to_json
 from cnnkit.deploy import Classifier
@@ -29,11 +29,9 @@ from cnnkit.report.sections.parts import Missing, attempt
 from cnnkit.report.sections.settings import Settings, settings
 from cnnkit.report.sections.training import Training, training
 
-__all__ = ["RunReport", "run_report"]
+__all__ = ["RunReport", "report_on", "run_report"]
 
-log = logging.getLogger(__name__)
-
-HTML, JSON = "report.html", "report.json"
+HTML = "report.html"
 MAX_MISTAKES, MAX_UNCERTAIN, MAX_CELL_IMAGES = 36, 18, 600  # images in a gallery; behind the confusion matrix
 
 
@@ -69,24 +67,23 @@ class RunReport:
         return page(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers of all sections as plain data; images by their rows."""
-        parts = (self.headline, self.mistakes, self.uncertain, self.certainty, self.thresholds, self.training)
-        names = ("headline", "mistakes", "uncertain", "certainty", "thresholds", "training")
+        """Return the numbers of all sections as plain data."""
+        parts = ("headline", "mistakes", "uncertain", "certainty", "thresholds", "training", "network", "settings")
         return {
             "run": str(self.path),
-            **{name: plain(part) for name, part in zip(names, parts, strict=True)},
             "evaluation": self.evaluation.to_dict(),
+            **{name: plain(getattr(self, name)) for name in parts},
             "explanations": self.explanations.to_dict(),
-            "network": plain(self.network),
-            "settings": plain(self.settings),
         }
 
     def save(self, output: Path | str | None = None) -> Path:
         """Write report.html, or `output`, and report.json beside it; return the path of the page.
 
-        By default into the run folder. Raises CnnkitError if a file cannot be written.
+        By default into the run folder. Raises UsageError for another suffix, CnnkitError if a file cannot be written.
         """
         target = self.path / HTML if output is None else Path(output)
+        if target.suffix != ".html":
+            raise UsageError(f"{target}: a report is an HTML file; choose the suffix .html")
         write_output(target, encode(self.html()))
         atomic_write(target.with_suffix(".json"), to_json(self.to_dict()) + "\n")
         return target
@@ -99,33 +96,37 @@ class RunReport:
 
 
 def run_report(run: Run | str | os.PathLike[str], split: SplitName | None = None, progress: bool = True) -> RunReport:
-    """Return the report on a run, by default on its test images.
+    """Return the report on a run, by default on its test images or, if it has none, on its validation images.
 
-    Kept predictions are read; the network runs only if there are none for its weights and split. Nothing is trained.
+    Kept predictions are read; the network runs only if there are none of its weights for the split. Nothing is trained.
     Raises UsageError if `run` is not a run folder, and what `cnnkit.evaluate` raises.
     """
     opened = run if isinstance(run, Run) else Run(run)
-    evaluation = evaluation_of(opened, split, progress)
+    return report_on(opened, evaluation_of(opened, split, progress))
+
+
+def report_on(run: Run, evaluation: Evaluation) -> RunReport:
+    """Return the report on an evaluation of a run on its own data."""
     predictions, judged = evaluation.predictions, Judged(evaluation)
     sure = certainty(evaluation, judged)
     found = confusion(evaluation.scores, judged)
     mistakes, uncertain = judged.mistakes(MAX_MISTAKES), judged.uncertain(MAX_UNCERTAIN)
     shown = [image.row for gallery in (mistakes, uncertain) for image in gallery.images]
     rows = list(dict.fromkeys([*shown, *rows_to_show(found, MAX_CELL_IMAGES)]))
-    images = images_of(opened, predictions, rows, TILE)
+    images = images_of(run, predictions, rows, TILE)
     return RunReport(
-        opened.path,
+        run.path,
         evaluation,
-        headline(evaluation, sure, found, None, earlier_run(opened.path, predictions)),
+        headline(evaluation, sure, found, None, earlier_run(run.path, predictions)),
         class_table(evaluation.scores, evaluation.classes),
         found,
         mistakes,
         uncertain,
         sure,
         thresholds(evaluation),
-        attempt(lambda: training(opened)),
-        explanations(opened, judged),
-        attempt(lambda: network(opened.model)),
-        attempt(lambda: settings(opened, predictions)),
+        attempt(lambda: training(run)),
+        explanations(run, judged),
+        attempt(lambda: network(run.model)),
+        attempt(lambda: settings(run, predictions)),
         {row: image for row, image in zip(rows, images, strict=True) if image is not None},
     )

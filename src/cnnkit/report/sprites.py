@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from cnnkit.figures.sprites import Sheet, sprite_sheet
+from cnnkit.figures import Sheet, sprite_sheet
 
 __all__ = ["Budget", "Sprites"]
 
@@ -32,15 +32,15 @@ class Budget:
         self.left, self.left_out = num_bytes, list[str]()
 
     def sprites(
-        self, title: str, images: Mapping[Hashable, np.ndarray], tile: int, share: float = 1.0
+        self, name: str, title: str, images: Mapping[Hashable, np.ndarray], tile: int, share: float
     ) -> Sprites | None:
         """Return the first images, as many as fit into this share of the bytes that are left; None if none do.
 
-        Images are shown with at most `tile` pixels a side.
+        They are shown with at most `tile` pixels a side; `name` is their CSS class.
         """
         number, limit = len(images), self.left * share
         while number:
-            sheet = sprite_sheet(list(islice(images.values(), number)), tile)
+            sheet = sprite_sheet(list(islice(images.values(), number)), tile, name)
             if sheet.num_bytes <= limit:
                 break
             number = min(number - 1, int(MARGIN * number * limit / sheet.num_bytes))
