@@ -19,8 +19,8 @@ def report(
 ) -> None:
     """Write a report on a run as one HTML page: accuracy, mistakes, calibration, explanations, data, settings.
 
-    The page needs no network and no other file, and has at most 2 MB. The numbers are written beside it as JSON. Nothing
-    is trained; the network runs on the split only if the run folder has no predictions of its weights.
+    The page needs no other file and no connection, and has at most 2 MB. The numbers are written beside it as JSON.
+    Nothing is trained; the network runs on the split only if the run folder has no predictions of its weights.
 
     Parameters
     ----------

@@ -138,13 +138,14 @@ def _sheets(report: "RunReport", budget: Budget) -> dict[str, Sprites | None]:
     def chosen(rows: Iterable[int]) -> Images:
         return {row: images[row] for row in rows if row in images}
 
-    cells = rows_to_show(report.confusion, len(images))
+    mistakes, uncertain = (chosen(one.row for one in gallery.images) for gallery in (report.mistakes, report.uncertain))
+    cells = chosen(rows_to_show(report.confusion, len(images)))
     galleries: dict[str, tuple[str, Images, int, float]] = {
-        "mistakes": ("most confident mistakes", chosen(one.row for one in report.mistakes.images), TILE, SHARE),
+        "mistakes": ("most confident mistakes", mistakes, TILE, SHARE),
         "heat": ("Grad-CAM", heat, LARGE_TILE, SHARE),
-        "uncertain": ("least confident correct answers", chosen(one.row for one in report.uncertain.images), TILE, SHARE),
+        "uncertain": ("least confident correct answers", uncertain, TILE, SHARE),
         "maps": ("feature maps", maps, SMALL_TILE, SHARE),
         "filters": ("filters", filters, SMALL_TILE, SHARE),
-        "cells": ("images behind the confusion matrix", chosen(cells), SMALL_TILE, 1.0),
+        "cells": ("images behind the confusion matrix", cells, SMALL_TILE, 1.0),
     }
     return {key: budget.sprites(f"tile-{key}", *how) for key, how in galleries.items()}

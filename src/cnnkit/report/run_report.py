@@ -10,7 +10,6 @@ import numpy as np
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import atomic_write, write_output
 from cnnkit.core.text import encode, to_json
-from cnnkit.deploy import Classifier
 from cnnkit.experiment.evaluation import Evaluation, evaluation_of
 from cnnkit.experiment.images import images_of
 from cnnkit.experiment.run import Run

@@ -58,7 +58,6 @@ def score_rows(scores: Scores) -> list[tuple[str, str]]:
     return [(name, _shown(value)) for name, value in rows]
 
 
-
 def _shown(value: object) -> str:
     if value is None:
         return "-"

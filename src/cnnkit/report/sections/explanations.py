@@ -43,7 +43,6 @@ class FilterSet:
             "weight farthest from it is black or white."
         )
 
-
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers."""
         return {"number": self.number, "size": list(self.size)}

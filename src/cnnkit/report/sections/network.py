@@ -64,4 +64,5 @@ def network(classifier: Classifier) -> Network:
 
 
 def _stage(part: Part) -> Stage:
-    return Stage(part.name, part.output, part.params, part.macs, part.receptive and part.receptive.size)
+    field = part.receptive.size if part.receptive else None
+    return Stage(part.name, part.output, part.params, part.macs, field)

@@ -36,5 +36,4 @@ def training(run: Run) -> Training:
     history = run.history
     if not history:
         raise CnnkitError("metrics.jsonl has no finished epoch")
-    best = history.best
-    return Training(list(history), best and best["epoch"])
+    return Training(list(history), history.best["epoch"] if history.best else None)
