@@ -25,6 +25,7 @@ VERBS = {
     "calibrate": "Fit the temperature of a trained network.",
     "report": "Write a report on a run as one HTML page.",
     "predict": "Predict the classes of images.",
+    "explain": "Show which pixels of an image a prediction depends on.",
     "data check": "Find problems in an image data set.",
     "data pack": "Pack an image folder into tar shards.",
     "data show": "Preview images as the network sees them.",

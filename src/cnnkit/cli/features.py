@@ -1,6 +1,5 @@
 """`cnnkit features`: the feature maps of an image as a contact sheet."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from cnnkit.cli.options import AnyNet, Device, MaxPixels, Pretrained
@@ -39,14 +38,9 @@ def features(
     from cnnkit.cli.source import open_net
     from cnnkit.core.device import pick_device
     from cnnkit.core.errors import UsageError
-    from cnnkit.core.shape import by, count
+    from cnnkit.core.shape import count
     from cnnkit.data import read_image, write_image
-    from cnnkit.explain import feature_maps
-    from cnnkit.figures import contact_sheet, stack_sheets
-
-    def evenly(total: int, most: int) -> "list[int]":
-        shown = min(total, most)
-        return [index * total // shown for index in range(shown)]
+    from cnnkit.explain.sheets import maps_sheet
 
     count(channels, "channels")
     target = output or Path(f"{image.stem}-features.png")
@@ -55,14 +49,7 @@ def features(
     where = pick_device(device)
     source = open_net(net, where, pretrained)
     batch = read_image(image, source.in_channels, max_pixels=max_pixels)[None].to(where)
-    maps = feature_maps(source.net, source.preprocess(batch), layer)
-    seen = (replace(source.preprocess, mean=(0.0,), std=(1.0,))(batch) * 255).round().byte()
-    sheets = {f"{image.name}  {by(*seen.shape[1:])}": contact_sheet(seen if len(seen[0]) == 3 else seen[0], tile=128)}
-    shown = []
-    for name, [values] in maps.items():
-        few = values[evenly(len(values), channels)]  # evenly, as the first channels of a dense block are its input
-        title = f"{name}  {by(*values.shape)}" + (f", {len(few)} shown" if len(few) < len(values) else "")
-        sheets[title] = contact_sheet(few) if few.ndim == 3 else contact_sheet(few[:, None, None], tile=32)
-        shown.append(f"{name} {len(few)} of {len(values)}")
-    write_image(target, stack_sheets(sheets))
-    console.say(f"{target}: {', '.join(shown)} maps of {source.label}")
+    sheet, maps = maps_sheet(source.net, source.preprocess, batch, image.name, layers=layer, channels=channels)
+    write_image(target, sheet)
+    shown = ", ".join(f"{name} {few} of {total}" for name, (few, total) in maps.items())
+    console.say(f"{target}: {shown} maps of {source.label}")

@@ -9,6 +9,7 @@ __all__ = [
     "AnyNet",
     "ConfigFile",
     "Device",
+    "Images",
     "InputSize",
     "Json",
     "MaxPixels",
@@ -27,6 +28,14 @@ AnyNet = Annotated[
     str, Parameter(help="Network name (see `cnnkit nets`; its weights are random), run folder or bundle.")
 ]
 Pretrained = Annotated[bool, Parameter(help="Use torchvision's ImageNet weights (networks named .tv).")]
+Images = Annotated[
+    str,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="Image files of any size and mode, folders (searched recursively), globs such as `photos/*/*.jpg`, "
+        "or - to read paths from standard input, one per line.",
+    ),
+]
 InputSize = Annotated[
     str | None,
     Parameter("--input", help="Input as channels x height x width, such as 1x28x28; by default the network's own."),

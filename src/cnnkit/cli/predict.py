@@ -1,13 +1,9 @@
 """`cnnkit predict`: the classes of images."""
 
-import os
-import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from cnnkit.cli.options import Device, Json, MaxPixels, Temperature, Trained, Workers
+from cnnkit.cli.options import Device, Images, Json, MaxPixels, Temperature, Trained, Workers
+from cnnkit.cli.paths import given_paths
 from cnnkit.core.errors import DataError, UsageError
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.text import counted
@@ -17,7 +13,7 @@ __all__ = ["predict"]
 
 def predict(
     run: Trained,
-    *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *images: Images,
     top: int = 3,
     temperature: Temperature = True,
     output: Path | None = None,
@@ -33,9 +29,6 @@ def predict(
 
     Parameters
     ----------
-    images
-        Image files of any size and mode, folders (searched recursively), globs such as `photos/*/*.jpg`, or - to read
-        paths from standard input, one per line.
     top
         Number of classes to print per image.
     output
@@ -47,13 +40,10 @@ def predict(
     from cnnkit.core.console import aligned
     from cnnkit.deploy import load
 
-    if not images:
-        raise UsageError("no image given; write cnnkit predict RUN IMAGE...")
+    paths = given_paths(images, "predict")
     if top < 1:
         raise UsageError(f"--top must be at least 1, not {top}")
     model = load(run, device=device)
-    if not (paths := _paths(images)):
-        raise UsageError("standard input has no paths")
     found = model.predict(paths, batch_size=batch_size, workers=workers, max_pixels=max_pixels, temperature=temperature)
     for name, reason in found.errors.items():
         complain(f"{name}: {reason}")
@@ -75,21 +65,3 @@ def predict(
         raise DataError(
             f"{len(found.errors):,} of {counted(len(found) + len(found.errors), 'image')} could not be read"
         )
-
-
-def _paths(given: tuple[str, ...]) -> list[str]:
-    """Return the paths: existing names as they are, "-" replaced by the lines of standard input, globs expanded."""
-    import glob
-
-    paths: list[str] = []
-    for word in given:
-        if word.startswith("-") and word != "-" and not Path(word).exists():
-            raise UsageError(f"unknown option {word}; `cnnkit predict --help` lists them")
-        if word == "-":
-            lines = os.fsdecode(sys.stdin.buffer.read()).split("\n")
-            paths += [line.removesuffix("\r") for line in lines if line.strip()]
-        elif glob.has_magic(word) and not Path(word).exists():
-            paths += sorted(glob.glob(word, recursive=True)) or [word]  # noqa: PTH207  absolute ones too
-        else:
-            paths.append(word)
-    return paths

@@ -58,6 +58,18 @@ class Preprocess:
         """Return whether images of this size are neither resized nor cropped."""
         return self.resize is None and (height, width) == self.image_size
 
+    def placement(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the size that an image is resized to, and the input's row and column where it then begins.
+
+        These are negative where the image is cropped.
+        """
+        if self.resize is not None:
+            size = _shorter_to(height, width, self.resize)
+        else:
+            size = fitted_size(height, width, self.image_size)
+        (top, _), (left, _) = map(_margins, size, self.image_size)
+        return size, (top, left)
+
     def keeps(self, images: Tensor) -> bool:
         """Return whether images N x C x H x W keep their size and channels."""
         return self.keeps_size(*images.shape[-2:]) and self.channels(images.shape[1]) == images.shape[1]
@@ -107,12 +119,17 @@ def resize_and_crop(images: Tensor, shorter: int, size: tuple[int, int]) -> Tens
     """
     _require_batch(images)
     height, width = images.shape[-2:]
-    short = min(height, width)
-    whole = height * shorter // short, width * shorter // short
+    whole = _shorter_to(height, width, shorter)
     if max(whole) <= LONGEST * max(shorter, *size):
         return _centred(resize(_floats(images), whole), size)
     rows, columns = map(_kept, whole, size)
     return _centred(resize_part(images, whole, rows, columns), size)
+
+
+def _shorter_to(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Return the size of an image after resizing its shorter side, the longer one rounded down."""
+    short = min(height, width)
+    return height * shorter // short, width * shorter // short
 
 
 def _require_batch(images: Tensor) -> None:

@@ -16,7 +16,7 @@ from cnnkit.core.shape import by
 from cnnkit.deploy import Classifier
 from cnnkit.ops import Conv2D, MultiChannelConv2D
 
-__all__ = ["feature_maps", "filters", "network", "outputs"]
+__all__ = ["feature_maps", "filters", "find", "network", "outputs", "with_stages"]
 
 
 def feature_maps(model: nn.Module | Classifier, image: Any, names: Iterable[str] | None = None) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def filters(model: nn.Module | Classifier, name: str | None = None) -> Tensor:
     there is none, or if the name is unknown.
     """
     net = network(model)
-    part = net if name is None else _find(_with_stages(net), name)
+    part = net if name is None else find(with_stages(net), name)
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d | MultiChannelConv2D):
             return layer.weight.detach().clone()
@@ -62,7 +62,7 @@ def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> di
     """Return the outputs of parts of `net` as `feature_maps` does, in its current mode and gradient setting."""
     if x.ndim != 4:
         raise UsageError(f"x must be N x C x H x W, not {tuple(x.shape)}")
-    net = _with_stages(net)
+    net = with_stages(net)
     if names is None:
         names = [name for name, _ in net.named_children()]
     names = [names] if isinstance(names, str) else list(names)
@@ -73,7 +73,7 @@ def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> di
 
     with ExitStack() as hooks:
         for name in names:
-            hooks.enter_context(_find(net, name).register_forward_hook(partial(keep, name)))
+            hooks.enter_context(find(net, name).register_forward_hook(partial(keep, name)))
         try:
             net(x)
         except (RuntimeError, ValueError) as error:
@@ -85,12 +85,13 @@ def outputs(net: nn.Module, x: Tensor, names: Iterable[str] | None = None) -> di
     return {name: seen[name] for name in names}
 
 
-def _with_stages(net: nn.Module) -> nn.Module:
+def with_stages(net: nn.Module) -> nn.Module:
+    """Return a network with named children: itself, or a lone layer in a Sequential."""
     return net if next(net.children(), None) else nn.Sequential(net)
 
 
-def _find(net: nn.Module, path: str) -> nn.Module:
-    """Return the part of `net` at a dotted path; the error for an unknown one lists the parts beside it."""
+def find(net: nn.Module, path: str) -> nn.Module:
+    """Return the part of `net` at a dotted path; the UsageError for an unknown one lists the parts beside it."""
     parts: dict[str, nn.Module] = dict(net.named_modules(remove_duplicate=False))
     if path and path in parts:
         return parts[path]

@@ -1,6 +1,7 @@
 from .bars import bar_plot, reliability_plot
 from .curves import Panel, Plot, Series, text_plot
 from .figure import palette_css
+from .heat import heat_colours, heat_overlay
 from .html import html_table
 from .plots import coverage_plot, line_plot
 from .sheet import contact_sheet, stack_sheets
@@ -14,6 +15,8 @@ __all__ = [
     "bar_plot",
     "contact_sheet",
     "coverage_plot",
+    "heat_colours",
+    "heat_overlay",
     "html_table",
     "line_plot",
     "palette_css",
