@@ -109,7 +109,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a share of 7": ({"test_fraction": 7}, "test_fraction"),
     "metrics in words": ({"metrics": {"val_loss": "low"}}, "metrics"),
     "versions as numbers": ({"versions": {"torch": 2}}, "versions"),
-    "something else": ({"temperature": 1}, "temperature"),
+    "a temperature of 0": ({"temperature": 0.0}, "temperature must be at least 0.01"),
+    "something else": ({"warmth": 1}, "warmth"),
 }
 
 

@@ -104,8 +104,8 @@ def test_fit_returns_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert report.confusion.sum() == 360
     assert [row["class"] for row in report.per_class] == list("0123456789")
-    assert f"accuracy {report.accuracy:.4f}" in repr(report)
-    assert report._repr_html_().count("<tr>") == 22
+    assert f"accuracy {report.scores.accuracy}" in repr(report)
+    assert report._repr_html_().count("<tr>") == 38
     for model in (run, run.path, str(run.path), run.model):
         assert cnnkit.evaluate(model).accuracy == report.accuracy
     assert len(cnnkit.fit(resume=run, epochs=3, progress=False).history) == 3
@@ -173,7 +173,7 @@ def test_runs_of_one_module_keep_separate_weights() -> None:
     before = {name: value.clone() for name, value in weights(first).items()}
     second = cnnkit.fit(net, "digits", **(QUICK | {"seed": 1}))
     assert not weights(second)["3.weight"].equal(before["3.weight"])
-    again = Run(first.path, first._given)
+    again = Run(first.path, first.given)
     for run in (first, again):
         assert all(weights(run)[name].equal(value) for name, value in before.items())
     assert net.training, "its mode is its own"
@@ -291,11 +291,16 @@ def test_run_is_evaluated_on_its_test_part_or_other_data() -> None:
     assert (own.num_images, own.loss) == (again.num_images, again.loss)
     more = cnnkit.evaluate(run.path, (IMAGES[:500], LABELS[:500]))
     assert more.num_images == 500
-    few = run.evaluate((IMAGES[:500], LABELS[:500] % 5))
+    with pytest.raises(DataError, match=r"arrays: it has no images of 5, 6, 7 and 2 more.*--allow-class-mismatch"):
+        run.evaluate((IMAGES[:500], LABELS[:500] % 5))
+    few = run.evaluate((IMAGES[:500], LABELS[:500] % 5), allow_class_mismatch=True)
     assert few.remarks == ("no test images of 5, 6, 7, 8, 9: the metrics skip these classes",)
     assert few.remarks[0] in repr(few)
-    with pytest.raises(DataError, match="contains classes that the network does not know: "):
+    with pytest.raises(DataError, match="it has classes that the network does not know: 10; it has no images of 0;"):
         run.evaluate((IMAGES[:500], LABELS[:500] + 1))
+    known = run.evaluate((IMAGES[:500], LABELS[:500] + 1), allow_class_mismatch=True)
+    assert known.num_images == (LABELS[:500] < 9).sum()
+    assert "skipping classes that the network does not know: 10" in known.remarks
 
 
 def test_validation_and_test_data_may_be_separate() -> None:

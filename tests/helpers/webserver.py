@@ -1,5 +1,6 @@
-"""A server that sends given bytes at a given speed over real sockets."""
+"""Servers over real sockets: of given bytes at a given speed, by a function, and of a folder behind a password."""
 
+import base64
 import socket
 import ssl
 import threading
@@ -7,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
 
 Piece = bytes | float  # what is sent, or seconds of silence
 Reply = Callable[[str], Iterable[Piece]]  # of a request's head
@@ -115,3 +118,24 @@ def handler_server(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[
         finally:
             http.shutdown()
             thread.join()
+
+
+@contextmanager
+def protected_folder(root: Path, user: str, password: str) -> Iterator[str]:
+    """Serve a folder to who sends the user's name and password, and return its URL with them."""
+    wanted = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        path = root / urlsplit(request.path).path.lstrip("/")
+        if request.headers.get("Authorization") != wanted:
+            request.send_error(401)
+        elif not path.is_file():
+            request.send_error(404)
+        else:
+            request.send_response(200)
+            request.send_header("Content-Length", str(path.stat().st_size))
+            request.end_headers()
+            request.wfile.write(path.read_bytes())
+
+    with handler_server(reply) as url:
+        yield url.replace("://", f"://{user}:{password}@")

@@ -26,6 +26,7 @@ __all__ = [
     "file_name",
     "from_json",
     "from_toml",
+    "hides_password",
     "html",
     "is_url",
     "markdown",
@@ -65,6 +66,15 @@ def without_passwords(text: str) -> str:
     'https://me:***@host/x'
     """
     return PASSWORD.sub(r"\1:***@", text) if "://" in text else text
+
+
+def hides_password(text: str) -> bool:
+    """Return whether a URL has `without_passwords`'s asterisks in place of a password.
+
+    >>> hides_password("https://me:***@host/x"), hides_password("https://me:secret@host/x"), hides_password("a/b")
+    (True, False, False)
+    """
+    return PASSWORD.search(text) is not None and without_passwords(text) == text
 
 
 def html(text: object) -> str:

@@ -6,15 +6,33 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cnnkit.data.split import split_by_content
 from cnnkit.data.storage import Storage, as_storage
 
-__all__ = ["Dataset", "ImageSet"]
+__all__ = ["Dataset", "FileFacts", "ImageSet"]
 
 AT_A_TIME = 4096  # images that are copied at a time for a digest
+
+
+@dataclass(frozen=True, eq=False)
+class FileFacts:
+    """What the cache knows of image files: upright `sizes` (int32, N x 2: height and width), and their thumbnails."""
+
+    sizes: Tensor
+    thumb_file: np.ndarray
+    thumb_rows: np.ndarray
+
+    def thumbs(self) -> np.ndarray:
+        """Return the thumbnail of each image (`thumbnail`), uint8, N x D; they depend only on the contents."""
+        return np.asarray(self.thumb_file[self.thumb_rows])
+
+    def subset(self, rows: Tensor) -> "FileFacts":
+        """Return the facts of these rows (int64)."""
+        return FileFacts(self.sizes[rows], self.thumb_file, self.thumb_rows[rows.numpy()])
 
 
 @dataclass(frozen=True)
@@ -22,8 +40,8 @@ class ImageSet:
     """Images, uint8, N x C x H x W in memory as N x H x W x C (channels-last strides), and labels, int64, N.
 
     `names` are the files' paths below the data set's folder, with "/" between their parts, `digests` those of their
-    contents; images that are not single files have neither. Near-duplicates have the same number in `groups` (int64,
-    N).
+    contents, and `files` what else is known of them; images that are not single files have none of these.
+    Near-duplicates have the same number in `groups` (int64, N).
     """
 
     images: Tensor | Storage
@@ -31,6 +49,7 @@ class ImageSet:
     names: Sequence[str] = ()
     digests: Sequence[str] = ()
     groups: Tensor | None = None
+    files: FileFacts | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,7 +66,8 @@ class ImageSet:
             tuple(map(values.__getitem__, rows.tolist())) if values else () for values in (self.names, self.digests)
         )
         groups = None if self.groups is None else self.groups[rows]
-        return ImageSet(images, self.labels[rows], names, digests, groups)
+        files = self.files and self.files.subset(rows)
+        return ImageSet(images, self.labels[rows], names, digests, groups, files)
 
     def digest(self) -> str:
         """Return the SHA-256 of what identifies the images: their places in the storage, their names, or all pixels."""

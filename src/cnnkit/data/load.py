@@ -10,6 +10,7 @@ import torch
 from cnnkit.core.errors import DataError, UsageError, about, unknown
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.places import expanded
+from cnnkit.core.text import hides_password
 from cnnkit.data.arrays import is_arrays, load_arrays
 from cnnkit.data.datasets import DATASETS, load_named
 from cnnkit.data.folder.archive import is_archive, unpacked
@@ -123,6 +124,8 @@ def open_dataset(data: Any, options: Reading) -> Dataset:
         raise UsageError(f"these data were passed from Python ({data}); pass them again: data=...")
     if isinstance(data, str) and not data:
         raise UsageError("data is empty: it must be a name or a path")
+    if _is_path(data) and hides_password(str(data)):
+        raise UsageError(f"{data}: bundles do not keep passwords; pass the URL with its password: --data URL")
     row = next((row for row in FORMATS if row.matches(data)), None)
     if row is None and isinstance(data, str | Path):
         raise UsageError(f"{unknown('data set', str(data), DATASETS)}; no folder of this name exists either")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -18,12 +18,13 @@ from cnnkit.core.limits import MAX_CHANNELS, MAX_CLASSES
 from cnnkit.core.modules import unwrapped
 from cnnkit.core.schema import Argument, Figure, Mean, Pixels, Share, Std, Temperature, Word, brief, validated
 from cnnkit.core.tensors import read_safetensors
-from cnnkit.core.text import from_json, to_json
+from cnnkit.core.text import from_json, to_json, without_passwords
 from cnnkit.data.preprocess import Preprocess
 
 __all__ = ["Bundle", "amend_bundle", "find_bundle", "read_bundle", "read_weights", "save_bundle"]
 
 MODEL, CONFIG = "model.safetensors", "config.json"
+DataPlace = Annotated[Word, PlainSerializer(without_passwords)]  # a name, path or URL; bundles are shared
 
 
 class Bundle(BaseModel):
@@ -45,13 +46,13 @@ class Bundle(BaseModel):
     """Pixels of the shorter side before the centre crop; if None, whole images are resized, with padding."""
     temperature: Temperature = 1.0
     """Divisor of the logits before the softmax, fitted on the validation images (`cnnkit calibrate`)."""
-    data: Word
+    data: DataPlace
     data_dir: Word | None
     test_fraction: Share = 0.1
     """Share of a folder without test/ that was held out for testing."""
-    validation_data: Word | None = None
+    validation_data: DataPlace | None = None
     """Path of the validation images, if separate."""
-    test_data: Word | None = None
+    test_data: DataPlace | None = None
     """Path of the test images, if separate."""
     data_sha256: Word | None = None
     """Digest of data passed from Python, which have no path."""

@@ -118,9 +118,9 @@ class RunFolder:
         return BEFORE | read_toml(self.config_file)
 
     def write_settings(self, settings: dict[str, Any]) -> None:
-        """Write config.toml, without unset settings."""
+        """Write config.toml, without unset settings; only the user can read one that holds the password of a URL."""
         text = tomli_w.dumps({name: v for name, v in settings.items() if v is not None})
-        atomic_write(self.config_file, encode(text))
+        atomic_write(self.config_file, encode(text), 0o666 if without_passwords(text) == text else 0o600)
 
     def write_environment(self, conditions: Mapping[str, Any], job: str | None) -> None:
         """Write environment.json: the machine and the conditions of the run; `of_job` finds it by its `job`."""

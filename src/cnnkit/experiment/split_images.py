@@ -77,6 +77,8 @@ def other_images(
     dataset = open_dataset(data, options)
     place = str(data) if isinstance(data, str | Path) else dataset.name
     if dataset.sha256 and dataset.sha256 == bundle.data_sha256:
+        if separate_place(bundle, split):  # all of these were trained on
+            return _labelled(bundle, record, dataset, None, place, split, [])
         return own_images(bundle, record, options, split, data)
     images = _part(dataset, split)
     remarks: list[str] = []

@@ -18,6 +18,7 @@ from cnnkit.core.places import expanded
 from cnnkit.data import Reading, is_handed_in
 from cnnkit.deploy import Bundle, Classifier, load, read_bundle
 from cnnkit.experiment.build import NOTHING, Given, eval_batch_size
+from cnnkit.experiment.passwords import with_passwords
 from cnnkit.experiment.predictions import SplitPredictions, kept_predictions, predict_split
 from cnnkit.experiment.record import Record, digest_of, read_record
 from cnnkit.experiment.run_folder import RunFolder
@@ -67,7 +68,7 @@ class Trained:
         run = next((RunFolder(one) for one in (path, path.parent) if (one / "config.toml").is_file()), None)
         network = given.net if net is None else net
         return cls(
-            bundle,
+            with_passwords(bundle, place),
             place,
             _checked(read_record(place), bundle),
             run,
@@ -83,7 +84,9 @@ class Trained:
     def images(self, split: SplitName, data: Any, options: Reading, allow_class_mismatch: bool = False) -> SplitImages:
         """Return a split of the network's own data, or of other `data`, at the size in `options` or the network's."""
         size = options.image_size or self.bundle.image_size
-        options = replace(options, image_size=size, channels=self.bundle.in_channels, trainable=False)
+        options = replace(
+            options, image_size=size, channels=self.bundle.in_channels, test_fraction=0.0, trainable=False
+        )
         if data is not None:
             return other_images(self.bundle, self.record, data, options, split, allow_class_mismatch)
         separate = separate_place(self.bundle, split)
@@ -102,6 +105,7 @@ class Trained:
         world: World = ALONE,
     ) -> SplitPredictions:
         """Run the network on a split of its own data, or of other `data`, as `predict` does."""
+        _ = self.classifier  # a corrupt network is reported before the data are read
         found = self.images(split, data, options, allow_class_mismatch)
         return self.predict(found, split, batch_size=batch_size, world=world, progress=options.progress)
 

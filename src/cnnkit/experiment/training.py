@@ -1,5 +1,6 @@
 """A run in its folder: its log, its files and its callbacks."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,12 +104,14 @@ def train_job(
         save_bundle(folder.best, net, job.bundle.model_copy(update={"metrics": metrics}), {SPLIT: split})
 
     split = f"{to_json(job.record)}\n".encode()
+    # a module of the user's own to load the best weights into, before its layers are prepared for training
+    own = copy.deepcopy(job.net) if is_foreign(job.config.net) else None
     quoted = face.quote(str(folder.path))
     again = f"resume with: {face.resume.format(quoted)}"
     display = make_display(progress and world.is_main)
-    own = [MetricsLog(folder, job.config.epochs), display]
+    observers = [MetricsLog(folder, job.config.epochs), display]
     if job.config.tensorboard:
-        own.append(TensorBoard(folder.path / "tensorboard"))
+        observers.append(TensorBoard(folder.path / "tensorboard"))
     with folder.locked(world.is_main), _logging(folder, display, world):
         saved = world.broadcast(read_plan(folder.plan) if world.is_main and resume and folder.plan.exists() else None)
         trainer = Trainer(
@@ -117,7 +120,7 @@ def train_job(
             job.validation,
             job.config,
             checkpoint=folder.checkpoint,
-            callbacks=[*own, *callbacks] if world.is_main else (),
+            callbacks=[*observers, *callbacks] if world.is_main else (),
             save_best=save_best,
             world=world,
             num_classes=len(job.bundle.classes),
@@ -144,8 +147,7 @@ def train_job(
             raise RunInterrupted(f"{stop}; {again}", folder) from stop
         if folder.best.exists():
             if world.is_main:
-                net = job.net if is_foreign(job.config.net) else None  # the zoo's is built again
-                calibrate_run(folder, job.held_out, net, job.training.device)
+                calibrate_run(folder, job.held_out, own, job.training.device)
             log.info("%s; best weights: %s", why, folder.best)
             log.info("next: %s", face.evaluate.format(quoted))
         else:

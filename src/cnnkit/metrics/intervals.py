@@ -8,7 +8,7 @@ from cnnkit.core.errors import UsageError
 __all__ = ["Estimate", "wilson"]
 
 Z = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
-MAX_DECIMALS = 4
+MIN_DECIMALS, MAX_DECIMALS = 2, 4
 
 
 class Estimate(NamedTuple):
@@ -27,9 +27,9 @@ class Estimate(NamedTuple):
 
     @property
     def decimals(self) -> int:
-        """Digits after the point, 1 to 4: the last one is the first that half the interval's width changes."""
+        """Digits after the point, 2 to 4: the last one is the first that half the interval's width changes."""
         half = (self.high - self.low) / 2
-        return min(max(math.ceil(-math.log10(half)), 1), MAX_DECIMALS) if half > 0 else MAX_DECIMALS
+        return min(max(math.ceil(-math.log10(half)), MIN_DECIMALS), MAX_DECIMALS) if half > 0 else MAX_DECIMALS
 
     @property
     def rounded(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cnnkit.core.errors import CnnkitError, DataError, UsageError, pick
-from cnnkit.core.text import printable
+from cnnkit.core.text import printable, without_passwords
 from cnnkit.experiment.history import History, read_metrics, require_number
 from cnnkit.experiment.run_folder import RunFolder
 
@@ -61,7 +61,7 @@ def summarise(path: Path, name: str | None = None) -> RunSummary:
     try:
         folder = RunFolder.open(path)
         settings = folder.settings()
-        facts["net"], facts["data"] = (_word(settings, key) for key in ("net", "data"))
+        facts["net"], facts["data"] = (without_passwords(_word(settings, key)) for key in ("net", "data"))
         facts["epochs_asked"] = asked = int(require_number(settings, "epochs"))
         facts |= _progress(read_metrics(path))
         if (path / "test.json").exists():

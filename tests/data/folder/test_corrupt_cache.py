@@ -53,7 +53,7 @@ def check(found: Opened) -> None:
     assert (found.images[:].permute(0, 2, 3, 1).numpy() == expected).all()
     assert found.paths == tuple(PATHS)
     assert not found.problems
-    assert (found.thumbs().reshape(len(PATHS), -1).std(1) > 0).all()
+    assert (found.facts.thumbs().reshape(len(PATHS), -1).std(1) > 0).all()
 
 
 def place() -> Path:
@@ -91,7 +91,7 @@ def swapped(rows: bytes) -> bytes:
 def test_corrupt_pixels_and_thumbnails_are_rebuilt(
     harm: str, photos: Path, decoded: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = opened().thumbs().copy()
+    first = opened().facts.thumbs().copy()
     del decoded[:]
     check(opened())
     assert not decoded
@@ -99,7 +99,7 @@ def test_corrupt_pixels_and_thumbnails_are_rebuilt(
     change(place())
     found = opened()
     check(found)
-    assert (found.thumbs() == first).all()
+    assert (found.facts.thumbs() == first).all()
     assert len(decoded) == count
     assert [record.getMessage() for record in caplog.records] == [
         f"{found_place()}: {count} of 6 images are corrupt and will be decoded again"

@@ -65,25 +65,25 @@ def test_digests_and_thumbnails_match_the_files(budget: int, read: list[str]) ->
         assert list(found.problems) == ["cut.png"]
         contents = [Path("photos", path).read_bytes() for path in paths]
         assert found.digests == tuple(hashlib.blake2b(content, digest_size=16).hexdigest() for content in contents)
-        assert found.thumbs().tolist() == [thumbnail(content).tolist() for content in contents]
+        assert found.facts.thumbs().tolist() == [thumbnail(content).tolist() for content in contents]
         assert sorted(read) == sorted(asked), f"the second start ({number}) reads nothing but what could not be decoded"
 
 
 def test_thumbnails_are_independent_of_image_size_and_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = photos(jpeg=(900, 1200), png=(300, 200))
-    first = opened(paths).thumbs()
+    first = opened(paths).facts.thumbs()
     assert first.shape == (len(paths), THUMB * THUMB * 3)
     assert first.dtype == np.uint8
     monkeypatch.setattr(store_module, "thumbnail", None)
     monkeypatch.setattr(store_module, "decode_with_thumb", None)
     for how in ({"image_size": (300, 300)}, {"image_size": (8, 8), "channels": 1}, {"budget": 0}, {}):
-        assert (opened(paths, **how).thumbs() == first).all()
+        assert (opened(paths, **how).facts.thumbs() == first).all()
 
 
 def test_data_check_compares_the_same_thumbnails() -> None:
     paths = photos(jpeg=(900, 1200), png=(300, 200))
     Image.new("L", (20, 20), 7).save("photos/0.png")
-    found = opened(paths).thumbs()
+    found = opened(paths).facts.thumbs()
     rows = np.concatenate([examine(f"photos/{path}") for path in paths])  # type: ignore[arg-type]
     assert (rows["thumb"] == found).all()
 
@@ -126,7 +126,7 @@ def check(paths: list[str], **how: Any) -> None:
     assert found.images[:].permute(0, 2, 3, 1).tolist() == expected
     contents = [Path("photos", path).read_bytes() for path in paths]
     assert found.digests == tuple(hashlib.blake2b(content, digest_size=16).hexdigest() for content in contents)
-    assert (found.thumbs() == [thumbnail(content) for content in contents]).all()
+    assert (found.facts.thumbs() == [thumbnail(content) for content in contents]).all()
 
 
 def swap(one: str, other: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter as Count
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from cnnkit.data.folder.dataset import ImageFolder
 from cnnkit.data.images.duplicates import gather, near_pairs
 from cnnkit.data.images.formats import suffix_format
 
-__all__ = ["few", "imbalance", "repeated", "statistics", "wrong_suffixes"]
+__all__ = ["duplicates", "few", "imbalance", "near_duplicates", "spread", "statistics", "wrong_suffixes"]
 
 UNEQUAL = 10  # times as many images in the largest class as in the smallest
 
@@ -47,18 +48,10 @@ def imbalance(folder: ImageFolder) -> Iterator[Finding]:
         )
 
 
-def repeated(folder: ImageFolder, facts: np.ndarray, progress: bool) -> Iterator[Finding]:
-    """Yield the duplicates and near-duplicates, within a split and across splits."""
-    files = [
-        (path, split, folder.classes[label])
-        for split, images in folder.splits.items()
-        for path, label in zip(*images, strict=True)
-    ]
-    _, firsts, inverse = np.unique(facts["pixels"], return_index=True, return_inverse=True)
-    copies: list[list[int]] = [[] for _ in firsts]
-    for row, group in enumerate(inverse.tolist()):
-        copies[group].append(row)
-    for rows in copies:
+def duplicates(folder: ImageFolder, facts: np.ndarray) -> Iterator[Finding]:
+    """Yield the images with equal pixels, within a split and across splits."""
+    files = _files(folder)
+    for rows in _copies(facts["pixels"]):
         if len(rows) > 1:
             paths, splits, classes = zip(*(files[row] for row in rows), strict=True)
             alike = "identical" if len(set(facts["content"][rows].tolist())) == 1 else "same pixels"
@@ -69,6 +62,12 @@ def repeated(folder: ImageFolder, facts: np.ndarray, progress: bool) -> Iterator
                 yield Finding("label-conflict", paths, detail)
             elif len(set(splits)) == 1:
                 yield Finding("duplicate", paths, detail)
+
+
+def near_duplicates(folder: ImageFolder, facts: np.ndarray, progress: bool) -> Iterator[Finding]:
+    """Yield the images with near-duplicate thumbnails, within a split and across splits."""
+    files, copies = _files(folder), _copies(facts["pixels"])
+    firsts = [rows[0] for rows in copies]
     for groups in gather(near_pairs(facts["thumb"][firsts], progress)):
         rows = sorted(row for group in groups for row in copies[group])
         paths, splits, classes = zip(*(files[row] for row in rows), strict=True)
@@ -84,14 +83,31 @@ def statistics(folder: ImageFolder, facts: np.ndarray) -> dict[str, Any]:
         "classes": {
             name: {split: count[label] for split, count in counts.items()} for label, name in enumerate(folder.classes)
         },
-        "height": _spread(facts["height"]),
-        "width": _spread(facts["width"]),
-        "aspect": _spread(facts["width"] / facts["height"]),
-        "bytes": _spread(facts["bytes"]) | {"sum": int(facts["bytes"].sum())},
+        "height": spread(facts["height"]),
+        "width": spread(facts["width"]),
+        "aspect": spread(facts["width"] / facts["height"]),
+        "bytes": spread(facts["bytes"]) | {"sum": int(facts["bytes"].sum())},
         "modes": dict(Count(facts["mode"].tolist()).most_common()),
         "formats": dict(Count(facts["format"].tolist()).most_common()),
         "turned": int(facts["turned"].sum()),
     }
+
+
+def _files(folder: ImageFolder) -> list[tuple[str, str, str]]:
+    """Return the path, split and class of each image."""
+    return [
+        (path, split, folder.classes[label])
+        for split, images in folder.splits.items()
+        for path, label in zip(*images, strict=True)
+    ]
+
+
+def _copies(digests: np.ndarray) -> list[list[int]]:
+    """Return the rows of each digest, sorted by digest."""
+    rows: dict[bytes, list[int]] = defaultdict(list)
+    for row, digest in enumerate(digests.tolist()):
+        rows[digest].append(row)
+    return [rows[digest] for digest in sorted(rows)]
 
 
 def _conflict(classes: tuple[str, ...]) -> list[str]:
@@ -110,6 +126,7 @@ def _place(folder: ImageFolder, path: str) -> tuple[str, str]:
     return os.path.realpath(folder.root / parent), name
 
 
-def _spread(values: np.ndarray) -> dict[str, float]:
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Return the smallest, median and largest of the values."""
     low, middle, high = np.percentile(values, (0, 50, 100)).tolist() if len(values) else (0, 0, 0)
     return {"min": low, "median": middle, "max": high}

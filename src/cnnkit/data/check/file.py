@@ -13,7 +13,7 @@ from cnnkit.data.images.decode import THUMB, decode_with_thumb
 from cnnkit.data.images.formats import format_of, open_image
 from cnnkit.data.images.orientation import stored_orientation
 
-__all__ = ["IMAGE", "Problem", "examine"]
+__all__ = ["IMAGE", "Problem", "examine", "problem_kind"]
 
 IMAGE = np.dtype(
     [
@@ -57,11 +57,16 @@ def examine(path: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray | Pro
         return _facts(content, *decode_with_thumb(content, 3, max_pixels=max_pixels))
     except DataError as error:
         reason = " ".join(str(error).split())
-        return Problem(next(kind for words, kind in REASONS.items() if words in reason), reason)
+        return Problem(problem_kind(reason), reason)
     except MemoryError:
         return Problem("too-large", "it does not fit into memory")
     except Exception as error:  # a corrupt file may raise any exception
         return Problem("corrupt", " ".join(str(error).split()))
+
+
+def problem_kind(reason: str) -> str:
+    """Return the kind of finding for the reason why a file cannot be decoded."""
+    return next(kind for words, kind in REASONS.items() if words in reason)
 
 
 def _facts(content: bytes, pixels: np.ndarray, thumb: np.ndarray) -> np.ndarray:

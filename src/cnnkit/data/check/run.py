@@ -17,7 +17,7 @@ from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_WORKERS
 from cnnkit.core.parallel import ahead, chunks, processors
 from cnnkit.core.progress import Counter
 from cnnkit.core.shape import count
-from cnnkit.data.check.dataset import few, imbalance, repeated, statistics, wrong_suffixes
+from cnnkit.data.check.dataset import duplicates, few, imbalance, near_duplicates, statistics, wrong_suffixes
 from cnnkit.data.check.file import IMAGE, Problem, examine
 from cnnkit.data.check.findings import KINDS, Finding
 from cnnkit.data.folder.dataset import ImageFolder, Split, as_folder
@@ -80,7 +80,8 @@ def diagnose(
         findings += few(folder)
         findings += imbalance(folder)
     findings += wrong_suffixes(folder, facts)
-    findings += repeated(folder, facts, progress)
+    findings += duplicates(folder, facts)
+    findings += near_duplicates(folder, facts, progress)
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), finding.paths))
     return Diagnosis(root, len(tree.images) + len(tree.others), tuple(findings), statistics(folder, facts))

@@ -191,8 +191,8 @@ def open_folder(folder: ImageFolder, options: Reading, table: str = "") -> Datas
         )
     there = set(opened.paths)
     good = torch.tensor([path in there for path in paths], dtype=torch.bool)
-    groups = alike(opened.digests, opened.thumbs(), options.progress) if options.trainable else None
-    pool = ImageSet(opened.images, labels[good], opened.paths, opened.digests, groups)
+    groups = alike(opened.digests, opened.facts.thumbs(), options.progress) if options.trainable else None
+    pool = ImageSet(opened.images, labels[good], opened.paths, opened.digests, groups, opened.facts)
     sets, start = {}, 0
     for name, split in folder.splits.items():
         number = sum(path in there for path in split.paths)

@@ -25,6 +25,7 @@ from cnnkit.data.folder.cache import Canvas, Decoded, Entry, PixelCache, digest
 from cnnkit.data.folder.stream import Streamed
 from cnnkit.data.images.decode import decode_image, decode_with_thumb, read_header, thumbnail
 from cnnkit.data.images.formats import TooManyPixelsError
+from cnnkit.data.imageset import FileFacts
 from cnnkit.data.reading import Reading
 from cnnkit.data.storage import ALL, Rows, Selection
 
@@ -51,19 +52,14 @@ class Mapped(Selection):
 class Opened:
     """The readable image files of a folder, in the requested order, and the `problems` of the others.
 
-    `digests` are checksums of their contents, in hex, the same on every machine.
+    `digests` are checksums of their contents, in hex, the same on every machine; `facts` are read from the cache.
     """
 
     paths: tuple[str, ...]
     images: Mapped | Streamed
     digests: tuple[str, ...]
     problems: dict[str, str]
-    thumb_file: np.ndarray
-    thumb_rows: np.ndarray
-
-    def thumbs(self) -> np.ndarray:
-        """Return the thumbnail of each image (`thumbnail`), uint8, N x D; they depend only on the contents."""
-        return np.asarray(self.thumb_file[self.thumb_rows])
+    facts: FileFacts
 
 
 def open_images(root: Path, paths: Sequence[str], options: Reading, table: str = "") -> Opened:
@@ -106,7 +102,9 @@ def open_images(root: Path, paths: Sequence[str], options: Reading, table: str =
             images = Mapped(torch.tensor([entry.row for entry in good.values()]), canvas, pixels)
         thumb_rows = np.array([entry.thumb for entry in good.values()], np.int64)
         digests = tuple(entry.digest for entry in good.values())
-        return Opened(tuple(good), images, digests, problems, cache.thumbs.read(), thumb_rows)
+        sizes = torch.tensor([(entry.height, entry.width) for entry in good.values()], dtype=torch.int32).view(-1, 2)
+        facts = FileFacts(sizes, cache.thumbs.read(), thumb_rows)
+        return Opened(tuple(good), images, digests, problems, facts)
 
 
 def _canvas(root: Path, entries: Sequence[Entry], image_size: tuple[int, int] | None, channels: int | None) -> Canvas:

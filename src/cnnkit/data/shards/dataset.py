@@ -1,6 +1,7 @@
 """Tar shards of images as a data set, for sets larger than a disk."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 
@@ -93,6 +94,10 @@ def _require_classes(spec: str, index: ShardIndex, train: ImageSet) -> None:
 
 
 def _name(spec: str) -> str:
-    """Return the name of the shards' folder."""
-    place = Path(spec) if is_url(spec) else expanded(spec).absolute()
+    """Return the name of the shards' folder; of a URL without folders, the host."""
+    if is_url(spec):
+        url = urlsplit(spec)  # the user, the password and the query are not part of the name
+        place = Path(url.hostname or "", url.path.lstrip("/"))
+    else:
+        place = expanded(spec).absolute()
     return place.parent.name if place.suffix in (".tar", ".json") else place.name

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cnnkit.core.device import pick_device
 from cnnkit.core.errors import CnnkitError, UsageError
-from cnnkit.core.text import counted
+from cnnkit.core.text import counted, without_passwords
 from cnnkit.data import Augment
 from cnnkit.experiment.build import build
 from cnnkit.experiment.config import TABLES, RunConfig, resolve
@@ -124,12 +124,19 @@ def _problem(settings: dict[str, Any]) -> str | None:
 
 
 def _about(given: dict[str, Any], space: Space) -> dict[str, Any]:
-    """Return the settings that must be the same for all workers."""
+    """Return the settings that must be the same for all workers; the study stores them, so without passwords."""
     varied = {
         name: list(dimension.values) if isinstance(dimension, Choices) else dimension.model_dump()
         for name, dimension in space.items()
     }
-    return {name: value for name, value in given.items() if name not in MACHINE_SETTINGS} | varied
+    shared = {name: value for name, value in given.items() if name not in MACHINE_SETTINGS} | varied
+    return {name: _without_passwords(value) for name, value in shared.items()}
+
+
+def _without_passwords(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_passwords(one) for one in value]
+    return without_passwords(value) if isinstance(value, str) else value
 
 
 def _work(worker: Worker, deadline: float) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cnnkit.core.errors import UsageError, unknown
 from cnnkit.core.limits import MAX_COUNT
+from cnnkit.core.text import without_passwords
 from cnnkit.train.config import explain
 
 if TYPE_CHECKING:
@@ -140,5 +141,7 @@ def _dimension(name: str, value: Any) -> Choices | Range:
 
 
 def _label(value: Any) -> str | int | float:
-    """Return the form in which the storage keeps a value: itself, or its JSON."""
-    return value if isinstance(value, str | int | float) else json.dumps(value, default=str)  # TOML has dates
+    """Return the form in which the storage keeps a value: itself, without the password of a URL, or its JSON."""
+    if isinstance(value, str):
+        return without_passwords(value)
+    return value if isinstance(value, int | float) else json.dumps(value, default=str)  # TOML has dates
