@@ -44,7 +44,7 @@ def test_public_names_are_documented_and_listed(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [f"cnnkit.{room}" for room in ("ops", "metrics", "nets", "data", "train", "anatomy", "deploy", "report")],
+    [f"cnnkit.{room}" for room in ["ops", "metrics", "nets", "data", "train", "anatomy", "deploy", "report"]],
 )
 def test_rooms_export_what_they_list(name: str) -> None:
     room = importlib.import_module(name)

@@ -30,10 +30,15 @@ def anatomy(
     csv: bool = False,
     markdown: bool = False,
 ) -> None:
-    """Show each stage and layer: output shape, parameters, MACs, cumulative receptive field, and memory for one image.
+    """Show a network's shapes, parameters, MACs and receptive fields, and its memory, by stage and layer.
 
-    `train` is the memory that is saved for the backward pass, `infer` the peak of the feature maps without it; PyTorch
-    may hold more. "?" marks an unknown receptive field.
+    - `field`: receptive field of an output in input pixels; `?` if unknown, `all` for the whole image
+    - `jump`: distance of the receptive fields of neighbouring outputs
+    - `start`: first pixel of the first receptive field; negative in the padding
+    - `train`: memory that is saved for the backward pass, for one image
+    - `infer`: peak memory of the feature maps without a backward pass, for one image
+
+    PyTorch may hold more memory.
 
     Parameters
     ----------

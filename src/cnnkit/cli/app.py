@@ -18,22 +18,22 @@ from cnnkit.core.text import printable
 
 __all__ = ["main"]
 
-VERBS = {
+VERBS = {  # each summary is the start of the docstring that `cnnkit VERB --help` shows
     "train": "Train a network on images.",
     "recipes": "Print the training recipes.",
-    "evaluate": "Evaluate a trained network on its test set.",
+    "evaluate": "Evaluate a trained network.",
     "calibrate": "Fit the temperature of a trained network.",
     "report": "Write a report on a run as one HTML page.",
     "predict": "Predict the classes of images.",
     "explain": "Show which pixels of an image a prediction depends on.",
-    "data check": "Find problems in an image data set.",
-    "data pack": "Pack an image folder into tar shards.",
-    "data show": "Preview images as the network sees them.",
+    "data check": "Find problems in a folder of images.",
+    "data pack": "Pack a folder of images into tar shards.",
+    "data show": "Preview the training images of each class.",
     "lr-find": "Find a learning rate with a short run.",
     "bench": "Benchmark training and prediction on this machine.",
     "sweep": "Search for the best settings.",
-    "runs": "Compare runs in a table.",
-    "plot": "Plot the training curves of runs.",
+    "runs": "Compare the runs in a folder.",
+    "plot": "Plot the training curves of one or more runs.",
     "nets": "List the networks.",
     "anatomy": "Show a network's shapes, parameters, MACs and receptive fields.",
     "draw": "Draw a network as an SVG diagram.",
@@ -41,7 +41,17 @@ VERBS = {
     "filters": "Show the filters of a convolution.",
     "filter": "Apply a kernel to an image.",
 }
-OF_A_NET = ("train", "lr-find", "bench")
+ARGUMENTS = {  # where cyclopts' usage line would show [ARGS]
+    "train": "[NET]",
+    "recipes": "[NAME]",
+    "predict": "RUN IMAGE...",
+    "lr-find": "[NET]",
+    "bench": "[NET]",
+    "sweep": "--config FILE --trials N [NET]",
+    "runs": "[FOLDER]",
+    "plot": "RUN...",
+    "nets": "[PATTERN]",
+}
 EPILOGUE = "Exit codes: 0 success, 1 runtime error, 2 wrong usage, 3 data missing or corrupt, 130 interrupted."
 
 
@@ -52,7 +62,9 @@ app = App(
     help_epilogue=EPILOGUE,
     help_format="markdown",
     default_parameter=Parameter(
-        consume_multiple=True, negative_iterable=(), show_default=lambda it: str(it) if it not in ((), {}) else "none"
+        consume_multiple=True,
+        negative_iterable=(),
+        show_default=lambda it: None if it is None or it is False or it in ((), {}) else str(it),
     ),
 )
 data = App(name="data", help="Check, preview and pack image data sets.")
@@ -60,7 +72,7 @@ app.command(data)
 for verb, text in VERBS.items():
     group, _, name = verb.rpartition(" ")
     module, function = (words.replace(" ", "_").replace("-", "_") for words in (verb, name))
-    usage = f"Usage: cnnkit {verb} [OPTIONS] [NET]" if verb in OF_A_NET else None
+    usage = f"Usage: cnnkit {verb} [OPTIONS] {ARGUMENTS[verb]}" if verb in ARGUMENTS else None
     (data if group else app).command(f"cnnkit.cli.{module}:{function}", name=name, help=text, usage=usage)
 
 
@@ -73,7 +85,9 @@ def main() -> NoReturn:
     if logging.lastResort:  # the handler while no run logs
         logging.lastResort.setFormatter(_OneLine())
     try:
-        app(_name_the_run(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
+        arguments = _name_the_run(sys.argv[1:])
+        _use_docstring(arguments)
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CnnkitError as error:
         _leave(str(error), error.exit_code)
@@ -96,6 +110,14 @@ def main() -> NoReturn:
 class _OneLine(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record))
+
+
+def _use_docstring(arguments: list[str]) -> None:
+    """Replace the summary of the verb that is called, whose module is imported now, by its docstring."""
+    _, (_, *called), _ = app.parse_commands([word for word in arguments if not word.startswith("-")])
+    for verb in called:
+        if verb.default_command:
+            verb.help = verb.default_command.__doc__
 
 
 def _name_the_run(arguments: list[str]) -> list[str]:

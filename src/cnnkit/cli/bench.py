@@ -25,16 +25,18 @@ def bench(
     json: Json = False,
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
-    """Benchmark training on this machine: images per second with the execution plan and without it.
+    """Benchmark training and prediction on this machine, with random images.
 
-    The images are random. The peak is the speed of a large matrix multiplication, measured in the same run.
+    Training is measured in images per second, with the execution plan that autotuning finds and without it, and
+    compared with the speed of a large matrix multiplication. With --predict, prediction is measured instead, in fp32
+    and bf16, with each engine.
 
     Parameters
     ----------
     profile
         Show the time of a training step by kind of operator.
     predict
-        Benchmark prediction instead, with batches of 1 and of 64 images.
+        Benchmark prediction in batches of 1 and of 64 images instead of training.
     """
     from cnnkit.cli.console import console, given_flags, print_json
     from cnnkit.core.allocator import keep_large_blocks

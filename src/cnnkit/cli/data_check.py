@@ -31,10 +31,11 @@ def check(
     workers: Workers = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Find problems in a folder of images; exit with 3 if it is unfit for training.
+    """Find problems in a folder of images, which may make it unfit for training.
 
     Each image is decoded, and compared with all others. Unreadable images, the same image in several splits, classes
-    without images and an invalid layout make the data unfit; all other findings are warnings or notes.
+    without images and an invalid layout make the data unfit: the exit code is then 3. All other findings are warnings
+    or notes.
 
     Parameters
     ----------

@@ -22,21 +22,21 @@ def pack(
 ) -> None:
     """Pack a folder of images into tar shards (WebDataset's format), for storage that is slow with many small files.
 
-    The files are stored unchanged, shuffled over the shards of their split. Train with --data OUTPUT, or the URL of its
-    shards.json.
+    The files are stored unchanged, shuffled over the shards of their split. To train on them: `cnnkit train --data
+    OUTPUT`, or the URL of its shards.json.
 
     Parameters
     ----------
     folder
-        CLASS/..., or train/CLASS/... with optional val/CLASS/... and test/CLASS/....
+        Folder of images: CLASS/..., or train/CLASS/... with optional val/ and test/.
     output
-        A new or empty folder for the shards, shards.json and samples.npy.
+        New or empty folder for the shards, shards.json and samples.npy.
     megabytes
         Approximate size of a shard.
     images_per_shard
         Largest number of images in a shard.
     test
-        Fraction of each class to use as the test set if the folder has no test/.
+        Hold out this share of the images of each class for testing if the folder has no test/.
     seed
         Seed of the shuffling.
     """

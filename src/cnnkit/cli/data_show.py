@@ -24,27 +24,28 @@ def show(
     data_dir: Path | None = None,
     output: Path | None = None,
 ) -> None:
-    """Draw training images of each class on a sheet, as a network receives them, before normalisation.
+    """Preview the training images of each class on a contact sheet, as the network receives them.
 
-    With --augment, draw an image of each class beside its augmented versions. Of more than 20 classes, a selection.
+    Images are shown before normalisation. With --augment, one image of each class is shown beside its augmented
+    versions. If there are more than 20 classes, a selection is shown.
 
     Parameters
     ----------
     data
-        digits (in the package), fashion-mnist, mnist, a folder of images, or tar shards.
+        Data set: digits (included), fashion-mnist or mnist, a folder of images, or tar shards.
     augment
         Augmentations, applied in order: flip, crop[:PADDING], rrc[:SMALLEST] (random resized crop), jitter[:STRENGTH],
         erase[:PROBABILITY], trivial (TrivialAugment), rand[:OPERATIONS[:MAGNITUDE]] (RandAugment); such as flip,crop:4.
     image_size
-        Height and width of the network's input; default: the images' own, or 224 if they differ.
+        Height and width of the network's input; by default the images' own, or 224 if they differ.
     count
         Number of images in a row, or of augmented versions; more are drawn smaller.
     seed
         Seed of the selection and the augmentation.
     data_dir
-        Folder of the data set's IDX files; default: $CNNKIT_DATA, the cache, /usr/share/datasets, download.
+        Folder of IDX files; by default search in $CNNKIT_DATA, the cache and /usr/share/datasets, then download.
     output
-        File to write; default: NAME-show.png in the current folder, for data of that name.
+        Output file; by default NAME-show.png in the current folder, with the name of the data.
     """
     import torch
     import torch.nn.functional as F

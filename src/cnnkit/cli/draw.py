@@ -14,7 +14,7 @@ def draw(
     num_classes: NumClasses = None,
     output: Path | None = None,
 ) -> None:
-    """Draw the stages of a network as an SVG diagram, with output shapes, parameters and receptive fields.
+    """Draw a network as an SVG diagram of its stages, with output shapes, parameters and receptive fields.
 
     Parameters
     ----------

@@ -19,9 +19,10 @@ def features(
     output: Path | None = None,
     device: Device = "auto",
 ) -> None:
-    """Write a contact sheet of an image as the network sees it and of the feature maps of each stage.
+    """Show a network's feature maps for an image on a contact sheet, by stage.
 
-    Each map is scaled from black (its minimum) to white (its maximum).
+    The sheet starts with the image as the network sees it. Each map is scaled from black (its minimum) to white (its
+    maximum).
 
     Parameters
     ----------

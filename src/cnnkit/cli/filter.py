@@ -20,10 +20,10 @@ def filter(
     padding: Literal["valid", "same"] | int = "valid",
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Slide a kernel over an image, each channel on its own, and write the result as an image.
+    """Apply a kernel to an image, channel by channel, and write the result as an image.
 
-    If the weights of the kernel sum to zero, the absolute result is scaled so that its maximum is white; any other
-    result is clipped to 0-255.
+    If the weights of the kernel sum to zero, as those of edge detectors do, the absolute result is scaled so that its
+    maximum is white. Any other result is clipped to 0-255.
 
     Parameters
     ----------

@@ -12,9 +12,9 @@ MAX_SHOWN = 16  # filters, and channels per filter, if each channel is a tile
 def filters(
     net: AnyNet, *, layer: str | None = None, pretrained: Pretrained = False, output: Path | None = None
 ) -> None:
-    """Write a contact sheet of the filters of a convolution, with zero as mid-grey.
+    """Show the filters of a convolution on a contact sheet, with zero as mid-grey.
 
-    Filters of three channels are shown in colour; filters of more channels as columns, one tile per channel.
+    Filters of three channels are shown in colour, filters of more channels as columns with a tile for each channel.
 
     Parameters
     ----------

@@ -25,9 +25,10 @@ def lr_find(
     json: Json = False,
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
-    """Find a learning rate: train briefly while it grows, and suggest the one where the loss falls fastest.
+    """Find a learning rate with a short run in which it grows from step to step.
 
-    The trained weights are discarded. All settings of `cnnkit train` apply except the schedule.
+    The loss is plotted against the learning rate, and the rate where it falls fastest is suggested for --lr of `cnnkit
+    train`. The trained weights are discarded. All settings of `cnnkit train` apply except the schedule.
 
     Parameters
     ----------

@@ -10,6 +10,9 @@ __all__ = ["nets"]
 def nets(pattern: str = "*", *, json: Json = False) -> None:
     """List the networks, with their papers, inputs, parameters and MACs.
 
+    Names that end in .tv are torchvision's versions, which have published weights. The others are as chapter 5 of *Dive
+    into Deep Learning* (TensorFlow 2 edition) defines them. `min px` is the smallest height and width of an image.
+
     Parameters
     ----------
     pattern

@@ -10,7 +10,9 @@ def plot(
     output: Path | None = None,
     metric: list[str] | None = None,
 ) -> None:
-    """Plot the training curves of one or more runs in the terminal: training solid, validation dashed.
+    """Plot the training curves of one or more runs in the terminal.
+
+    Several runs share the axes. Training curves are solid, validation curves dashed.
 
     Parameters
     ----------

@@ -22,7 +22,12 @@ def runs(
     sort: list[str] | None = None,
     json: Json = False,
 ) -> None:
-    """Compare the runs in a folder: best validation accuracy, test accuracy if evaluated, training time, state.
+    """Compare the runs in a folder: epochs, validation and test accuracy, training time, start and state.
+
+    - `val`: best validation accuracy
+    - `at`: epoch with this accuracy, whose weights are saved
+    - `test`: test accuracy, if the run has been evaluated
+    - `state`: done, running, stopped (the run can be resumed) or corrupt
 
     Parameters
     ----------

@@ -37,10 +37,11 @@ def sweep(
     json: bool = False,
     settings: Annotated[RunConfig, Parameter(name="*")] = RunConfig(),  # noqa: B008  frozen
 ) -> None:
-    """Search for the settings with the best validation accuracy: train many runs and prune the poor ones early.
+    """Search for the best settings: train many runs, and stop those early whose validation accuracy is poor.
 
-    Run the same command again to resume a study, or several times at once, on one machine or on several that share the
-    storage, to work on it in parallel. Ctrl-C saves and stops.
+    The runs of a search are the trials of a study. Each is an ordinary run in the study's folder. Run the same command
+    again to resume a study, or several times at once, on one machine or on several that share the storage, to work on
+    it in parallel. Ctrl-C saves and stops.
 
     Parameters
     ----------

@@ -22,9 +22,18 @@ def train(
 ) -> None:
     """Train a network on images and save the weights with the best validation accuracy.
 
-    Each run gets its own folder with its settings, log, metrics and data split, `last.ckpt` to resume from, and `best/`
-    with the best weights for `evaluate` and `predict`. Ctrl-C saves a checkpoint and stops.
-    To train with several processes: `torchrun --nproc-per-node 2 -m cnnkit train ...`.
+    Each run has its own folder, such as runs/lenet-digits-1, which no other run overwrites:
+
+    - `best/`: a bundle of the best weights, for `cnnkit evaluate` and `cnnkit predict`
+    - `last.ckpt`: the latest checkpoint, for --resume; earlier ones are numbered
+    - `config.toml`: all settings, also for --config
+    - `metrics.jsonl`: the results of each epoch
+    - `log.txt`: what was displayed
+    - `split.json`: which images are for training, validation and testing
+    - `environment.json`: the machine, versions and the command
+    - `plan.json`: how steps are computed on this machine
+
+    Ctrl-C saves a checkpoint and stops. With several processes: `torchrun --nproc-per-node 2 -m cnnkit train ...`
 
     Parameters
     ----------

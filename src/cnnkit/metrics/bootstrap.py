@@ -12,6 +12,7 @@ __all__ = ["Averages", "Resampled", "resampled"]
 RESAMPLES = 1000
 QUANTILES = (0.025, 0.975)
 BLOCK = 2**20  # counts at once: 8 MB
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def resampled(cells: Integers, seed: int) -> Resampled:
 
     `cells` are the non-zero cells of the confusion matrix: rows of true class, predicted class and number of images,
     sorted. A sample of the images is a multinomial sample of the cells. F1 is taken over the samples in which its class
-    occurs. An interval includes the value. If all samples agree, as without any error, they say nothing about the
-    uncertainty: the interval is then Wilson's for that many images.
+    occurs. The samples of averages are moved to have the value as their mean: with few images per class they are
+    biased, by up to more than the interval's width. If the quantiles agree, as without any error, they say nothing
+    about the uncertainty: the interval is then Wilson's for that many images.
     """
     counts = cells[:, 2]
     num_images = int(counts.sum())
@@ -59,7 +61,9 @@ def resampled(cells: Integers, seed: int) -> Resampled:
         averages[:, start:stop] = _averages(*sample)
         f1[:, start:stop] = np.where(sample[1] + sample[2] > 0, _f1(*sample), np.nan).T
     whole = table.sums(counts[None])
-    found = _estimates(_averages(*whole)[:, 0], averages, np.full(7, num_images))
+    values = _averages(*whole)
+    averages += values - averages.mean(1, keepdims=True)
+    found = _estimates(values[:, 0], averages, np.full(7, num_images))
     union = whole[1] + whole[2] - whole[0]  # the images that have the class or are predicted as it
     own = _estimates(_f1(*whole)[0], f1, union[0])
     by_class = dict(zip(occurring.tolist(), own, strict=True))
@@ -107,7 +111,10 @@ def _share(part: Integers, whole: Integers) -> Floats:
 
 
 def _estimates(values: Floats, samples: Floats, totals: Integers) -> list[Estimate]:
-    """Return values with their quantiles over samples (values x samples, NaN where undefined); `samples` is sorted."""
+    """Return values with their quantiles over samples, values x samples with NaN where undefined, which are sorted.
+
+    `totals` are the numbers of images behind the values.
+    """
     samples.sort(axis=1)  # NaN last
     defined = np.isfinite(samples).sum(1)
     bounds = []
@@ -116,9 +123,9 @@ def _estimates(values: Floats, samples: Floats, totals: Integers) -> list[Estima
         below = np.floor(place).astype(np.int64)
         pair = [np.take_along_axis(samples, np.minimum(at, defined - 1)[:, None], 1)[:, 0] for at in (below, below + 1)]
         bounds.append(pair[0] + (pair[1] - pair[0]) * (place - below))
-    low, high = np.minimum(bounds[0], values), np.maximum(bounds[1], values)
-    columns = (values, low, high, totals)
+    low, high = np.clip(bounds, 0, 1)
+    columns = (values, np.minimum(low, values), np.maximum(high, values), totals)
     return [
-        Estimate(value, least, most) if least < most else wilson(value * total, total)
+        Estimate(value, least, most) if most - least > ROUNDING else wilson(value * total, total)
         for value, least, most, total in zip(*(column.tolist() for column in columns), strict=True)
     ]

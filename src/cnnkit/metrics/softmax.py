@@ -1,6 +1,5 @@
 """Softmax of logits in float64, in blocks of bounded memory, and what each image adds to the metrics."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ __all__ = ["Floats", "Integers", "PerImage", "checked", "per_image", "probabilit
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+COLDEST = 1e-6  # temperature: float32 logits divided by it do not overflow
 BLOCK = 2**18  # values at once: 2 MB in float64, which a processor's cache holds
 
 
@@ -40,8 +40,8 @@ class PerImage:
 def checked(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) -> tuple[NDArray[Any], Integers]:
     """Return logits, images x classes, and labels as arrays.
 
-    Raises UsageError unless there is an image, a class, a label for each image, within the classes, and a finite
-    temperature above 0.
+    Raises UsageError unless there is an image, a class, a label for each image, within the classes, and a temperature
+    from 1e-6 to 1e6.
     """
     scores, classes = _matrix(logits, temperature), np.asarray(labels)
     images, num_classes = scores.shape
@@ -80,7 +80,7 @@ def per_image(logits: NDArray[Any], labels: Integers, temperature: float = 1.0) 
 def probabilities(logits: ArrayLike, temperature: float = 1.0) -> Floats:
     """Return softmax(logits / temperature): float64, images x classes.
 
-    Raises UsageError for another shape or a temperature that is not above 0, CnnkitError for NaN or Inf.
+    Raises UsageError for another shape or a temperature outside 1e-6 to 1e6, CnnkitError for NaN or Inf.
     """
     scores = _matrix(logits, temperature)
     found = np.empty(scores.shape)
@@ -112,8 +112,8 @@ def shifted(logits: NDArray[Any], temperature: float = 1.0) -> Iterator[tuple[sl
 
 def _matrix(logits: ArrayLike, temperature: float) -> NDArray[Any]:
     scores = np.asarray(logits)
-    if scores.ndim != 2 or not scores.shape[1]:
-        raise UsageError(f"logits must be images x classes, not of shape {scores.shape}")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise UsageError(f"the temperature must be a finite number above 0, not {temperature}")
+    if scores.ndim != 2 or not scores.shape[1] or scores.dtype.kind not in "fiu":
+        raise UsageError(f"logits must be numbers, images x classes, not {scores.dtype} of shape {scores.shape}")
+    if not COLDEST <= temperature <= 1 / COLDEST:
+        raise UsageError(f"the temperature must be between {COLDEST:g} and {1 / COLDEST:g}, not {temperature}")
     return scores

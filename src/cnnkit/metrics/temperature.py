@@ -12,7 +12,7 @@ from cnnkit.metrics.softmax import Integers, checked, per_image, shifted
 __all__ = ["TemperatureFit", "fit_temperature"]
 
 LEAST_IMAGES = 50
-COLDEST, HOTTEST = 0.05, 20.0
+LOWEST, HIGHEST = 0.05, 20.0
 TOLERANCE = 1e-10  # relative
 MAX_STEPS = 100
 
@@ -59,7 +59,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> TemperatureFit:
 
 def _best_inverse(logits: NDArray[Any], labels: Integers) -> float:
     """Return the minimum over 1 / temperature: Newton's method within a bracket of the slope's zero."""
-    low, high = 1 / HOTTEST, 1 / COLDEST
+    low, high = 1 / HIGHEST, 1 / LOWEST
     if _slope(logits, labels, low)[0] >= 0:
         return low
     if _slope(logits, labels, high)[0] <= 0:
