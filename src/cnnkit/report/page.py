@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from cnnkit import __version__
 from cnnkit.core.text import counted, printable
-from cnnkit.figures import coverage_plot, line_plot, palette_css, reliability_plot
+from cnnkit.figures import bar_plot, coverage_plot, line_plot, palette_css, reliability_plot
 from cnnkit.report.sections.classes import score_rows
 from cnnkit.report.sections.confusion import rows_to_show
 from cnnkit.report.sections.parts import Missing
@@ -114,10 +114,17 @@ def _plots(report: "RunReport") -> dict[str, list[str]]:
         for number, (title, one) in enumerate(report.certainty.columns.items())
     ]
     return {
+        "data": _bars(report),
         "training": curves,
         "calibration": reliability,
         "coverage": [coverage_plot(report.thresholds.fine, name="coverage")],
     }
+
+
+def _bars(report: "RunReport") -> list[str]:
+    if isinstance(report.data, Missing) or not report.data.counts:
+        return []
+    return [bar_plot(report.data.by_class(), "images", name="classes-plot", caption="Images of each class")]
 
 
 def _sheets(report: "RunReport", budget: Budget) -> dict[str, Sprites | None]:

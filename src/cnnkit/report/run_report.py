@@ -15,10 +15,11 @@ from cnnkit.experiment.images import images_of
 from cnnkit.experiment.run import Run
 from cnnkit.experiment.split_images import SplitName
 from cnnkit.metrics.plain import plain
+from cnnkit.report.data_card import DataCard, data_card
 from cnnkit.report.page import TILE, notebook, page
 from cnnkit.report.sections.certainty import Certainty, Thresholds, certainty, thresholds
 from cnnkit.report.sections.classes import ClassTable, class_table
-from cnnkit.report.sections.comparison import earlier_run
+from cnnkit.report.sections.comparison import earlier_run, majority
 from cnnkit.report.sections.confusion import Confusion, confusion, rows_to_show
 from cnnkit.report.sections.explanations import Explanations, explanations
 from cnnkit.report.sections.headline import Headline, headline
@@ -53,6 +54,7 @@ class RunReport:
     training: Training | Missing
     explanations: Explanations
     network: Network | Missing
+    data: DataCard | Missing
     settings: Settings | Missing
     images: dict[int, np.ndarray]
 
@@ -73,6 +75,7 @@ class RunReport:
             "evaluation": self.evaluation.to_dict(),
             **{name: plain(getattr(self, name)) for name in parts},
             "explanations": self.explanations.to_dict(),
+            "data": self.data.to_dict(),
         }
 
     def save(self, output: Path | str | None = None) -> Path:
@@ -107,6 +110,7 @@ def run_report(run: Run | str | os.PathLike[str], split: SplitName | None = None
 def report_on(run: Run, evaluation: Evaluation) -> RunReport:
     """Return the report on an evaluation of a run on its own data."""
     predictions, judged = evaluation.predictions, Judged(evaluation)
+    card = attempt(lambda: data_card(run))
     sure = certainty(evaluation, judged)
     found = confusion(evaluation.scores, judged)
     mistakes, uncertain = judged.mistakes(MAX_MISTAKES), judged.uncertain(MAX_UNCERTAIN)
@@ -116,7 +120,7 @@ def report_on(run: Run, evaluation: Evaluation) -> RunReport:
     return RunReport(
         run.path,
         evaluation,
-        headline(evaluation, sure, found, None, earlier_run(run.path, predictions)),
+        headline(evaluation, sure, found, majority(card, predictions), earlier_run(run.path, predictions)),
         class_table(evaluation.scores, evaluation.classes),
         found,
         mistakes,
@@ -126,6 +130,7 @@ def report_on(run: Run, evaluation: Evaluation) -> RunReport:
         attempt(lambda: training(run)),
         explanations(run, judged),
         attempt(lambda: network(run.model)),
+        card,
         attempt(lambda: settings(run, predictions)),
         {row: image for row, image in zip(rows, images, strict=True) if image is not None},
     )

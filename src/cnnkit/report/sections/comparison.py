@@ -9,7 +9,9 @@ from cnnkit.core.errors import CnnkitError
 from cnnkit.core.text import counted
 from cnnkit.experiment.predictions import SplitPredictions, read_predictions
 from cnnkit.metrics import Estimate, wilson
+from cnnkit.report.data_card import DataCard
 from cnnkit.report.runs import summarise
+from cnnkit.report.sections.parts import Missing
 
 __all__ = ["Earlier", "Majority", "earlier_run", "majority"]
 
@@ -60,11 +62,13 @@ class Earlier:
         return self.share is not None and not self.share.low <= 0.5 <= self.share.high
 
 
-def majority(train_counts: list[int], names: tuple[str, ...], labels: np.ndarray) -> Majority:
-    """Return how often the most frequent class of the training images is right; of equal ones the first."""
-    best = int(np.argmax(train_counts))
-    correct = int((labels == best).sum())
-    return Majority(names[best], correct, wilson(correct, len(labels)))
+def majority(card: DataCard | Missing, predictions: SplitPredictions) -> Majority | None:
+    """Return how often the most frequent class of the training images is right; None if their counts are unknown."""
+    if isinstance(card, Missing) or "train" not in card.counts:
+        return None
+    best = int(np.argmax(card.counts["train"]))
+    correct = int((predictions.labels == best).sum())
+    return Majority(predictions.classes[best], correct, wilson(correct, len(predictions)))
 
 
 def earlier_run(run: Path, predictions: SplitPredictions) -> Earlier | None:

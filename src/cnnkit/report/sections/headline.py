@@ -56,7 +56,7 @@ def headline(
         majority,
         earlier,
         tuple(sentences),
-        predictions.remarks,
+        evaluation.remarks,
     )
 
 
