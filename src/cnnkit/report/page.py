@@ -26,7 +26,9 @@ __all__ = ["MAX_BYTES", "TILE", "notebook", "page"]
 Images = dict[Hashable, np.ndarray]
 
 MAX_BYTES = 2_000_000  # of a page
-MAX_CLASSES = 100  # in the table of classes
+MAX_CLASSES, FEW_CLASSES = 100, 20  # in the table of classes; in a notebook
+MAX_EPOCHS, FEW_EPOCHS = 200, 40  # in the curves
+COARSE = 3  # steps of the slider between the points of its plot
 LETTERS = 60  # of a name
 SHARE = 0.3  # of the bytes left, for each gallery but the last
 SMALL_TILE, TILE, LARGE_TILE = 64, 96, 128  # pixels of a feature map or an image of a cell; in a gallery; explained
@@ -48,7 +50,12 @@ CONTENTS = {
 
 def page(report: "RunReport") -> str:
     """Return the report as an HTML file of at most MAX_BYTES, as far as leaving out images achieves it."""
-    facts = _facts(report) | {"written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
+    folder = files("cnnkit.report") / "page"
+    facts = _facts(report, MAX_CLASSES, MAX_EPOCHS) | {
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "style": (folder / "style.css").read_text("utf-8") + palette_css(),
+        "script": (folder / "script.js").read_text("utf-8"),
+    }
     text = _render("template.html.j2", facts | {"sheets": dict.fromkeys(GALLERIES), "left_out": []})
     budget = Budget(MAX_BYTES - len(text.encode()))
     sheets = _sheets(report, budget)
@@ -58,7 +65,7 @@ def page(report: "RunReport") -> str:
 
 def notebook(report: "RunReport") -> str:
     """Return the summary, the classes and the plots as HTML without images and scripts."""
-    return _render("notebook.html.j2", _facts(report))
+    return _render("notebook.html.j2", _facts(report, FEW_CLASSES, FEW_EPOCHS) | {"style": palette_css()})
 
 
 @cache
@@ -72,7 +79,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
-    environment.filters |= {"brief": _brief, "counted": counted}
+    environment.filters |= {"brief": _brief, "end": _end, "counted": counted}
     environment.tests["missing"] = lambda part: isinstance(part, Missing)
     return environment
 
@@ -87,26 +94,29 @@ def _brief(name: str) -> str:
     return words if len(words) <= LETTERS else f"{words[:LETTERS]}…"
 
 
-def _facts(report: "RunReport") -> dict[str, Any]:
-    """Return what the templates show, but for images."""
-    folder = files("cnnkit.report") / "page"
+def _end(path: str) -> str:
+    """Return the end of a path as one line of at most LETTERS."""
+    words = printable(path)
+    return words if len(words) <= LETTERS else f"…{words[-LETTERS:]}"
+
+
+def _facts(report: "RunReport", max_classes: int, max_epochs: int) -> dict[str, Any]:
+    """Return what both templates show."""
     return {
         "report": report,
         "names": report.names,
         "contents": CONTENTS,
-        "report_plots": _plots(report),
-        "max_classes": MAX_CLASSES,
+        "report_plots": _plots(report, max_epochs),
+        "max_classes": max_classes,
         "score_rows": score_rows(report.evaluation.scores),
         "version": __version__,
-        "style": (folder / "style.css").read_text("utf-8") + palette_css(),
-        "script": (folder / "script.js").read_text("utf-8"),
     }
 
 
-def _plots(report: "RunReport") -> dict[str, list[str]]:
+def _plots(report: "RunReport", max_epochs: int) -> dict[str, list[str]]:
     curves = []
     if not isinstance(report.training, Missing):
-        for panel in report.training.panels():
+        for panel in report.training.panels(max_epochs):
             description = f"{panel.title} of the training and the validation images after each epoch."
             curves.append(line_plot(panel, description, name=f"curves-{panel.title.lower()}"))
     reliability = [
@@ -117,7 +127,7 @@ def _plots(report: "RunReport") -> dict[str, list[str]]:
         "data": _bars(report),
         "training": curves,
         "calibration": reliability,
-        "coverage": [coverage_plot(report.thresholds.fine, name="coverage")],
+        "coverage": [coverage_plot(report.thresholds.fine[::COARSE], name="coverage")],
     }
 
 

@@ -1,5 +1,6 @@
 """The course of the training run."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,9 @@ class Training:
         best = "" if self.best_epoch is None else f" The weights are those of epoch {self.best_epoch}."
         return f"{counted(len(self.epochs), 'epoch')} in {seconds:,.1f} s of training.{best}"
 
-    def panels(self) -> list[Panel]:
-        """Return the curves of loss and accuracy."""
-        return panels({"": self.epochs}, ("loss", "accuracy"))
+    def panels(self, most: int) -> list[Panel]:
+        """Return the curves of loss and accuracy, through at most so many epochs."""
+        return panels({"": self.epochs[:: math.ceil(len(self.epochs) / most)]}, ("loss", "accuracy"))
 
 
 def training(run: Run) -> Training:
