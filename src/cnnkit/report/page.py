@@ -26,9 +26,8 @@ __all__ = ["MAX_BYTES", "TILE", "notebook", "page"]
 Images = dict[Hashable, np.ndarray]
 
 MAX_BYTES = 2_000_000  # of a page
-MAX_CLASSES, FEW_CLASSES = 100, 20  # in the table of classes; in a notebook
-MAX_EPOCHS, FEW_EPOCHS = 200, 40  # in the curves
-COARSE = 3  # steps of the slider between the points of its plot
+MAX_CLASSES, MAX_POINTS = 100, 200  # in the table of classes, in a curve
+FEW = 10  # of both in a notebook
 LETTERS = 60  # of a name
 SHARE = 0.3  # of the bytes left, for each gallery but the last
 SMALL_TILE, TILE, LARGE_TILE = 64, 96, 128  # pixels of a feature map or an image of a cell; in a gallery; explained
@@ -51,7 +50,7 @@ CONTENTS = {
 def page(report: "RunReport") -> str:
     """Return the report as an HTML file of at most MAX_BYTES, as far as leaving out images achieves it."""
     folder = files("cnnkit.report") / "page"
-    facts = _facts(report, MAX_CLASSES, MAX_EPOCHS) | {
+    facts = _facts(report, MAX_CLASSES, MAX_POINTS) | {
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "style": (folder / "style.css").read_text("utf-8") + palette_css(),
         "script": (folder / "script.js").read_text("utf-8"),
@@ -65,7 +64,7 @@ def page(report: "RunReport") -> str:
 
 def notebook(report: "RunReport") -> str:
     """Return the summary, the classes and the plots as HTML without images and scripts."""
-    return _render("notebook.html.j2", _facts(report, FEW_CLASSES, FEW_EPOCHS) | {"style": palette_css()})
+    return _render("notebook.html.j2", _facts(report, FEW, FEW) | {"style": palette_css()})
 
 
 @cache
@@ -100,23 +99,23 @@ def _end(path: str) -> str:
     return words if len(words) <= LETTERS else f"…{words[-LETTERS:]}"
 
 
-def _facts(report: "RunReport", max_classes: int, max_epochs: int) -> dict[str, Any]:
+def _facts(report: "RunReport", max_classes: int, max_points: int) -> dict[str, Any]:
     """Return what both templates show."""
     return {
         "report": report,
         "names": report.names,
         "contents": CONTENTS,
-        "report_plots": _plots(report, max_epochs),
+        "report_plots": _plots(report, max_points),
         "max_classes": max_classes,
         "score_rows": score_rows(report.evaluation.scores),
         "version": __version__,
     }
 
 
-def _plots(report: "RunReport", max_epochs: int) -> dict[str, list[str]]:
+def _plots(report: "RunReport", max_points: int) -> dict[str, list[str]]:
     curves = []
     if not isinstance(report.training, Missing):
-        for panel in report.training.panels(max_epochs):
+        for panel in report.training.panels(max_points):
             description = f"{panel.title} of the training and the validation images after each epoch."
             curves.append(line_plot(panel, description, name=f"curves-{panel.title.lower()}"))
     reliability = [
@@ -127,7 +126,7 @@ def _plots(report: "RunReport", max_epochs: int) -> dict[str, list[str]]:
         "data": _bars(report),
         "training": curves,
         "calibration": reliability,
-        "coverage": [coverage_plot(report.thresholds.fine[::COARSE], name="coverage")],
+        "coverage": [coverage_plot(report.thresholds.some(max_points), name="coverage")],
     }
 
 

@@ -1,5 +1,6 @@
 """Whether the network's confidence can be trusted: calibration, temperature, and answers above a threshold."""
 
+import math
 from dataclasses import dataclass
 
 from cnnkit.core.text import counted
@@ -47,6 +48,11 @@ class Thresholds:
 
     few: tuple[Coverage, ...]
     fine: tuple[Coverage, ...]
+
+    def some(self, most: int) -> tuple[Coverage, ...]:
+        """Return at most so many of the fine thresholds, evenly spaced, and the last one."""
+        step = math.ceil(len(self.fine) / (most - 1))
+        return (*self.fine[:-1:step], self.fine[-1])
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return a row of the table for each threshold."""

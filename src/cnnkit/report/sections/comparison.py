@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.core.errors import CnnkitError
-from cnnkit.core.text import counted
+from cnnkit.core.text import counted, short
 from cnnkit.experiment.predictions import SplitPredictions, read_predictions
 from cnnkit.metrics import Estimate, wilson
 from cnnkit.report.data_card import DataCard
@@ -26,7 +26,7 @@ class Majority:
 
     def __str__(self) -> str:
         return (
-            f"Always answering {self.name}, the most frequent class of the training images, "
+            f"Always answering {short(self.name)}, the most frequent class of the training images, "
             f"would have an accuracy of {self.accuracy.rounded}."
         )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cnnkit.core.text import counted
+from cnnkit.core.text import counted, short
 from cnnkit.experiment.evaluation import Evaluation
 from cnnkit.metrics import Estimate, Scores
 from cnnkit.report.sections.certainty import Certainty
@@ -71,7 +71,7 @@ def _confused(confusion: Confusion, names: tuple[str, ...]) -> list[str]:
     worst = pairs[0]
     total = next(group.images for group in confusion.groups if group.true == worst.true)
     return [
-        f"The most frequent mistake: {names[worst.true]} predicted as {names[worst.predicted]}, "
+        f"The most frequent mistake: {short(names[worst.true])} predicted as {short(names[worst.predicted])}, "
         f"{worst.count:,} of {counted(total, 'image')}."
     ]
 
@@ -82,4 +82,4 @@ def _weakest(scores: Scores, names: tuple[str, ...]) -> list[str]:
     if len(set(recalls.values())) < 2:
         return []
     name, recall = min(recalls.items(), key=lambda one: one[1].value)
-    return [f"The weakest class: {name}, of whose images {recall.percent()} are found."]
+    return [f"The weakest class: {short(name)}, of whose images {recall.percent()} are found."]
