@@ -12,7 +12,7 @@ import pytest
 import cnnkit
 from cnnkit.experiment import Evaluation, Run
 from cnnkit.report import run_report
-from cnnkit.report.run_report import report_on
+from cnnkit.report.report import report_on
 from helpers.browser import POLICY, chromium, shown
 from helpers.fit import QUICK
 from helpers.images import save_noise

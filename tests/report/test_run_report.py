@@ -13,7 +13,7 @@ import pytest
 import cnnkit
 from cnnkit.experiment import Run, evaluation_of
 from cnnkit.report import RunReport, run_report
-from cnnkit.report.run_report import report_on
+from cnnkit.report.report import report_on
 from cnnkit.report.sections.parts import Missing
 from helpers.cli import Cli, one_line
 from helpers.fit import QUICK

@@ -1,5 +1,5 @@
 from .curves import RunCurves, run_curves
-from .run_report import RunReport, run_report
+from .report import RunReport, run_report
 from .runs import RunSummary, list_runs, sort_runs, summarise
 
 __all__ = ["RunCurves", "RunReport", "RunSummary", "list_runs", "run_curves", "run_report", "sort_runs", "summarise"]

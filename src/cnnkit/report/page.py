@@ -19,7 +19,7 @@ from cnnkit.report.sections.parts import Missing
 from cnnkit.report.sprites import Budget, Sprites
 
 if TYPE_CHECKING:
-    from cnnkit.report.run_report import RunReport
+    from cnnkit.report.report import RunReport
 
 __all__ = ["MAX_BYTES", "TILE", "notebook", "page"]
 
