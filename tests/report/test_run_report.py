@@ -134,6 +134,13 @@ def test_saved_files_have_the_page_and_its_numbers(run: Path) -> None:
     assert "images" not in found
 
 
+def test_stages_are_those_of_the_network(run: Path, report: RunReport) -> None:
+    net = Run(run).model.net
+    assert [row[0] for row in report.network.rows()] == [name for name, _ in net.named_children()]
+    assert sum(stage.params for stage in report.network.stages) == report.network.params
+    assert report.network.rows()[-1][-1] == "whole image"
+
+
 def test_nothing_is_trained_and_kept_predictions_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".lock"}
     monkeypatch.setattr("cnnkit.experiment.evaluation.evaluate", None)
