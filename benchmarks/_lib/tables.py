@@ -185,6 +185,14 @@ def _statistics(figures: Figures) -> list[Row]:
     return rows
 
 
+def _with_interval(value: float, interval: list[float]) -> str:
+    return f"{value:.4f} ({_range(interval)})"
+
+
+def _range(ends: list[float]) -> str:
+    return f"{ends[0]:.4f} to {ends[1]:.4f}"
+
+
 def _text(key: str, row: Row) -> str:
     return str(row.get(key, ""))
 
@@ -237,6 +245,37 @@ KINDS = {
         },
         _by_command,
         note='"Reported" is what the chapter or its sources report after five epochs.',
+    ),
+    "calibration": Kind(
+        "Calibration of the chapter's networks on Fashion-MNIST",
+        "calibration.py --runs DIR",
+        {
+            "command": _command,
+            "accuracy": lambda row: _with_interval(row["after"]["accuracy"], row["after"]["interval"]),
+            "temperature": lambda row: f"{row['after']['temperature']:.3f}",
+            "log loss": lambda row: f"{row['before']['loss']:.4f}",
+            "with temperature": lambda row: f"{row['after']['loss']:.4f}",
+            "ECE": lambda row: f"{row['before']['ece']:.4f}",
+            "ECE with temperature": lambda row: f"{row['after']['ece']:.4f}",
+            "ECE if perfectly calibrated": lambda row: _range(row["after"]["band"]),
+            "seconds of training": lambda row: f"{row['seconds']:,}",
+        },
+        _by_command,
+        note="One seed each. The temperature is fitted on the 6,000 validation images; all other figures are of the "
+        "10,000 test images, with 95 % intervals.",
+    ),
+    "judgement": Kind(
+        "A report of a run",
+        "judgement.py --runs RUN [RUN...]",
+        {
+            "run": _key,
+            "test images": lambda row: f"{row['images']:,}",
+            "evaluate, s": lambda row: f"{row['predicting']:.1f}",
+            "report, s": lambda row: f"{statistics.median(row['seconds']):.1f}",
+            "report, MB": lambda row: f"{row['bytes'] / 1e6:.2f}",
+        },
+        _keyed,
+        note="`report` reads the predictions that `evaluate` has kept. Each is a new process, with the imports.",
     ),
     "time_to_accuracy": Kind(
         "Training time to a validation accuracy on Fashion-MNIST, seconds",

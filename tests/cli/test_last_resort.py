@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from cnnkit.cli import app
 from helpers.cli import Cli, Result, one_line
 
 
@@ -92,14 +91,14 @@ def test_memory_error_is_not_reported_as_bug(error: str, words: str) -> None:
 
 def test_real_memory_exhaustion_is_one_line(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     for allocate in (lambda: torch.empty(2**50), lambda: np.empty(2**50), lambda: bytearray(2**50)):
-        monkeypatch.setattr(app, "app", lambda *_, allocate=allocate, **__: allocate())
+        monkeypatch.setattr("cnnkit.nets.list_networks", lambda _, allocate=allocate: allocate())
         one_line(cli("nets"), 1, "out of memory", "use fewer images")
 
 
-def test_interrupt_is_not_reported_as_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> None:
+def test_interrupt_is_not_reported_as_bug(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "app", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        app.main()
+    monkeypatch.setattr("cnnkit.nets.list_networks", interrupt)
+    assert cli("nets").code == 130
+    assert not Path("cache/reports").exists()

@@ -106,6 +106,7 @@ def test_run_folder_finds_its_test_images_and_a_copied_bundle_needs_their_url(
     assert wanted is not None
     for folder in (RUN, RUN / "best"):
         assert own_labels(folder) == wanted.labels.tolist()
+    assert holders(RUN) == {"config.toml"}
     shutil.copytree(RUN / "best", "shared")
     with pytest.raises(UsageError, match="bundles do not keep passwords"):
         own_labels(Path("shared"))

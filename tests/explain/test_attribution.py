@@ -270,6 +270,13 @@ def test_in_place_operators_do_not_change_the_explanation(method: str) -> None:
 
 
 @methods
+def test_layer_that_overwrites_what_a_gradient_needs_is_explained(method: str) -> None:
+    """Sigmoid's gradient needs its output, so that such a network predicts, but could not be trained."""
+    layers = [nn.Conv2d(1, 3, 3), nn.Sigmoid(), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    assert np.abs(attribute(nn.Sequential(*layers), torch.rand(1, 9, 9), method).heat).max() > 0
+
+
+@methods
 def test_tensors_of_inference_mode_are_explained(method: str) -> None:
     with torch.inference_mode():
         net, x = create("lenet"), torch.rand(1, 1, 28, 28)
@@ -307,7 +314,7 @@ def test_heat_is_at_the_images_own_size(
 
 
 def test_images_of_any_kind_and_size_are_explained_together() -> None:
-    model = classifier(create("lenet", num_classes=2), (28, 28))
+    model = classifier(create("lenet", num_classes=2), (28, 28), temperature=0.1)
     Image.new("RGB", (50, 40), (200, 90, 10)).save("photo.png")
     images = ["photo.png", Image.new("L", (28, 28)), torch.rand(1, 7, 90), np.zeros((33, 44, 3), np.uint8)]
     found = attributions(model, iter(images), targets=["one", None, 0, "zero"])
@@ -317,6 +324,9 @@ def test_images_of_any_kind_and_size_are_explained_together() -> None:
     scores = model.predict(images).probabilities
     for row, one in enumerate(found):
         assert one.probability == pytest.approx(scores[row, one.target].item(), abs=1e-6)
+    [raw] = attributions(model, images[0], temperature=False)
+    assert raw.probability == pytest.approx(model.predict(images[0], temperature=False)[0][0]["score"], abs=1e-6)
+    assert raw.probability != pytest.approx(attribute(model, images[0]).probability, abs=1e-3)
 
 
 def test_wrong_arguments_are_refused() -> None:

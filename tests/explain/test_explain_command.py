@@ -57,7 +57,9 @@ def test_each_image_gets_overlay_heat_maps_and_numbers(cli: Cli, photos: list[Pa
 
 
 def test_one_line_says_what_was_found(cli: Cli, photos: list[Path]) -> None:
-    result = cli("explain", RUN, photos[0], "--class", "[red]b", "--layer", "conv1.0", "--device", "cpu")
+    result = cli(
+        "explain", RUN, "--class", "[red]b", "--layer", "conv1.0", "--method", "gradcam", photos[0], "--device", "cpu"
+    )
     assert result.code == 0, result.err
     found = attribute(load(RUN, device="cpu"), photos[0], target="[red]b", layer="conv1.0")
     assert found.strongest is not None

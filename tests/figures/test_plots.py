@@ -230,7 +230,8 @@ def test_coverage_has_two_lines_and_a_band() -> None:
     accuracy, share = paths(svg, **{"stroke-width": "2"})
     assert (len(accuracy), len(share)) == (2, 3)
     (band,) = paths(svg, **{"fill-opacity": "0.2"})
-    assert len(band) == 4
+    assert [x for x, _ in band] == [x for x, _ in accuracy] + [x for x, _ in reversed(accuracy)]
+    assert all(low > high for (_, low), (_, high) in zip(band, reversed(band[2:]), strict=False))  # an SVG counts down
     assert table(figure)[3] == ["1", "0", "0.0000", "-", "-", "-"]
     assert "no values" in texts(drawing(coverage_plot([], name="a")))
 
@@ -244,6 +245,12 @@ def test_bars_are_as_long_as_their_counts() -> None:
     assert widths == pytest.approx([count * unit for count in (90, 10, 50, 1, 1)], abs=0.11)
     assert len({bar.get("fill-opacity") for bar in svg.iter("rect")}) == 2
     assert [row[1:] for row in table(figure)] == [["train", "test"], ["90", "10"], ["50", "0"], ["1", "1"]]
+
+
+def test_parts_of_a_bar_adjoin() -> None:
+    svg = drawing(bar_plot({"cat": {"train": 50, "validation": 20, "test": 30}}, "images", name="a", caption="c"))
+    bars = [(float(bar.get("x", "0")), float(bar.get("width", "0"))) for bar in svg.iter("rect")]
+    assert [right for right, _ in bars[1:]] == pytest.approx([left + width for left, width in bars[:-1]], abs=0.11)
 
 
 def test_of_many_classes_the_largest_and_smallest_are_shown() -> None:

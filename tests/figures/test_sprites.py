@@ -55,9 +55,14 @@ def test_large_images_are_shrunk_with_antialiasing_and_keep_their_aspect_ratio()
     tile = shown(sprite_sheet([board], 100), 0)
     assert tile.shape == (100, 100, 3)
     assert np.abs(tile[5:-5, 30:70].astype(int) - 127).max() <= 6  # grey, not stripes
-    white = shown(sprite_sheet([flat((255, 255, 255), 400, 200)], 100), 0)
-    assert np.abs(white[:, 28:72].astype(int) - 255).max() <= 2
-    assert np.abs(white[:, :22].astype(int) - 128).max() <= 3  # around it
+
+
+@pytest.mark.parametrize("sides", [(400, 200), (200, 400)])
+def test_image_is_in_the_middle_of_its_tile(sides: tuple[int, int]) -> None:
+    tile = shown(sprite_sheet([flat((255, 255, 255), *sides)], 100), 0).astype(int)
+    tile = tile if sides[0] > sides[1] else tile.transpose(1, 0, 2)
+    assert np.abs(tile[:, 28:72] - 255).max() <= 2
+    assert np.abs(np.concatenate([tile[:, :22], tile[:, 78:]], 1) - 128).max() <= 3
 
 
 def test_images_of_several_sizes_and_channels_share_a_sheet() -> None:

@@ -46,7 +46,7 @@ def test_impossible_counts(correct: float, total: int) -> None:
 
 @pytest.mark.parametrize(
     ("half", "decimals"),
-    [(0.5, 1), (0.3, 1), (0.08, 2), (0.016, 2), (0.0059, 3), (0.001, 3), (0.00059, 4), (0.00002, 4), (0.0, 4)],
+    [(0.5, 2), (0.3, 2), (0.08, 2), (0.016, 2), (0.0059, 3), (0.001, 3), (0.00059, 4), (0.00002, 4), (0.0, 4)],
 )
 def test_digits_follow_the_interval(half: float, decimals: int) -> None:
     assert Estimate(0.5, 0.5 - half, 0.5 + half).decimals == decimals
@@ -58,7 +58,7 @@ def test_digits_follow_the_interval(half: float, decimals: int) -> None:
         (wilson(9000, 10000), "0.900 (0.894 to 0.906)", "90.0 % (89.4 to 90.6 %)"),
         (wilson(20, 20), "1.00 (0.84 to 1.00)", "100 % (84 to 100 %)"),
         (wilson(324, 360), "0.90 (0.86 to 0.93)", "90 % (86 to 93 %)"),
-        (wilson(0, 1), "0.0 (0.0 to 0.8)", "0 % (0 to 79 %)"),
+        (wilson(0, 1), "0.00 (0.00 to 0.79)", "0 % (0 to 79 %)"),
         (wilson(999_000, 1_000_000), "0.9990 (0.9989 to 0.9991)", "99.90 % (99.89 to 99.91 %)"),
     ],
 )

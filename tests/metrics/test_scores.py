@@ -204,6 +204,14 @@ def test_interval_contains_the_value_with_few_images_per_class() -> None:
     assert macro.value + 0.01 < macro.high
 
 
+def test_f1_is_of_the_samples_in_which_the_class_occurs() -> None:
+    labels = np.arange(300) % 2
+    labels[:2] = 2
+    logits = np.eye(3, dtype=np.float32)[labels]
+    logits[100:120, 0] += 2
+    assert score(logits, labels).classes[2].f1 == wilson(2, 2)
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_bootstrap_without_variation_falls_back_to_wilson(right: bool) -> None:
     labels = np.arange(20) % 4

@@ -150,6 +150,17 @@ def test_deleted_images_are_counted_in_a_remark() -> None:
     assert any("16 missing test images" in remark for remark in card.remarks)
 
 
+def test_replaced_images_leave_what_the_split_lists() -> None:
+    root = photos("photos", ".")
+    run = trained(root)
+    for path in root.rglob("*.png"):
+        save_noise(path, seed=5000 + int(path.stem))
+    card = data_card(run)
+    assert card.images == {"train": 12, "validation": 2, "test": 2}
+    assert (card.compared, card.channels) == ("nothing", None)
+    assert any("missing" in remark for remark in card.remarks)
+
+
 def test_arrays_are_known_to_the_run_alone() -> None:
     images, labels = torch.rand(40, 1, 9, 9), torch.arange(40) % 2
     run = trained((images, labels))

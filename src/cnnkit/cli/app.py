@@ -45,6 +45,7 @@ ARGUMENTS = {  # where cyclopts' usage line would show [ARGS]
     "train": "[NET]",
     "recipes": "[NAME]",
     "predict": "RUN IMAGE...",
+    "explain": "RUN IMAGE...",
     "lr-find": "[NET]",
     "bench": "[NET]",
     "sweep": "--config FILE --trials N [NET]",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cnnkit.cli.options import Device, Images, Json, MaxPixels, Trained
+from cnnkit.cli.options import Device, Images, Json, MaxPixels, Temperature, Trained
 from cnnkit.cli.paths import given_paths
 from cnnkit.core.errors import DataError, UsageError, pick
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS
@@ -23,9 +23,10 @@ MAX_CHECKED = 16  # images of the sanity check: more change its mean little
 def explain(
     run: Trained,
     *images: Images,
-    method: list[str] | None = None,
+    method: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
     answer: Annotated[str | None, Parameter("--class")] = None,
     layer: str | None = None,
+    temperature: Temperature = True,
     sanity: bool = False,
     output: Path = Path(),
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
@@ -62,23 +63,20 @@ def explain(
     from cnnkit.explain import METHODS, Explainer
 
     paths = given_paths(images, "explain")
-    methods = list(dict.fromkeys(method or ["gradcam"]))
-    rows = {name: pick(METHODS, name, "method") for name in methods}
-    if layer is not None and not any(row.by_layer for row in rows.values()):
+    rows = {name: pick(METHODS, name, "method") for name in method or ["gradcam"]}
+    methods = {name: layer if row.by_layer else None for name, row in rows.items()}  # each with its layer
+    if layer is not None and layer not in methods.values():
         raise UsageError(f"--layer is for gradcam, not for {', '.join(methods)}: remove it or add --method gradcam")
     model = load(run, device=device)
     names = [one.name for one in each_image(paths, model.bundle.in_channels, max_pixels)]
     stems = _stems(names)
     _keep_inputs(names, [output / f"{stem}-{what}.png" for stem in stems for what in (*methods, "features")])
-    explainer, found = Explainer(model), []
+    explained = partial(Explainer(model), targets=answer, temperature=temperature, max_pixels=max_pixels)
+    found: list[dict[str, Any]] = []
     with Counter("explaining", len(names), len(names) > 1) as counter:
         for name, stem in zip(names, stems, strict=True):
             try:
-                seen = [
-                    one
-                    for way, row in rows.items()
-                    for one in explainer(name, way, answer, layer if row.by_layer else None, max_pixels=max_pixels)
-                ]
+                seen = [one for way, at in methods.items() for one in explained(name, way, layer=at)]
             except DataError as error:
                 complain(str(error))
                 found.append({"image": name, "error": str(error)})
@@ -89,7 +87,7 @@ def explain(
                         console.say(_line(name, one, output / f"{stem}-{one.method}.png"))
             counter.advance(1)
     readable = [row["image"] for row in found if "error" not in row]
-    checked = _checked(model, readable, methods, layer, json) if sanity and readable else []
+    checked = _checked(model, readable, methods, max_pixels, json) if sanity and readable else []
     if json:
         print_json({"images": found, "sanity": checked})
     if len(readable) < len(names):
@@ -149,15 +147,17 @@ def _written(model: Any, name: str, seen: "list[Attribution]", output: Path, ste
     return numbers
 
 
-def _checked(model: Any, names: list[str], methods: list[str], layer: str | None, quiet: bool) -> list[dict[str, Any]]:
+def _checked(
+    model: Any, names: list[str], methods: dict[str, str | None], max_pixels: int, quiet: bool
+) -> list[dict[str, Any]]:
     """Check each method, print the results unless `quiet`, and return them."""
     from cnnkit.cli.console import console
     from cnnkit.core.console import aligned
-    from cnnkit.explain import METHODS, sanity
+    from cnnkit.explain import sanity
 
     results = []
-    for way in methods:
-        found = sanity(model, names[:MAX_CHECKED], way, layer=layer if METHODS[way].by_layer else None)
+    for way, layer in methods.items():
+        found = sanity(model, names[:MAX_CHECKED], way, layer=layer, max_pixels=max_pixels)
         results.append(found.to_dict())
         if not quiet:
             console.say(f"{way}: correlation with the original heat, randomised from the last layer down to")

@@ -90,7 +90,7 @@ class ImageSet:
         Image files are split by their content (`split_by_content`), and those whose digest is in `used` are kept;
         others are split by their storage, with an integer seed. Raises UsageError unless 0 <= fraction < 1.
         """
-        if not self.digests:
+        if len(self) and not self.digests:
             return self.storage.hold_out(self.labels, fraction, int(seed))
         groups = torch.arange(len(self)) if self.groups is None else self.groups
         return split_by_content(self.labels, self.digests, groups, fraction, f"{seed}", used)

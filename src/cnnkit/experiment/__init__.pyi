@@ -1,6 +1,7 @@
 from .calibrating import about_temperature, calibrate
 from .config import RunConfig, merge, resolve
-from .evaluation import Evaluation, evaluate, evaluation_of
+from .evaluating import evaluate, evaluation_of
+from .evaluation import Evaluation
 from .fitting import fit
 from .history import History, read_metrics
 from .images import images_of

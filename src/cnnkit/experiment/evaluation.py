@@ -1,42 +1,27 @@
-"""Evaluation of a trained network: its predictions for a split, and what they show."""
+"""What the predictions of a network for a split show: metrics, tables, files."""
 
-import logging
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.table import Table
-from torch import nn
 
 from cnnkit.core.console import as_text, table
-from cnnkit.core.files import CannotWrite, write_output
-from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_BATCH
+from cnnkit.core.files import write_output
 from cnnkit.core.places import expanded
-from cnnkit.core.shape import count
 from cnnkit.core.text import counted, encode, html
-from cnnkit.data import Reading
-from cnnkit.data.reading import BadImage
-from cnnkit.deploy import Classifier
 from cnnkit.experiment.predictions import SplitPredictions
-from cnnkit.experiment.run_folder import RunFolder
-from cnnkit.experiment.split_images import NoImagesError, SplitName
-from cnnkit.experiment.trained import Trained
+from cnnkit.experiment.split_images import SplitName
 from cnnkit.figures.html import html_table
 from cnnkit.metrics import Calibration, Estimate, Scores, calibration, score
-from cnnkit.train import ALONE, World
 
-__all__ = ["Evaluation", "evaluate", "evaluation_of"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Evaluation"]
 
 COLUMNS = ("class", "precision", "recall", "F1", "ROC-AUC", "images")
-MAX_MATRIX = 1000  # classes
-MOST_CLASSES = 30  # of a confusion matrix in a terminal
+MAX_CLASSES = 30  # of a confusion matrix in a terminal
 WORST = 30  # pairs shown for more
 SEEN = "the weights were chosen by the validation images, so that these figures are somewhat too good"
 TRAINED = "the network was trained on these images, so that these figures are too good"
@@ -129,7 +114,6 @@ class Evaluation:
         For more than 1,000 classes the confusion matrix is given by its cells: true class, predicted class, images.
         """
         scores, estimates = self.scores, self._estimates()
-        small = scores.num_classes <= MAX_MATRIX
         classes = [
             row | {"intervals": {key: _ends(value) for key, value in _rates(found).items()}}
             for row, found in zip(self.per_class, scores.classes, strict=True)
@@ -148,7 +132,7 @@ class Evaluation:
             "intervals": {name: _ends(value) for name, value in estimates.items()},
             "calibration": self.calibration.to_dict(),
             "classes": classes,
-            **({"confusion": self.confusion.tolist()} if small else {"confusion_cells": scores.cells.tolist()}),
+            **{name: value for name, value in scores.to_dict().items() if name.startswith("confusion")},
             "remarks": list(self.remarks),
         }
 
@@ -202,7 +186,7 @@ class Evaluation:
                 for name, row in zip(self.classes, self.scores.classes, strict=True)
             ],
         )
-        if len(self.classes) > MOST_CLASSES:
+        if len(self.classes) > MAX_CLASSES:
             yield ["true", "predicted", "images"], self._worst_pairs()
             return
         rows = enumerate(zip(self.classes, self.confusion.tolist(), strict=True))
@@ -236,82 +220,6 @@ class Evaluation:
         wrong = [cell for cell in self.scores.cells.tolist() if cell[0] != cell[1]]
         worst = sorted(wrong, key=lambda cell: -cell[2])[:WORST]
         return [[self.classes[true], self.classes[guess], f"{images:,}"] for true, guess, images in worst]
-
-
-def evaluate(
-    model: Classifier | str | os.PathLike[str],
-    data: Any = None,
-    *,
-    split: SplitName = "test",
-    net: nn.Module | None = None,
-    data_dir: Path | str | None = None,
-    on_bad_image: BadImage = "error",
-    workers: int | None = None,
-    device: torch.device | str = "auto",
-    batch_size: int | None = None,
-    temperature: bool = True,
-    allow_class_mismatch: bool = False,
-    progress: bool = True,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    world: World = ALONE,
-) -> Evaluation:
-    """Evaluate a classifier, a run folder or a bundle on a split of the data that it was trained on.
-
-    `data` is another data set, whose split is used (all of it if it has no splits), or the training data of the run, if
-    they were passed from Python. Its classes are matched by name; those that the network does not know, or that the
-    data lack, are an error unless `allow_class_mismatch`. The predictions are kept in the run folder
-    (`predictions-<split>-<digest>.npz`), the metrics on its own test images in test.json. `temperature` applies the
-    temperature of the bundle. `net` is as in `cnnkit.load`, `world` a process group that shares the work, the other
-    arguments as in `cnnkit.data.load_dataset`.
-
-    Raises UsageError or DataError if the classes or channels differ, or if images are missing or cannot be read;
-    CnnkitError if the network outputs NaN or Inf.
-    """
-    if batch_size is not None:
-        count(batch_size, "batch_size", MAX_BATCH)
-    options = Reading(
-        data_dir=Path(data_dir) if data_dir else None,
-        on_bad_image=on_bad_image,
-        workers=workers,
-        progress=progress and world.is_main,
-        max_pixels=max_pixels,
-    )
-    trained = Trained.open(model, net, device)
-    found = trained.predictions(
-        split, data, options, batch_size=batch_size, allow_class_mismatch=allow_class_mismatch, world=world
-    )
-    made = Evaluation(found, trained.bundle.temperature if temperature else 1.0)
-    if trained.folder and world.is_main and split == "test" and found.split_sha256:
-        _save(trained.folder, made)
-    return made
-
-
-def evaluation_of(model: str | os.PathLike[str], split: SplitName | None = None, progress: bool = True) -> Evaluation:
-    """Return the evaluation of a run on a split of its own data, from the kept predictions if they are up to date.
-
-    Without a split it is the test split or, if the run has no test images, the validation split.
-    """
-    trained = Trained.open(model)
-    if found := trained.kept(split or "test"):
-        return Evaluation(found, trained.bundle.temperature)
-    try:
-        return evaluate(model, split=split or "test", progress=progress)
-    except NoImagesError as error:
-        if split:
-            raise
-        instead = evaluation_of(model, "validation", progress)
-        reason = str(error).partition(":")[0]
-        remarks = (f"{reason}: these are the validation images", *instead.predictions.remarks)
-        found = replace(instead.predictions, remarks=remarks)
-        return replace(instead, predictions=found)
-
-
-def _save(folder: RunFolder, made: Evaluation) -> None:
-    """Write a run's test metrics to test.json; log a warning if that fails."""
-    try:
-        folder.write_json("test.json", made.to_dict())
-    except CannotWrite as error:
-        log.warning("%s; the test metrics are not saved", error)
 
 
 def _rates(row: Any) -> dict[str, Estimate | None]:

@@ -12,7 +12,8 @@ from cnnkit.core.text import html, printable
 from cnnkit.deploy import Classifier, load
 from cnnkit.experiment.build import NOTHING, Given
 from cnnkit.experiment.config import RunConfig, resolve
-from cnnkit.experiment.evaluation import Evaluation, evaluate
+from cnnkit.experiment.evaluating import evaluate
+from cnnkit.experiment.evaluation import Evaluation
 from cnnkit.experiment.history import History, read_metrics
 from cnnkit.experiment.run_folder import RunFolder
 

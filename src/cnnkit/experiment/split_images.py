@@ -19,6 +19,7 @@ __all__ = ["NoImagesError", "SplitImages", "SplitName", "other_images", "own_ima
 
 SplitName = Literal["train", "validation", "test"]
 REDRAWN = "no split.json: the test split is drawn again, and may contain training images"
+NAMED = 20  # classes in a remark
 UNKNOWN = "the network was made by a version that saved no digests: it may have been trained on these images"
 
 
@@ -172,18 +173,18 @@ def _labelled(
     there = [dataset.classes[label] for label in images.labels.unique().tolist()]
     strange = [name for name in there if class_name(name) not in numbers]
     absent = [name for name in bundle.classes if class_name(name) not in set(map(class_name, there))]
-    left_out = [name for name in strange if name in (record or {}).get("left_out", ())]
-    wrong = [f"it has classes that the network does not know: {some(strange)}"] if len(strange) > len(left_out) else []
+    new = sorted(set(strange) - {*(record or {}).get("left_out", ())})
+    wrong = [f"it has classes that the network does not know: {some(new)}"] if new else []
     if allow_mismatch is False and absent:
         wrong.append(f"it has no images of {some(absent)}")
     if (wrong and not allow_mismatch) or len(strange) == len(there):
         skip = "" if allow_mismatch is None else ", or skip other classes: --allow-class-mismatch"
-        raise DataError(f"{dataset.name}: {'; '.join(wrong)}; evaluate on data with the network's classes{skip}")
+        what = "; ".join(wrong) or f"it has only classes that the run left out: {some(strange)}"
+        raise DataError(f"{dataset.name}: {what}; evaluate on data with the network's classes{skip}")
     images = replace(images, labels=labels[images.labels])
     if strange:
         images = images.subset((images.labels >= 0).nonzero().flatten())
-    new = [name for name in strange if name not in left_out]
     remarks = [*remarks, *([f"skipping classes that the network does not know: {some(new)}"] if new else [])]
     if absent:
-        remarks.append(f"no {split} images of {', '.join(absent)}: the metrics skip these classes")
+        remarks.append(f"no {split} images of {some(absent, NAMED)}: the metrics skip these classes")
     return SplitImages(images, dataset.name, allow_mismatch is None, dataset.skipped, (*dataset.remarks, *remarks))

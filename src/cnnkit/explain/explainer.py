@@ -29,7 +29,7 @@ Target = int | str | None
 
 @dataclass(frozen=True)
 class Seen:
-    """Images as a batch of input x, N x C x H x W, and each one's own pixels, name and placement in the input."""
+    """Images as a batch of input x, N x C x H x W, and the pixels, the name and the placement of each."""
 
     x: Tensor
     pixels: list[np.ndarray]
@@ -55,6 +55,7 @@ class Explainer:
         targets: Target | Sequence[Target] = None,
         layer: str | None = None,
         *,
+        temperature: bool = True,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> list[Attribution]:
         """Return attributions as `attributions` does."""
@@ -66,7 +67,8 @@ class Explainer:
         wanted = self.targets(targets, logits)
         subject = self.subject(seen.x, layer) if row.by_layer else Subject(self.net)
         heat = heat_of(row, subject, seen.x, wanted)
-        shares = logits.double().softmax(1)
+        divisor = self.classifier.bundle.temperature if self.classifier and temperature else 1.0
+        shares = (logits.double() / divisor).softmax(1)
         return [
             Attribution(
                 method,
@@ -157,6 +159,7 @@ def attribute(
     target: Target = None,
     layer: str | None = None,
     *,
+    temperature: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Attribution:
     """Return the pixels of an image that the network's answer depends on.
@@ -164,7 +167,9 @@ def attribute(
     `image` is what `predict` takes for a Classifier; for a module a float C x H x W or 1 x C x H x W, its input. The
     arguments, and the errors, are those of `attributions`.
     """
-    found = attributions(model, _single(model, image), method, target, layer, max_pixels=max_pixels)
+    found = attributions(
+        model, _single(model, image), method, target, layer, temperature=temperature, max_pixels=max_pixels
+    )
     if len(found) != 1:
         raise UsageError(f"attribute explains one image, not {len(found)}: use attributions")
     return found[0]
@@ -177,6 +182,7 @@ def attributions(
     targets: Target | Sequence[Target] = None,
     layer: str | None = None,
     *,
+    temperature: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> list[Attribution]:
     """Return, for each image, the pixels that an answer of the network depends on.
@@ -184,13 +190,14 @@ def attributions(
     `images` are what `predict` takes for a Classifier, of any sizes; for a module they are its input, floats N x C x H
     x W. `method` is a name in `METHODS`. `targets` are the classes to explain, by name or number, one for all images or
     one for each; None is the most likely class. The logit is explained, not the probability. `layer` (a dotted path)
-    is the one whose map Grad-CAM weighs, by default the last stage with a map of more than one location.
+    is the one whose map Grad-CAM weighs, by default the last stage with a map of more than one location. `temperature`
+    is for the probability, as in `predict`.
 
     The network, its mode and the global random state are not changed. Raises UsageError for an unknown method, class or
     layer and for images that the network does not accept, DataError for an image that cannot be read, CnnkitError if
     Captum is missing (the extra `explain`), if logits or gradients are not finite, or if none arrive.
     """
-    return Explainer(model)(images, method, targets, layer, max_pixels=max_pixels)
+    return Explainer(model)(images, method, targets, layer, temperature=temperature, max_pixels=max_pixels)
 
 
 def _single(model: nn.Module | Classifier, image: Any) -> Any:

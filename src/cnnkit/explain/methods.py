@@ -48,7 +48,7 @@ def heat_of(method: Method, subject: Subject, x: Tensor, targets: Tensor) -> Hea
     with torch.inference_mode(False), torch.enable_grad():
         found = [
             method.compute(subject, some.detach().clone().requires_grad_(), wanted)
-            for some, wanted in zip(parts_of(x), targets.split(_at_once(x)), strict=True)
+            for some, wanted in zip(parts_of(x), targets.to(x.device).split(_at_once(x)), strict=True)
         ]
     pixels = torch.cat([heat.pixels.detach().float().cpu() for heat in found])
     if not pixels.isfinite().all():
@@ -71,7 +71,10 @@ def _captum() -> Any:
 
 
 def _gradcam(subject: Subject, x: Tensor, targets: Tensor) -> Heat:
-    """Selvaraju et al. 2017: the channels of a map, weighted by their mean gradients, summed; negative sums are 0."""
+    """Selvaraju et al. 2017: the channels of a map, weighted by their mean gradients, summed; negative sums are 0.
+
+    The map is stretched over the input, as in the paper.
+    """
     layer = subject.net.get_submodule(subject.layer)
     try:
         cells = _captum().LayerGradCam(subject, layer).attribute(x, targets, relu_attributions=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, UsageError, pick
+from cnnkit.core.limits import DEFAULT_MAX_PIXELS
 from cnnkit.core.shape import count
 from cnnkit.core.text import html
 from cnnkit.deploy import Classifier
@@ -85,6 +86,7 @@ def sanity(
     layer: str | None = None,
     draws: int = 5,
     seed: int = 0,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Sanity:
     """Randomise a network's layers, cascading from the last to the first, and compare the heat with the original.
 
@@ -102,7 +104,7 @@ def sanity(
     """
     count(draws, "draws")
     explainer = Explainer(model)
-    seen = explainer.read(images)
+    seen = explainer.read(images, max_pixels)
     targets = explainer.targets(None, explainer.logits(seen))
     if isinstance(method, str):
         row = pick(METHODS, method, "method")
@@ -114,7 +116,8 @@ def sanity(
 
         def heat() -> np.ndarray:
             pairs = zip(seen.x.split(1), targets.tolist(), strict=True)
-            return np.stack([np.asarray(method(explainer.net, x.clone(), target)) for x, target in pairs])
+            maps = [torch.as_tensor(method(explainer.net, x.clone(), target)) for x, target in pairs]
+            return torch.stack(maps).detach().cpu().numpy()
 
     name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
     original = heat()

@@ -1,6 +1,7 @@
-"""Drawing: contact sheets, curves, SVG elements and HTML tables. It depends on `core` only.
+"""Drawing: contact and sprite sheets, curves, plots for HTML pages, SVG elements, HTML tables.
 
-Each name of `__init__.pyi` is imported at its first use, so that curves are drawn without torch.
+It depends on `core` only. Each name of `__init__.pyi` is imported at its first use, so that plots are drawn without
+torch.
 """
 
 import lazy_loader

@@ -6,11 +6,12 @@ from PIL import Image, ImageDraw
 __all__ = ["heat_colours", "heat_overlay"]
 
 # red, green and blue at equal distances; each table grows steadily lighter, so that it also reads in grey
-WARM = ((30, 15, 70), (90, 25, 120), (155, 45, 120), (215, 80, 85), (245, 140, 60), (252, 200, 90), (255, 245, 190))
-ORANGE = ((90, 40, 0), (160, 80, 10), (215, 125, 30), (245, 175, 90), (255, 225, 175))
-BLUE = ((5, 35, 85), (25, 80, 145), (60, 130, 190), (120, 180, 220), (200, 228, 245))
+WARM = ((30, 15, 70), (90, 25, 120), (155, 45, 120), (215, 80, 85), (245, 130, 50), (252, 185, 50), (255, 230, 80))
+ORANGE = ((140, 60, 0), (190, 95, 0), (230, 135, 20), (255, 180, 60))
+BLUE = ((0, 60, 150), (20, 100, 195), (60, 145, 230), (110, 190, 255))
 FRAME = (86, 180, 233)
 OPAQUE = 0.8  # share of the colour where the heat is strongest
+FADE = 0.7  # below 1, weak heat shows better
 LINE = 150  # pixels of the shorter side per pixel of the frame's line
 
 Box = tuple[int, int, int, int]  # top, left, bottom and right, the last two exclusive
@@ -19,8 +20,8 @@ Box = tuple[int, int, int, int]  # top, left, bottom and right, the last two exc
 def heat_colours(heat: np.ndarray, signed: bool) -> np.ndarray:
     """Return values from -1 to 1 as RGB, floats 0-255 of shape ... x 3.
 
-    From 0 to 1 they are dark purple to light yellow. If `signed`, positive values are brown to light orange, negative
-    ones dark to light blue.
+    From 0 to 1 they are dark purple to yellow. If `signed`, positive values are brown to orange, negative ones dark to
+    light blue.
     """
     if not signed:
         return _from_table(WARM, heat)
@@ -37,7 +38,7 @@ def heat_overlay(image: np.ndarray, heat: np.ndarray, *, signed: bool, box: Box 
     grey = np.asarray(colour.convert("L"), dtype=np.float64)[..., None]
     values = heat.astype(np.float64)
     values /= np.abs(values).max(initial=np.finfo(np.float64).tiny)
-    share = OPAQUE * np.abs(values)[..., None] ** 0.5
+    share = OPAQUE * np.abs(values)[..., None] ** FADE
     blended = (1 - share) * grey + share * heat_colours(values, signed)
     drawn = Image.fromarray(blended.round().astype(np.uint8))
     if box is not None:

@@ -111,19 +111,8 @@ def _share(part: Integers, whole: Integers) -> Floats:
 
 
 def _estimates(values: Floats, samples: Floats, totals: Integers) -> list[Estimate]:
-    """Return values with their quantiles over samples, values x samples with NaN where undefined, which are sorted.
-
-    `totals` are the numbers of images behind the values.
-    """
-    samples.sort(axis=1)  # NaN last
-    defined = np.isfinite(samples).sum(1)
-    bounds = []
-    for quantile in QUANTILES:
-        place = quantile * (defined - 1)
-        below = np.floor(place).astype(np.int64)
-        pair = [np.take_along_axis(samples, np.minimum(at, defined - 1)[:, None], 1)[:, 0] for at in (below, below + 1)]
-        bounds.append(pair[0] + (pair[1] - pair[0]) * (place - below))
-    low, high = np.clip(bounds, 0, 1)
+    """Return values, from `totals` images, with their quantiles over samples: values x samples, NaN where undefined."""
+    low, high = np.clip(np.nanquantile(samples, QUANTILES, axis=1), 0, 1)
     columns = (values, np.minimum(low, values), np.maximum(high, values), totals)
     return [
         Estimate(value, least, most) if most - least > ROUNDING else wilson(value * total, total)

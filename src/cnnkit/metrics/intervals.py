@@ -41,8 +41,7 @@ class Estimate(NamedTuple):
 
     def percent(self, interval: bool = True) -> str:
         """Return the value in percent, with two digits after the point fewer; `interval` adds the interval."""
-        digits = max(self.decimals - 2, 0)
-        value, low, high = (f"{100 * share:.{digits}f}" for share in self)
+        value, low, high = (f"{100 * share:.{self.decimals - 2}f}" for share in self)
         return f"{value} % ({low} to {high} %)" if interval else f"{value} %"
 
 

@@ -98,7 +98,9 @@ def data_card(run: Run | str | os.PathLike[str], progress: bool = False) -> Data
             except NoImagesError as error:
                 remarks += [str(error)] if split in known else []
     except CnnkitError as error:
-        return DataCard(data, classes, known, _known_classes(trained), remarks=(f"split.json alone is known: {error}",))
+        parts, remarks = {}, [f"split.json alone is known: {error}"]
+    if not parts:
+        return DataCard(data, classes, known, _known_classes(trained), remarks=tuple(remarks))
     compared, findings = _compared(classes, parts, progress)
     place = trained.bundle.data
     if compared == "files" and not is_handed_in(place):

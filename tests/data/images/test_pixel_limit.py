@@ -164,6 +164,7 @@ VERBS = (
     "data check photos",
     "data pack photos shards",
     f"predict {RUN} photos/a/large.png",
+    f"explain {RUN} photos/a/large.png --method occlusion --sanity",
     "features lenet photos/a/large.png",
     "filter photos/a/large.png --kernel blur",
 )
