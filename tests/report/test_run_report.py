@@ -143,7 +143,7 @@ def test_stages_are_those_of_the_network(run: Path, report: RunReport) -> None:
 
 def test_nothing_is_trained_and_kept_predictions_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".lock"}
-    monkeypatch.setattr("cnnkit.experiment.evaluation.evaluate", None)
+    monkeypatch.setattr("cnnkit.experiment.evaluating.evaluate", None)
     run_report(run, progress=False).save()
     after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".lock"}
     assert {path.name for path in after.keys() - before.keys()} <= {"report.html", "report.json"}
@@ -185,8 +185,9 @@ def test_deleted_images_are_named() -> None:
     row, name = next((image.row, image.name) for image in (*whole.mistakes.images, *whole.uncertain.images))
     Path("photos", name).unlink()
     partly = run_report(made, progress=False)
-    assert row not in partly.images
-    assert len(partly.images) == 5
+    assert [key for key, image in partly.images.items() if image is None] == [row]
+    tiles = [re.findall(r'class="tile-(?:mistakes|uncertain|cells)"', one.html()) for one in (whole, partly)]
+    assert len(tiles[0]) == len(tiles[1]) == 12  # each in a gallery and in a cell
     shutil.rmtree("photos")
     report = run_report(made, progress=False)
     assert report.images == {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BYTES", "TILE", "notebook", "page"]
 
-Images = dict[Hashable, np.ndarray]
+Images = dict[Hashable, np.ndarray | None]
 
 MAX_BYTES = 2_000_000  # of a page
 MAX_CLASSES, MAX_POINTS = 100, 200  # in the table of classes, in a curve

@@ -10,7 +10,8 @@ import numpy as np
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import atomic_write, write_output
 from cnnkit.core.text import encode, to_json
-from cnnkit.experiment.evaluation import Evaluation, evaluation_of
+from cnnkit.experiment.evaluating import evaluation_of
+from cnnkit.experiment.evaluation import Evaluation
 from cnnkit.experiment.images import images_of
 from cnnkit.experiment.run import Run
 from cnnkit.experiment.split_images import SplitName
@@ -39,7 +40,7 @@ MAX_MISTAKES, MAX_UNCERTAIN, MAX_CELL_IMAGES = 36, 18, 600  # images in a galler
 class RunReport:
     """The sections of a report; Missing stands for those that cannot be shown.
 
-    `images` are those to show by their rows: uint8, H x W x C.
+    `images` are those to show by their rows, uint8, H x W x C, None for one that is gone; empty if all are.
     """
 
     path: Path
@@ -56,7 +57,7 @@ class RunReport:
     network: Network | Missing
     data: DataCard | Missing
     settings: Settings | Missing
-    images: dict[int, np.ndarray]
+    images: dict[int, np.ndarray | None]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,5 +133,5 @@ def report_on(run: Run, evaluation: Evaluation) -> RunReport:
         attempt(lambda: network(run.model)),
         card,
         attempt(lambda: settings(run, predictions)),
-        {row: image for row, image in zip(rows, images, strict=True) if image is not None},
+        {} if all(image is None for image in images) else dict(zip(rows, images, strict=True)),
     )

@@ -32,11 +32,11 @@ class Budget:
         self.left, self.left_out = num_bytes, list[str]()
 
     def sprites(
-        self, name: str, title: str, images: Mapping[Hashable, np.ndarray], tile: int, share: float
+        self, name: str, title: str, images: Mapping[Hashable, np.ndarray | None], tile: int, share: float
     ) -> Sprites | None:
         """Return the first images, as many as fit into this share of the bytes that are left; None if none do.
 
-        They are shown with at most `tile` pixels a side; `name` is their CSS class.
+        They are shown with at most `tile` pixels a side, None as a cross; `name` is their CSS class.
         """
         number, limit = len(images), self.left * share
         while number:

@@ -86,7 +86,7 @@ def test_thresholds_count_answers(small: Evaluation) -> None:
     assert [one.answered for one in found.few] == [7, 7, 6, 5, 4, 3, 2, 1]  # 0, .5, .6, .7, .8, .9, .95, .99
     assert len(found.fine) == len(found.sentences()) == 100
     assert found.sentences()[85].startswith(
-        "From 0.85 on, 3 of 7 images are answered (42.9 %), with an accuracy of 0.7"
+        "From 0.85 on, 3 of 7 images are answered (42.9 %), with an accuracy of 0.67 ("
     )
     assert [one.threshold for one in found.some(6)] == [0.0, 0.2, 0.4, 0.6, 0.8, 0.99]
 
