@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import atomic_write, write_output
-from cnnkit.core.text import encode, to_json
+from cnnkit.core.text import to_json
 from cnnkit.experiment.evaluating import evaluation_of
 from cnnkit.experiment.evaluation import Evaluation
 from cnnkit.experiment.images import images_of
@@ -17,7 +17,7 @@ from cnnkit.experiment.run import Run
 from cnnkit.experiment.split_images import SplitName
 from cnnkit.metrics.plain import plain
 from cnnkit.report.data_card import DataCard, data_card
-from cnnkit.report.page import TILE, notebook, page
+from cnnkit.report.render import TILE, notebook, page
 from cnnkit.report.sections.certainty import Certainty, Thresholds, certainty, thresholds
 from cnnkit.report.sections.classes import ClassTable, class_table
 from cnnkit.report.sections.comparison import earlier_run, majority
@@ -40,7 +40,7 @@ MAX_MISTAKES, MAX_UNCERTAIN, MAX_CELL_IMAGES = 36, 18, 600  # images in a galler
 class RunReport:
     """The sections of a report; Missing stands for those that cannot be shown.
 
-    `images` are those to show by their rows, uint8, H x W x C, None for one that is gone; empty if all are.
+    `images` are those to show by their rows, uint8, H x W x C, None for one that is gone.
     """
 
     path: Path
@@ -63,6 +63,11 @@ class RunReport:
     def names(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self.evaluation.classes
+
+    @property
+    def has_images(self) -> bool:
+        """Whether any image can be shown."""
+        return any(image is not None for image in self.images.values())
 
     def html(self) -> str:
         """Return the page: one HTML file of at most 2 MB."""
@@ -87,7 +92,7 @@ class RunReport:
         target = self.path / HTML if output is None else Path(output)
         if target.suffix != ".html":
             raise UsageError(f"{target}: a report is an HTML file; choose the suffix .html")
-        write_output(target, encode(self.html()))
+        write_output(target, self.html().encode())
         atomic_write(target.with_suffix(".json"), to_json(self.to_dict()) + "\n")
         return target
 
@@ -133,5 +138,5 @@ def report_on(run: Run, evaluation: Evaluation) -> RunReport:
         attempt(lambda: network(run.model)),
         card,
         attempt(lambda: settings(run, predictions)),
-        {} if all(image is None for image in images) else dict(zip(rows, images, strict=True)),
+        dict(zip(rows, images, strict=True)),
     )

@@ -11,6 +11,7 @@ from cnnkit.figures import Sheet, sprite_sheet
 __all__ = ["Budget", "Sprites"]
 
 MARGIN = 0.95  # of the images that would fit, as they differ in size
+TILE_BYTES = 250  # of a tile's HTML, with its name twice
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,13 @@ class Budget:
         number, limit = len(images), self.left * share
         while number:
             sheet = sprite_sheet(list(islice(images.values(), number)), tile, name)
-            if sheet.num_bytes <= limit:
+            cost = sheet.num_bytes + number * TILE_BYTES
+            if cost <= limit:
                 break
-            number = min(number - 1, int(MARGIN * number * limit / sheet.num_bytes))
+            number = min(number - 1, int(MARGIN * number * limit / cost))
         if number < len(images):
             self.left_out.append(f"{title}: {len(images) - number:,} of {len(images):,} images")
         if not number:
             return None
-        self.left -= sheet.num_bytes
+        self.left -= cost
         return Sprites(sheet, {key: place for place, key in enumerate(islice(images, number))})

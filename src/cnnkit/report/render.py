@@ -152,7 +152,7 @@ def _sheets(report: "RunReport", budget: Budget) -> dict[str, Sprites | None]:
         filters = dict(enumerate(explained.filters.images))
 
     def chosen(rows: Iterable[int]) -> Images:
-        return {row: images[row] for row in rows if row in images}
+        return {row: images[row] for row in rows if row in images} if report.has_images else {}
 
     mistakes, uncertain = (chosen(one.row for one in gallery.images) for gallery in (report.mistakes, report.uncertain))
     cells = chosen(rows_to_show(report.confusion, len(images)))
