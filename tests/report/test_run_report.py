@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cnnkit
-from cnnkit.experiment import Run, evaluation_of
+from cnnkit.experiment import Run, RunFolder, evaluation_of
 from cnnkit.report import RunReport, run_report
 from cnnkit.report.report import report_on
 from cnnkit.report.sections.parts import Missing
@@ -202,7 +202,19 @@ def test_missing_metrics_and_environment_are_said(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
     report = run_report(run, progress=False)
     assert isinstance(report.training, Missing)
-    assert "metrics.jsonl has no finished epoch" in report.html()
+    content = report.html()
+    assert "metrics.jsonl has no finished epoch" in content
+    assert "Environment: nothing is recorded." in content
+
+
+def test_passwords_stay_in_the_run(run: Path) -> None:
+    folder = RunFolder(run)
+    folder.write_settings(folder.settings() | {"test_data": "https://me:hush@host/x-000.tar"})
+    path = run_report(run, progress=False).save()
+    for file in (path, path.with_suffix(".json")):
+        content = file.read_text()
+        assert "https://me:***@host/x-000.tar" in content
+        assert "hush" not in content
 
 
 def test_notebook_shows_it_without_scripts_and_images(report: RunReport) -> None:

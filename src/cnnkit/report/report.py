@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnkit.core.errors import UsageError
 from cnnkit.core.files import atomic_write, write_output
-from cnnkit.core.text import to_json
+from cnnkit.core.text import to_json, without_passwords
 from cnnkit.experiment.evaluating import evaluation_of
 from cnnkit.experiment.evaluation import Evaluation
 from cnnkit.experiment.images import images_of
@@ -74,15 +74,16 @@ class RunReport:
         return page(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers of all sections as plain data."""
+        """Return the numbers of all sections as plain data, with the passwords of URLs hidden."""
         parts = ("headline", "mistakes", "uncertain", "certainty", "thresholds", "training", "network", "settings")
-        return {
+        found = {
             "run": str(self.path),
             "evaluation": self.evaluation.to_dict(),
             **{name: plain(getattr(self, name)) for name in parts},
             "explanations": self.explanations.to_dict(),
             "data": self.data.to_dict(),
         }
+        return {name: _without_passwords(part) for name, part in found.items()}
 
     def save(self, output: Path | str | None = None) -> Path:
         """Write report.html, or `output`, and report.json beside it; return the path of the page.
@@ -140,3 +141,12 @@ def report_on(run: Run, evaluation: Evaluation) -> RunReport:
         attempt(lambda: settings(run, predictions)),
         dict(zip(rows, images, strict=True)),
     )
+
+
+def _without_passwords(value: Any) -> Any:
+    """Return plain data with the passwords of URLs hidden, as a report may be mailed."""
+    if isinstance(value, dict):
+        return {name: _without_passwords(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_passwords(one) for one in value]
+    return without_passwords(value) if isinstance(value, str) else value
