@@ -41,6 +41,7 @@ def shown(browser: Any, content: bytes, policy: str = "", **options: Any) -> Ite
     with handler_server(reply) as url:
         context = browser.new_context(**options)
         page = context.new_page()
+        page.set_default_timeout(10_000)
         page.events = []
         page.on("request", lambda asked: page.events.append(asked.url) if asked.url.startswith("http") else None)
         page.on("dialog", lambda dialog: (page.events.append(f"dialog {dialog.message}"), dialog.dismiss()))

@@ -105,6 +105,18 @@ def test_many_classes_stay_below_the_cap(browser: Any, run: Path) -> None:
     assert len(report.to_dict()["evaluation"]["classes"]) == 10_000
 
 
+def test_undefined_values_are_sorted_last(browser: Any, run: Path) -> None:
+    with shown(browser, report_on(Run(run), made_up(run, 10, 8)).html().encode()) as page:
+        cells = page.locator("#classes table.sortable tbody tr > :nth-child(3)")
+        undefined = cells.all_inner_texts().count("-")
+        assert 1 <= undefined < 10
+        for _ in ("ascending", "descending"):
+            page.locator("#classes").get_by_role("button", name="recall").click()
+            texts = cells.all_inner_texts()
+            assert texts[-undefined:] == ["-"] * undefined
+            assert "-" not in texts[:-undefined]
+
+
 def test_thirty_classes_have_a_matrix(run: Path) -> None:
     content = report_on(Run(run), made_up(run, 30, 20_000)).html()
     assert len(content.encode()) < 1_500_000  # so that there is room for images
