@@ -39,7 +39,7 @@ def shown(browser: Any, content: bytes, policy: str = "", **options: Any) -> Ite
         request.wfile.write(content)
 
     with handler_server(reply) as url:
-        context = browser.new_context(**options)
+        context = browser.new_context(reduced_motion="reduce", **options)  # smooth scrolling takes time
         page = context.new_page()
         page.set_default_timeout(10_000)
         page.events = []
