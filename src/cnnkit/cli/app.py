@@ -23,6 +23,7 @@ VERBS = {  # each summary is the start of the docstring that `cnnkit VERB --help
     "recipes": "Print the training recipes.",
     "evaluate": "Evaluate a trained network.",
     "calibrate": "Fit the temperature of a trained network.",
+    "report": "Write a report on a run as one HTML page.",
     "predict": "Predict the classes of images.",
     "explain": "Show which pixels of an image a prediction depends on.",
     "data check": "Find problems in a folder of images.",

@@ -1,6 +1,8 @@
-"""Reports on runs: summaries, tables and curves."""
+"""Reports: on a run, as one HTML page; on several runs, as tables and curves.
 
-from cnnkit.report.curves import RunCurves, run_curves
-from cnnkit.report.runs import RunSummary, list_runs, sort_runs, summarise
+Each name of `__init__.pyi` is imported at its first use, so that runs are listed and plotted without torch.
+"""
 
-__all__ = ["RunCurves", "RunSummary", "list_runs", "run_curves", "sort_runs", "summarise"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+"""The sections of a run's report: each a function from the run and its predictions to plain data."""
