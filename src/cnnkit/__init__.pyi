@@ -1,4 +1,4 @@
-from . import anatomy, data, deploy, experiment, explain, figures, lanes, nets, ops, report, train
+from . import anatomy, data, deploy, experiment, explain, figures, lanes, metrics, nets, ops, report, train
 from .deploy import load
 from .experiment import evaluate, fit
 from .nets import create
@@ -16,6 +16,7 @@ __all__ = [
     "fit",
     "lanes",
     "load",
+    "metrics",
     "nets",
     "ops",
     "report",
