@@ -83,7 +83,8 @@ def certainty(evaluation: Evaluation, judged: Judged) -> Certainty:
     mean, accuracy = float(judged.confidence.mean()), float(judged.correct.mean())
     measured = f"ECE {after.ece:.4f}; by chance, a perfectly calibrated network has up to {after.band[1]:.4f}"
     if after.well_calibrated:
-        sentence = f"Its confidence can be taken literally ({measured})."
+        images = counted(after.num_images, "image")
+        sentence = f"Its confidence agrees with its accuracy, as far as {images} can tell ({measured})."
     else:
         too = "high" if mean > accuracy else "low"
         sentence = (
