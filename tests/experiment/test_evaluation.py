@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 import cnnkit
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.experiment import Run, evaluate, evaluation_of, images_of, read_predictions
+from cnnkit.experiment.build import Given
 from cnnkit.experiment.trained import Trained
 from helpers.cli import Cli, one_line
 from helpers.images import noise_photos, shape_photos
@@ -287,3 +288,12 @@ def test_images_of_data_without_files_are_found_by_row(run: Path) -> None:
     [image] = images_of(run, found, [5], 96)
     assert image is not None
     assert image[..., 0].tolist() == DIGITS.train.images[record["validation"][5], 0].tolist()
+
+
+def test_images_of_other_data_are_not_shown_behind_predictions() -> None:
+    images, labels = DIGITS.train.images[:400, 0].numpy(), DIGITS.train.labels[:400].numpy()
+    run = cnnkit.fit("lenet", (images, labels), **QUICK)
+    found = run.evaluate().predictions
+    assert images_of(run, found, [0], 8)[0] is not None
+    other = Run(run.path, Given(data=(255 - images, labels)))
+    assert images_of(other, found, [0], 8) == [None]
