@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cnnkit
-from cnnkit.experiment import calibrate, evaluate
+from cnnkit.experiment import RunFolder, calibrate, evaluate
 from cnnkit.train import Callback, EpochRecord
 from helpers.cli import Cli, one_line
 from helpers.images import shape_photos
@@ -95,6 +95,11 @@ def test_calibrate_stores_what_training_would_have(run: Path, cli: Cli) -> None:
     for path in run.glob("predictions-validation-*"):
         path.unlink()
     assert calibrate(run / "best").temperature == pytest.approx(fitted)
+
+
+def test_run_that_is_training_is_not_calibrated(run: Path, cli: Cli) -> None:
+    with RunFolder(run).locked():
+        one_line(cli("calibrate", run), 1, "another process is training")
 
 
 def test_too_few_validation_images_leave_the_temperature_at_1(cli: Cli) -> None:
