@@ -12,10 +12,11 @@ import zipfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cnnkit.core.errors import CnnkitError, reading
@@ -24,7 +25,7 @@ from cnnkit.core.finite import require_finite
 from cnnkit.core.limits import MAX_RECORD_BYTES
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.progress import Counter
-from cnnkit.core.schema import Number, Word, validated
+from cnnkit.core.schema import Word, validated
 from cnnkit.core.text import from_json, to_csv, to_json
 from cnnkit.data import Batches, ImageSet
 from cnnkit.deploy import Bundle, Classifier
@@ -36,6 +37,8 @@ __all__ = ["SplitPredictions", "digest_of_images", "kept_predictions", "predict_
 
 log = logging.getLogger(__name__)
 
+Seconds = Annotated[float, Field(strict=True, gt=0, le=1e300)]
+Digest = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]  # begins a file's name
 FIRST = 12  # hex digits of the data's digest in a file's name
 
 
@@ -49,8 +52,8 @@ class _Facts(BaseModel):
     split: SplitName
     classes: tuple[Word, ...]
     names: tuple[Word, ...]
-    seconds: Number
-    data_sha256: Word
+    seconds: Seconds
+    data_sha256: Digest
     split_sha256: Word
     model_sha256: Word
     remarks: tuple[Word, ...]
@@ -130,11 +133,11 @@ def read_predictions(path: Path) -> SplitPredictions:
                 if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
                     raise ValueError("it has compressed members")  # which may be much larger than the file
             arrays = np.load(BytesIO(content), allow_pickle=False)
-            logits, labels = arrays["logits"], arrays["labels"]
-            facts = validated(_Facts, from_json(arrays["facts"].tobytes()))
-        except (zipfile.BadZipFile, EOFError, KeyError) as error:
+            logits, labels, text = (np.asarray(arrays[name]) for name in ("logits", "labels", "facts"))
+            facts = validated(_Facts, from_json(text.tobytes()))
+        except (zipfile.BadZipFile, EOFError, KeyError, MemoryError, RuntimeError) as error:
             raise ValueError(f"not a file of predictions: {error}") from error
-        number, classes = len(labels), len(facts.classes)
+        number, classes = labels.size, len(facts.classes)
         if (logits.dtype, logits.shape) != (np.float32, (number, classes)) or labels.dtype != np.int64:
             raise ValueError(f"logits {logits.dtype} {logits.shape} for {number} labels {labels.dtype}")
         if labels.ndim != 1 or not number or not 0 <= labels.min() <= labels.max() < classes:
