@@ -101,6 +101,14 @@ def test_confidence_that_is_not_accuracy_is_named(run: Path, scale: float, words
     assert report.certainty.sentence in report.headline.sentences
 
 
+def test_no_class_is_the_weakest_if_all_are_right(run: Path) -> None:
+    evaluation = evaluation_of(run)
+    labels = evaluation.predictions.labels
+    right = replace(evaluation.predictions, logits=20 * np.eye(10, dtype=np.float32)[labels])
+    sentences = report_on(Run(run), replace(evaluation, predictions=right)).headline.sentences
+    assert not any("weakest" in sentence for sentence in sentences), sentences
+
+
 def test_temperature_is_compared_with_none(run: Path) -> None:
     report = report_on(Run(run), replace(evaluation_of(run), temperature=2.0))
     assert report.certainty.before.ece != report.certainty.after.ece
