@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -281,6 +282,27 @@ def test_each_process_has_the_device_of_its_rank(run: Path, monkeypatch: pytest.
     monkeypatch.setattr("cnnkit.experiment.evaluating.pick_device", pick)
     evaluate(run, progress=False, world=World(local_rank=3))
     assert chosen == [("auto", 3)]
+
+
+class Failing(World):
+    """A process group whose other process cannot read an image."""
+
+    def all_gather(self, value: Any) -> list[Any]:
+        self.gathered.append(value)
+        return [value, DataError("photo.png: truncated")]
+
+    gathered: ClassVar[list[Any]] = []
+
+
+def test_error_in_one_process_is_raised_in_all(run: Path) -> None:
+    with pytest.raises(DataError, match=r"photo\.png: truncated"):
+        evaluate(run, progress=False, world=Failing(size=2))
+    model = cnnkit.load(run)
+    with torch.no_grad():
+        model.net[-1].weight.fill_(1e38)
+    with pytest.raises(CnnkitError, match="the network returns"):
+        evaluate(model, progress=False, world=Failing(size=2))
+    assert [isinstance(one, CnnkitError) for one in Failing.gathered] == [False, True], "the others are told"
 
 
 def test_run_without_test_images_is_judged_by_its_validation_images() -> None:
