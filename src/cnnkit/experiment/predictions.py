@@ -140,7 +140,7 @@ def read_predictions(path: Path) -> SplitPredictions:
         except (zipfile.BadZipFile, EOFError, KeyError, MemoryError, RuntimeError) as error:
             raise ValueError(f"not a file of predictions: {error}") from error
         number, classes = labels.size, len(facts.classes)
-        if (logits.dtype, logits.shape) != (np.float32, (number, classes)) or labels.dtype != np.int64:
+        if logits.dtype != np.float32 or logits.shape != (number, classes) or labels.dtype != np.int64:
             raise ValueError(f"logits {logits.dtype} {logits.shape} for {number} labels {labels.dtype}")
         if labels.ndim != 1 or not number or not 0 <= labels.min() <= labels.max() < classes:
             raise ValueError("labels out of range")
