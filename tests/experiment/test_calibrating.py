@@ -9,6 +9,7 @@ import torch
 
 import cnnkit
 from cnnkit.experiment import RunFolder, calibrate, evaluate
+from cnnkit.experiment.trained import Trained
 from cnnkit.train import Callback, EpochRecord
 from helpers.cli import Cli, one_line
 from helpers.images import shape_photos
@@ -148,6 +149,15 @@ def test_failure_to_calibrate_does_not_spoil_a_finished_run() -> None:
     assert "the temperature was not fitted: the network returns" in log
     assert "finished 1 epoch" in log
     assert temperature(run.path) == 1
+
+
+def test_lack_of_memory_does_not_spoil_a_finished_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trained, "predict", predict)
+    run = cnnkit.fit("lenet", "digits", epochs=1, **QUICK)
+    assert "the temperature was not fitted: CUDA out of memory" in (run.path / "log.txt").read_text()
 
 
 def test_network_from_python_is_calibrated() -> None:

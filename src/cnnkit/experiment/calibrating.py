@@ -49,7 +49,7 @@ def calibrate_run(folder: RunFolder, validation: SplitImages, net: nn.Module | N
     try:
         trained = Trained.open(folder.path, device=device, net=net)
         fit = _stored(trained, trained.predict(validation, "validation", progress=False) if validation.images else None)
-    except CnnkitError as error:
+    except (CnnkitError, torch.OutOfMemoryError) as error:  # the trained network is still in memory, too
         log.warning("the temperature was not fitted: %s", error)
     else:
         log.info("%s", about_temperature(fit))
