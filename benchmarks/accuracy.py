@@ -9,11 +9,10 @@ Every run is the plain command line; results go to benchmarks/results/ as JSON.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+from _lib.command import cnnkit
 from _lib.report import RESULTS, earlier, write
 
 FASHION = ["--data", "fashion-mnist"]
@@ -33,12 +32,6 @@ ROWS = {
     "resnet18-fp32": [*RESNET, *FLOAT32],
     "resnet18-best": ["resnet18", *FASHION, *SMALL_RESNET, "--recipe", "best", "--epochs", "24", "--precision", "bf16"],
 }
-
-
-def cnnkit(*arguments: str) -> str:
-    """Run the command line; return what it prints."""
-    command = [sys.executable, "-m", "cnnkit", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def accuracy(arguments: list[str], folder: Path) -> float:

@@ -9,11 +9,10 @@ figures are of the 10,000 test images. Results go to benchmarks/results/ as JSON
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from _lib.command import cnnkit
 from _lib.report import RESULTS, earlier, write
 
 SMALL = ("--image-size", "28", "--batch-size", "128")
@@ -28,12 +27,6 @@ ROWS = {
     "vgg11": ("--image-size", "32", "--batch-size", "128", "--epochs", "3", "--lr", "0.0003"),
 }
 KEPT = ("accuracy", "loss", "brier", "roc_auc", "images")
-
-
-def cnnkit(*arguments: str) -> str:
-    """Run the command line; return what it prints."""
-    command = [sys.executable, "-m", "cnnkit", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def trained(net: str, runs: Path) -> Path:

@@ -9,11 +9,10 @@ whole test set, which chooses nothing. Results go to benchmarks/results/ as JSON
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from _lib.command import cnnkit
 from _lib.report import RESULTS, earlier, write
 
 # without batch normalisation: He's initial weights, small steps, and no gradient larger than 1
@@ -49,12 +48,6 @@ ROWS = {
     "nin": Row("nin", 224, 1, PLAIN),
     "alexnet": Row("alexnet", 224, 1, PLAIN | {"lr": "0.0005"}),
 }
-
-
-def cnnkit(*arguments: str) -> str:
-    """Run the command line; return what it prints."""
-    command = [sys.executable, "-m", "cnnkit", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def train(row: Row, folder: Path) -> Path:

@@ -8,20 +8,13 @@ then each report is written three times by a new process, imports included. Resu
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from _lib.command import cnnkit
 from _lib.report import RESULTS, write
 
 ROUNDS = 3
-
-
-def cnnkit(*arguments: str) -> str:
-    """Run the command line; return what it prints."""
-    command = [sys.executable, "-m", "cnnkit", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import cnnkit
-from cnnkit.experiment import calibrate, evaluate
+from cnnkit.experiment import RunFolder, calibrate, evaluate
+from cnnkit.experiment.trained import Trained
 from cnnkit.train import Callback, EpochRecord
 from helpers.cli import Cli, one_line
 from helpers.images import shape_photos
@@ -97,6 +98,11 @@ def test_calibrate_stores_what_training_would_have(run: Path, cli: Cli) -> None:
     assert calibrate(run / "best").temperature == pytest.approx(fitted)
 
 
+def test_run_that_is_training_is_not_calibrated(run: Path, cli: Cli) -> None:
+    with RunFolder(run).locked():
+        one_line(cli("calibrate", run), 1, "another process is training")
+
+
 def test_too_few_validation_images_leave_the_temperature_at_1(cli: Cli) -> None:
     shape_photos(Path("photos"), 20)
     run = cnnkit.fit("lenet", "photos", image_size=28, epochs=1, **QUICK)
@@ -143,6 +149,15 @@ def test_failure_to_calibrate_does_not_spoil_a_finished_run() -> None:
     assert "the temperature was not fitted: the network returns" in log
     assert "finished 1 epoch" in log
     assert temperature(run.path) == 1
+
+
+def test_lack_of_memory_does_not_spoil_a_finished_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trained, "predict", predict)
+    run = cnnkit.fit("lenet", "digits", epochs=1, **QUICK)
+    assert "the temperature was not fitted: CUDA out of memory" in (run.path / "log.txt").read_text()
 
 
 def test_network_from_python_is_calibrated() -> None:

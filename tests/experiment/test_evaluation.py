@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 import cnnkit
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.experiment import Run, evaluate, evaluation_of, images_of, read_predictions
+from cnnkit.experiment.build import Given
 from cnnkit.experiment.trained import Trained
+from cnnkit.train import World
 from helpers.cli import Cli, one_line
 from helpers.images import noise_photos, shape_photos
 from helpers.processes import run_torchrun
@@ -228,6 +232,79 @@ def test_corrupt_predictions_are_reported_and_made_again(
     assert read_predictions(path).labels.tolist() == expected.predictions.labels.tolist()
 
 
+def test_files_that_are_not_of_predictions_are_corrupt(run: Path) -> None:
+    evaluate(run, progress=False)
+    [path] = kept(run)
+    whole, arrays = path.read_bytes(), dict(np.load(path))
+    facts = json.loads(arrays["facts"].tobytes())
+
+    def altered(**changes: object) -> None:
+        text = np.frombuffer(json.dumps(facts | changes).encode(), np.uint8)
+        np.savez(path, **(arrays | {"facts": text}))
+
+    def with_member(content: bytes) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("logits", "labels", "facts"):
+                archive.writestr(f"{name}.npy", content)
+
+    encrypted = bytearray(whole)
+    encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<f4", "fortran_order": False, "shape": (2**50, 2)})
+    for spoil in (
+        lambda: with_member(b"text"),
+        lambda: with_member(huge.getvalue()),
+        lambda: np.savez(path, **(arrays | {"labels": arrays["labels"][0]})),
+        lambda: path.write_bytes(encrypted),
+        lambda: altered(seconds=0.0),
+        lambda: altered(data_sha256="**/x"),
+    ):
+        spoil()
+        assert path.read_bytes() != whole
+        with pytest.raises(CnnkitError, match="corrupt"):
+            read_predictions(path)
+
+
+def test_another_bundle_in_a_run_folder_is_not_the_run(run: Path) -> None:
+    shutil.copytree(run / "best", run / "old")
+    assert evaluate(run / "old", progress=False).num_images == 360
+    assert kept(run) == []
+    assert not (run / "test.json").exists()
+
+
+def test_each_process_has_the_device_of_its_rank(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[tuple[object, ...]] = []
+
+    def pick(*arguments: object) -> torch.device:
+        chosen.append(arguments)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("cnnkit.experiment.evaluating.pick_device", pick)
+    evaluate(run, progress=False, world=World(local_rank=3))
+    assert chosen == [("auto", 3)]
+
+
+class Failing(World):
+    """A process group whose other process cannot read an image."""
+
+    def all_gather(self, value: Any) -> list[Any]:
+        self.gathered.append(value)
+        return [value, DataError("photo.png: truncated")]
+
+    gathered: ClassVar[list[Any]] = []
+
+
+def test_error_in_one_process_is_raised_in_all(run: Path) -> None:
+    with pytest.raises(DataError, match=r"photo\.png: truncated"):
+        evaluate(run, progress=False, world=Failing(size=2))
+    model = cnnkit.load(run)
+    with torch.no_grad():
+        model.net[-1].weight.fill_(1e38)
+    with pytest.raises(CnnkitError, match="the network returns"):
+        evaluate(model, progress=False, world=Failing(size=2))
+    assert [isinstance(one, CnnkitError) for one in Failing.gathered] == [False, True], "the others are told"
+
+
 def test_run_without_test_images_is_judged_by_its_validation_images() -> None:
     noise_photos(Path("photos/train"), 8)
     noise_photos(Path("photos/val"), 4)
@@ -287,3 +364,12 @@ def test_images_of_data_without_files_are_found_by_row(run: Path) -> None:
     [image] = images_of(run, found, [5], 96)
     assert image is not None
     assert image[..., 0].tolist() == DIGITS.train.images[record["validation"][5], 0].tolist()
+
+
+def test_images_of_other_data_are_not_shown_behind_predictions() -> None:
+    images, labels = DIGITS.train.images[:400, 0].numpy(), DIGITS.train.labels[:400].numpy()
+    run = cnnkit.fit("lenet", (images, labels), **QUICK)
+    found = run.evaluate().predictions
+    assert images_of(run, found, [0], 8)[0] is not None
+    other = Run(run.path, Given(data=(255 - images, labels)))
+    assert images_of(other, found, [0], 8) == [None]

@@ -103,6 +103,11 @@ def test_smoothgrad_of_a_linear_network_is_its_gradient() -> None:
     np.testing.assert_allclose(found.heat, expected, atol=1e-5)
 
 
+def test_smoothgrad_seeds_no_generator_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "manual_seed")
+    assert np.abs(attribute(corner_net(), torch.rand(2, SIDE, SIDE), "smoothgrad", 1).heat).max() > 0
+
+
 @methods
 def test_many_images_are_explained_as_one_by_one(method: str) -> None:
     net, x = create("lenet"), torch.rand(5, 1, 28, 28)

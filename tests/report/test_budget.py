@@ -40,7 +40,7 @@ def test_all_images_fit_into_enough_bytes() -> None:
     assert found.tile(11, "<label>").startswith('<span class="name" role="img" aria-label="&lt;label&gt;"')
 
 
-@pytest.mark.parametrize("left", [10, 0, -5])
+@pytest.mark.parametrize("left", [10, 0, -5, -(10**6)])
 def test_without_bytes_there_are_no_images(left: int) -> None:
     budget = Budget(left)
     assert budget.sprites("x", "photos", noise(3), 96, 1.0) is None

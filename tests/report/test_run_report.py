@@ -76,6 +76,12 @@ def test_other_data_are_not_compared(run: Path) -> None:
     assert run_report(run, progress=False).headline.earlier is None
 
 
+def test_predictions_of_earlier_weights_are_not_compared(run: Path) -> None:
+    config = run.parent / "lenet_bn-digits-1/best/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_sha256": "0" * 64}))
+    assert run_report(run, progress=False).headline.earlier is None
+
+
 def test_frequent_mistake_and_weakest_class_are_named(report: RunReport) -> None:
     matrix = report.evaluation.scores.confusion.copy()
     recall = matrix.diagonal() / matrix.sum(1)
@@ -93,6 +99,14 @@ def test_confidence_that_is_not_accuracy_is_named(run: Path, scale: float, words
     report = report_on(Run(run), replace(evaluation, predictions=predictions, temperature=1.0))
     assert f"Its confidence is {words}" in report.certainty.sentence
     assert report.certainty.sentence in report.headline.sentences
+
+
+def test_no_class_is_the_weakest_if_all_are_right(run: Path) -> None:
+    evaluation = evaluation_of(run)
+    labels = evaluation.predictions.labels
+    right = replace(evaluation.predictions, logits=20 * np.eye(10, dtype=np.float32)[labels])
+    sentences = report_on(Run(run), replace(evaluation, predictions=right)).headline.sentences
+    assert not any("weakest" in sentence for sentence in sentences), sentences
 
 
 def test_temperature_is_compared_with_none(run: Path) -> None:
@@ -258,6 +272,7 @@ def test_unusable_arguments_are_refused(cli: Cli, run: Path) -> None:
     one_line(cli("report", run / "best"), 2, "is not a run folder")
     one_line(cli("report", "nowhere"), 2, "nowhere")
     one_line(cli("report", run, "--output", "page.pdf"), 2, "page.pdf", ".html")
+    one_line(cli("report", run, "--output", run / "test.html"), 2, "test.html", "report.html")
     one_line(cli("report", run, "--output", "no/such/page.html"), 1, "cannot write")
     shutil.rmtree(run / "best")
     one_line(cli("report", run), 2, "no finished epoch")

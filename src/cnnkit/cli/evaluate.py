@@ -1,4 +1,4 @@
-"""`cnnkit evaluate`: metrics of a trained network on its test set."""
+"""`cnnkit evaluate`: metrics of a trained network on a split of its data, or on other data."""
 
 from pathlib import Path
 from typing import Annotated, Literal

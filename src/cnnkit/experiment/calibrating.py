@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -29,14 +30,15 @@ def calibrate(
 
     The kept predictions are used if they are up to date. The temperature is 1, with the reason, where it cannot be
     fitted. Raises UsageError if `model` is neither a run nor a bundle, DataError for images that cannot be read,
-    CnnkitError if the bundle cannot be written.
+    CnnkitError if the bundle cannot be written or another process is training the run.
     """
     trained = Trained.open(model, device=device)
-    try:
-        found = trained.kept("validation") or trained.predictions("validation", None, Reading(progress=progress))
-    except NoImagesError:
-        found = None
-    return _stored(trained, found)
+    with trained.folder.locked() if trained.folder else nullcontext():  # training replaces the bundle
+        try:
+            found = trained.kept("validation") or trained.predictions("validation", None, Reading(progress=progress))
+        except NoImagesError:
+            found = None
+        return _stored(trained, found)
 
 
 def calibrate_run(folder: RunFolder, validation: SplitImages, net: nn.Module | None, device: torch.device) -> None:
@@ -47,7 +49,7 @@ def calibrate_run(folder: RunFolder, validation: SplitImages, net: nn.Module | N
     try:
         trained = Trained.open(folder.path, device=device, net=net)
         fit = _stored(trained, trained.predict(validation, "validation", progress=False) if validation.images else None)
-    except CnnkitError as error:
+    except (CnnkitError, torch.OutOfMemoryError) as error:  # the trained network is still in memory, too
         log.warning("the temperature was not fitted: %s", error)
     else:
         log.info("%s", about_temperature(fit))

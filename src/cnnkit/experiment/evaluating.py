@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnnkit.core.device import pick_device
 from cnnkit.core.files import CannotWrite
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_BATCH
 from cnnkit.core.shape import count
@@ -64,7 +65,7 @@ def evaluate(
         progress=progress and world.is_main,
         max_pixels=max_pixels,
     )
-    trained = Trained.open(model, net, device)
+    trained = Trained.open(model, net, pick_device(device, world.local_rank) if isinstance(device, str) else device)
     found = trained.predictions(
         split, data, options, batch_size=batch_size, allow_class_mismatch=allow_class_mismatch, world=world
     )

@@ -9,7 +9,7 @@ import torch
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.data import Reading
-from cnnkit.experiment.predictions import SplitPredictions
+from cnnkit.experiment.predictions import SplitPredictions, digest_of_images
 from cnnkit.experiment.trained import Trained
 
 __all__ = ["images_of"]
@@ -30,11 +30,10 @@ def images_of(
     except CnnkitError as error:
         log.warning("no images to show: %s", error)
         return [None] * len(rows)
-    if predictions.names:
+    places: list[int | None] = list(rows)
+    if digest_of_images(images, predictions.classes) != predictions.data_sha256:  # some are gone, or have changed
         at = {name: row for row, name in enumerate(images.names)}
-        places = [at.get(predictions.names[row]) for row in rows]
-    else:
-        places = [row if len(images) == len(predictions) else None for row in rows]
+        places = [at.get(predictions.name_of(row)) for row in rows]
     there = [number for number, place in enumerate(places) if place is not None]
     found: list[np.ndarray | None] = [None] * len(rows)
     if there:

@@ -9,14 +9,16 @@ import json
 import logging
 import time
 import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 
 from cnnkit.core.errors import CnnkitError, reading
 from cnnkit.core.files import atomic_write, read_bytes
@@ -24,7 +26,7 @@ from cnnkit.core.finite import require_finite
 from cnnkit.core.limits import MAX_RECORD_BYTES
 from cnnkit.core.modes import prediction_mode
 from cnnkit.core.progress import Counter
-from cnnkit.core.schema import Number, Word, validated
+from cnnkit.core.schema import Word, validated
 from cnnkit.core.text import from_json, to_csv, to_json
 from cnnkit.data import Batches, ImageSet
 from cnnkit.deploy import Bundle, Classifier
@@ -36,6 +38,9 @@ __all__ = ["SplitPredictions", "digest_of_images", "kept_predictions", "predict_
 
 log = logging.getLogger(__name__)
 
+Seconds = Annotated[float, Field(strict=True, gt=0, le=1e300)]
+Digest = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]  # begins a file's name
+Part = tuple[Tensor, Tensor]  # rows, and their logits
 FIRST = 12  # hex digits of the data's digest in a file's name
 
 
@@ -49,8 +54,8 @@ class _Facts(BaseModel):
     split: SplitName
     classes: tuple[Word, ...]
     names: tuple[Word, ...]
-    seconds: Number
-    data_sha256: Word
+    seconds: Seconds
+    data_sha256: Digest
     split_sha256: Word
     model_sha256: Word
     remarks: tuple[Word, ...]
@@ -130,12 +135,12 @@ def read_predictions(path: Path) -> SplitPredictions:
                 if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
                     raise ValueError("it has compressed members")  # which may be much larger than the file
             arrays = np.load(BytesIO(content), allow_pickle=False)
-            logits, labels = arrays["logits"], arrays["labels"]
-            facts = validated(_Facts, from_json(arrays["facts"].tobytes()))
-        except (zipfile.BadZipFile, EOFError, KeyError) as error:
+            logits, labels, text = (np.asarray(arrays[name]) for name in ("logits", "labels", "facts"))
+            facts = validated(_Facts, from_json(text.tobytes()))
+        except (zipfile.BadZipFile, EOFError, KeyError, MemoryError, RuntimeError) as error:
             raise ValueError(f"not a file of predictions: {error}") from error
-        number, classes = len(labels), len(facts.classes)
-        if (logits.dtype, logits.shape) != (np.float32, (number, classes)) or labels.dtype != np.int64:
+        number, classes = labels.size, len(facts.classes)
+        if logits.dtype != np.float32 or logits.shape != (number, classes) or labels.dtype != np.int64:
             raise ValueError(f"logits {logits.dtype} {logits.shape} for {number} labels {labels.dtype}")
         if labels.ndim != 1 or not number or not 0 <= labels.min() <= labels.max() < classes:
             raise ValueError("labels out of range")
@@ -186,23 +191,23 @@ def predict_split(
 ) -> SplitPredictions:
     """Run a network on the images of a split; of several processes, each runs a part, and all return the whole.
 
-    Raises CnnkitError if the network returns NaN or Inf. Images that cannot be read, if they are skipped, are left out.
+    Raises CnnkitError, in every process, if the network returns NaN or Inf. Images that cannot be read, if they are
+    skipped, are left out.
     """
     images, bundle = found.images, classifier.bundle
     batches = Batches(images, batch_size, bundle.preprocess, device=classifier.device, shard=world.shard)
-    parts: list[tuple[Tensor, Tensor]] = []
     started = time.perf_counter()
-    with (
-        Counter(f"evaluating on {found.name}", len(images), progress and world.is_main) as counter,
-        prediction_mode(classifier.net),
-    ):
-        for rows, x, _ in batches.numbered():
-            logits: Tensor = classifier.net(x)
-            names = [images.names[row] if images.names else f"image {row}" for row in rows.tolist()]
-            require_finite(classifier.net, x, logits, names)
-            parts.append((rows, logits.float().cpu()))
-            counter.advance(len(rows) * world.size)
-    gathered = [part for some in world.all_gather(parts) for part in some]
+    own: list[Part] | CnnkitError
+    try:
+        with Counter(f"evaluating on {found.name}", len(images), progress and world.is_main) as counter:
+            own = list(_logits(classifier.net, batches, images.names, counter, world.size))
+    except CnnkitError as error:
+        own = error
+    gathered: list[Part] = []
+    for some in world.all_gather(own):  # of every process, as the others wait for one that fails
+        if isinstance(some, CnnkitError):
+            raise some
+        gathered += some
     rows = torch.cat([part[0] for part in gathered])
     order = rows.argsort()
     logits, rows = torch.cat([part[1] for part in gathered])[order], rows[order]
@@ -222,3 +227,13 @@ def predict_split(
         remarks=found.remarks,
         skipped=found.skipped,
     )
+
+
+def _logits(net: nn.Module, batches: Batches, names: Sequence[str], counter: Counter, processes: int) -> Iterator[Part]:
+    """Yield the rows of each batch and their logits; raises CnnkitError for NaN and Inf."""
+    with prediction_mode(net):
+        for rows, x, _ in batches.numbered():
+            logits: Tensor = net(x)
+            require_finite(net, x, logits, [names[row] if names else f"image {row}" for row in rows.tolist()])
+            counter.advance(len(rows) * processes)
+            yield rows, logits.float().cpu()

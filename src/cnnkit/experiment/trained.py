@@ -65,13 +65,14 @@ class Trained:
             return cls(model.bundle, model.folder, _checked(record, model.bundle), None, given, lambda: model)
         path = expanded(model)
         place, bundle = read_bundle(path)
-        run = next((RunFolder(one) for one in (path, path.parent) if (one / "config.toml").is_file()), None)
+        run = RunFolder(place.parent)
+        is_best = run.config_file.is_file() and run.best.resolve() == place.resolve()
         network = given.net if net is None else net
         return cls(
             with_passwords(bundle, place),
             place,
             _checked(read_record(place), bundle),
-            run,
+            run if is_best else None,
             given,
             lambda: load(path, copy.deepcopy(network), device),
         )

@@ -110,23 +110,16 @@ def _integrated_gradients(subject: Subject, x: Tensor, targets: Tensor) -> Heat:
 
 def _smoothgrad(subject: Subject, x: Tensor, targets: Tensor) -> Heat:
     """Smilkov et al. 2017: the mean gradient over copies of the image with normal noise, signed."""
-    method = _captum().NoiseTunnel(_captum().Saliency(subject))
-    heat = []
-    for image, target in zip(x.split(1), targets.split(1), strict=True):
-        noise = NOISE * (image.max() - image.min()).item()
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            torch.manual_seed(SEED)
-            heat.append(
-                method.attribute(
-                    image,
-                    nt_samples=SAMPLES,
-                    nt_samples_batch_size=min(SAMPLES, _at_once(x)),
-                    stdevs=noise,
-                    target=target,
-                    abs=False,
-                )
-            )
-    return Heat(torch.cat(heat).sum(1))
+    saliency, heat = _captum().Saliency(subject), []
+    # the same on every device, and the global random state is not used
+    noise = torch.randn(SAMPLES, *x.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(x)
+    for image, target in zip(x.detach().split(1), targets.tolist(), strict=True):
+        noisy = image + NOISE * (image.max() - image.min()) * noise
+        gradients = [
+            saliency.attribute(some.requires_grad_(), target=target, abs=False) for some in noisy.split(_at_once(x))
+        ]
+        heat.append(torch.cat(gradients).mean(0))
+    return Heat(torch.stack(heat).sum(1))
 
 
 METHODS: Mapping[str, Method] = {

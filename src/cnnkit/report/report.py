@@ -86,13 +86,16 @@ class RunReport:
         return {name: _without_passwords(part) for name, part in found.items()}
 
     def save(self, output: Path | str | None = None) -> Path:
-        """Write report.html, or `output`, and report.json beside it; return the path of the page.
+        """Write report.html, or `output`, and the numbers beside it as JSON; return the path of the page.
 
-        By default into the run folder. Raises UsageError for another suffix, CnnkitError if a file cannot be written.
+        By default into the run folder. Raises UsageError for another suffix and, in the run folder, for another name;
+        CnnkitError if a file cannot be written.
         """
         target = self.path / HTML if output is None else Path(output)
         if target.suffix != ".html":
             raise UsageError(f"{target}: a report is an HTML file; choose the suffix .html")
+        if target.name != HTML and target.resolve().parent == self.path.resolve():  # its JSON might replace test.json
+            raise UsageError(f"{target}: in the run folder a report is called {HTML}; choose another folder")
         write_output(target, self.html().encode())
         atomic_write(target.with_suffix(".json"), to_json(self.to_dict()) + "\n")
         return target

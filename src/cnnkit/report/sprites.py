@@ -45,7 +45,7 @@ class Budget:
             cost = sheet.num_bytes + number * TILE_BYTES
             if cost <= limit:
                 break
-            number = min(number - 1, int(MARGIN * number * limit / cost))
+            number = max(0, min(number - 1, int(MARGIN * number * limit / cost)))
         if number < len(images):
             self.left_out.append(f"{title}: {len(images) - number:,} of {len(images):,} images")
         if not number:

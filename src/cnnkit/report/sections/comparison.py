@@ -7,6 +7,7 @@ import numpy as np
 
 from cnnkit.core.errors import CnnkitError
 from cnnkit.core.text import counted, short
+from cnnkit.deploy import read_bundle
 from cnnkit.experiment.predictions import SplitPredictions, read_predictions
 from cnnkit.metrics import Estimate, wilson
 from cnnkit.report.data_card import DataCard
@@ -72,17 +73,21 @@ def majority(card: DataCard | Missing, predictions: SplitPredictions) -> Majorit
 
 
 def earlier_run(run: Path, predictions: SplitPredictions) -> Earlier | None:
-    """Return the last run beside `run` that was started before it and has kept predictions for the same images."""
+    """Return the last run beside `run` that was started before it and has kept predictions for the same images.
+
+    Those of earlier weights do not count.
+    """
     mine = summarise(run).started
     found = []
     for path in sorted(run.parent.glob(f"*/{predictions.file_name}")):
         if path.parent.samefile(run) or (started := summarise(path.parent).started) >= mine:
             continue
         try:
-            other = read_predictions(path)
+            other, (_, bundle) = read_predictions(path), read_bundle(path.parent)
         except CnnkitError:  # corrupt
             continue
-        if other.data_sha256 == predictions.data_sha256 and other.classes == predictions.classes:
+        same = other.data_sha256 == predictions.data_sha256 and other.classes == predictions.classes
+        if same and other.model_sha256 == bundle.model_sha256:
             found.append((started, path.parent.name, other))
     if not found:
         return None

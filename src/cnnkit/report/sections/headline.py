@@ -79,7 +79,7 @@ def _confused(confusion: Confusion, names: tuple[str, ...]) -> list[str]:
 def _weakest(scores: Scores, names: tuple[str, ...]) -> list[str]:
     """Return a sentence on the class with the lowest recall, unless all have the same."""
     recalls = {name: one.recall for name, one in zip(names, scores.classes, strict=True) if one.recall is not None}
-    if len(set(recalls.values())) < 2:
+    if len({recall.value for recall in recalls.values()}) < 2:  # whatever their intervals
         return []
     name, recall = min(recalls.items(), key=lambda one: one[1].value)
     return [f"The weakest class: {short(name)}, of whose images {recall.percent()} are found."]
