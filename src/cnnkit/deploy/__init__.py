@@ -1,6 +1,14 @@
 """Prediction with trained networks: classifiers, predictions, bundles, and fast runners."""
 
-from cnnkit.deploy.bundle import Bundle, amend_bundle, find_bundle, read_bundle, read_weights, save_bundle
+from cnnkit.deploy.bundle import (
+    Bundle,
+    amend_bundle,
+    find_bundle,
+    read_bundle,
+    read_weights,
+    require_intact,
+    save_bundle,
+)
 from cnnkit.deploy.classifier import Classifier, load
 from cnnkit.deploy.fold import fold
 from cnnkit.deploy.predictions import Predictions
@@ -20,6 +28,7 @@ __all__ = [
     "published_preprocess",
     "read_bundle",
     "read_weights",
+    "require_intact",
     "save_bundle",
     "to_onnx",
 ]

@@ -21,7 +21,7 @@ from cnnkit.core.tensors import read_safetensors
 from cnnkit.core.text import from_json, to_json, without_passwords
 from cnnkit.data.preprocess import Preprocess
 
-__all__ = ["Bundle", "amend_bundle", "find_bundle", "read_bundle", "read_weights", "save_bundle"]
+__all__ = ["Bundle", "amend_bundle", "find_bundle", "read_bundle", "read_weights", "require_intact", "save_bundle"]
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 DataPlace = Annotated[Word, PlainSerializer(without_passwords)]  # a name, path or URL; bundles are shared
@@ -46,6 +46,8 @@ class Bundle(BaseModel):
     """Pixels of the shorter side before the centre crop; if None, whole images are resized, with padding."""
     temperature: Temperature = 1.0
     """Divisor of the logits before the softmax, fitted on the validation images (`cnnkit calibrate`)."""
+    temperature_reason: Word | None = None
+    """Why the temperature is 1, "" if it was fitted; None if neither has been tried."""
     data: DataPlace
     data_dir: Word | None
     test_fraction: Share = 0.1
@@ -147,9 +149,8 @@ def read_weights(folder: Path, bundle: Bundle, net: nn.Module | None = None) -> 
     """
     model = folder / MODEL
     own = None if net is None else net.state_dict()
+    require_intact(folder, bundle)
     try:
-        if sha256(model) != bundle.model_sha256:
-            raise CnnkitError(f"{model}: corrupt: its SHA-256 is not the one in {CONFIG}")
         weights = read_safetensors(model, own and {name: tuple(value.shape) for name, value in own.items()})
     except OSError as error:
         raise CnnkitError(f"{model}: cannot be read ({error.strerror})") from error
@@ -161,6 +162,17 @@ def read_weights(folder: Path, bundle: Bundle, net: nn.Module | None = None) -> 
     if found := not_finite(weights):
         raise CnnkitError(f"{model}: the weights contain {found}; train again")
     return weights
+
+
+def require_intact(folder: Path, bundle: Bundle) -> None:
+    """Raise CnnkitError unless the file of the weights is the one that config.json describes."""
+    model = folder / MODEL
+    try:
+        found = sha256(model)
+    except OSError as error:
+        raise CnnkitError(f"{model}: cannot be read ({error.strerror})") from error
+    if found != bundle.model_sha256:
+        raise CnnkitError(f"{model}: corrupt: its SHA-256 is not the one in {CONFIG}")
 
 
 def _kind(tensor: Tensor) -> torch.dtype:

@@ -69,5 +69,5 @@ def _stored(trained: Trained, found: SplitPredictions | None) -> TemperatureFit:
     images = (found.logits, found.labels) if found else (np.empty((0, 1)), np.empty(0, np.int64))
     fit = fit_temperature(*images)
     assert trained.place  # only a classifier from Python has none
-    amend_bundle(trained.place, temperature=fit.temperature)
+    amend_bundle(trained.place, temperature=fit.temperature, temperature_reason=fit.reason)
     return fit

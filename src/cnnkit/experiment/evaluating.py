@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cnnkit.core.device import pick_device
+from cnnkit.core.errors import unknown
 from cnnkit.core.files import CannotWrite
 from cnnkit.core.limits import DEFAULT_MAX_PIXELS, MAX_BATCH
 from cnnkit.core.shape import count
@@ -17,6 +18,8 @@ from cnnkit.data import Reading
 from cnnkit.data.reading import BadImage
 from cnnkit.deploy import Classifier
 from cnnkit.experiment.evaluation import Evaluation
+from cnnkit.experiment.predictions import SplitPredictions
+from cnnkit.experiment.record import PARTS as SPLITS
 from cnnkit.experiment.run_folder import RunFolder
 from cnnkit.experiment.split_images import NoImagesError, SplitName
 from cnnkit.experiment.trained import Trained
@@ -56,6 +59,8 @@ def evaluate(
     Raises UsageError or DataError if the classes or channels differ, or if images are missing or cannot be read;
     CnnkitError if the network outputs NaN or Inf.
     """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
     if batch_size is not None:
         count(batch_size, "batch_size", MAX_BATCH)
     options = Reading(
@@ -69,7 +74,7 @@ def evaluate(
     found = trained.predictions(
         split, data, options, batch_size=batch_size, allow_class_mismatch=allow_class_mismatch, world=world
     )
-    made = Evaluation(found, trained.bundle.temperature if temperature else 1.0)
+    made = _evaluation(found, trained) if temperature else Evaluation(found)
     if trained.folder and world.is_main and split == "test" and found.split_sha256:
         _save(trained.folder, made)
     return made
@@ -82,7 +87,7 @@ def evaluation_of(model: str | os.PathLike[str], split: SplitName | None = None,
     """
     trained = Trained.open(model)
     if found := trained.kept(split or "test"):
-        return Evaluation(found, trained.bundle.temperature)
+        return _evaluation(found, trained)
     try:
         return evaluate(model, split=split or "test", progress=progress)
     except NoImagesError as error:
@@ -93,6 +98,10 @@ def evaluation_of(model: str | os.PathLike[str], split: SplitName | None = None,
         remarks = (f"{reason}: these are the validation images", *instead.predictions.remarks)
         found = replace(instead.predictions, remarks=remarks)
         return replace(instead, predictions=found)
+
+
+def _evaluation(found: SplitPredictions, trained: Trained) -> Evaluation:
+    return Evaluation(found, trained.bundle.temperature, trained.about_temperature)
 
 
 def _save(folder: RunFolder, made: Evaluation) -> None:

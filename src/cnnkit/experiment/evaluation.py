@@ -38,6 +38,7 @@ class Evaluation:
 
     predictions: SplitPredictions
     temperature: float = 1.0
+    about_temperature: str = "not applied"
 
     @cached_property
     def scores(self) -> Scores:
@@ -125,6 +126,7 @@ class Evaluation:
             "images": self.num_images,
             "images_per_second": self.num_images / self.predictions.seconds,
             "temperature": self.temperature,
+            "about_temperature": self.about_temperature,
             "loss": self.loss,
             **{name: value.value for name, value in estimates.items()},
             "brier": scores.brier,
@@ -182,7 +184,7 @@ class Evaluation:
         yield (
             COLUMNS,
             [
-                [name, *map(_figure, _rates(row).values()), _number(row.roc_auc), f"{row.support:,}"]
+                [name, *map(_figure, _rates(row).values()), _number(row.roc_auc, 3), f"{row.support:,}"]
                 for name, row in zip(self.classes, self.scores.classes, strict=True)
             ],
         )
@@ -205,14 +207,15 @@ class Evaluation:
             for name, value in self._estimates().items()
             for n in [value.decimals]
         ]
-        band = f"{found.band[0]:.4f} to {found.band[1]:.4f} if perfectly calibrated"
+        digits = scores.accuracy.decimals + 1  # these figures have no interval of their own
+        band = f"{found.band[0]:.{digits}f} to {found.band[1]:.{digits}f} if perfectly calibrated"
         return [
             *rows,
-            ["ROC-AUC (one against the rest)", _number(scores.roc_auc), ""],
-            ["log loss", f"{scores.log_loss:.4f}", ""],
-            ["Brier score", f"{scores.brier:.4f}", ""],
-            ["calibration error (ECE)", f"{found.ece:.4f}", band],
-            ["temperature", f"{self.temperature:.3f}", ""],
+            ["ROC-AUC (one against the rest)", _number(scores.roc_auc, digits), ""],
+            ["log loss", f"{scores.log_loss:.{digits}f}", ""],
+            ["Brier score", f"{scores.brier:.{digits}f}", ""],
+            ["calibration error (ECE)", f"{found.ece:.{digits}f}", band],
+            ["temperature", f"{self.temperature:.3f}", self.about_temperature],
         ]
 
     def _worst_pairs(self) -> list[list[str]]:
@@ -234,5 +237,5 @@ def _figure(value: Estimate | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -142,6 +142,8 @@ def read_predictions(path: Path) -> SplitPredictions:
         number, classes = labels.size, len(facts.classes)
         if logits.dtype != np.float32 or logits.shape != (number, classes) or labels.dtype != np.int64:
             raise ValueError(f"logits {logits.dtype} {logits.shape} for {number} labels {labels.dtype}")
+        if not np.isfinite(logits).all():
+            raise ValueError("it has NaN or Inf")
         if labels.ndim != 1 or not number or not 0 <= labels.min() <= labels.max() < classes:
             raise ValueError("labels out of range")
         if len(facts.names) not in (0, number):

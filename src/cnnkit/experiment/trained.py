@@ -16,7 +16,7 @@ from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.core.files import CannotWrite
 from cnnkit.core.places import expanded
 from cnnkit.data import Reading, is_handed_in
-from cnnkit.deploy import Bundle, Classifier, load, read_bundle
+from cnnkit.deploy import Bundle, Classifier, load, read_bundle, require_intact
 from cnnkit.experiment.build import NOTHING, Given, eval_batch_size
 from cnnkit.experiment.passwords import with_passwords
 from cnnkit.experiment.predictions import SplitPredictions, kept_predictions, predict_split
@@ -137,8 +137,19 @@ class Trained:
         return made
 
     def kept(self, split: SplitName) -> SplitPredictions | None:
-        """Return the predictions in the run folder for a split of the network's own data, None if there are none."""
+        """Return the predictions in the run folder for a split of the network's own data, None if there are none.
+
+        Raises CnnkitError if the weights are not those that the bundle describes.
+        """
+        if self.place:
+            require_intact(self.place, self.bundle)
         return kept_predictions(self.folder.path, self.bundle, split) if self.folder else None
+
+    @property
+    def about_temperature(self) -> str:
+        """Where the temperature of the bundle comes from."""
+        reason = self.bundle.temperature_reason
+        return "not fitted yet: run cnnkit calibrate" if reason is None else reason or "fitted on the validation images"
 
 
 def _checked(record: Record | None, bundle: Bundle) -> Record | None:

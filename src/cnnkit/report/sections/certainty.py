@@ -18,6 +18,8 @@ class Certainty:
     """The calibration without and with the temperature, and a verdict."""
 
     temperature: float
+    digits: int
+    """Digits after the point that the number of images justifies."""
     mean_confidence: float
     before: Calibration
     after: Calibration
@@ -33,12 +35,12 @@ class Certainty:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return a row for each measure with its values."""
-        shown = self.columns.values()
+        shown, n = self.columns.values(), self.digits
         return [
-            ("expected calibration error (ECE)", *(f"{one.ece:.4f}" for one in shown)),
-            ("ECE of a perfectly calibrated network", *(f"{one.band[0]:.4f} to {one.band[1]:.4f}" for one in shown)),
-            ("log loss (nats)", *(f"{one.log_loss:.4f}" for one in shown)),
-            ("Brier score (0 to 2)", *(f"{one.brier:.4f}" for one in shown)),
+            ("expected calibration error (ECE)", *(f"{one.ece:.{n}f}" for one in shown)),
+            ("ECE if perfectly calibrated", *(f"{one.band[0]:.{n}f} to {one.band[1]:.{n}f}" for one in shown)),
+            ("log loss (nats)", *(f"{one.log_loss:.{n}f}" for one in shown)),
+            ("Brier score (0 to 2)", *(f"{one.brier:.{n}f}" for one in shown)),
         ]
 
 
@@ -81,21 +83,27 @@ def certainty(evaluation: Evaluation, judged: Judged) -> Certainty:
     predictions, temperature = evaluation.predictions, evaluation.temperature
     before = after if temperature == 1 else calibration(predictions.logits, predictions.labels)
     mean, accuracy = float(judged.confidence.mean()), float(judged.correct.mean())
-    measured = f"ECE {after.ece:.4f}; by chance, a perfectly calibrated network has up to {after.band[1]:.4f}"
+    digits = evaluation.scores.accuracy.decimals + 1
+    most = f"{after.band[1]:.{digits}f}"
+    measured = f"ECE {after.ece:.{digits}f}; by chance, a perfectly calibrated network has up to {most}"
     if after.well_calibrated:
         images = counted(after.num_images, "image")
-        sentence = f"Its confidence agrees with its accuracy, as far as {images} can tell ({measured})."
+        sentence = f"Nothing in {images} shows that its confidence is wrong ({measured})."
     else:
         too = "high" if mean > accuracy else "low"
         sentence = (
-            f"Its confidence is too {too}: on average it is {mean:.3f}, but {accuracy:.3f} of the answers are correct "
+            f"Its confidence is too {too}: on average it is {mean:.{digits - 1}f}, but {accuracy:.{digits - 1}f} of the answers are "
+            f"correct "
             f"({measured})."
         )
     if temperature == 1:
-        words = "The temperature is 1: confidence is the softmax of the logits as they are."
+        words = f"The temperature is 1 ({evaluation.about_temperature}): confidence is the softmax of the logits."
     else:
-        words = f"The logits are divided by the temperature {temperature:.4g}, fitted on the validation images."
-    return Certainty(temperature, mean, before, after, sentence, words)
+        words = (
+            f"The logits are divided by the temperature {temperature:.4g} ({evaluation.about_temperature}). On these "
+            f"images this changes the log loss from {before.log_loss:.{digits}f} to {after.log_loss:.{digits}f}."
+        )
+    return Certainty(temperature, digits, mean, before, after, sentence, words)
 
 
 def thresholds(evaluation: Evaluation) -> Thresholds:

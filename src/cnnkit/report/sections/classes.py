@@ -55,10 +55,11 @@ def score_rows(scores: Scores) -> list[tuple[str, str]]:
         rows += [(f"{name} average of {key}", getattr(means, field)) for key, field in AVERAGES.items()]
     rows += [("ROC-AUC, one class against the others", scores.roc_auc)]
     rows += [("log loss (nats)", scores.log_loss), ("Brier score (0 to 2)", scores.brier)]
-    return [(name, _shown(value)) for name, value in rows]
+    digits = scores.accuracy.decimals + 1  # of scores without an interval
+    return [(name, _shown(value, digits)) for name, value in rows]
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, digits: int) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

@@ -54,7 +54,7 @@ class Earlier:
                 f"this run is right on {counted(self.gained, 'image')} that it gets wrong, "
                 f"and wrong on {self.lost:,} that it gets right"
             )
-            verdict += "" if self.is_clear else "; chance can explain that difference"
+            verdict += f"; chance {'does not explain' if self.is_clear else 'can explain'} that difference"
         return f"The run before, {self.name}, has an accuracy of {self.accuracy.rounded}: {verdict}."
 
     @property
