@@ -17,7 +17,7 @@ from cnnkit.explain.features import find, outputs, with_stages
 
 __all__ = ["Subject", "field_of", "map_layer", "private_copy", "stages"]
 
-ENOUGH = (2, 16)  # locations of a map that tells where
+ENOUGH = 9  # locations of a map that tells where
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,10 @@ def private_copy(net: nn.Module) -> nn.Module:
 def map_layer(net: nn.Module, x: Tensor, layer: str | None = None) -> str:
     """Return `layer` if it outputs a map C x H x W; without it, the layer to explain images like x by.
 
-    That is the last stage with a map of at least 4 x 4 locations, as smaller ones hardly tell where. If there is none,
-    it is the last one with more than one location, or with a map at all. Of a network without stages, as of nested
-    modules, it is the last such part. Stages are the children of the network, or of the only child. Raises UsageError for an unknown layer and if there is no map.
+    That is the last stage with a map of more than one location or, if it has fewer than 9, which hardly tell where, the
+    stage before if that has more. Of a network without such stages, as of nested modules, it is the last such part; if
+    there is none, the last stage or part with a map at all. Stages are the children of the network, or of the only
+    child. Raises UsageError for an unknown layer and if there is no map.
     """
     if layer is not None:
         if outputs(net, x, [layer])[layer].ndim != 4:
@@ -75,9 +76,10 @@ def map_layer(net: nn.Module, x: Tensor, layer: str | None = None) -> str:
     if not locations:
         raise UsageError("the network outputs no feature map C x H x W")
     tops, order = stages(net), list(locations)
-    return max(
-        order, key=lambda name: (*(locations[name] >= least for least in ENOUGH), name in tops, order.index(name))
-    )
+    ranked = sorted(order, key=lambda name: (locations[name] > 1, name in tops, order.index(name)))
+    *_, before, last = ["", *ranked]
+    is_better = before in tops and locations[last] < ENOUGH <= locations[before]
+    return before if is_better else last
 
 
 def field_of(net: nn.Module, layer: str, input_size: tuple[int, int, int]) -> Receptive | None:

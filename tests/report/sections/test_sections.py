@@ -74,11 +74,15 @@ def test_verdict_on_calibration_follows_the_band() -> None:
     draw = np.random.default_rng(0)
     confidences = draw.uniform(0.5, 0.99, 2000)
     labels = draw.integers(0, 3, 2000)
-    for shift, words in ((0.0, "agrees with its accuracy"), (-0.1, "is too high"), (0.1, "is too low")):
+    for shift, words in (
+        (0.0, "shows that its confidence is wrong"),
+        (-0.1, "Its confidence is too high"),
+        (0.1, "Its confidence is too low"),
+    ):
         right = draw.random(2000) < confidences + shift
         answers = np.where(right, labels, (labels + 1) % 3)
         made = evaluation(labels.tolist(), answers.tolist(), confidences.tolist())
-        assert f"Its confidence {words}" in certainty(made, Judged(made)).sentence
+        assert words in certainty(made, Judged(made)).sentence
 
 
 def test_thresholds_count_answers(small: Evaluation) -> None:

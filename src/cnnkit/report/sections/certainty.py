@@ -91,10 +91,9 @@ def certainty(evaluation: Evaluation, judged: Judged) -> Certainty:
         sentence = f"Nothing in {images} shows that its confidence is wrong ({measured})."
     else:
         too = "high" if mean > accuracy else "low"
+        said, found = (f"{value:.{digits - 1}f}" for value in (mean, accuracy))
         sentence = (
-            f"Its confidence is too {too}: on average it is {mean:.{digits - 1}f}, but {accuracy:.{digits - 1}f} of the answers are "
-            f"correct "
-            f"({measured})."
+            f"Its confidence is too {too}, on average {said}, while {found} of the answers are correct ({measured})."
         )
     if temperature == 1:
         words = f"The temperature is 1 ({evaluation.about_temperature}): confidence is the softmax of the logits."
