@@ -182,12 +182,18 @@ def test_kept_predictions_are_read_until_network_or_split_change(run: Path, monk
     assert calls == []
     config = run / "best/config.json"
     text = config.read_text()
-    for name in ("model_sha256", "split_sha256"):
-        config.write_text(json.dumps(json.loads(text) | {name: "0" * 64}))
-        assert Trained.open(run).kept("test") is None, name
+    config.write_text(json.dumps(json.loads(text) | {"split_sha256": "0" * 64}))
+    assert Trained.open(run).kept("test") is None
     config.write_text(text)
     assert Trained.open(run).kept("test") is not None
-    assert Trained.open(run).kept("train") is None
+    model = cnnkit.load(run)
+    with torch.no_grad():
+        model.net[-1].weight.mul_(0.5)
+    cnnkit.deploy.save_bundle(run / "best", model.net, model.bundle, {"split.json": (run / "split.json").read_bytes()})
+    assert Trained.open(run).kept("test") is None, "they are of other weights"
+    config.write_text(text)
+    with pytest.raises(CnnkitError, match=r"model\.safetensors: corrupt: its SHA-256 is not the one in config.json"):
+        Trained.open(run).kept("test")
 
 
 def test_predictions_for_other_data_are_not_taken_for_its_own(run: Path) -> None:

@@ -84,14 +84,15 @@ def test_unreadable_images_are_reported_and_the_others_explained(cli: Cli, photo
 
 
 def test_sanity_is_printed_with_its_verdict(cli: Cli, photos: list[Path]) -> None:
-    result = cli("explain", RUN, "one", "two", "--sanity", "--device", "cpu")
+    words = ("explain", RUN, "one", "two", "--sanity", "--layer", "conv2", "--device", "cpu")
+    result = cli(*words)
     assert result.code == 0, result.err
-    found = sanity(load(RUN, device="cpu"), [str(path) for path in photos])
+    found = sanity(load(RUN, device="cpu"), [str(path) for path in photos], layer="conv2")
     lines = result.out.splitlines()[2:]
     assert lines[0] == "gradcam: correlation with the original heat, randomised from the last layer down to"
     assert [line.split() for line in lines[1:-1]] == [[layer, f"{value:.2f}"] for layer, value in found.layers]
     assert lines[-1] == found.verdict
-    checked = json.loads(cli("explain", RUN, "one", "two", "--sanity", "--json", "--device", "cpu").out)["sanity"]
+    checked = json.loads(cli(*words, "--json").out)["sanity"]
     assert checked == [found.to_dict()]
 
 

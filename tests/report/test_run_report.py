@@ -113,7 +113,7 @@ def test_temperature_is_compared_with_none(run: Path) -> None:
     report = report_on(Run(run), replace(evaluation_of(run), temperature=2.0))
     assert report.certainty.before.ece != report.certainty.after.ece
     content = report.html()
-    assert "divided by the temperature 2," in content
+    assert "divided by the temperature 2 (" in content
     assert "without temperature" in content
     assert content.count("Reliability diagram w") >= 2
 
