@@ -17,6 +17,7 @@ import cnnkit
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
 from cnnkit.experiment import Run, evaluate, evaluation_of, images_of, read_predictions
 from cnnkit.experiment.build import Given
+from cnnkit.experiment.record import digest_of
 from cnnkit.experiment.trained import Trained
 from cnnkit.train import World
 from helpers.cli import Cli, one_line
@@ -205,6 +206,18 @@ def test_predictions_for_other_data_are_not_taken_for_its_own(run: Path) -> None
     assert not (run / "test.json").exists()
     assert evaluation_of(run, progress=False).num_images == 360
     assert len(kept(run)) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_data_that_have_changed_are_not_its_own(run: Path, split: str) -> None:
+    record = run / "best/split.json"
+    content = json.loads(record.read_text()) | {"train_sha256": "0" * 64}
+    record.write_text(json.dumps(content))
+    config = run / "best/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"split_sha256": digest_of(content)}))
+    with pytest.raises(DataError, match=r"digits has changed since the network was trained; .* --data"):
+        evaluate(run, split=split, progress=False)
+    assert kept(run, "test") == []
 
 
 @pytest.mark.parametrize(

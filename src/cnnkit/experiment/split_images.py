@@ -104,20 +104,27 @@ def _recorded(
         return pool.subset(stratified_split(pool.labels, bundle.test_fraction, seed=0)[1]), [REDRAWN]
     if separate_place(bundle, split):
         return _part(dataset, split), ()
-    if split == "test":
+    if split == "test" and (record is None or pool is not None):
         return dataset.test, ()
     if record is None:
         raise CnnkitError(f"no {SPLIT}: the network's {split} images are unknown")
+    training, validation = _divided(bundle, record, dataset)
+    # of data with missing shards the digest is unknown
+    if not dataset.skipped and record.get("train_sha256") not in (None, training.digest()):
+        raise DataError(f"{dataset.name} has changed since the network was trained; to evaluate on it, pass --data")
+    return {"train": training, "validation": validation, "test": dataset.test}[split], ()
+
+
+def _divided(bundle: Bundle, record: Record, dataset: Dataset) -> tuple[ImageSet, ImageSet | None]:
+    """Return the training and validation images of data without files."""
     if bundle.validation_data or dataset.validation:
-        return (dataset.train if split == "train" else dataset.validation), ()
+        return dataset.train, dataset.validation
     rows = torch.tensor(record["validation"], dtype=torch.int64)
     if len(rows) and int(rows.max()) >= len(dataset.train):
         raise DataError(f"{dataset.name} has {len(dataset.train):,} training images, fewer than when it was split")
-    if split == "train":
-        kept = torch.ones(len(dataset.train), dtype=torch.bool)
-        kept[rows] = False
-        rows = kept.nonzero().flatten()
-    return dataset.train.subset(rows), ()
+    kept = torch.ones(len(dataset.train), dtype=torch.bool)
+    kept[rows] = False
+    return dataset.train.subset(kept.nonzero().flatten()), dataset.train.subset(rows)
 
 
 def _not_trained_on(record: Record | None, images: ImageSet, place: str) -> tuple[ImageSet, list[str]]:
