@@ -163,9 +163,7 @@ def test_renamed_and_moved_files_are_found(run: dict[str, Any], cli: Cli) -> Non
         Path("photos", name).rename(Path("photos", name).with_name(f"renamed-{number}.png"))
     assert figures(report(cli, "runs/lenet-photos-1")) == figures(run)
     shutil.move("photos", "elsewhere")
-    one_line(
-        cli("evaluate", "runs/lenet-photos-1"), 3, "no such folder; if the data were moved, pass their path: --data"
-    )
+    one_line(cli("evaluate", "runs/lenet-photos-1"), 3, "no such folder; if the data were moved", "--data PATH")
     assert figures(report(cli, "runs/lenet-photos-1", "--data", "elsewhere")) == figures(run)
     result = cli("train", "--resume", "runs/lenet-photos-1", "--epochs", 3, "--data", "elsewhere")
     assert result.code == 0, result

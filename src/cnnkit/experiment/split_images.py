@@ -56,7 +56,11 @@ def own_images(
     try:
         dataset = open_dataset(place if given is None else given, options)
     except DataError as error:
-        moved = "" if "://" in place or Path(place).exists() else "; if the data were moved, pass their path: --data"
+        moved = (
+            ""
+            if "://" in place or Path(place).exists()
+            else "; if the data were moved, move them back, or evaluate with --data PATH"
+        )
         raise DataError(f"{error}{moved}") from error
     images, remarks = _recorded(bundle, record, dataset, split)
     return _labelled(bundle, record, dataset, images, place, split, remarks)
@@ -84,7 +88,7 @@ def other_images(
     images = _part(dataset, split)
     remarks: list[str] = []
     if images and images.digests:
-        images, remarks = _not_trained_on(record, images, place)
+        images, remarks = _not_trained_on(record, images, place, split)
     return _labelled(bundle, record, dataset, images, place, split, remarks, allow_class_mismatch)
 
 
@@ -127,7 +131,9 @@ def _divided(bundle: Bundle, record: Record, dataset: Dataset) -> tuple[ImageSet
     return dataset.train.subset(kept.nonzero().flatten()), dataset.train.subset(rows)
 
 
-def _not_trained_on(record: Record | None, images: ImageSet, place: str) -> tuple[ImageSet, list[str]]:
+def _not_trained_on(
+    record: Record | None, images: ImageSet, place: str, split: SplitName
+) -> tuple[ImageSet, list[str]]:
     """Return the images that a run was not trained on, and remarks on the others."""
     if record is None or "test" not in record:
         return images, [UNKNOWN]
@@ -142,7 +148,7 @@ def _not_trained_on(record: Record | None, images: ImageSet, place: str) -> tupl
     if not images:
         raise DataError(f"the network was trained on all images of {place} ({total:,}): choose another --data")
     remarks = [f"skipping {len(seen):,} of {counted(total, 'image')}, which the network was trained or validated on"]
-    if 2 * len(seen) > len(record["train"]):  # a copy of its own data
+    if split == "test" and 2 * len(seen) > len(record["train"]):  # a copy of its own data
         there = set(images.digests)
         remarks += about_missing([name for name, digest in record["test"].items() if digest not in there])
     return images, remarks
@@ -184,8 +190,9 @@ def _labelled(
     wrong = [f"it has classes that the network does not know: {some(new)}"] if new else []
     if allow_mismatch is False and absent:
         wrong.append(f"it has no images of {some(absent)}")
-    if (wrong and not allow_mismatch) or len(strange) == len(there):
-        skip = "" if allow_mismatch is None else ", or skip other classes: --allow-class-mismatch"
+    none_left = len(strange) == len(there)
+    if (wrong and not allow_mismatch) or none_left:
+        skip = "" if allow_mismatch is None or none_left else ", or skip other classes: --allow-class-mismatch"
         what = "; ".join(wrong) or f"it has only classes that the run left out: {some(strange)}"
         raise DataError(f"{dataset.name}: {what}; evaluate on data with the network's classes{skip}")
     images = replace(images, labels=labels[images.labels])

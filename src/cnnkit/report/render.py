@@ -30,7 +30,7 @@ MAX_CLASSES, MAX_POINTS = 100, 200  # in the table of classes, in a curve
 FEW = 10  # of both in a notebook
 LETTERS = 60  # of a name
 SHARE = 0.3  # of the bytes left, for each gallery but the last
-SMALL_TILE, TILE, LARGE_TILE = 64, 96, 128  # pixels of a feature map or an image of a cell; in a gallery; explained
+SMALL_TILE, TILE, LARGE_TILE = 80, 112, 144  # pixels of a feature map or an image of a cell; in a gallery; explained
 GALLERIES = ("mistakes", "heat", "uncertain", "maps", "filters", "cells")
 CONTENTS = {
     "summary": "Summary",

@@ -130,7 +130,7 @@ def report_on(run: Run, evaluation: Evaluation) -> RunReport:
     return RunReport(
         run.path,
         evaluation,
-        headline(evaluation, sure, found, majority(card, predictions), earlier_run(run.path, predictions)),
+        headline(evaluation, sure, found, majority(run.path, card, predictions), earlier_run(run.path, predictions)),
         class_table(evaluation.scores, evaluation.classes),
         found,
         mistakes,
@@ -138,7 +138,7 @@ def report_on(run: Run, evaluation: Evaluation) -> RunReport:
         sure,
         thresholds(evaluation),
         attempt(lambda: training(run)),
-        explanations(run, judged),
+        explanations(run, judged, any(image is not None for image in images)),
         attempt(lambda: network(run.model)),
         card,
         attempt(lambda: settings(run, predictions)),

@@ -9,6 +9,7 @@ from cnnkit.core.errors import CnnkitError
 from cnnkit.core.text import counted, short
 from cnnkit.deploy import read_bundle
 from cnnkit.experiment.predictions import SplitPredictions, read_predictions
+from cnnkit.experiment.record import read_record
 from cnnkit.metrics import Estimate, wilson
 from cnnkit.report.data_card import DataCard
 from cnnkit.report.runs import summarise
@@ -63,11 +64,16 @@ class Earlier:
         return self.share is not None and not self.share.low <= 0.5 <= self.share.high
 
 
-def majority(card: DataCard | Missing, predictions: SplitPredictions) -> Majority | None:
-    """Return how often the most frequent class of the training images is right; None if their counts are unknown."""
-    if isinstance(card, Missing) or "train" not in card.counts:
+def majority(run: Path, card: DataCard | Missing, predictions: SplitPredictions) -> Majority | None:
+    """Return how often the most frequent class of the training images is right; None if their counts are unknown.
+
+    They are those of split.json, as images may have been deleted since, or else of the data.
+    """
+    labels = (read_record(run) or {}).get("labels", {}).get("train")
+    counts = np.bincount(labels) if labels else () if isinstance(card, Missing) else card.counts.get("train", ())
+    if not len(counts):
         return None
-    best = int(np.argmax(card.counts["train"]))
+    best = int(np.argmax(counts))
     correct = int((predictions.labels == best).sum())
     return Majority(predictions.classes[best], correct, wilson(correct, len(predictions)))
 

@@ -22,6 +22,7 @@ __all__ = ["Case", "Explanations", "FilterSet", "Heat", "MapSet", "StageMaps", "
 
 MAX_FILTERS, MAX_MAPS = 64, 8  # of the first layer, of a stage
 CASES = 4  # mistakes, and as many correct answers
+GONE = "the images cannot be read any more; make the report again where they are"
 Pixels = np.ndarray  # uint8, H x W x C
 
 
@@ -117,12 +118,12 @@ class Explanations:
         return {name: part.to_dict() for name, part in vars(self).items()}
 
 
-def explanations(run: Run, judged: Judged) -> Explanations:
-    """Return what the network of a run responds to."""
+def explanations(run: Run, judged: Judged, has_images: bool = True) -> Explanations:
+    """Return what the network of a run responds to; `has_images` says whether any image can be read."""
     model = attempt(lambda: run.model)
     if isinstance(model, Missing):
         return Explanations(model, model, model)
-    chosen = attempt(lambda: _chosen(run, model, judged))
+    chosen = attempt(lambda: _chosen(run, model, judged)) if has_images else Missing(GONE)
     if isinstance(chosen, Missing):
         return Explanations(attempt(lambda: _filters(model)), chosen, chosen)
     images, pixels = chosen
@@ -140,7 +141,7 @@ def _chosen(run: Run, model: Classifier, judged: Judged) -> tuple[list[JudgedIma
     found = images_of(run, judged.predictions, rows, max(model.bundle.image_size))
     there = [(image, pixels) for image, pixels in zip(images, found, strict=True) if pixels is not None]
     if not there:
-        raise DataError("the images cannot be read any more; make the report again where they are")
+        raise DataError(GONE)
     return [image for image, _ in there], [pixels for _, pixels in there]
 
 

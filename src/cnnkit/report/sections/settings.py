@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cnnkit.core.text import to_json
+from cnnkit.core.text import shell, to_json
 from cnnkit.experiment.config import RunConfig
 from cnnkit.experiment.predictions import SplitPredictions
 from cnnkit.experiment.run import Run
@@ -60,4 +60,6 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if value is None or value in ({}, []):
         return "none"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):  # a command, augmentations
+        return " ".join(map(shell, value))
     return to_json(value, indent=None) if isinstance(value, dict | list) else str(value)
