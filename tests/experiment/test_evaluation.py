@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 import cnnkit
 from cnnkit.core.errors import CnnkitError, DataError, UsageError
+from cnnkit.data.images.decode import fitted_size
 from cnnkit.experiment import Run, evaluate, evaluation_of, images_of, read_predictions
 from cnnkit.experiment.build import Given
 from cnnkit.experiment.record import digest_of
@@ -364,9 +365,10 @@ def test_images_behind_predictions_are_read_or_none() -> None:
     found = evaluate(run, progress=False).predictions
     first, second, third = images_of(run, found, [2, 0, 1], 48)
     assert first is not None
-    assert first.shape == (48, 48, 3)
     pixels = cnnkit.data.read_image(Path("photos", found.names[2]), 3)
-    small = cnnkit.data.resize_with_pad(pixels[None], (48, 48))[0].permute(1, 2, 0).numpy()
+    fitted = fitted_size(*pixels.shape[1:], (48, 48))
+    assert first.shape == (*fitted, 3), "without padding"
+    small = cnnkit.data.resize_with_pad(pixels[None], fitted)[0].permute(1, 2, 0).numpy()
     assert np.abs(first.astype(float) - small).mean() < 3
     assert second is not None
     assert third is not None
