@@ -12,7 +12,7 @@ from cnnkit.cli.app import VERBS
 from helpers.cli import Cli, start
 
 HELP = """
-import sys
+import contextlib, io, sys
 from cnnkit.cli.app import VERBS, main
 
 def loaded(*names):
@@ -20,17 +20,19 @@ def loaded(*names):
 
 def show(*arguments):
     sys.argv = ["cnnkit", *arguments]
-    try:
-        main()
-    except SystemExit as left:
-        assert not left.code, arguments
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        try:
+            main()
+        except SystemExit as left:
+            assert not left.code, arguments
+    return output.getvalue()
 
 for arguments in ([], ["--help"], ["--version"], ["data", "--help"]):
     show(*arguments)
 modules = ["cnnkit.cli." + verb.replace(" ", "_").replace("-", "_") for verb in VERBS]
 assert not loaded(*modules), loaded(*modules)
 for verb in VERBS:
-    show(*verb.split(), "--help")
+    assert show(*verb.split(), "--help") == show("--help", *verb.split()), verb
     assert not loaded("torch", "numpy"), verb
 """
 
@@ -51,7 +53,6 @@ def words(text: str) -> str:
 def test_help_of_a_verb_is_its_docstring_and_its_options(verb: str, cli: Cli) -> None:
     result = cli(*verb.split(), "--help")
     assert (result.code, result.err) == (0, "")
-    assert cli("--help", *verb.split()).out == result.out
     assert words(docstring(verb)) in words(result.out)
     usage = result.out.split("\n\n")[0]
     assert usage.strip().startswith(f"Usage: cnnkit {verb} ")
