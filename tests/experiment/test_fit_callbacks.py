@@ -106,7 +106,7 @@ def test_logging_of_the_program_is_unchanged(capsys: pytest.CaptureFixture[str])
         "log = logging.getLogger('cnnkit')\n"
         "assert (log.level, log.handlers, log.propagate) == (int(sys.argv[1]), [], True)"
     )
-    for level, lines in (("0", 6), ("40", 0)):
+    for level, lines in (("0", 7), ("40", 0)):
         done = subprocess.run([sys.executable, "-c", code, level], capture_output=True, text=True, check=True)
         assert done.stdout == ""
         assert done.stderr.count("mine ") == lines == done.stderr.count("\n"), done.stderr
