@@ -258,7 +258,6 @@ KINDS = {
             "ECE": lambda row: f"{row['before']['ece']:.4f}",
             "ECE with temperature": lambda row: f"{row['after']['ece']:.4f}",
             "ECE if perfectly calibrated": lambda row: _range(row["after"]["band"]),
-            "seconds of training": lambda row: f"{row['seconds']:,}",
         },
         _by_command,
         note="One seed each. The temperature is fitted on the 6,000 validation images; all other figures are of the "
