@@ -118,7 +118,7 @@ def test_result_does_not_depend_on_the_batch_size(run: Path, batch_size: int) ->
     assert len(kept(run)) == 1
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_share_the_images(run: Path, processes: int) -> None:
     expected = evaluate(run, progress=False)
     kept(run)[0].unlink()
