@@ -153,7 +153,7 @@ def test_names_of_data_and_runs_have_no_password_and_no_query(packed: Path, cli:
 
 
 def test_study_has_no_password(cli: Cli, url: str, tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="the extra search is not installed")
     fixed = f'net = "lenet"\nepochs = 1\nbatch_size = 128\nplan = "off"\ndata = "{url}"\n'
     Path("a.toml").write_text(f"{fixed}[space]\nlr = [0.01, 0.001]\n")
     Path("b.toml").write_text(f'{fixed.replace("data =", "validation_data =")}[space]\ndata = ["{url}"]\n')

@@ -67,7 +67,7 @@ def test_names_stay_text(browser: Any, hostile: Path, policy: str) -> None:
 
 
 def test_accessibility_has_no_violations_with_such_names(browser: Any, hostile: Path) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed").Axe()
     with shown(browser, run_report(hostile, progress=False).html().encode()) as page:
         page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
         assert [one["id"] for one in axe.run(page).response["violations"]] == []
